@@ -1,0 +1,28 @@
+# Builds framegate._shm (nanobind) and framegate._http (pyo3, by maturin) and installs both beside the Python sources.
+find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.SABIModule)
+find_package(nanobind CONFIG REQUIRED)
+
+file(GLOB _shm_module_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/cpp/python/*.cpp")
+nanobind_add_module(_shm STABLE_ABI FREE_THREADED NB_STATIC ${_shm_module_sources})
+target_link_libraries(_shm PRIVATE framegate_shm)
+target_compile_definitions(_shm PRIVATE FRAMEGATE_VERSION="${PROJECT_VERSION}")
+
+set(FRAMEGATE_CARGO_PROFILE release CACHE STRING "cargo profile of the Rust module")
+set(FRAMEGATE_CARGO_TARGET_DIR "${CMAKE_CURRENT_SOURCE_DIR}/target/py" CACHE PATH "cargo target directory of the Rust module")
+add_custom_target(_http ALL
+  COMMAND "${Python_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/cmake/build_http.py"
+          --profile ${FRAMEGATE_CARGO_PROFILE} --target-dir "${FRAMEGATE_CARGO_TARGET_DIR}"
+          --abi "${SKBUILD_SABI_VERSION}" --out "${CMAKE_CURRENT_BINARY_DIR}/http"
+  BYPRODUCTS "${CMAKE_CURRENT_BINARY_DIR}/http"
+  USES_TERMINAL VERBATIM)
+
+if(SKBUILD_STATE STREQUAL "editable")
+  # Development: modules beside the sources and a plain .pth that every tool and IDE understands.
+  set(_destination "${CMAKE_CURRENT_SOURCE_DIR}/python/framegate")
+  file(WRITE "${CMAKE_CURRENT_BINARY_DIR}/framegate_development.pth" "${CMAKE_CURRENT_SOURCE_DIR}/python\n")
+  install(FILES "${CMAKE_CURRENT_BINARY_DIR}/framegate_development.pth" DESTINATION .)
+else()
+  set(_destination framegate)
+endif()
+install(TARGETS _shm LIBRARY DESTINATION "${_destination}")
+install(DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/http/" DESTINATION "${_destination}")

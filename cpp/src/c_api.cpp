@@ -1,0 +1,3 @@
+#include "framegate/shm.h"
+
+extern "C" unsigned fg_layout_version(void) { return 1; }
