@@ -1,9 +1,9 @@
 # Builds framegate._shm (nanobind) and framegate._http (pyo3, by maturin) and installs both beside the Python sources.
-find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.SABIModule)
+find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
 find_package(nanobind CONFIG REQUIRED)
 
 file(GLOB _shm_module_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/cpp/python/*.cpp")
-nanobind_add_module(_shm STABLE_ABI FREE_THREADED NB_STATIC ${_shm_module_sources})
+nanobind_add_module(_shm NB_STATIC ${_shm_module_sources})
 target_link_libraries(_shm PRIVATE framegate_shm)
 target_compile_definitions(_shm PRIVATE FRAMEGATE_VERSION="${PROJECT_VERSION}")
 
@@ -12,7 +12,7 @@ set(FRAMEGATE_CARGO_TARGET_DIR "${CMAKE_CURRENT_SOURCE_DIR}/target/py" CACHE PAT
 add_custom_target(_http ALL
   COMMAND "${Python_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/cmake/build_http.py"
           --profile ${FRAMEGATE_CARGO_PROFILE} --target-dir "${FRAMEGATE_CARGO_TARGET_DIR}"
-          --abi "${SKBUILD_SABI_VERSION}" --out "${CMAKE_CURRENT_BINARY_DIR}/http"
+          --out "${CMAKE_CURRENT_BINARY_DIR}/http"
   BYPRODUCTS "${CMAKE_CURRENT_BINARY_DIR}/http"
   USES_TERMINAL VERBATIM)
 

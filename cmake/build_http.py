@@ -33,7 +33,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", required=True)
     parser.add_argument("--target-dir", required=True)
-    parser.add_argument("--abi", default="")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     check_toolchain()
@@ -44,8 +43,6 @@ def main() -> None:
         "--profile", options.profile, "--target-dir", options.target_dir, "--interpreter", interpreter,
         "--compatibility", "off", "--compression-method", "stored",
     ]  # fmt: skip
-    if options.abi:
-        command += ["--features", "abi3"]
     if target := os.environ.get("FRAMEGATE_ZIG_TARGET"):  # x86_64-linux-gnu.2.17: a manylinux wheel, no container
         architecture, _, glibc = target.partition("-linux-gnu.")
         command += ["--zig", "--target", f"{architecture}-unknown-linux-gnu"]
