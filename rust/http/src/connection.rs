@@ -91,9 +91,8 @@ pub(crate) async fn run(
                 if leftover.is_empty() {
                     shared.shrink();
                 } else {
-                    // The beginning of a head: no need to wait for more.
+                    // Only blank lines, or the connection would not count as idle.
                     io.rewind(leftover);
-                    shared.enter(Phase::Head);
                 }
             }
             Served::Switched(switched, leftover) => {
@@ -178,7 +177,7 @@ async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
 
 /// Between two requests, and everything is written.
 fn is_quiet(shared: &Shared) -> bool {
-    shared.phase.get() == Phase::Idle && shared.flushed.get()
+    shared.phase.get() == Phase::Idle && shared.flushed.get() && !shared.is_in_body()
 }
 
 /// Runs what the handler left for after the `101`.

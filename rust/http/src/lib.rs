@@ -5,6 +5,7 @@ pub mod body;
 pub mod config;
 mod connection;
 pub mod error;
+mod framing;
 mod h1;
 mod h1_io;
 pub mod ingest;

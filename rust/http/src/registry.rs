@@ -129,8 +129,8 @@ fn due(shared: &Shared, now: Instant, timeouts: &Timeouts) -> Option<Order> {
     let elapsed = now - since;
     match shared.phase.get() {
         Phase::Head => (elapsed >= timeouts.head).then_some(Order::Close),
-        Phase::Idle if !shared.flushed.get() => {
-            // The last response still leaves: not idle yet.
+        Phase::Idle if !shared.flushed.get() || shared.is_in_body() => {
+            // The last response still leaves, or the handler still reads: not idle yet.
             shared.seen.set(None);
             None
         }
