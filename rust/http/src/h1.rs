@@ -392,9 +392,21 @@ impl Exchange {
             // RFC 9110, 8.6.
             head.headers.remove(CONTENT_LENGTH);
         }
-        let declared = declared_length(&head.headers);
         let mut count = false;
-        match declared {
+        match declared_length(&head.headers) {
+            Declared::Length(length) => {
+                // Of a 304, hyper writes the length only when it does not know better.
+                count = if bodyless {
+                    head.status == StatusCode::NOT_MODIFIED
+                } else {
+                    exact.is_some_and(|exact| exact != length)
+                };
+            }
+            Declared::No if self.is_head => {
+                if let Some(length @ 1..) = exact {
+                    head.headers.insert(CONTENT_LENGTH, length.into());
+                }
+            }
             Declared::No => {
                 if self.is_http_10 && !bodyless && exact.is_none() {
                     // The end of the connection is the end of the body.
@@ -403,14 +415,15 @@ impl Exchange {
                     shared.close_delimited.set(true);
                 }
             }
-            Declared::Length(length) => {
-                count = !bodyless && exact.is_some_and(|exact| exact != length)
-            }
             Declared::Invalid => {
                 head = http::Response::new(()).into_parts().0;
                 head.status = StatusCode::INTERNAL_SERVER_ERROR;
                 body = ResponseBody::Empty;
             }
+        }
+        if self.is_http_10 && has_token(&head.headers, &CONNECTION, "close") {
+            // Or hyper adds `keep-alive` to it.
+            head.version = Version::HTTP_10;
         }
         if bodyless {
             // Whatever it holds is not written; a stream is dropped, not run.
@@ -420,9 +433,7 @@ impl Exchange {
         if let Some(meter) = &open.meter {
             meter.responded(head.status);
         }
-        if body.is_end_stream() && !count {
-            open.complete = true;
-        }
+        open.complete |= body.is_end_stream() && !count;
         http::Response::from_parts(head, Outgoing { body, open, count })
     }
 }
