@@ -282,10 +282,10 @@ fn to_origin_form(head: &mut http::request::Parts) {
         return;
     }
     let uri = std::mem::take(&mut head.uri).into_parts();
-    if let Some(authority) = uri.authority {
-        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-            head.headers.insert(HOST, host);
-        }
+    if let Some(authority) = uri.authority
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
     }
     let target = uri
         .path_and_query
@@ -330,10 +330,10 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let mut meter = self.meter.take();
-        if !self.complete {
-            if let (Some(meter), Some(sink)) = (meter.take(), &self.shared.sink) {
-                meter.finish(&**sink, true);
-            }
+        if !self.complete
+            && let (Some(meter), Some(sink)) = (meter.take(), &self.shared.sink)
+        {
+            meter.finish(&**sink, true);
         }
         self.shared.request_over(meter);
     }
