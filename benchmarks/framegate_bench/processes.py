@@ -1,0 +1,103 @@
+"""Start a process on a core, and end it, with all it started, whatever happens."""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from framegate_bench.procfs import session_pids
+
+GRACE_S = 5.0
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class BenchError(Exception):
+    """Something could not be measured; the message says what and why."""
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    *,
+    core: int,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    piped: bool = False,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process pinned to `core`, in a session of its own, that is ended on leaving.
+
+    Its standard error (and output, unless `piped`) goes to `log`. It dies with the driver even when that is killed.
+    """
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, {core})
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        output.write(f"$ {' '.join(map(str, command))}\n".encode())
+        output.flush()
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else output,
+            stderr=output,
+            env={**os.environ, **(environment or {})},
+            cwd=folder,
+            start_new_session=True,
+            preexec_fn=prepare,
+        )
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to stop, then kill by number what is left of its session."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+    for pid in session_pids(process.pid):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(BrokenPipeError):
+                stream.close()
+    process.wait(GRACE_S)
+
+
+def read_line(process: subprocess.Popen[bytes], timeout_s: float, log: Path) -> str:
+    """The next line of a piped process; whole lines are what ours write."""
+    assert process.stdout is not None, "the process was started with piped=True"
+    ready, _, _ = select.select([process.stdout], [], [], timeout_s)
+    line = process.stdout.readline().decode() if ready else ""
+    if line:
+        return line
+    name = Path(str(process.args[0])).name  # type: ignore[index]  # always a sequence here
+    if ready:
+        process.wait(GRACE_S)
+        raise BenchError(f"{name} ended with {process.returncode}: {last_words(log)}")
+    raise BenchError(f"{name} said nothing for {timeout_s:.0f} s: {last_words(log)}")
+
+
+def write_line(process: subprocess.Popen[bytes], text: str) -> None:
+    """Send a line to a piped process."""
+    assert process.stdin is not None, "the process was started with piped=True"
+    process.stdin.write(text.encode() + b"\n")
+    process.stdin.flush()
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log that is not the command, for an error message."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line for line in lines[-20:] if not line.startswith("$ ")]
+    return said[-1].strip()[:300] if said else f"no message (log: {log})"
