@@ -1,8 +1,9 @@
 """Every code block in README and docs runs; every path that ARCHITECTURE.md names exists.
 
-A Python block runs as a program of its own in an empty directory. A console block runs line by line (lines that begin
-with `$ `). What cannot run as it stands says why in an HTML comment above the block: `<!-- not run: REASON -->`, and a
-block that another test covers names it: `<!-- run by: tests/... -->`.
+A Python block runs as a program of its own in an empty directory. A console block runs line by line
+(lines that begin with `$ `). What cannot run as it stands says why in an HTML comment above the
+block: `<!-- not run: REASON -->`, and a block that another test covers names it: `<!-- run by:
+tests/... -->`.
 """
 
 import os
@@ -16,7 +17,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(
-    r"(?:<!-- (?P<mark>not run|run by): (?P<why>[^>]*?) -->\n+)?^```(?P<language>\w+)\n(?P<code>.*?)^```", re.M | re.S
+    r"(?:<!-- (?P<mark>not run|run by): (?P<why>[^>]*?) -->\n+)?"
+    r"^```(?P<language>\w+)\n(?P<code>.*?)^```",
+    re.M | re.S,
 )
 LANGUAGES_RUN = {"python", "console", "bash", "sh"}
 
@@ -56,7 +59,11 @@ def runnable() -> list[Block]:
 
 @pytest.mark.parametrize("block", runnable(), ids=lambda block: f"{block.file}:{block.line}")
 def test_block_runs(block: Block, tmp_path: Path) -> None:
-    environment = {**os.environ, "FRAMEGATE_RUNTIME_DIR": str(tmp_path / "run"), "PYTHONWARNINGS": "error"}
+    environment = {
+        **os.environ,
+        "FRAMEGATE_RUNTIME_DIR": str(tmp_path / "run"),
+        "PYTHONWARNINGS": "error",
+    }
     if block.language == "python":
         commands = [[sys.executable, "-c", block.code]]
     else:
@@ -64,7 +71,13 @@ def test_block_runs(block: Block, tmp_path: Path) -> None:
         commands = [["bash", "-euo", "pipefail", "-c", line] for line in lines or [block.code]]
     for command in commands:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
 
@@ -73,12 +86,16 @@ def test_blocks_that_another_test_covers_name_a_test_that_exists() -> None:
     for block in blocks():
         if block.mark == "run by":
             assert block.why is not None
-            assert (ROOT / block.why.split("::")[0]).exists(), f"{block.file}:{block.line} names {block.why}"
+            assert (ROOT / block.why.split("::")[0]).exists(), (
+                f"{block.file}:{block.line} names {block.why}"
+            )
 
 
 def test_paths_named_in_architecture_exist() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
-    named = re.findall(r"`((?:rust|cpp|python|tests|docs|benchmarks|examples|cmake|\.ci)/[\w./-]*)`", text)
+    named = re.findall(
+        r"`((?:rust|cpp|python|tests|docs|benchmarks|examples|cmake|\.ci)/[\w./-]*)`", text
+    )
     assert named, "ARCHITECTURE.md names no path"
     missing = [path for path in named if not (ROOT / path).exists()]
     assert not missing, missing

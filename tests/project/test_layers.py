@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "framegate"
 
-# Modules of the package that each module may import. A module that is not listed may import anything below `cli`.
+# Modules of the package that each module may import. A module that is not listed may import
+# anything below `cli`.
 PARENT_PROCESS = {"supervisor", "config", "errors", "runtime_segment", "__main__"}
 NATIVE = {
     "_http": {"worker", "loop", "server", "build", "ingest", "runtime_segment", "__init__"},
@@ -19,11 +20,15 @@ NATIVE = {
 
 
 def imports_of(path: Path) -> set[str]:
-    """Names of framegate's own modules that the file imports while it is being imported or later."""
+    """Names of framegate's own modules that the file imports, at its top or later."""
     found: set[str] = set()
     tree = ast.parse(path.read_text(), str(path))
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "framegate":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "framegate"
+        ):
             parts = node.module.split(".")
             found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -92,13 +97,17 @@ def test_only_the_binding_knows_python_in_cpp() -> None:
 
 
 def test_the_slot_algorithm_makes_no_system_call() -> None:
-    """slots.cpp runs over plain heap memory; what sleeps or maps is in wake.cpp, segment.cpp, liveness.cpp."""
+    """slots.cpp runs over plain heap memory; what sleeps or maps is in wake.cpp, segment.cpp,
+    liveness.cpp.
+    """
     for name in ("slots.cpp", "slots.hpp"):
         text = (ROOT / "cpp/src" / name).read_text()
         assert not re.search(r"#include <(sys/|unistd|fcntl|linux/)", text), name
 
 
 def test_the_library_uses_no_libstdcpp_object() -> None:
-    banned = re.compile(r"#include <(string|vector|iostream|memory|map|unordered_map|functional|stdexcept)>")
+    banned = re.compile(
+        r"#include <(string|vector|iostream|memory|map|unordered_map|functional|stdexcept)>"
+    )
     for path in (ROOT / "cpp/src").glob("*"):
         assert not banned.search(path.read_text()), path
