@@ -8,8 +8,8 @@ from typing import Any
 from framegate_bench.processes import BenchError
 from framegate_bench.spread import Spread, ratios
 
-BEGIN = "<!-- bench:begin -->"
-END = "<!-- bench:end -->"
+BEGIN = "<!-- benchmark table: begin -->"
+END = "<!-- benchmark table: end -->"
 OURS = "framegate"
 RATE_KEPT = 0.97
 FOREIGN_LIMIT = 0.05
