@@ -1,15 +1,16 @@
 """What does a 1080p RGB frame cost from an HTTP POST to another process's numpy array?
 
-framegate.ingest against FastAPI on uvicorn with the best ring that can be written by hand (`handmade_ring.py`: mmap, one
-copy, `request.stream()`). The CPU is the server's and the consumer's. Two consumers: one touches every page of the
-frame, which is what the path itself must make possible; the other reads every pixel.
+framegate.ingest against FastAPI on uvicorn with the best ring that can be written by hand
+(`handmade_ring.py`: mmap, one copy, `request.stream()`). The CPU is the server's and the
+consumer's. Two consumers: one touches every page of the frame, which is what the path itself must
+make possible; the other reads every pixel.
 """
 
 from dataclasses import replace
 
 from framegate_bench.__main__ import main
 from framegate_bench.question import Bar, Consumer, Phase, Question
-from framegate_bench.servers import framegate, uvicorn
+from framegate_bench.servers import framegate, receive, uvicorn
 
 FRAME_BYTES = 1080 * 1920 * 3
 LOAD = ("http", "--path", "/frames", "--conns", "1", "--size", str(FRAME_BYTES))
@@ -21,6 +22,7 @@ QUESTION = Question(
     servers=(
         framegate("frames_framegate:app", Consumer("framegate")),
         replace(uvicorn("frames_handmade:app", Consumer("handmade")), name="handmade ring"),
+        receive(),
     ),
     phases=(
         Phase("touch", "60 frames/s, every page touched", LOAD, rate=60, consumer_mode="touch"),

@@ -1,12 +1,13 @@
-"""The best frame ring that can be written by hand in an afternoon, in Python: the frame path's rival.
+"""The best frame ring that can be written by hand, in Python: the rival of the frame path.
 
-One file on tmpfs, mapped and populated beforehand by the writer: a page of sequence numbers, then the slots. A slot's
-number is odd while it is written and even when it holds a frame (a seqlock); a reader checks it again after reading. The
-wake-up is a datagram with the slot's number to the reader's Unix socket: one system call, no polling thread, readable
-by any event loop.
+One file on tmpfs, mapped and populated beforehand by the writer: a page of sequence numbers, then
+the slots. A slot's number is odd while it is written and even when it holds a frame (a seqlock); a
+reader checks it again after reading. The wake-up is a datagram with the slot's number to the
+reader's Unix socket: one system call, no polling thread, readable by any event loop.
 
-It does what the measurement needs and no more: one writer, one reader, no recovery after a crash, no backpressure, and a
-reader that is slow sees its frame torn and is told so afterwards. Ordering of the stores is x86's.
+It does what the measurement needs and no more: one writer, one reader, no recovery after a crash,
+no backpressure, and a reader that is slow sees its frame torn and is told so afterwards. Ordering
+of the stores is x86's.
 """
 
 import mmap

@@ -1,4 +1,4 @@
-"""What does a request cost when the app does nothing? 64 connections, keep-alive, a response of 13 bytes."""
+"""What does a request cost when the app does nothing? 64 connections, 13 bytes."""
 
 from framegate_bench.__main__ import main
 from framegate_bench.question import Bar, Phase, Question
@@ -14,7 +14,8 @@ QUESTION = Question(
     servers=(framegate(APP), granian(APP), uvicorn(APP), hyper()),
     phases=(
         Phase("fixed", "20,000 requests/s", LOAD, rate=20_000),
-        # The servers that can; here the kernel's share of waking up is small and the servers' own cost shows.
+        # The servers that can; here the kernel's share of waking up is small and the servers' own
+        # cost shows.
         Phase("high", "60,000 requests/s", LOAD, rate=60_000, servers=("framegate", "hyper")),
         Phase("closed", "closed loop", LOAD),
     ),

@@ -1,4 +1,4 @@
-"""What does a small WebSocket message cost? Echo of 128 bytes, 32 connections with up to 16 messages under way."""
+"""What does a small WebSocket message cost? Echo of 128 bytes, 32 connections, 16 under way."""
 
 from framegate_bench.__main__ import main
 from framegate_bench.question import Bar, Phase, Question
@@ -9,11 +9,12 @@ LOAD = ("ws", "--path", "/ws", "--conns", "32", "--inflight", "16", "--size", "1
 
 QUESTION = Question(
     name="websocket_small",
-    title="WebSocket: echo of 128 B, 32 connections x 16 under way (hyper: all frames of a read in one write)",
+    title="WebSocket: echo of 128 B, 32 connections x 16 under way",
     unit="message",
     servers=(framegate(APP), granian(APP), uvicorn(APP), hyper()),
     phases=(
-        # A burst is what 16 in flight means at a fixed rate: they arrive together, as from a client that batches.
+        # A burst is what 16 in flight means at a fixed rate: they arrive together, as from a client
+        # that batches.
         Phase("fixed", "16,000 messages/s in bursts of 16", LOAD, rate=16_000),
         # The other end: every message alone, so every one pays for waking the server up.
         Phase("single", "10,000 messages/s, one by one", (*LOAD, "--burst", "1"), rate=10_000),

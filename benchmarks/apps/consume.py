@@ -1,8 +1,9 @@
 """The consumer of the frame path: another process, which looks at each new frame as a numpy array.
 
-`consume.py framegate|handmade touch|read`. `touch` reads one byte of every page, `read` every pixel (the largest one).
-It prints `ready`, then for every line on its standard input one line of JSON: the frames seen since the last one and how
-old they were, from the time at which their request was due to the moment after the consumer had read them.
+`consume.py framegate|handmade touch|read`. `touch` reads one byte of every page, `read` every pixel
+(the largest one). It prints `ready`, then for every line on its standard input one line of JSON:
+the frames seen since the last one and how old they were, from the time at which their request was
+due to the moment after the consumer had read them.
 """
 
 import json

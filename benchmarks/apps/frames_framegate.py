@@ -1,7 +1,8 @@
 """Frames by HTTP POST into shared memory, the framegate way."""
 
-import framegate
 from fastapi import FastAPI, Request
+
+import framegate
 
 SHAPE = (1080, 1920, 3)
 

@@ -3,7 +3,7 @@
 The layers, each importing only what is above it:
 
 - `spread`, `procfs`: medians; what the kernel says about processes and cores.
-- `processes`: start, pin and end a process; `environments`: the venvs; `machine`: what was measured on.
+- `processes`: start, pin and end a process; `environments`: the venvs; `machine`: what it ran on.
 - `question`: the words in which a benchmark is described; `servers`: how each server is started.
 - `loadgen`, `measure`: one window of load; rounds of them.
 - `report`: tables and bars, from the JSON result alone; `__main__`: the command line.

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import platform
 import signal
 import sys
 import time
@@ -28,17 +29,26 @@ SHOWN_VERSIONS = (
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="framegate_bench", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="build, measure, print tables and bars, write a result file")
+    run = commands.add_parser(
+        "run", help="build, measure, print tables and bars, write a result file"
+    )
     run.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(question.ORDER))
     run.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     run.add_argument("--seconds", type=float, default=3.0, help="length of a window (default: 3)")
-    run.add_argument("--quick", action="store_true", help="one round of 1 s windows: does it run at all?")
-    run.add_argument("--servers", help="only these, by comma; without framegate nothing of it is built")
-    run.add_argument("--python", default=getattr(sys, "_base_executable", sys.executable))
-    run.add_argument("--json", action="store_true", help="print the result as JSON, the tables on stderr")
+    run.add_argument(
+        "--quick", action="store_true", help="one round of 1 s windows: does it run at all?"
+    )
+    run.add_argument(
+        "--servers", help="only these, by comma; without framegate nothing of it is built"
+    )
+    run.add_argument(
+        "--json", action="store_true", help="print the result as JSON, the tables on stderr"
+    )
     table = commands.add_parser("table", help="write the newest result into the documents")
     table.add_argument("result", nargs="?", type=Path, help="another result file")
-    table.add_argument("--allow-quick", action="store_true", help="write a quick run, marked as such")
+    table.add_argument(
+        "--allow-quick", action="store_true", help="write a quick run, marked as such"
+    )
     commands.add_parser("pin", help="pin the newest versions of the rivals")
     return parser
 
@@ -50,7 +60,9 @@ def _only(questions: Sequence[Question], names: str | None) -> list[Question]:
     wanted = set(names.split(","))
     known = {server.name for one in questions for server in one.servers}
     if unknown := sorted(wanted - known):
-        raise BenchError(f"no server is called {unknown[0]!r}; there are {', '.join(sorted(known))}")
+        raise BenchError(
+            f"no server is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
     kept = []
     for one in questions:
         servers = tuple(server for server in one.servers if server.name in wanted)
@@ -60,20 +72,21 @@ def _only(questions: Sequence[Question], names: str | None) -> list[Question]:
 
 
 def _prepare(
-    questions: Sequence[Question], python: str
+    questions: Sequence[Question],
 ) -> tuple[dict[str, Path], dict[str, str], dict[str, Any]]:
-    """Environments of all that is measured, those that could not be made, and framegate's build information."""
+    """Environments, those that could not be made and why, and framegate's build information."""
     venvs: dict[str, Path] = {}
     missing: dict[str, str] = {}
     build_info: dict[str, Any] = {}
     for name in sorted({server.venv for one in questions for server in one.servers if server.venv}):
         print(f"environment {name}", file=sys.stderr, flush=True)
         if name == "framegate":
-            # Ours is not a rival: without it there is nothing to measure, so its error ends the run.
-            venvs[name], build_info = environments.framegate(python)
+            # Ours is not a rival: without it there is nothing to measure, so its error ends the
+            # run.
+            venvs[name], build_info = environments.framegate()
             continue
         try:
-            venvs[name] = environments.rival(name, python)
+            venvs[name] = environments.rival(name)
         except BenchError as error:
             missing[name] = f"not installed: {error}".splitlines()[0]
             print(error, file=sys.stderr)
@@ -88,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.rounds < 1 or options.seconds <= 0:
         raise BenchError("--rounds must be at least 1 and --seconds positive")
     cores = measure.choose_cores()
-    venvs, missing, build_info = _prepare(questions, options.python)
+    venvs, missing, build_info = _prepare(questions)
     print("load generator and limit", file=sys.stderr, flush=True)
     native = environments.native()
     facts = machine.describe(environments.ROOT)
@@ -102,7 +115,7 @@ def _run(options: argparse.Namespace) -> None:
         **{name: one[name] for one in installed for name in SHOWN_VERSIONS if name in one},
         **environments.locked_crates("hyper", "tokio"),
     }
-    facts["python"] = machine.python_version(options.python)
+    facts["python"] = platform.python_version()
     facts["build_info"] = build_info
     times = Times(options.seconds, 0.3 if options.quick else 0.5)
     bench = measure.Bench(venvs, native, cores, times, options.rounds)

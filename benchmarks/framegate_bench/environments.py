@@ -1,7 +1,8 @@
 """Everything that is measured, installed where it cannot disturb anything else.
 
-framegate: the release wheel of this tree, built once per state of the sources, in `.venvs/framegate`. A rival:
-`rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The Rust programs: `native/`, built into `.build/native`.
+framegate: the release wheel of this tree, built once per state of the sources, in
+`.venvs/framegate`. A rival: `rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The Rust
+programs: `native/`, built into `.build/native`.
 """
 
 import hashlib
@@ -23,13 +24,17 @@ VENVS = HOME / ".venvs"
 RIVALS = HOME / "rivals"
 LOGS = HOME / "results" / "logs"
 
+# One interpreter for all that is measured: that of the driver (`uv run --python 3.13 task bench`).
+PYTHON: str = getattr(sys, "_base_executable", sys.executable)
+
 BUILD_TIMEOUT_S = 1800.0
 INSTALL_TIMEOUT_S = 600.0
 
-# What ends up in the wheel; the same list as `cache-keys` in the root pyproject.toml, plus the Python sources.
+# What ends up in the wheel; the same list as `cache-keys` in the root pyproject.toml, plus the
+# Python sources.
 WHEEL_SOURCES = (
-    "pyproject.toml", "Cargo.toml", "Cargo.lock", "CMakeLists.txt", "cmake/*", "rust/**/*", "cpp/**/*",
-    "python/framegate/**/*",
+    "pyproject.toml", "Cargo.toml", "Cargo.lock", "CMakeLists.txt", "cmake/*",
+    "rust/**/*", "cpp/**/*", "python/framegate/**/*",
 )  # fmt: skip
 
 
@@ -44,8 +49,12 @@ def _run(command: Sequence[str | Path], what: str, timeout_s: float, folder: Pat
     """Run a command quietly; what it said goes into the error, and all of it into a log."""
     log = LOGS / "build.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    # The environment that uv runs the driver in is not the one that is to be built or filled.
-    clean = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    # framegate is built with the tools of the driver's environment: uv.lock pins them.
+    tools = {
+        "VIRTUAL_ENV": sys.prefix,
+        "PATH": f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}",
+    }
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with log.open("a") as output:
         output.write(f"$ {' '.join(map(str, command))}\n")
         output.flush()
@@ -55,7 +64,7 @@ def _run(command: Sequence[str | Path], what: str, timeout_s: float, folder: Pat
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env=clean,
+                env={**clean, **tools},
                 timeout=timeout_s,
             ).returncode
         except subprocess.TimeoutExpired:
@@ -73,18 +82,25 @@ def _digest(paths: Sequence[Path], *words: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _make_venv(name: str, python: str, wheel: Path | None) -> Path:
+def _make_venv(name: str, wheel: Path | None) -> Path:
     """A venv with `rivals/NAME.txt` (and a wheel), made again only when one of these changed."""
     venv = VENVS / name
     pins = RIVALS / f"{name}.txt"
-    key = _digest([pins, *([wheel] if wheel else [])], python)
+    key = _digest([pins, *([wheel] if wheel else [])], PYTHON)
     stamp = venv / "framegate-bench.key"
     if stamp.exists() and stamp.read_text() == key:
         return venv
     if venv.exists():
         shutil.rmtree(venv)
-    _run([_uv(), "venv", "--quiet", "--python", python, venv], f"making {venv}", INSTALL_TIMEOUT_S)
-    install = [_uv(), "pip", "install", "--quiet", "--python", venv / "bin/python"]
+    _run([_uv(), "venv", "--quiet", "--python", PYTHON, venv], f"making {venv}", INSTALL_TIMEOUT_S)
+    install: list[str | Path] = [
+        _uv(),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        venv / "bin/python",
+    ]
     _run([*install, "--require-hashes", "-r", pins], f"installing {pins.name}", INSTALL_TIMEOUT_S)
     if wheel is not None:
         _run([*install, "--no-deps", wheel], f"installing {wheel.name}", INSTALL_TIMEOUT_S)
@@ -92,12 +108,12 @@ def _make_venv(name: str, python: str, wheel: Path | None) -> Path:
     return venv
 
 
-def rival(name: str, python: str) -> Path:
+def rival(name: str) -> Path:
     """The venv of a rival."""
-    return _make_venv(name, python, None)
+    return _make_venv(name, None)
 
 
-def _wheel(python: str) -> Path:
+def _wheel() -> Path:
     """The release wheel of the sources as they are now."""
     sources = sorted(
         path
@@ -105,11 +121,20 @@ def _wheel(python: str) -> Path:
         for path in ROOT.glob(pattern)
         if path.is_file() and path.suffix not in {".so", ".pyc"}
     )
-    folder = BUILD / "wheel" / _digest(sources, python)
+    folder = BUILD / "wheel" / _digest(sources, PYTHON)
     found = sorted(folder.glob("framegate-*.whl"))
     if not found:
         print("building the release wheel of framegate (minutes the first time)", file=sys.stderr)
-        command = [_uv(), "build", "--wheel", "--python", python, "--out-dir", folder, ROOT]
+        command: list[str | Path] = [
+            _uv(),
+            "build",
+            "--wheel",
+            "--python",
+            sys.executable,
+            "--out-dir",
+            folder,
+            ROOT,
+        ]
         _run(command, "building the wheel", BUILD_TIMEOUT_S)
         found = sorted(folder.glob("framegate-*.whl"))
     if len(found) != 1:
@@ -117,9 +142,9 @@ def _wheel(python: str) -> Path:
     return found[0]
 
 
-def framegate(python: str) -> tuple[Path, dict[str, Any]]:
+def framegate() -> tuple[Path, dict[str, Any]]:
     """The venv of framegate and its build information; refuses anything but a release build."""
-    venv = _make_venv("framegate", python, _wheel(python))
+    venv = _make_venv("framegate", _wheel())
     ask = "import framegate, json; print(json.dumps(framegate.build_info(), default=str))"
     command = [str(venv / "bin/python"), "-c", ask]
     # From another folder, so that the package that answers is the installed one.
@@ -130,30 +155,32 @@ def framegate(python: str) -> tuple[Path, dict[str, Any]]:
     info: dict[str, Any] = json.loads(done.stdout)
     if info.get("profile") != "release":
         raise BenchError(
-            f"refusing to measure a build with profile {info.get('profile')!r}: only release builds are measured"
+            f"refusing to measure a build with profile {info.get('profile')!r}: "
+            "only release builds are measured"
         )
     return venv, info
 
 
-def native() -> Path:
-    """The folder with `limit` and `loadgen`."""
+def native(profile: str = "release") -> Path:
+    """The folder with `loadgen`, `limit` and `receive`; the tests build them in profile `dev`."""
     target = BUILD / "native"
-    command = [
-        "cargo", "build", "--release", "--locked", "--jobs", "2", "--target-dir", target,
+    command: list[str | Path] = [
+        "cargo", "build", "--profile", profile, "--locked", "--jobs", "2", "--target-dir", target,
         "--manifest-path", HOME / "native/Cargo.toml",
     ]  # fmt: skip
     if shutil.which("cargo") is None:
         raise BenchError("cargo was not found; the load generator is written in Rust")
     _run(command, "building benchmarks/native", BUILD_TIMEOUT_S)
-    return target / "release"
+    return target / ("debug" if profile == "dev" else profile)
 
 
 def pin() -> None:
-    """Write `rivals/NAME.txt` anew from `rivals/NAME.in`, with the newest versions and their hashes."""
+    """Write `rivals/NAME.txt` from `rivals/NAME.in`: the newest versions, with hashes."""
     for source in sorted(RIVALS.glob("*.in")):
         command = [
-            _uv(), "pip", "compile", "--quiet", "--upgrade", "--universal", "--python-version", "3.11",
-            "--generate-hashes", "--custom-compile-command", "task bench:pin",
+            _uv(), "pip", "compile", "--quiet", "--upgrade", "--universal",
+            "--python-version", "3.11", "--generate-hashes",
+            "--custom-compile-command", "task bench:pin",
             f"rivals/{source.name}", "--output-file", f"rivals/{source.stem}.txt",
         ]  # fmt: skip
         _run(command, f"pinning {source.name}", INSTALL_TIMEOUT_S, HOME)

@@ -49,10 +49,16 @@ class WarmLoad:
 
 @contextmanager
 def warm_load(
-    program: Path, arguments: tuple[str, ...], rate: float | None, port: int, times: Times, core: int, log: Path
+    program: Path,
+    arguments: tuple[str, ...],
+    rate: float | None,
+    port: int,
+    times: Times,
+    core: int,
+    log: Path,
 ) -> Iterator[WarmLoad]:
     """Start the load generator on `core` and let it warm the server up."""
-    command = [
+    command: list[str | Path] = [
         program, *arguments, "--port", str(port), "--seconds", str(times.seconds),
         "--warmup", str(times.warmup_s), *(["--rate", str(rate)] if rate else []),
     ]  # fmt: skip

@@ -35,11 +35,6 @@ def busy_shares(cores: tuple[int, ...], seconds: float) -> list[float]:
     return [(late - early) / seconds for early, late in zip(before, after, strict=True)]
 
 
-def python_version(python: str) -> str:
-    """The version of the interpreter that everything is installed for."""
-    return _said([python, "-c", "import platform; print(platform.python_version())"], Path("/"))
-
-
 def describe(root: Path) -> dict[str, Any]:
     """Machine, kernel, compilers, commit and date, for the result file."""
     memory_kib = int(_first_value("/proc/meminfo", "MemTotal").split()[0])
@@ -51,7 +46,18 @@ def describe(root: Path) -> dict[str, Any]:
         "commit": _said(["git", "rev-parse", "--short=12", "HEAD"], root),
         # Tables written into the documents by an earlier run do not change what is measured.
         "uncommitted": bool(
-            _said(["git", "status", "--porcelain", "--", ".", ":!README.md", ":!benchmarks/README.md"], root)
+            _said(
+                [
+                    "git",
+                    "status",
+                    "--porcelain",
+                    "--",
+                    ".",
+                    ":!README.md",
+                    ":!benchmarks/README.md",
+                ],
+                root,
+            )
         ),
         "cpu": f"{cpu} (family {family} model {model})",
         "cores": os.cpu_count(),

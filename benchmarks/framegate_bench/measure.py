@@ -1,8 +1,8 @@
-"""Rounds of measurements: in each round every server is started, asked everything, and ended, in a new order.
+"""Rounds of measurements: in each, every server is started, asked everything and ended.
 
-A sample is one window on one server in one round. CPU time is read while no request is under way, before and after the
-window, for the server's whole session and for the consumer where there is one; so it is the cost of exactly the
-requests that were counted.
+A sample is one window on one server in one round. CPU time is read while no request is under way,
+before and after the window, for the server's whole session and for the consumer where there is one;
+so it is the cost of exactly the requests that were counted.
 """
 
 import http.client
@@ -171,7 +171,13 @@ class _Running:
         self.consume(phase.consumer_mode)
         log = self.log.with_name(f"{self.log.stem}-load.log")
         with warm_load(
-            bench.native / "loadgen", phase.load, phase.rate, self.port, bench.times, bench.cores.load, log
+            bench.native / "loadgen",
+            phase.load,
+            phase.rate,
+            self.port,
+            bench.times,
+            bench.cores.load,
+            log,
         ) as load:
             self.ask_consumer()
             core_before = core_time(bench.cores.server)
@@ -204,8 +210,10 @@ class _Running:
         }
 
 
-def _samples(bench: Bench, question: Question, server: Server, phases: list[Phase]) -> dict[str, dict[str, Any]]:
-    """All windows on one server in one round; a phase that fails is an error in place of its sample."""
+def _samples(
+    bench: Bench, question: Question, server: Server, phases: list[Phase]
+) -> dict[str, dict[str, Any]]:
+    """All windows on one server in one round; a phase that failed has its error instead."""
     found: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         try:
@@ -240,7 +248,11 @@ def ask(bench: Bench, question: Question, missing: Mapping[str, str]) -> dict[st
                 for phase in phases:
                     rows[phase.name][server.name]["samples"].append(None)
                 continue
-            print(f"  {question.name} round {turn + 1}/{bench.rounds} {server.name}", file=sys.stderr, flush=True)
+            print(
+                f"  {question.name} round {turn + 1}/{bench.rounds} {server.name}",
+                file=sys.stderr,
+                flush=True,
+            )
             samples = _samples(bench, question, server, phases)
             failures[server.name] += any("error" in sample for sample in samples.values())
             for phase in phases:

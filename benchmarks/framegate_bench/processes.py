@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +33,8 @@ def running(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process pinned to `core`, in a session of its own, that is ended on leaving.
 
-    Its standard error (and output, unless `piped`) goes to `log`. It dies with the driver even when that is killed.
+    Its standard error (and output, unless `piped`) goes to `log`. It dies with the driver even when
+    that is killed.
     """
 
     def prepare() -> None:
@@ -65,9 +67,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
-    for pid in session_pids(process.pid):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    # Killed is not yet gone, and a process that is just starting another is asked twice.
+    deadline = time.monotonic() + GRACE_S
+    while (pids := session_pids(process.pid)) and time.monotonic() < deadline:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with suppress(BrokenPipeError):

@@ -14,6 +14,7 @@ class ProcessStat:
     """The fields of `/proc/PID/stat` that are used here."""
 
     pid: int
+    is_zombie: bool
     session: int
     user_s: float
     system_s: float
@@ -26,6 +27,7 @@ def parse_stat(text: str) -> ProcessStat:
     fields = rest.split()
     return ProcessStat(
         pid=pid,
+        is_zombie=fields[0] == "Z",
         session=int(fields[3]),
         user_s=int(fields[11]) / TICKS_PER_S,
         system_s=int(fields[12]) / TICKS_PER_S,
@@ -74,7 +76,7 @@ def session_pids(session: int) -> list[int]:
             stat = parse_stat((entry / "stat").read_text())
         except (FileNotFoundError, ProcessLookupError):
             continue  # gone since the directory was listed
-        if stat.session == session:
+        if stat.session == session and not stat.is_zombie:
             found.append(stat.pid)
     return found
 
@@ -111,8 +113,8 @@ NOTHING = Usage(0.0, 0.0, 0.0, 0)
 def cpu_clock_s(pid: int) -> float:
     """User and system time of a process with all its threads, living and dead, to the nanosecond.
 
-    The sum of `/proc/PID/stat` is the same figure cut to ticks of 10 ms, twice; too coarse for a window of seconds.
-    The clock's number is `clock_getcpuclockid(pid)`, which Python does not have.
+    The sum of `/proc/PID/stat` is the same figure cut to ticks of 10 ms, twice; too coarse for a
+    window of seconds. The clock's number is `clock_getcpuclockid(pid)`, which Python does not have.
     """
     return time.clock_gettime((~pid << 3) | 2)
 

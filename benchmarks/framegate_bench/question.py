@@ -1,4 +1,4 @@
-"""The words in which a benchmark is described. A question is a file of its own, beside the package."""
+"""The words in which a benchmark is described; a question is a file beside the package."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,8 @@ class Consumer:
 class Server:
     """One contestant: where it is installed and how it is started.
 
-    `{bin}`, `{python}` and `{port}` are replaced in the command; `{bin}` is the folder of its programs.
+    `{bin}`, `{python}` and `{port}` are replaced in the command; `{bin}` is the folder of its
+    programs.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What framegate is held to: so many times less CPU per unit than another server, in one phase."""
+    """What framegate is held to: so many times less CPU than another server, in one phase."""
 
     other: str
     phase: str
@@ -92,7 +93,9 @@ def load(home: Path, names: Sequence[str]) -> list[Question]:
         raise BenchError(f"no question is called {unknown[0]!r}; there are {', '.join(ORDER)}")
     questions = []
     for name in names or ORDER:
-        spec = importlib.util.spec_from_file_location(f"framegate_bench_{name}", home / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(
+            f"framegate_bench_{name}", home / f"{name}.py"
+        )
         assert spec is not None and spec.loader is not None, "a file name always gives a loader"
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Tables and bars, made from a result file alone, so that a table can be written again without measuring."""
+"""Tables and bars, made from a result file alone: a table can be written again any time."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Table:
     """Column names and rows of cells."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
     def text(self) -> str:
         """Aligned columns for a terminal; the first is on the left, numbers on the right."""
@@ -64,7 +64,13 @@ def _spread(row: Row, pick: Callable[[Sample], float | None]) -> Spread | None:
     return Spread.of([value for value in _values(row, pick) if value is not None])
 
 
-def _cell(row: Row, pick: Callable[[Sample], float | None], *, with_range: bool = False, scale: float = 1.0) -> str:
+def _cell(
+    row: Row,
+    pick: Callable[[Sample], float | None],
+    *,
+    with_range: bool = False,
+    scale: float = 1.0,
+) -> str:
     spread = _spread(row, pick)
     if spread is None:
         return "-"
@@ -77,6 +83,25 @@ def _cell(row: Row, pick: Callable[[Sample], float | None], *, with_range: bool 
 def _cpu(sample: Sample) -> float:
     cpu: float = sample["cpu_us"]
     return cpu
+
+
+def _seen(sample: Sample) -> float | None:
+    """The share of the frames that the consumer saw; None where there is none."""
+    if sample["consumer"] is None:
+        return None
+    share: float = sample["consumer"]["frames"] / sample["completed"]
+    return share
+
+
+def _age(name: str) -> Callable[[Sample], float | None]:
+    """How old the frames were when the consumer had read them."""
+    return lambda sample: sample["consumer"].get(name) if sample["consumer"] else None
+
+
+def _foreign(sample: Sample) -> float:
+    """The share of the server's core that it did not get although somebody used it."""
+    share: float = sample["foreign_share"] + sample["stolen_share"]
+    return share
 
 
 def _rate_kept(row: Row) -> bool:
@@ -92,10 +117,10 @@ def _versus_ours(row: Row, ours: Row | None) -> str:
 
 
 def phase_table(phase: dict[str, Any], unit: str) -> Table:
-    """All servers in one phase: the cheapest first at a fixed rate, the fastest first in a closed loop."""
+    """One phase: the cheapest server first at a fixed rate, the fastest in a closed loop."""
     columns = [
-        "server", f"CPU us/{unit}", f"x {OURS}", "kernel %", f"switches/{unit}", "per s", "p50 us", "p99 us",
-        "core %", "others %",
+        "server", f"CPU us/{unit}", f"x {OURS}", "kernel %", f"switches/{unit}", "per s",
+        "p50 us", "p99 us", "core %", "others %",
     ]  # fmt: skip
     if phase["consumer"]:
         columns += ["of it consumer us", "seen %", "age p50 us", "age p99 us"]
@@ -125,14 +150,14 @@ def phase_table(phase: dict[str, Any], unit: str) -> Table:
             _cell(row, lambda sample: sample["p50_us"]),
             _cell(row, lambda sample: sample["p99_us"]),
             _cell(row, lambda sample: sample["core_share"], scale=100),
-            _cell(row, lambda sample: sample["foreign_share"], scale=100),
+            _cell(row, _foreign, scale=100),
         ]
         if phase["consumer"]:
             cells += [
                 _cell(row, lambda sample: sample["consumer_cpu_us"]),
-                _cell(row, lambda sample: sample["consumer"]["frames"] / sample["completed"], scale=100),
-                _cell(row, lambda sample: sample["consumer"].get("p50_us")),
-                _cell(row, lambda sample: sample["consumer"].get("p99_us")),
+                _cell(row, _seen, scale=100),
+                _cell(row, _age("p50_us")),
+                _cell(row, _age("p99_us")),
             ]
         lines.append(tuple(cells))
     return Table(tuple(columns), lines)
@@ -193,16 +218,13 @@ def warnings(result: dict[str, Any]) -> list[str]:
                     found.append(f"{where}: the rate was not kept, marked (!)")
                 if any(row["samples"]) and not all(row["samples"]):
                     lost = sum(sample is None for sample in row["samples"])
-                    found.append(f"{where}: {lost} of {len(row['samples'])} rounds failed: {row['error']}")
-                foreign = _spread(row, lambda sample: sample["foreign_share"] + sample["stolen_share"])
+                    found.append(
+                        f"{where}: {lost} of {len(row['samples'])} rounds failed: {row['error']}"
+                    )
+                foreign = _spread(row, _foreign)
                 if foreign is not None and foreign.median > FOREIGN_LIMIT:
                     found.append(f"{where}: others took {foreign.median:.0%} of the server's core")
-                seen = _spread(
-                    row,
-                    lambda sample: (
-                        sample["consumer"]["frames"] / sample["completed"] if sample["consumer"] else None
-                    ),
-                )
+                seen = _spread(row, _seen)
                 if seen is not None and phase["rate"] and seen.median < RATE_KEPT:
                     found.append(f"{where}: the consumer saw only {seen.median:.0%} of the frames")
     return found
@@ -217,8 +239,9 @@ def provenance(result: dict[str, Any]) -> str:
     quick = " **Quick run: not for quoting.**" if settings["quick"] else ""
     return (
         f"Measured {at['date']} at commit {commit}: {kind} with {at['cores']} cores, {at['cpu']}, "
-        f"{at['memory_gib']} GiB, Linux {at['kernel']}, Python {at['python']}, {at['rustc']}; {versions}. "
-        f"{settings['rounds']} rounds of {settings['seconds']} s windows, median (lowest-highest).{quick}"
+        f"{at['memory_gib']} GiB, Linux {at['kernel']}, Python {at['python']}, {at['rustc']}; "
+        f"{versions}. {settings['rounds']} rounds of {settings['seconds']} s windows, "
+        f"median (lowest-highest).{quick}"
     )
 
 
@@ -257,7 +280,10 @@ def markdown_full(result: dict[str, Any]) -> str:
     for question in result["questions"]:
         parts.append(f"### {question['title']}")
         for phase in question["phases"]:
-            parts += [f"{phase['title'][0].upper()}{phase['title'][1:]}:", phase_table(phase, question["unit"]).markdown()]
+            parts += [
+                f"{phase['title'][0].upper()}{phase['title'][1:]}:",
+                phase_table(phase, question["unit"]).markdown(),
+            ]
     notes = warnings(result)
     if notes:
         parts += ["### Warnings of this run", "\n".join(f"- {line}" for line in notes)]

@@ -28,6 +28,11 @@ def uvicorn(app: str, consumer: Consumer | None = None) -> Server:
     return Server("uvicorn", "uvicorn", ("{bin}/uvicorn", *options, app), consumer)
 
 
+def receive() -> Server:
+    """The floor of the frame path: the body read into warm memory, by blocking reads, in Rust."""
+    return Server("recv() alone", None, ("{bin}/receive", "--port", "{port}"))
+
+
 def hyper() -> Server:
     """The limit: one thread of bare hyper, no Python."""
     return Server("hyper", None, ("{bin}/limit", "--port", "{port}"))

@@ -24,8 +24,8 @@ class Spread:
 def ratios(above: Sequence[float | None], below: Sequence[float | None]) -> list[float]:
     """Quotients round by round, where both were measured.
 
-    The speed of a shared host drifts between rounds, so two servers are compared inside a round and the median is
-    taken of the quotients, not the quotient of the medians.
+    The speed of a shared host drifts between rounds, so two servers are compared inside a round and
+    the median is taken of the quotients, not the quotient of the medians.
     """
     pairs = zip(above, below, strict=True)
     return [a / b for a, b in pairs if a is not None and b is not None and b > 0]

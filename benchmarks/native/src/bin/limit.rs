@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 type Reply = Response<Full<Bytes>>;
 
-/// What the FastAPI route answers, for the same question.
+/// What the `FastAPI` route answers, for the same question.
 #[derive(Serialize)]
 struct Item<'a> {
     item_id: u64,
@@ -127,8 +128,7 @@ async fn echo(upgraded: Upgraded) -> std::io::Result<()> {
     }
 }
 
-// hyper wants a future from its service; there is nothing to wait for.
-#[expect(clippy::unused_async, reason = "the signature of a hyper service")]
+/// One request; the futures of a hyper service need not wait for anything.
 async fn answer(request: Request<Incoming>) -> Result<Reply, Infallible> {
     let path = request.uri().path();
     Ok(match path {
@@ -154,7 +154,7 @@ async fn serve(port: u16) -> std::io::Result<()> {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
     let run = || -> Result<(), String> {
         let mut arguments = Arguments::parse(std::env::args().skip(1))?;
         let port = arguments.take("port", 0)?;
@@ -167,6 +167,7 @@ fn main() {
     };
     if let Err(message) = run() {
         eprintln!("limit: {message}");
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
+    ExitCode::SUCCESS
 }

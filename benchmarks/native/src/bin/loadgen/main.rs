@@ -13,6 +13,7 @@ mod websocket;
 
 use std::io::BufRead as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use framegate_bench_native::arguments::Arguments;
@@ -120,9 +121,10 @@ fn run() -> Result<(), String> {
     Ok(())
 }
 
-fn main() {
+fn main() -> ExitCode {
     if let Err(message) = run() {
         eprintln!("loadgen: {message}");
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
+    ExitCode::SUCCESS
 }
