@@ -31,7 +31,9 @@ def open_framegate() -> NextFrame:
 
     @contextmanager
     def frame() -> Iterator[numpy.ndarray]:
-        with subscriber.take(timeout=3600.0) as taken:
+        while (taken := subscriber.take(timeout=60.0)) is None:
+            pass  # a load that has not begun
+        with taken:
             yield taken.array
 
     return frame

@@ -33,8 +33,8 @@ def _options() -> argparse.ArgumentParser:
         "run", help="build, measure, print tables and bars, write a result file"
     )
     run.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(question.ORDER))
-    run.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
-    run.add_argument("--seconds", type=float, default=3.0, help="length of a window (default: 3)")
+    run.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    run.add_argument("--seconds", type=float, default=2.0, help="length of a window (default: 2)")
     run.add_argument(
         "--quick", action="store_true", help="one round of 1 s windows: does it run at all?"
     )
@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace) -> None:
     }
     facts["python"] = platform.python_version()
     facts["build_info"] = build_info
-    times = Times(options.seconds, 0.3 if options.quick else 0.5)
+    times = Times(options.seconds, warmup_s=0.4)
     bench = measure.Bench(venvs, native, cores, times, options.rounds)
     # The driver waits most of the time; when it does not, it must not do so on the server's core.
     os.sched_setaffinity(0, {cores.load})
