@@ -125,12 +125,15 @@ def _run(options: argparse.Namespace) -> None:
         "format": 1,
         "environment": facts,
         "settings": {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick},
-        "questions": [measure.ask(bench, one, missing) for one in questions],
+        "questions": [],
     }
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     path = RESULTS / f"{stamp}-{facts['commit']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    for one in questions:
+        result["questions"].append(measure.ask(bench, one, missing))
+        # After each question: what is measured is kept if the next one is interrupted.
+        path.write_text(json.dumps(result, indent=1) + "\n")
     print(report.text(result), file=sys.stderr if options.json else sys.stdout)
     if options.json:
         print(json.dumps(result))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from framegate_bench.processes import read_line, running, write_line
+from framegate_bench.processes import BenchError, read_line, running, write_line
 
 PATIENCE_S = 20.0
 
@@ -44,7 +44,10 @@ class WarmLoad:
         """Do the measured window; returns when the last answer is in."""
         write_line(self.process, "go")
         limit_s = self.times.seconds * 1.5 + PATIENCE_S
-        return LoadResult(**json.loads(read_line(self.process, limit_s, self.log)))
+        result = LoadResult(**json.loads(read_line(self.process, limit_s, self.log)))
+        if result.completed == 0:
+            raise BenchError("the window ended before anything was answered")
+        return result
 
 
 @contextmanager

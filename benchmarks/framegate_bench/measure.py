@@ -101,7 +101,9 @@ class _Running:
     def __init__(self, bench: Bench, question: Question, server: Server, stack: ExitStack) -> None:
         self.bench = bench
         self.server = server
-        self.log = LOGS / f"{question.name}-{server.name}.log"
+        name = server.name.replace(" ", "-")
+        self.log = LOGS / f"{question.name}-{name}.log"
+        self._consumer_log = LOGS / f"{question.name}-{name}-consumer.log"
         self.port = _free_port()
         self._stack = stack
         folder = stack.enter_context(_scratch())
@@ -109,7 +111,6 @@ class _Running:
             "PYTHONPATH": f"{HOME / 'apps'}{os.pathsep}{HOME}",
             "HANDMADE_RING_DIR": str(folder),
             "FRAMEGATE_RUNTIME_DIR": str(folder),
-            **question.environment,
         }
         self._bin = bench.native if server.venv is None else bench.venvs[server.venv] / "bin"
         values = {"bin": str(self._bin), "port": str(self.port)}
@@ -150,19 +151,21 @@ class _Running:
             running(
                 [self._bin / "python", script, self.server.consumer.source, mode],
                 core=self.bench.cores.server,
-                log=self.log,
+                log=self._consumer_log,
                 environment=self._environment,
                 piped=True,
             )
         )
-        read_line(self._consumer, START_TIMEOUT_S, self.log)
+        read_line(self._consumer, START_TIMEOUT_S, self._consumer_log)
 
     def ask_consumer(self) -> dict[str, Any] | None:
         """What the consumer has seen since it was last asked."""
         if self._consumer is None:
             return None
         write_line(self._consumer, "report")
-        answer: dict[str, Any] = json.loads(read_line(self._consumer, START_TIMEOUT_S, self.log))
+        answer: dict[str, Any] = json.loads(
+            read_line(self._consumer, START_TIMEOUT_S, self._consumer_log)
+        )
         return answer
 
     def sample(self, phase: Phase) -> dict[str, Any]:
@@ -223,7 +226,7 @@ def _samples(
         for phase in phases:
             try:
                 found[phase.name] = up.sample(phase)
-            except (BenchError, OSError, ValueError) as error:
+            except (BenchError, OSError, ValueError, subprocess.SubprocessError) as error:
                 found[phase.name] = {"error": str(error)}
     return found
 

@@ -1,6 +1,5 @@
 """Start a process on a core, and end it, with all it started, whatever happens."""
 
-import ctypes
 import os
 import select
 import signal
@@ -13,8 +12,6 @@ from pathlib import Path
 from framegate_bench.procfs import session_pids
 
 GRACE_S = 5.0
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class BenchError(Exception):
@@ -36,24 +33,20 @@ def running(
     Its standard error (and output, unless `piped`) goes to `log`. It dies with the driver even when
     that is killed.
     """
-
-    def prepare() -> None:
-        os.sched_setaffinity(0, {core})
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
+    # Both replace themselves by what they are to start: the process has the number that we see.
+    prefix = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        output.write(f"$ {' '.join(map(str, command))}\n".encode())
+        output.write(f"\n$ {' '.join(map(str, command))}\n".encode())
         output.flush()
         process = subprocess.Popen(
-            [str(word) for word in command],
+            prefix + [str(word) for word in command],
             stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else output,
             stderr=output,
             env={**os.environ, **(environment or {})},
             cwd=folder,
             start_new_session=True,
-            preexec_fn=prepare,
         )
     try:
         yield process
@@ -88,11 +81,10 @@ def read_line(process: subprocess.Popen[bytes], timeout_s: float, log: Path) -> 
     line = process.stdout.readline().decode() if ready else ""
     if line:
         return line
-    name = Path(str(process.args[0])).name  # type: ignore[index]  # always a sequence here
     if ready:
         process.wait(GRACE_S)
-        raise BenchError(f"{name} ended with {process.returncode}: {last_words(log)}")
-    raise BenchError(f"{name} said nothing for {timeout_s:.0f} s: {last_words(log)}")
+        raise BenchError(f"{log.stem} ended with {process.returncode}: {last_words(log)}")
+    raise BenchError(f"{log.stem} said nothing for {timeout_s:.0f} s: {last_words(log)}")
 
 
 def write_line(process: subprocess.Popen[bytes], text: str) -> None:
@@ -103,7 +95,6 @@ def write_line(process: subprocess.Popen[bytes], text: str) -> None:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that is not the command, for an error message."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = [line for line in lines[-20:] if not line.startswith("$ ")]
+    """The last line behind the last command in a log, for an error message."""
+    said = log.read_text(errors="replace").rpartition("\n$ ")[2].strip().splitlines()[1:]
     return said[-1].strip()[:300] if said else f"no message (log: {log})"

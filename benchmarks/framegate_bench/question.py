@@ -1,8 +1,8 @@
 """The words in which a benchmark is described; a question is a file beside the package."""
 
 import importlib.util
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framegate_bench.processes import BenchError
@@ -69,7 +69,6 @@ class Question:
     """A path whose 200 says that the server is up."""
     probe_body_bytes: int = 0
     """More than 0: the probe is a POST of so many bytes."""
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def with_servers(question: Question, servers: tuple[Server, ...]) -> Question:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from framegate_bench import report
+from framegate_bench.__main__ import DOCUMENTS
 from framegate_bench.processes import BenchError
 from framegate_bench.spread import Spread, ratios
 
@@ -120,6 +121,12 @@ def test_the_table_goes_between_the_markers_and_nowhere_else(tmp_path: Path) -> 
     assert report.write_between_markers(document, "new\n")
     assert document.read_text() == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
     assert not report.write_between_markers(document, "new\n")
+
+
+def test_the_documents_have_their_markers() -> None:
+    for document in DOCUMENTS:
+        assert document.read_text().count(f"{report.BEGIN}\n") == 1
+        assert document.read_text().count(f"{report.END}\n") == 1
 
 
 def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
