@@ -27,6 +27,7 @@ from framegate_bench.procfs import NOTHING, core_time, session_usage
 from framegate_bench.question import Phase, Question, Server
 
 START_TIMEOUT_S = 20.0
+CONSUMER_PAUSE_S = 0.05
 FAILURES_BEFORE_GIVING_UP = 2
 
 
@@ -158,6 +159,11 @@ class _Running:
         )
         read_line(self._consumer, START_TIMEOUT_S, self._consumer_log)
 
+    def _let_consumer_finish(self) -> None:
+        """A request is answered when its frame is published, a moment before it is consumed."""
+        if self._consumer:
+            time.sleep(CONSUMER_PAUSE_S)
+
     def ask_consumer(self) -> dict[str, Any] | None:
         """What the consumer has seen since it was last asked."""
         if self._consumer is None:
@@ -182,14 +188,14 @@ class _Running:
             bench.cores.load,
             log,
         ) as load:
+            self._let_consumer_finish()
             self.ask_consumer()
             core_before = core_time(bench.cores.server)
             server_before = session_usage(self._process.pid)
             consumer_before = session_usage(self._consumer.pid) if self._consumer else NOTHING
             began = time.monotonic()
             result = load.measure()
-            if self._consumer:
-                time.sleep(0.05)  # the last frame is published before its request is answered
+            self._let_consumer_finish()
             server = session_usage(self._process.pid) - server_before
             consumer = (
                 session_usage(self._consumer.pid) - consumer_before if self._consumer else NOTHING
