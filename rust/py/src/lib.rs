@@ -1,4 +1,9 @@
 //! `framegate._http`: the Python face of the HTTP core.
+
+mod event_loop;
+mod gil;
+mod home;
+
 use pyo3::prelude::*;
 
 /// HTTP core of framegate (Rust).
