@@ -2,4 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod error;
+mod h1_io;
+pub mod ingest;
+pub mod record;
 pub mod service;
+
+pub use error::Error;
