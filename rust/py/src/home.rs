@@ -23,12 +23,12 @@ use std::{
     mem::{self, ManuallyDrop},
     sync::{
         Arc, Mutex, MutexGuard, Once, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
 };
 
-use pyo3::{PyResult, exceptions::PyRuntimeError};
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
 use crate::event_loop;
 
@@ -42,6 +42,7 @@ thread_local! {
     static HOME: HomeSlot = HomeSlot(Arc::new(Home::new()));
 }
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 impl HomeId {
     /// The calling thread's.
@@ -65,6 +66,7 @@ pub(crate) fn watch_forks() {
     extern "C" fn in_child() {
         // Only plain thread-local cells: this may run in a copy of a process with many threads.
         THREAD.set(0);
+        FORKS.fetch_add(1, Ordering::Relaxed);
         event_loop::forget_current();
     }
     static REGISTERED: Once = Once::new();
@@ -72,6 +74,13 @@ pub(crate) fn watch_forks() {
         // SAFETY: `in_child` is a static function that neither allocates nor locks.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
+}
+
+/// How many forks lie between this process and the first one that imported the module: differs from the number noted at
+/// an object's creation if the object was inherited.
+pub(crate) fn forks() -> u32 {
+    // Relaxed: changes only in the single thread of a new child, before anything else runs there.
+    FORKS.load(Ordering::Relaxed)
 }
 
 /// The queue of one thread: values that died elsewhere.
@@ -120,10 +129,11 @@ impl Home {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drop what came home, and say whom to wake when more comes. Does nothing on another thread.
-    pub(crate) fn empty(&self, waker: Option<&Waker>) {
+    /// Drop what came home, and say whom to wake when more comes. True if destructors ran, and so perhaps Python code.
+    /// Does nothing on another thread.
+    pub(crate) fn empty(&self, waker: Option<&Waker>) -> bool {
         if self.id != HomeId::here() {
-            return;
+            return false;
         }
         let mut inbox = self.lock();
         match (waker, &inbox.waker) {
@@ -133,7 +143,9 @@ impl Home {
         let strays = mem::take(&mut inbox.strays);
         // Unlocked first: a destructor may run any Python code.
         drop(inbox);
+        let came = !strays.is_empty();
         drop(strays);
+        came
     }
 
     fn send(&self, stray: Stray) {
@@ -253,5 +265,25 @@ impl<T> fmt::Debug for LoopBound<T> {
             .debug_struct("LoopBound")
             .field("home", &self.home.id)
             .finish_non_exhaustive()
+    }
+}
+
+/// For tests of [`LoopBound`]: owns any object, for the thread that made it.
+#[cfg(debug_assertions)]
+#[pyclass(frozen, name = "_ThreadBound", module = "framegate._http")]
+pub(crate) struct ThreadBound(LoopBound<Py<PyAny>>);
+
+#[cfg(debug_assertions)]
+#[pymethods]
+impl ThreadBound {
+    #[new]
+    fn new(value: Py<PyAny>) -> Self {
+        Self(LoopBound::new(value))
+    }
+
+    /// The object; an error on another thread.
+    #[getter]
+    fn value(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.0.get_or_raise()?.clone_ref(py))
     }
 }
