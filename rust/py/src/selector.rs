@@ -223,9 +223,9 @@ impl Selector {
             driver.watch_signals(py)?;
         }
         let event_loop = running_loop(slf)?;
-        driver.core.begin_turn(py, event_loop.as_ref())?;
+        let in_select = driver.core.enter_select(py, event_loop.as_ref())?;
         let turn = driver.turn(timeout);
-        let error = driver.core.end_turn();
+        let error = in_select.leave();
         turn.map_err(os_error)?;
         if let Some(error) = error {
             return Err(error);
@@ -292,6 +292,14 @@ impl Selector {
             });
         }
         Ok(())
+    }
+
+    /// How many tasks the runtime has.
+    #[cfg(debug_assertions)]
+    #[pyo3(name = "_tasks_alive")]
+    fn tasks_alive(&self) -> usize {
+        self.running()
+            .map_or(0, |running| running.handle.metrics().num_alive_tasks())
     }
 
     /// Drop the runtime with all that it serves.
