@@ -11,9 +11,9 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
-from loop.helpers import Run, Script
 
 from framegate.loop import EventLoop, new_event_loop
+from loop.helpers import Run, Script
 
 T = TypeVar("T")
 
@@ -54,17 +54,7 @@ def script() -> Iterator[Script]:
 
     def start(source: str, *arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-u",
-                "-X",
-                "dev",
-                "-W",
-                "error",
-                "-c",
-                textwrap.dedent(source),
-                *arguments,
-            ],
+            [sys.executable, "-uXdev", "-Werror", "-c", textwrap.dedent(source), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

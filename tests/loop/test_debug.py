@@ -7,9 +7,9 @@ import logging
 import time
 
 import pytest
-from loop.helpers import Run, in_thread
 
 from framegate.loop import EventLoop
+from loop.helpers import Run, in_thread
 
 
 def test_slow_callbacks_are_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+
 from loop.helpers import Run
 
 Pair = tuple[socket.socket, socket.socket]

@@ -8,14 +8,16 @@ import os
 import threading
 import warnings
 import weakref
+from collections.abc import AsyncIterator
+from functools import partial
 
 import anyio
 import pytest
-from loop.helpers import Run, Script, in_thread, open_descriptors
 
 import framegate.loop
 from framegate import _http
 from framegate.loop import EventLoop, new_event_loop
+from loop.helpers import Run, Script, in_thread, open_descriptors
 
 
 def test_new_event_loop_is_an_asyncio_selector_loop(loop: EventLoop) -> None:
@@ -35,7 +37,7 @@ def test_a_closed_loop_leaves_no_descriptor_behind(run: Run) -> None:
         run(main())
         in_thread(lambda: run(main()))
         loop = new_event_loop()
-        in_thread(lambda loop=loop: loop.run_until_complete(main()))
+        in_thread(partial(loop.run_until_complete, main()))
         loop.close()
     assert open_descriptors() == before
 
@@ -134,7 +136,7 @@ def test_select_inside_select_is_refused(run: Run) -> None:
 def test_asyncgens_and_executor_are_shut_down(run: Run) -> None:
     closed: list[str] = []
 
-    async def numbers():  # type: ignore[no-untyped-def]
+    async def numbers() -> AsyncIterator[int]:
         try:
             while True:
                 yield 1
@@ -192,7 +194,8 @@ def test_a_forked_child_cannot_use_the_loop_and_does_not_hurt_the_parent(run: Ru
                 del bound
                 asyncio._set_running_loop(None)
                 # Closing takes nothing away from the parent, and a loop of the child's own works.
-                loop._tokio.unregister(loop._ssock)
+                (self_pipe,) = loop._tokio.get_map() or (-1,)
+                loop._tokio.unregister(self_pipe)
                 loop._tokio.close()
                 assert run(asyncio.sleep(0.001, "child")) == "child"
                 status = 0

@@ -185,7 +185,7 @@ def test_modify_of_a_closed_descriptor_raises_and_forgets_it(selector: _http.Sel
     selector.register(left, READ)
     left.close()
     right.close()
-    with pytest.raises(OSError, match="Bad file descriptor|No such file"):
+    with pytest.raises(OSError, match=r"Bad file descriptor|No such file"):
         selector.modify(fd, READ | WRITE)
     with pytest.raises(KeyError):
         selector.get_key(fd)

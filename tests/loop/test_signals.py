@@ -1,4 +1,4 @@
-"""Signals are handled at once, also on an idle loop, and live together with others who want the wake-up fd."""
+"""Signals are handled at once, also on an idle loop; others may want the wake-up fd too."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
-from loop.helpers import Run, Script, in_thread
 
 from framegate.loop import EventLoop
+from loop.helpers import Run, Script, in_thread
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import signal
 import sys
 
 import pytest
+
 from loop.helpers import Run
 
 COPY = "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.stderr.write('error')"
@@ -89,7 +90,7 @@ def test_every_child_watcher_of_this_python_works(run: Run) -> None:
         try:
             assert run(watched()) == 7, name
         finally:
-            policy.set_child_watcher(None)
+            policy.set_child_watcher(None)  # type: ignore[arg-type]
             watcher.close()
 
 

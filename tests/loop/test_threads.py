@@ -8,10 +8,10 @@ import weakref
 from collections.abc import Callable
 
 import pytest
-from loop.helpers import Run, in_thread
 
 from framegate import _http
 from framegate.loop import EventLoop, new_event_loop
+from loop.helpers import Run, in_thread
 
 
 def test_to_thread_and_executors(run: Run) -> None:
@@ -147,7 +147,7 @@ def test_thread_bound_state_dropped_elsewhere_dies_at_home_at_once(run: Run) -> 
         objects = [_http._ThreadBound(Witness(death.set_result))]
         timer = threading.Timer(0.02, objects.clear)
         timer.start()
-        # The loop is idle: the death itself must wake it, and the callback it leaves must end select.
+        # Idle loop: the death itself must wake it, and the callback it leaves must end select.
         thread = await death
         timer.join()
         return thread

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from loop.helpers import Run
 
 from framegate.loop import EventLoop
+from loop.helpers import Run
 
 
 def test_sleep_takes_at_least_its_time(run: Run) -> None:
@@ -29,7 +29,8 @@ def test_timers_fire_in_order_of_their_time(run: Run) -> None:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         fired: list[int] = []
-        loop.call_later(0.03, lambda: (fired.append(3), done.set_result(None)))
+        loop.call_later(0.03, fired.append, 3)
+        loop.call_later(0.04, done.set_result, None)
         loop.call_later(0.01, fired.append, 1)
         loop.call_later(0.02, fired.append, 2)
         loop.call_later(0.015, fired.append, 9).cancel()
