@@ -35,6 +35,7 @@ one string; Python code adds `cause` and `fix`, and the three become the three l
 
 from __future__ import annotations
 
+# ruff: noqa: N818 (the names are what happened: TopicNotFound)
 from typing import ClassVar, Final
 
 __all__ = [
