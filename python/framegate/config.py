@@ -22,7 +22,6 @@ from __future__ import annotations
 
 # ruff: noqa: RUF009 (setting() declares a field, as dataclasses.field() does)
 import dataclasses
-import difflib
 import enum
 import os
 import re
@@ -83,6 +82,8 @@ class Origin:
 
 def suggestion(name: str, candidates: Iterable[str]) -> str:
     """Return `; did you mean X?` for the nearest candidate, or nothing."""
+    import difflib
+
     near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -255,5 +255,26 @@ class ClosedError(ShmError):
 
 
 def describe(error: FramegateError) -> str:
-    """Return the one to three lines shown to a person: problem with code, cause, fix."""
-    return f"error: {error.code} {error}"
+    """Return what a person is shown: one to three lines, after the traceback of their own bug.
+
+    The traceback is that of `__cause__`, which framegate sets only where user code raised.
+    """
+    text = f"error: {error.code} {error}"
+    if error.__cause__ is None:
+        return text
+    return f"{_user_traceback(error.__cause__)}{text}"
+
+
+def _user_traceback(error: BaseException) -> str:
+    """Format a traceback from the first frame that is neither ours nor the import system's."""
+    import os
+    import traceback
+
+    ours = os.path.dirname(__file__)
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(ours) and "importlib" not in file:
+            break
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
