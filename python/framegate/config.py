@@ -527,7 +527,10 @@ class Config:
         Integer(minimum=1, maximum=512),
         group=LIFE,
         environment=("WEB_CONCURRENCY",),
-        help="Worker processes. One runs in this process; more get a supervisor, which restarts.",
+        help=(
+            "Worker processes. One runs in this process; more get a supervisor, "
+            "which replaces those that crash."
+        ),
     )
     timeout_startup: float = setting(
         60.0,

@@ -5,7 +5,7 @@
 It goes through the standard logger `framegate`, so an embedding program may route it as it likes;
 only `framegate.run` and the command line, which own their process, attach a handler. The level word
 is coloured on a terminal and nowhere else. Each line is one write, so the lines of several
-processes do not mix. The access log is not here: the core writes it, one line per request, on stdout.
+processes do not mix. The access log is not here: the core writes it to stdout.
 """
 
 from __future__ import annotations
