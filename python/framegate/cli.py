@@ -18,9 +18,6 @@ from framegate.errors import EXIT_STOPPED, ConfigError, FramegateError, describe
 
 __all__ = ["main", "parser"]
 
-DEMO_APPLICATION: Final = "framegate.demo:app"
-"""What `platform serve` shows when no application is named anywhere."""
-
 HELP_WIDTH_MAX: Final = 100
 
 
@@ -65,9 +62,12 @@ def _serve(options: dict[str, Any]) -> int:
 
     file = options.pop("config", None)
     config = Config.load(command_line=options, file=file)
-    if config.app is None:
-        config = config.replace(app=DEMO_APPLICATION)
-    return serve_until_stopped(config)
+    if config.app is not None:
+        return serve_until_stopped(config)
+    from framegate import demo
+
+    with demo.processes():
+        return serve_until_stopped(config.replace(app=demo.APP))
 
 
 def _print_version(*, verbose: bool) -> None:

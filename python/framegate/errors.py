@@ -12,19 +12,26 @@ FramegateError
 │       ├── AppImportError          the application could not be imported, found or called
 │       └── ListenError             the socket could not be bound
 └── ShmError                        shared memory
+    ├── ShmArgumentError (ValueError)   an argument is outside its limits
+    ├── TopicNameInvalid            the name breaks the grammar of topic names
     ├── TopicNotFound               no segment of that name
     ├── TopicExists                 a segment of that name exists and may not be replaced
-    ├── TopicNameInvalid            the name breaks the grammar of topic names
-    ├── TopicFull                   no free slot: every one is loaned, leased or being read
+    ├── TopicMoved                  the topic goes on in a new segment: open it again
+    ├── TopicFull                   no free slot: every one is loaned, leased or the newest
     ├── FrameTooLarge               the payload does not fit into a slot
     ├── SchemaMismatch              dtype or shape is not what the topic holds
     ├── LeaseQuotaExceeded          this subscriber already holds as many frames as it may
+    ├── LeaseLost                   the lease was taken away: its bytes may have changed
+    ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
+    ├── ShmTimeout (TimeoutError)   nothing happened in the time given
     ├── SegmentIncompatible         written by another layout version or machine
     ├── SegmentCorrupt              its bytes contradict each other
     ├── NoSpace                     /dev/shm cannot hold it
     ├── PermissionDenied            it belongs to somebody else
+    ├── RuntimeDirectoryError       the directory of all segments is missing or not safe to use
     ├── ForkedHandleError           the handle was opened before fork()
+    ├── HandlePoisoned              this process lost the lock that shows it is alive
     └── ClosedError                 the handle was closed
 ```
 
@@ -50,21 +57,28 @@ __all__ = [
     "ForkedHandleError",
     "FrameTooLarge",
     "FramegateError",
+    "HandlePoisoned",
+    "LeaseLost",
     "LeaseQuotaExceeded",
     "ListenError",
+    "LoanLost",
     "LocalProtocolError",
     "NoSpace",
     "ParticipantsExhausted",
     "PermissionDenied",
     "ProtocolError",
     "RemoteProtocolError",
+    "RuntimeDirectoryError",
     "SchemaMismatch",
     "SegmentCorrupt",
     "SegmentIncompatible",
+    "ShmArgumentError",
     "ShmError",
+    "ShmTimeout",
     "StartupFailed",
     "TopicExists",
     "TopicFull",
+    "TopicMoved",
     "TopicNameInvalid",
     "TopicNotFound",
     "WorkerError",
@@ -252,6 +266,48 @@ class ClosedError(ShmError):
     """The handle was closed."""
 
     code = "FG-SHM-015"
+
+
+class ShmArgumentError(ShmError, ValueError):
+    """An argument or option is outside its limits."""
+
+    code = "FG-SHM-016"
+
+
+class ShmTimeout(ShmError, TimeoutError):
+    """Nothing happened in the time given."""
+
+    code = "FG-SHM-017"
+
+
+class LeaseLost(ShmError):
+    """The lease was taken away: the bytes of the frame may have been overwritten."""
+
+    code = "FG-SHM-018"
+
+
+class LoanLost(ShmError):
+    """The loan is not this publisher's any more: nothing was published."""
+
+    code = "FG-SHM-019"
+
+
+class TopicMoved(ShmError):
+    """The topic was sealed and goes on in a new segment; open it again."""
+
+    code = "FG-SHM-020"
+
+
+class RuntimeDirectoryError(ShmError):
+    """The directory that holds all segments is missing or not safe to use."""
+
+    code = "FG-SHM-021"
+
+
+class HandlePoisoned(ShmError):
+    """This process lost the lock that shows it is alive; the handle is unusable."""
+
+    code = "FG-SHM-022"
 
 
 def describe(error: FramegateError) -> str:
