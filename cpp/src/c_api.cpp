@@ -1,3 +1,3 @@
 #include "framegate/shm.h"
 
-extern "C" unsigned fg_layout_version(void) { return 1; }
+extern "C" uint32_t fg_layout_version(void) { return 1; }
