@@ -59,7 +59,7 @@ pub(crate) struct ServerState {
 
 impl ServerState {
     fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
-        let shared = Shared::new(self.sink.clone(), self.config.limits.head_bytes_max);
+        let shared = Shared::new(self.sink.clone());
         if self.registry.enter(&shared) {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
         }
