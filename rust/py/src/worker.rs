@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "a file descriptor given by Python becomes a listener here")]
 
 use std::{
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     rc::Rc,
     time::Duration,
 };
@@ -78,7 +78,8 @@ impl Worker {
     /// Accept connections from a socket that is bound and listens.
     ///
     /// Args:
-    ///     fd: File descriptor of a TCP or Unix socket. It is duplicated: the caller's stays open and its own.
+    ///     fd: File descriptor of a TCP or Unix socket. The worker owns it from here on, also when this fails:
+    ///         give it `socket.detach()` or `os.dup(...)`.
     ///
     /// Raises:
     ///     OSError: It is no socket, or cannot be used.
@@ -88,10 +89,12 @@ impl Worker {
         if fd < 0 {
             return Err(PyValueError::new_err(format!("{fd} is not a file descriptor")));
         }
-        // SAFETY: borrowed for this call, in which the caller holds it; a number that is not open fails in `dup`.
-        let socket = unsafe { BorrowedFd::borrow_raw(fd) }
-            .try_clone_to_owned()
-            .map_err(os_error)?;
+        // SAFETY: looks whether the descriptor is open.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(os_error(std::io::Error::last_os_error()));
+        }
+        // SAFETY: open, and the caller's to give away, as the documentation demands.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let listener = listener(socket)?;
         let _context = inner.core.enter();
         inner
