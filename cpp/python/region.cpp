@@ -1,5 +1,7 @@
 #include "region.hpp"
 
+#include <nanobind/stl/pair.h>
+
 #include <algorithm>
 #include <cstring>
 

@@ -148,11 +148,8 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
     // relaxed: only a hint that spreads the loans, oldest frame first; every slot is looked at whatever it says, so two
     // publishers that read the same value merely collide once.
     const std::uint64_t start = view.shared->next_slot.load(kRelaxed);
-    auto index = static_cast<std::uint32_t>(start % view.slot_count);
-    for (std::uint32_t i = 0; i < view.slot_count; ++i, ++index) {
-        if (index >= view.slot_count) {
-            index = 0;
-        }
+    auto index = start < view.slot_count ? static_cast<std::uint32_t>(start) : 0;
+    for (std::uint32_t i = 0; i < view.slot_count; ++i, index = index + 1 < view.slot_count ? index + 1 : 0) {
         SlotRecord& slot = view.slots[index];
         std::uint64_t word = slot.word.load(kAcquire);  // acquire: cheap pre-check, confirmed by the CAS
         // The frame that a TRY of ours would protect. A FREE slot has none, whatever sequence its word still shows: a

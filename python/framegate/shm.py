@@ -542,13 +542,14 @@ class Subscriber(_shm.Subscriber):
         if frame is not None:
             return frame
         deadline = None if timeout is None else time.monotonic() + timeout
+        fileno = self.fileno()
         while True:
             # Arm, then look once more: a frame that came in between has made nothing readable.
             if not self.arm():
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return None
-                readable = await self._event.wait_readable(self.fileno(), left)
+                readable = await self._event.wait_readable(fileno, left)
                 if self.closed:
                     raise ClosedError(f'this subscriber of topic "{self.topic}" was closed')
                 if readable:

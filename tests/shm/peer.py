@@ -65,6 +65,31 @@ def subscribe(topic: str, policy: str, last: str) -> None:
         say(sequence, subscriber.received, subscriber.lost)
 
 
+def subscribe_many(topic: str, handles: str, last: str) -> None:
+    """`handles` subscribers in threads, each checks every frame until the sequence `last`; say what they got in all."""
+    opened = [shm.Subscriber(topic, "queue", wait=10) for _ in range(int(handles))]
+    broken: list[BaseException] = []
+
+    def run(subscriber: shm.Subscriber) -> None:
+        try:
+            for frame in subscriber:
+                with frame, memoryview(frame) as view:
+                    check(view)
+                if frame.sequence == int(last):
+                    return
+        except BaseException as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=run, args=(subscriber,)) for subscriber in opened]
+    for thread in threads:
+        thread.start()
+    say("ready")
+    for thread in threads:
+        thread.join()
+    assert not broken, broken
+    say(sum(subscriber.received + subscriber.lost for subscriber in opened))
+
+
 def hold(topic: str, count: str) -> None:
     """Take `count` frames and keep them until told to end."""
     subscriber = shm.Subscriber(topic, "queue", wait=10)

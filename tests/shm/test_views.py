@@ -1,6 +1,7 @@
 """Views: they are the shared memory itself, read-only, and outlive everything but themselves."""
 
 import gc
+import io
 import subprocess
 import sys
 import weakref
@@ -41,8 +42,9 @@ def test_an_array_is_the_shared_memory_itself(cam: Any, runtime_directory: Path)
     array = frame.array
     assert not array.flags.owndata
     line = mapping_of(array.ctypes.data)
-    assert str(runtime_directory / "cam.data") in line
-    assert "memory" not in line
+    assert str(runtime_directory / "cam.") in line
+    assert line.endswith(".data")
+    assert line.split()[1] == "r--s"  # no way for a reader to write, whatever it does
     assert array.ctypes.data == np.asarray(memoryview(frame)).ctypes.data
     assert array.ctypes.data % 64 == 0
 
@@ -66,8 +68,8 @@ def test_views_are_read_only(cam: Any) -> None:
         array.flags.writeable = True
     with pytest.raises(TypeError, match="read-only"):
         memoryview(frame).cast("B")[0] = 1
-    with pytest.raises(BufferError, match="read-only"):
-        (np.ctypeslib.ctypes.c_float * 24).from_buffer(frame)  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="read-write"):
+        io.BytesIO(bytes(96)).readinto(frame)
 
 
 def test_a_held_view_is_unchanged_over_1000_publishes(cam: Any) -> None:
