@@ -597,7 +597,7 @@ async fn a_broken_rule_is_told_and_the_rest_is_dropped() {
             peer.write_all(&[frame(TEXT, b"good"), bytes].concat())
                 .await
                 .unwrap();
-            peer.write_all(&[0x55; 300_000]).await.unwrap();
+            peer.write_all(&vec![0x55; 300_000]).await.unwrap();
             assert_eq!(read_frame(&mut peer).await, Some((1, b"good".into())));
             let (told, reason) = close_of(read_frame(&mut peer).await);
             assert_eq!(told, code);

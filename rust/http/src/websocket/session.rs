@@ -17,7 +17,7 @@
 //! for writing: a peer that reads slowly may still say something, for example that it closes. What the session answers
 //! by itself is bounded: one pong at most is unsent, beside the latest that is still to be queued.
 //!
-//! Closing, in the order of [`Stage`]. The handler hears of the end once, as soon as it is certain:
+//! Closing. The handler hears of the end once, as soon as it is certain:
 //!
 //! | who closes | frames | reported |
 //! |---|---|---|
