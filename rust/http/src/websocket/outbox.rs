@@ -25,6 +25,9 @@ thread_local! {
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
+/// Wakes a task; see [`Outbox::waking_by`].
+pub type Wake = Box<dyn Fn(Waker)>;
+
 /// The write queue of one WebSocket: frames that were not written yet. It is usable before its session starts.
 #[derive(Default)]
 pub struct Outbox {
@@ -32,6 +35,7 @@ pub struct Outbox {
     waker: RefCell<Option<Waker>>,
     /// The session is inside its `poll` and looks at the queue before it returns: no need to wake it.
     attended: Cell<bool>,
+    wake: Option<Wake>,
 }
 
 #[derive(Default)]
@@ -54,6 +58,15 @@ impl Outbox {
     /// An empty outbox.
     pub fn new() -> Rc<Self> {
         Rc::default()
+    }
+
+    /// An empty outbox that wakes its session by `wake`: for a thread that collects wake-ups while its runtime does
+    /// not run, because each of them would be a system call then.
+    pub fn waking_by(wake: Wake) -> Rc<Self> {
+        Rc::new(Self {
+            wake: Some(wake),
+            ..Self::default()
+        })
     }
 
     /// Queues a text message. False when the WebSocket is closing or closed: the message is dropped.
@@ -107,8 +120,10 @@ impl Outbox {
             return;
         }
         let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
+        match (waker, &self.wake) {
+            (Some(waker), Some(wake)) => wake(waker),
+            (Some(waker), None) => waker.wake(),
+            (None, _) => {}
         }
     }
 
