@@ -2,5 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod error;
+mod h1_io;
+pub mod ingest;
+pub mod record;
 pub mod service;
 pub mod websocket;
+
+pub use error::Error;
