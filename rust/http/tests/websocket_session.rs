@@ -74,9 +74,10 @@ impl MessageSink for User {
         self.buffer.filled(count);
     }
 
-    fn end(&mut self) {
+    fn end(&mut self) -> Result<(), Failure> {
         let message = (self.kind, self.buffer.take());
         self.state.messages.borrow_mut().push_back(message);
+        Ok(())
     }
 }
 

@@ -23,7 +23,11 @@ pub trait MessageSink {
     fn filled(&mut self, count: usize);
 
     /// The message is complete. Text as a whole is valid UTF-8.
-    fn end(&mut self);
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Self::begin).
+    fn end(&mut self) -> Result<(), Failure>;
 
     /// A message that is wholly there.
     ///
@@ -33,8 +37,7 @@ pub trait MessageSink {
     fn whole(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
         self.begin(kind, payload.len() as u64)?;
         fill(self, payload)?;
-        self.end();
-        Ok(())
+        self.end()
     }
 }
 

@@ -437,10 +437,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
                     kind, size_hint, ..
                 } => self.handler.begin(kind, size_hint),
                 Part::Data(data) => fill(&mut self.handler, data),
-                Part::End => {
-                    self.handler.end();
-                    Ok(())
-                }
+                Part::End => self.handler.end(),
             };
             if let Err(failure) = taken {
                 return (Err(End::Failure(failure)), 0);
