@@ -28,10 +28,6 @@ pub(crate) enum Kind {
 }
 
 impl Error {
-    pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, cause: None }
-    }
-
     pub(crate) fn with(kind: Kind, cause: impl Into<Cause>) -> Self {
         Self {
             kind,

@@ -109,6 +109,29 @@ pub trait Handler: 'static {
     fn call(&self, request: Request) -> ResponseFuture;
 }
 
+/// A service that answers every request of every connection by one function.
+pub fn service_fn<F>(answer: F) -> Rc<dyn Service>
+where
+    F: Fn(Request) -> ResponseFuture + 'static,
+{
+    Rc::new(ServiceFn(Rc::new(HandlerFn(answer))))
+}
+
+struct ServiceFn<H>(Rc<H>);
+struct HandlerFn<F>(F);
+
+impl<H: Handler> Service for ServiceFn<H> {
+    fn open(&self, _connection: &Rc<ConnectionInfo>) -> Rc<dyn Handler> {
+        self.0.clone()
+    }
+}
+
+impl<F: Fn(Request) -> ResponseFuture + 'static> Handler for HandlerFn<F> {
+    fn call(&self, request: Request) -> ResponseFuture {
+        (self.0)(request)
+    }
+}
+
 /// One request.
 ///
 /// The target is in origin form (`/path?query`, or `*` for `OPTIONS`) however the client wrote it, and `Host` is valid
@@ -175,7 +198,7 @@ impl Draining {
 ///
 /// The default value sends nothing.
 #[derive(Clone, Default)]
-pub struct Hints(pub(crate) Option<Rc<Shared>>);
+pub struct Hints(pub(crate) Option<(Rc<Shared>, u64)>);
 
 impl Hints {
     /// Sends one `103` with these fields, and completes when its bytes have been written, so that a final response that
