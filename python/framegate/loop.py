@@ -1,12 +1,15 @@
 """The event loop: asyncio whose selector is the Rust runtime.
 
-`EventLoop` is an `asyncio.SelectorEventLoop` in every respect that Python code can see. What differs is what
-happens while it waits: its selector runs the Rust runtime that serves connections, on the same thread.
+`EventLoop` is an `asyncio.SelectorEventLoop` in every respect that Python code can see. What
+differs is what happens while it waits: its selector runs the Rust runtime that serves connections,
+on the same thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import selectors
+from typing import cast
 
 from framegate import _http
 
@@ -16,16 +19,16 @@ __all__ = ["EventLoop", "new_event_loop"]
 class EventLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop that serves connections while it waits.
 
-    Make one with `new_event_loop`. Everything that works on asyncio's own loop works here: timers, signals,
-    subprocesses, `add_reader`, thread pools, transports.
+    Make one with `new_event_loop`. Everything that works on asyncio's own loop works here: timers,
+    signals, subprocesses, `add_reader`, thread pools, transports.
 
-    The loop may be made on one thread and run on another. Once it serves connections it stays on its
-    thread. A forked child cannot use it.
+    The loop may be made on one thread and run on another. Once it serves connections it stays on
+    its thread. A forked child cannot use it.
     """
 
     def __init__(self) -> None:
         self._tokio = _http.Selector()
-        super().__init__(self._tokio)
+        super().__init__(cast(selectors.BaseSelector, self._tokio))
 
     def run_forever(self) -> None:
         """Run until `stop` is called."""

@@ -226,11 +226,11 @@ impl LoopCore {
     // --- for the selector ---
 
     /// This loop's turn on this thread begins: `event_loop` is what asyncio says runs here.
-    pub(crate) fn begin_turn(
+    pub(crate) fn enter_select(
         self: &Rc<Self>,
         py: Python<'_>,
         event_loop: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
+    ) -> PyResult<InSelect<'_>> {
         if !self.is_current() {
             CURRENT.set(Rc::as_ptr(self));
             CURRENT_CORE.set(Rc::downgrade(self));
@@ -256,16 +256,7 @@ impl LoopCore {
         drop(self.turn.replace(turn));
         self.fairness.reset();
         self.in_select.set(true);
-        Ok(())
-    }
-
-    /// The turn is over; gives the exception that `select` has to raise.
-    pub(crate) fn end_turn(&self) -> Option<PyErr> {
-        self.in_select.set(false);
-        // Whatever asked to leave has its way now.
-        self.leave.set(false);
-        drop(self.turn.take());
-        self.error.take()
+        Ok(InSelect(self))
     }
 
     /// Fire the wakers collected outside of `select`. Runs inside tokio's context, where waking is a queue push.
@@ -289,6 +280,25 @@ impl LoopCore {
             *waiter = Some(waker.clone());
         }
         false
+    }
+}
+
+/// Between the start and the end of a `select`.
+pub(crate) struct InSelect<'a>(&'a LoopCore);
+
+impl InSelect<'_> {
+    /// Leave; gives the exception that `select` has to raise.
+    pub(crate) fn leave(self) -> Option<PyErr> {
+        self.0.error.take()
+    }
+}
+
+impl Drop for InSelect<'_> {
+    fn drop(&mut self) {
+        self.0.in_select.set(false);
+        // Whatever asked to leave has its way now.
+        self.0.leave.set(false);
+        drop(self.0.turn.take());
     }
 }
 

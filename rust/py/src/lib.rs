@@ -1,11 +1,13 @@
 //! `framegate._http`: the Python face of the HTTP core.
 
+mod asgi;
 mod error;
 mod event_loop;
 mod gil;
 mod home;
 mod selector;
 mod signals;
+mod worker;
 
 use pyo3::prelude::*;
 
@@ -17,6 +19,9 @@ mod _http {
     use crate::home::ThreadBound;
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
+
+    #[pymodule_export]
+    use crate::worker::Worker;
 
     /// Version of the distribution.
     #[pymodule_export]

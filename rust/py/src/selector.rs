@@ -24,10 +24,10 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    pin::pin,
+    pin::Pin,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -46,7 +46,7 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::{Builder, Handle, LocalOptions, LocalRuntime},
     task::yield_now,
-    time::sleep,
+    time::{Instant, Sleep, sleep},
 };
 
 use crate::{
@@ -103,6 +103,9 @@ struct Driver {
     python_fds: AsyncFd<Arc<OwnedFd>>,
     /// Set on the main thread.
     signals: RefCell<Option<AsyncFd<SignalFd>>>,
+    /// The timer that ends a `select`. It is kept over many: arming a timer of tokio's that is earlier than all others
+    /// costs a system call, and the next timeout is mostly the same moment as the last one or a later one.
+    alarm: RefCell<Pin<Box<Sleep>>>,
     runtime: Runtime,
     core: Rc<LoopCore>,
     home: Arc<Home>,
@@ -223,9 +226,9 @@ impl Selector {
             driver.watch_signals(py)?;
         }
         let event_loop = running_loop(slf)?;
-        driver.core.begin_turn(py, event_loop.as_ref())?;
+        let in_select = driver.core.enter_select(py, event_loop.as_ref())?;
         let turn = driver.turn(timeout);
-        let error = driver.core.end_turn();
+        let error = in_select.leave();
         turn.map_err(os_error)?;
         if let Some(error) = error {
             return Err(error);
@@ -292,6 +295,14 @@ impl Selector {
             });
         }
         Ok(())
+    }
+
+    /// How many tasks the runtime has.
+    #[cfg(debug_assertions)]
+    #[pyo3(name = "_tasks_alive")]
+    fn tasks_alive(&self) -> usize {
+        self.running()
+            .map_or(0, |running| running.handle.metrics().num_alive_tasks())
     }
 
     /// Drop the runtime with all that it serves.
@@ -470,12 +481,14 @@ impl Driver {
             .on_thread_unpark(gil::after_park)
             .build_local(LocalOptions::default())
             .map_err(os_error)?;
+        let context = runtime.enter();
         let python_fds = {
-            let _context = runtime.enter();
             // SAFETY: the AsyncFd shares ownership of the descriptor, and nobody else closes an OwnedFd.
             let registered = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) };
             registered.map_err(|error| os_error(error.into()))?
         };
+        let alarm = Box::pin(sleep(SLEEP_MAX));
+        drop(context);
         let threading = py.import(intern!(py, "threading"))?;
         let main_thread = threading.call_method0(intern!(py, "main_thread"))?;
         Ok(Self {
@@ -490,6 +503,7 @@ impl Driver {
             // Descriptors may have been ready before tokio was told.
             more: Cell::new(true),
             events: RefCell::default(),
+            alarm: RefCell::new(alarm),
         })
     }
 
@@ -521,6 +535,7 @@ impl Driver {
         };
         // Something is left from last time, or the edge that would tell us has passed unseen.
         let at_once = timeout == Some(Duration::ZERO) || (self.more.get() && self.ask(1)? > 0);
+        let end = timeout.map(|timeout| Instant::now() + timeout);
         self.runtime.get().block_on(async {
             self.core.fire_dirty();
             if at_once {
@@ -529,26 +544,11 @@ impl Driver {
                 poll_fn(|cx| Poll::Ready(self.poll_python(cx))).await;
                 return;
             }
-            if let Some(duration) = timeout {
-                let mut sleep = pin!(sleep(duration));
-                poll_fn(|cx| {
-                    if self.poll_python(cx) {
-                        Poll::Ready(())
-                    } else {
-                        sleep.as_mut().poll(cx)
-                    }
-                })
-                .await;
-            } else {
-                poll_fn(|cx| {
-                    if self.poll_python(cx) {
-                        Poll::Ready(())
-                    } else {
-                        Poll::Pending
-                    }
-                })
-                .await;
-            }
+            poll_fn(|cx| {
+                let due = self.poll_python(cx) || end.is_some_and(|end| self.poll_alarm(cx, end));
+                if due { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
         });
         Ok(())
     }
@@ -574,6 +574,22 @@ impl Driver {
             }
         }
         due
+    }
+
+    /// Has the time come? The alarm may be set to an earlier moment, but never to a later one.
+    fn poll_alarm(&self, cx: &mut Context<'_>, end: Instant) -> bool {
+        let mut alarm = self.alarm.borrow_mut();
+        if alarm.deadline() > end {
+            alarm.as_mut().reset(end);
+        }
+        while alarm.as_mut().poll(cx).is_ready() {
+            if alarm.deadline() >= end {
+                return true;
+            }
+            // It was that of a former `select`.
+            alarm.as_mut().reset(end);
+        }
+        false
     }
 
     /// Ask the epoll instance what is ready now, for at most `limit` descriptors. Level-triggered: takes nothing away.
