@@ -194,6 +194,11 @@ impl Outbox {
         self.queue.borrow_mut().pong = Some((payload.len() as u8, latest));
     }
 
+    /// Queues the pong that is due, in front of what will be queued from now on.
+    pub(super) fn queue_pong(&self) {
+        self.queue.borrow_mut().queue_pong();
+    }
+
     /// Drops what is unsent: there is nobody to send it to.
     pub(super) fn lose(&self) {
         let mut queue = self.queue.borrow_mut();

@@ -449,6 +449,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
     /// close frame may still be answered.
     fn settle(&mut self, decoded: Result<Decoded, End>) {
         if self.stage == Stage::Open {
+            self.outbox.queue_pong();
             self.handler.turn();
         }
         match decoded {
