@@ -810,7 +810,9 @@ impl Exchange for HttpExchange {
         waiter: Waiter,
     ) -> PyResult<()> {
         let state = self.0.get_or_raise()?;
-        let Owner::Http(exchange) = owner;
+        let Owner::Http(exchange) = owner else {
+            unreachable!("an HTTP exchange is its own owner");
+        };
         match operation {
             Operation::Receive => state.receivers.borrow_mut().push(waiter),
             Operation::Send => state.senders.borrow_mut().push(waiter),

@@ -5,14 +5,13 @@
 //! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
 //! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
-//! - [`http`]: one HTTP request. A WebSocket is another exchange beside it: it implements [`owner::Exchange`], has a variant in
-//!   [`owner::Owner`], takes [`scope::ScopeTemplate::common`] for its scope and [`task::Starter::start`] for its coroutine, and
-//!   is chosen in [`AsgiHandler::call`] when the request carries an upgrade.
+//! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake.
 //!
 //! # Rules of this folder
-//! - Python code runs in three places: the first segment of a request (inside the handler's call), a pump's resolving of
-//!   waiters (a task of the loop), and the application's own calls of `send` and `receive`. After the first two,
-//!   `LoopCore::after_python` decides whether `select` must return.
+//! - Python code runs in four places: the first segment of a request (inside the handler's call), a pump's resolving of
+//!   waiters (a task of the loop), a WebSocket session's turns (the connection's own poll, in which hyper has no part any
+//!   more), and the application's own calls of `send` and `receive`. After the first three, `LoopCore::after_python` decides
+//!   whether `select` must return.
 //! - Nothing is borrowed while Python code runs, and `Drop`s of response futures and bodies run none.
 //! - No globals but types: everything of a worker hangs on its [`Application`].
 
@@ -24,6 +23,7 @@ mod object;
 pub(crate) mod owner;
 pub(crate) mod scope;
 pub(crate) mod task;
+pub(crate) mod websocket;
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -31,6 +31,10 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
     body::ResponseBody,
     service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
+    websocket::{
+        handshake::{self, Offer},
+        session,
+    },
 };
 use pyo3::{
     exceptions::{PyException, PyValueError},
@@ -56,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) root_path: Py<PyString>,
     /// Unsent bytes of a response above which `send()` waits.
     pub(crate) send_buffer_bytes: usize,
+    /// Limits of a WebSocket.
+    pub(crate) websocket: session::Settings,
     /// `server: framegate`, unless the application sends its own.
     server_header: bool,
     /// Added to every response.
@@ -83,6 +89,10 @@ impl Settings {
                 .cast_into::<PyString>()?
                 .unbind(),
             send_buffer_bytes: config.getattr("send_buffer_bytes")?.extract()?,
+            websocket: session::Settings {
+                message_bytes_max: config.getattr("ws_max_size")?.extract()?,
+                ..session::Settings::default()
+            },
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
         })
@@ -337,6 +347,26 @@ impl AsgiHandler {
         Ok(template)
     }
 
+    /// Runs the application on a WebSocket, if the handshake is right.
+    fn start_websocket(
+        &self,
+        py: Python<'_>,
+        request: Request,
+        offer: Result<Offer, handshake::Rejected>,
+    ) -> PyResult<ResponseFuture> {
+        match offer {
+            Ok(offer) => {
+                let template = self.template(py)?;
+                websocket::serve(py, &self.application, &template, request, offer)
+            }
+            Err(rejected) => {
+                let mut response = rejected.response().map(ResponseBody::from);
+                self.application.settings.add_headers(response.headers_mut());
+                Ok(response.into())
+            }
+        }
+    }
+
     fn start_http(&self, py: Python<'_>, request: Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
         let scope = self
@@ -379,7 +409,11 @@ impl AsgiHandler {
 impl Handler for AsgiHandler {
     fn call(&self, request: Request) -> ResponseFuture {
         Python::attach(|py| {
-            self.start_http(py, request).unwrap_or_else(|error| {
+            let started = match Offer::of(&request.head) {
+                Some(offer) => self.start_websocket(py, request, offer),
+                None => self.start_http(py, request),
+            };
+            started.unwrap_or_else(|error| {
                 self.application.report(py, &error);
                 let mut response = Response::new(ResponseBody::Empty);
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
