@@ -1,7 +1,7 @@
 """Let maturin build the Rust module and put the one extension file that it makes into --out.
 
-CMake calls this from the custom target `_http`. The file is rewritten only when its bytes changed, so an unchanged
-Rust tree costs no reinstallation of the module.
+CMake calls this from the custom target `_http`. The file is rewritten only when its bytes changed,
+so an unchanged Rust tree costs no reinstallation of the module.
 """
 
 import argparse
@@ -22,7 +22,9 @@ def check_toolchain() -> None:
     wanted = re.search(r'^rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text(), re.M)
     assert wanted is not None, "Cargo.toml names no rust-version"
     if shutil.which("cargo") is None or shutil.which("rustc") is None:
-        sys.exit(f"framegate: cargo not found; install Rust {wanted[1]} or newer (https://rustup.rs)")
+        sys.exit(
+            f"framegate: cargo not found; install Rust {wanted[1]} or newer (https://rustup.rs)"
+        )
     text = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout
     found = text.split()[1].split("-")[0]
     if tuple(map(int, found.split("."))) < tuple(map(int, wanted[1].split("."))):
@@ -36,14 +38,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     check_toolchain()
-    # The base interpreter's path is stable; that of an isolated build's environment changes every time.
+    # The base interpreter's path is stable; that of an isolated build's environment changes every
+    # time.
     interpreter = getattr(sys, "_base_executable", sys.executable)
-    command = [
-        "maturin", "build", "--quiet", "--manifest-path", str(ROOT / "rust/py/Cargo.toml"),
-        "--profile", options.profile, "--target-dir", options.target_dir, "--interpreter", interpreter,
-        "--compatibility", "off", "--compression-method", "stored",
-    ]  # fmt: skip
-    if target := os.environ.get("FRAMEGATE_ZIG_TARGET"):  # x86_64-linux-gnu.2.17: a manylinux wheel, no container
+    command = ["maturin", "build", "--quiet", "--manifest-path", str(ROOT / "rust/py/Cargo.toml")]
+    command += ["--profile", options.profile, "--target-dir", options.target_dir]
+    command += ["--interpreter", interpreter]
+    command += ["--compatibility", "off", "--compression-method", "stored"]
+    if target := os.environ.get(
+        "FRAMEGATE_ZIG_TARGET"
+    ):  # x86_64-linux-gnu.2.17: a manylinux wheel, no container
         architecture, _, glibc = target.partition("-linux-gnu.")
         command += ["--zig", "--target", f"{architecture}-unknown-linux-gnu"]
         command[command.index("off")] = "manylinux_" + glibc.replace(".", "_")

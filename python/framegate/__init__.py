@@ -1,7 +1,65 @@
-"""Serve ASGI apps on a Rust core and hand frames to local processes over shared memory."""
+"""Serve ASGI apps on a Rust core and hand frames to local processes over shared memory.
 
-__all__ = ["__version__"]
+Names are loaded when they are first used (PEP 562): `import framegate` reads neither native module
+nor numpy, so the command line answers at once and a consumer of frames does not load the server.
+"""
 
-from importlib.metadata import version as _version
+from __future__ import annotations
 
-__version__ = _version("framegate")
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from framegate import errors
+    from framegate.config import Config
+    from framegate.errors import ClientDisconnected, ConfigError, FramegateError
+    from framegate.loop import new_event_loop
+    from framegate.server import RunningServer, Server, build_info, run
+
+    __version__: str
+
+__all__ = [
+    "ClientDisconnected",
+    "Config",
+    "ConfigError",
+    "FramegateError",
+    "RunningServer",
+    "Server",
+    "__version__",
+    "build_info",
+    "errors",
+    "new_event_loop",
+    "run",
+]
+
+# Public name -> module that holds it; the name of a module itself maps to that module.
+_HOMES = {
+    "ClientDisconnected": "framegate.errors",
+    "Config": "framegate.config",
+    "ConfigError": "framegate.errors",
+    "FramegateError": "framegate.errors",
+    "RunningServer": "framegate.server",
+    "Server": "framegate.server",
+    "build_info": "framegate.server",
+    "errors": "framegate.errors",
+    "new_event_loop": "framegate.loop",
+    "run": "framegate.server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("framegate")
+    elif name in _HOMES:
+        home = importlib.import_module(_HOMES[name])
+        value = home if _HOMES[name] == f"{__name__}.{name}" else getattr(home, name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

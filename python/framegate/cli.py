@@ -1,6 +1,194 @@
-"""The `platform` command."""
+"""The `platform` command (and `framegate`, and `python -m framegate`: the same).
+
+The options of `serve` are generated from the schema in `config.py`; argparse only splits the line,
+so that a bad value is reported in the same words whether it came from here, from the environment or
+from a file. Only what `--help` needs is imported at the top: it must answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+from framegate.config import SETTINGS, Config, Flag, Setting, suggestion
+from framegate.errors import EXIT_STOPPED, ConfigError, FramegateError, describe
+
+__all__ = ["main", "parser"]
+
+HELP_WIDTH_MAX: Final = 100
 
 
-def main() -> int:
-    """Run the command line."""
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Words after the program name; those of the process if None.
+
+    Returns:
+        The exit code: 0 asked to stop, 1 failed while running, 2 bad option, 3 startup failed.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)  # one line: the option, the value, the remedy
+        return error.exit_code
+    except FramegateError as error:
+        print(describe(error), file=sys.stderr)
+        return error.exit_code
+
+
+def _dispatch(words: list[str]) -> int:
+    top = parser()
+    if not words:
+        top.print_help()
+        return EXIT_STOPPED
+    options = _parse(top, words)
+    if options.pop("version", False):
+        _print_version(verbose=options.pop("verbose", False))
+        return EXIT_STOPPED
+    command: Callable[[dict[str, Any]], int] | None = options.pop("command", None)
+    if command is None:
+        raise ConfigError("no command given; see --help")
+    options.pop("verbose", None)
+    return command(options)
+
+
+def _serve(options: dict[str, Any]) -> int:
+    from framegate.server import serve_until_stopped
+
+    file = options.pop("config", None)
+    config = Config.load(command_line=options, file=file)
+    if config.app is not None:
+        return serve_until_stopped(config)
+    from framegate import demo
+
+    with demo.processes():
+        return serve_until_stopped(config.replace(app=demo.APP))
+
+
+def _print_version(*, verbose: bool) -> None:
+    import framegate
+
+    print(f"framegate {framegate.__version__}")
+    if verbose:
+        for name, value in framegate.build_info().items():
+            if name != "version":
+                print(f"{name + ':':<20} {value}")
+
+
+# ----------------------------------------------------------------------------------------------
+# From the schema to argparse.
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises `ConfigError` where argparse would print the usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Options and their explanation in two columns, as wide as the terminal up to a limit."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=_help_width())
+
+
+def _help_width() -> int:
+    # argparse would import shutil for this, and with it three compression libraries.
+    try:
+        columns = int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
+    except (ValueError, OSError):
+        columns = HELP_WIDTH_MAX
+    return max(40, min(columns, HELP_WIDTH_MAX) - 2)
+
+
+def parser(program: str = "platform") -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = _Parser(
+        prog=program,
+        usage=f"{program} COMMAND [options]",
+        description="Serve ASGI apps on a Rust core; hand frames to local processes.",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="store_true", help="print the version")
+    top.add_argument("--verbose", action="store_true", help="with --version: how it was built")
+    commands = top.add_subparsers(title="commands", metavar="", parser_class=_Parser)
+    serve = commands.add_parser(
+        "serve",
+        usage=f"{program} serve [module:app] [options]",
+        help="serve an ASGI application; without one, a demo",
+        description=(
+            "Serve an ASGI application: module:app, or module:factory(). Without one, a demo. "
+            "Every option is also read from the environment and from framegate.toml or "
+            "[tool.framegate] in pyproject.toml; the command line wins."
+        ),
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    serve.set_defaults(command=_serve)
+    groups: dict[str, Any] = {}
+    for item in SETTINGS:
+        if item.group not in groups:
+            groups[item.group] = serve.add_argument_group(item.group)
+        _add(groups[item.group], item)
+    files = serve.add_argument_group("Configuration file")
+    files.add_argument("--config", metavar="FILE", help="read this file, not one found here")
+    return top
+
+
+def _add(group: Any, item: Setting) -> None:
+    facts = []
+    if item.default not in (None, (), ""):
+        facts.append(f"default: {_default(item)}")
+    facts.append(", ".join(item.environment))
+    explanation = f"{item.help} [{'; '.join(facts)}]".replace("%", "%%")
+    spellings = item.command_line
+    keywords: dict[str, Any] = {"help": explanation}
+    if spellings == (item.name,):
+        group.add_argument(item.name, nargs="?", metavar=item.kind.metavar(), **keywords)
+        return
+    if isinstance(item.kind, Flag):
+        if len(spellings) == 1:
+            keywords["action"] = "store_true"
+        else:
+            keywords["action"] = argparse.BooleanOptionalAction
+            spellings = spellings[:1]
+    else:
+        keywords["metavar"] = item.kind.metavar()
+        if item.is_repeatable:
+            keywords["action"] = "append"
+    group.add_argument(*spellings, dest=item.name, **keywords)
+
+
+def _default(item: Setting) -> str:
+    unit = f" {item.kind.unit}" if item.kind.unit else ""
+    return f"{item.kind.show(item.default)}{unit}"
+
+
+def _parse(top: argparse.ArgumentParser, words: list[str]) -> dict[str, Any]:
+    _check_command(words)
+    namespace, unknown = top.parse_known_args(words)
+    if unknown:
+        word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            raise ConfigError(f"unexpected argument {word}; see platform serve --help")
+        known = [option for item in SETTINGS for option in item.command_line] + ["--config"]
+        raise ConfigError(f"unknown option {word}{suggestion(word, known)}")
+    return vars(namespace)
+
+
+def _check_command(words: list[str]) -> None:
+    """Complain about a command that does not exist in better words than argparse."""
+    word = words[0]
+    if word.startswith("-") or word == "serve":
+        return
+    if ":" in word:
+        raise ConfigError(f'unknown command "{word}"; did you mean: platform serve {word}')
+    raise ConfigError(f'unknown command "{word}"{suggestion(word, ["serve"])}')

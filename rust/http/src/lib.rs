@@ -15,6 +15,7 @@ pub mod record;
 mod registry;
 pub mod routes;
 pub mod service;
+pub mod websocket;
 
 pub use config::{Config, Limits, Timeouts};
 pub use error::Error;

@@ -1,0 +1,857 @@
+"""Every setting of framegate, once.
+
+A setting is one line of `Config`: name, type, default, range, unit, and the reason for the default.
+The command line, the environment, the configuration file, `--help` and `docs/reference/config.md`
+are all read from that line, so none of them can disagree.
+
+Where a value comes from, strongest first:
+
+    command line > code > environment > file > default
+
+- environment: `FRAMEGATE_<NAME>`; a few settings also honour the name that platforms set (`PORT`).
+- file: `framegate.toml`, else `[tool.framegate]` of `pyproject.toml`, in the current directory.
+
+`Config.origins` remembers which one won, and every complaint names it: whoever reads the message
+must know which of five places to edit.
+
+Names: uvicorn's spelling for every option that uvicorn has. A setting appears here only if it
+works; `tests/config/test_effects.py` demands a test that shows its effect.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: RUF009 (setting() declares a field, as dataclasses.field() does)
+import dataclasses
+import enum
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar
+
+from framegate.errors import ConfigError
+
+__all__ = ["SETTINGS", "Config", "Origin", "Setting", "Source", "suggestion"]
+
+T = TypeVar("T")
+
+CONFIG_FILE: Final = "framegate.toml"
+PROJECT_FILE: Final = "pyproject.toml"
+ENVIRONMENT_PREFIX: Final = "FRAMEGATE_"
+
+# Names under the prefix that are no settings: where things are, not how the server behaves.
+ENVIRONMENT_OTHERS: Final = frozenset({"FRAMEGATE_RUNTIME_DIR"})
+
+
+class Source(enum.IntEnum):
+    """Kinds of origin, weakest first."""
+
+    DEFAULT = 0
+    FILE = 1
+    PLATFORM = 2
+    ENVIRONMENT = 3
+    CODE = 4
+    COMMAND_LINE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where one value came from.
+
+    Attributes:
+        source: Its rank.
+        name: What a person looks for there: `--port`, `FRAMEGATE_PORT`, `framegate.toml: port`.
+    """
+
+    source: Source
+    name: str
+
+    def __str__(self) -> str:
+        match self.source:
+            case Source.DEFAULT:
+                return "default"
+            case Source.CODE:
+                return f"code ({self.name})"
+            case Source.COMMAND_LINE:
+                return f"command line ({self.name})"
+            case Source.ENVIRONMENT | Source.PLATFORM:
+                return f"environment ({self.name})"
+            case Source.FILE:
+                return f"file ({self.name})"
+
+
+def suggestion(name: str, candidates: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the nearest candidate, or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+# ----------------------------------------------------------------------------------------------
+# Kinds of value. `parse` takes text or the Python value itself and says in a ValueError what it
+# would have accepted, phrased to follow "--port 99999: ".
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What values a setting takes."""
+
+    unit = ""
+
+    def parse(self, value: object) -> object:
+        """Return the value in its one Python form."""
+        raise NotImplementedError
+
+    def metavar(self) -> str:
+        """Return the placeholder in `--help`."""
+        raise NotImplementedError
+
+    def accepts(self) -> str:
+        """Return the accepted values, for the reference."""
+        raise NotImplementedError
+
+    def show(self, value: Any) -> str:
+        """Return a value as it would be typed."""
+        return "none" if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """Any text without control characters."""
+
+    placeholder: str = "TEXT"
+    pattern: str = r"[^\x00-\x1f\x7f]*"
+    expectation: str = "text without control characters"
+
+    def parse(self, value: object) -> str:
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
+            raise ValueError(f"expected {self.expectation}")
+        return value
+
+    def metavar(self) -> str:
+        return self.placeholder
+
+    def accepts(self) -> str:
+        return self.expectation
+
+
+class FilePath(Text):
+    """A path; one from a configuration file is relative to that file."""
+
+
+@dataclass(frozen=True)
+class ImportString(Kind):
+    """`module:attribute`, or the application itself."""
+
+    def parse(self, value: object) -> object:
+        if isinstance(value, str):
+            if not value.strip():
+                raise ValueError("expected module:attribute")
+            return value
+        if not callable(value):
+            raise ValueError("expected module:attribute or an ASGI application")
+        return value
+
+    def metavar(self) -> str:
+        return "module:app"
+
+    def accepts(self) -> str:
+        return "`module:attribute`, `module:factory()`, or in code the application itself"
+
+    def show(self, value: Any) -> str:
+        if value is None or isinstance(value, str):
+            return value or "none"
+        return f"<{type(value).__module__}.{type(value).__qualname__}>"
+
+
+@dataclass(frozen=True)
+class Integer(Kind):
+    """A whole number between two bounds, both included."""
+
+    minimum: int = 0
+    maximum: int = 2**31 - 1
+
+    def parse(self, value: object) -> int:
+        number = self._number(value)
+        if number is None or not self.minimum <= number <= self.maximum:
+            raise ValueError(f"expected {self.accepts()}")
+        return number
+
+    def _number(self, value: object) -> int | None:
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]+\s*", value, re.ASCII):
+            return int(value)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def metavar(self) -> str:
+        return "N"
+
+    def accepts(self) -> str:
+        return f"a whole number from {self.minimum} to {self.maximum}"
+
+
+_SIZE_FACTORS: Final = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+class Bytes(Integer):
+    """A number of bytes; text may say `64KiB`."""
+
+    unit = "bytes"
+
+    def _number(self, value: object) -> int | None:
+        if isinstance(value, str):
+            parts = re.fullmatch(r"\s*([0-9]+)\s*([a-z]*)\s*", value.lower(), re.ASCII)
+            if parts is None or parts[2] not in _SIZE_FACTORS:
+                return None
+            return int(parts[1]) * _SIZE_FACTORS[parts[2]]
+        return super()._number(value)
+
+    def metavar(self) -> str:
+        return "BYTES"
+
+    def accepts(self) -> str:
+        return f"{self.minimum} to {self.maximum} bytes (64KiB, 16MiB also work)"
+
+
+_DURATION_FACTORS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Seconds(Kind):
+    """A duration in seconds; text may say `500ms`, `30s`, `5m`, `1h`."""
+
+    minimum: float = 0.0
+    maximum: float = 86_400.0
+    unit = "seconds"
+
+    def parse(self, value: object) -> float:
+        number: float | None = None
+        if isinstance(value, str):
+            pattern = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)\s*"
+            if parts := re.fullmatch(pattern, value.lower(), re.ASCII):
+                number = float(parts[1]) * _DURATION_FACTORS[parts[2]]
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            number = float(value)
+        if number is None or not self.minimum <= number <= self.maximum:
+            raise ValueError(f"expected {self.accepts()}")
+        return number
+
+    def metavar(self) -> str:
+        return "SECONDS"
+
+    def accepts(self) -> str:
+        return f"{self.minimum:g} to {self.maximum:g} seconds (500ms, 30s, 5m, 1h also work)"
+
+    def show(self, value: Any) -> str:
+        return f"{value:g}"
+
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+class Flag(Kind):
+    """On or off."""
+
+    def parse(self, value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        word = value.strip().lower() if isinstance(value, str) else ""
+        if word not in _TRUE | _FALSE:
+            raise ValueError("expected true or false")
+        return word in _TRUE
+
+    def metavar(self) -> str:
+        return ""
+
+    def accepts(self) -> str:
+        return "true or false"
+
+    def show(self, value: Any) -> str:
+        return "true" if value else "false"
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words."""
+
+    words: tuple[str, ...] = ()
+
+    def parse(self, value: object) -> str:
+        word = value.strip().lower() if isinstance(value, str) else ""
+        if word not in self.words:
+            hint = suggestion(word, self.words) if word else ""
+            raise ValueError(f"expected {self.accepts()}{hint}")
+        return word
+
+    def metavar(self) -> str:
+        return "{" + ",".join(self.words) + "}"
+
+    def accepts(self) -> str:
+        return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
+
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2, token
+_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5, field-value
+
+# The message framing is ours to decide; a header that contradicts it desyncs the connection.
+_HEADERS_RESERVED: Final = frozenset(
+    {"connection", "content-length", "keep-alive", "trailer", "transfer-encoding", "upgrade"}
+)
+
+
+class Headers(Kind):
+    """Pairs of header name and value; as text one `name: value` per line."""
+
+    def parse(self, value: object) -> tuple[tuple[str, str], ...]:
+        if isinstance(value, str):
+            value = [line for line in value.splitlines() if line.strip()]
+        if isinstance(value, Mapping):
+            value = list(value.items())
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        return tuple(self._pair(item) for item in value)
+
+    def _pair(self, item: object) -> tuple[str, str]:
+        if isinstance(item, str):
+            name, colon, content = item.partition(":")
+            if not colon:
+                raise ValueError(f'expected "name: value", got "{item}"')
+        elif isinstance(item, Sequence) and len(item) == 2 and {str} == set(map(type, item)):
+            name, content = item
+        else:
+            raise ValueError(f"expected {self.accepts()}")
+        name, content = name.strip(), content.strip(" \t")
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
+            raise ValueError(f"{item!r} is no valid header")
+        if name.lower() in _HEADERS_RESERVED:
+            raise ValueError(f"the server itself decides about {name.lower()}")
+        return name, content
+
+    def metavar(self) -> str:
+        return '"name: value"'
+
+    def accepts(self) -> str:
+        return '"name: value", one per line; in a file a list of them or a table'
+
+    def show(self, value: Any) -> str:
+        return "; ".join(f"{name}: {content}" for name, content in value) or "none"
+
+
+# ----------------------------------------------------------------------------------------------
+# The schema.
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: everything that all its faces are generated from."""
+
+    name: str
+    kind: Kind
+    default: Any
+    group: str
+    help: str
+    command_line: tuple[str, ...]
+    environment: tuple[str, ...]
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the command line may give it several times."""
+        return isinstance(self.kind, Headers)
+
+    def parse(self, value: object, origin: Origin) -> Any:
+        """Return the value in its Python form.
+
+        Raises:
+            ConfigError: One line: what was given and where, and what would be accepted.
+        """
+        if value is None and self.default is None:
+            return None
+        try:
+            return self.kind.parse(value)
+        except ValueError as error:
+            raise ConfigError(f"{_quote(origin, value)}: {error}") from None
+
+
+def _quote(origin: Origin, value: object) -> str:
+    shown = value if isinstance(value, (str, int, float)) else repr(value)
+    match origin.source:
+        case Source.COMMAND_LINE:
+            return f"{origin.name} {shown}"
+        case Source.FILE:
+            return f"{origin.name} = {shown}"
+        case _:
+            return f"{origin.name}={shown}"
+
+
+def setting(
+    default: T,
+    kind: Kind,
+    *,
+    group: str,
+    help: str,
+    command_line: tuple[str, ...] | None = None,
+    environment: tuple[str, ...] = (),
+) -> T:
+    """Declare a field of `Config`.
+
+    Args:
+        default: Its default value.
+        kind: What values it takes.
+        group: Heading in `--help` and in the reference.
+        help: What it does, and the reason for the default or the range.
+        command_line: Spellings, if not `--<name>`.
+        environment: Names beside `FRAMEGATE_<NAME>`, weaker than that one.
+    """
+    metadata = {
+        "kind": kind,
+        "group": group,
+        "help": help,
+        "command_line": command_line,
+        "environment": environment,
+    }
+    return field(default=default, metadata=metadata)
+
+
+LogLevel = Literal["critical", "error", "warning", "info", "debug"]
+LifespanMode = Literal["auto", "on", "off"]
+
+APPLICATION: Final = "Application"
+LISTENING: Final = "Listening"
+LIFE: Final = "Workers and their life"
+LIMITS: Final = "Limits"
+RESPONSES: Final = "Responses"
+LOGGING: Final = "Logging"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """All settings of one server, checked and frozen.
+
+    `Config(port=0)` takes what is given and defaults for the rest. `Config.load` also reads the
+    environment and the file, as `framegate.run` and the command line do.
+
+    Raises:
+        ConfigError: A value is out of range or contradicts another one.
+    """
+
+    app: str | Callable[..., Any] | None = setting(
+        None,
+        ImportString(),
+        group=APPLICATION,
+        command_line=("app",),
+        help="The ASGI application. Several workers need the string: each imports it anew.",
+    )
+    factory: bool = setting(
+        False,
+        Flag(),
+        group=APPLICATION,
+        command_line=("--factory",),
+        help="Treat the application as a function without arguments that returns it.",
+    )
+    app_dir: str = setting(
+        ".",
+        FilePath(placeholder="DIRECTORY"),
+        group=APPLICATION,
+        help="Directory put in front of sys.path before the application is imported.",
+    )
+    lifespan: LifespanMode = setting(
+        "auto",
+        Choice(words=("auto", "on", "off")),
+        group=APPLICATION,
+        help=(
+            "Send ASGI lifespan events: auto serves on if the application does not know them, "
+            "on makes that an error, off sends none."
+        ),
+    )
+    root_path: str = setting(
+        "",
+        Text(
+            placeholder="PATH",
+            pattern=r"(/[^\x00-\x20\x7f?#]*[^\x00-\x20\x7f?#/])?",
+            expectation="nothing, or a path that begins with / and does not end with one",
+        ),
+        group=APPLICATION,
+        help="Prefix under which a proxy mounts the application; becomes root_path of the scope.",
+    )
+    host: str = setting(
+        "127.0.0.1",
+        Text(
+            placeholder="ADDRESS",
+            pattern=r"[^\x00-\x20\x7f/]+",
+            expectation="an address or a host name",
+        ),
+        group=LISTENING,
+        environment=("HOST",),
+        help=(
+            "Address to listen on. Loopback unless asked: a server without authentication "
+            "should be opened to the network on purpose."
+        ),
+    )
+    port: int = setting(
+        8000,
+        Integer(minimum=0, maximum=65535),
+        group=LISTENING,
+        environment=("PORT",),
+        help="Port to listen on; 0 takes a free one, which the start-up lines show.",
+    )
+    uds: str | None = setting(
+        None,
+        FilePath(
+            placeholder="PATH",
+            pattern=r"[^\x00]{1,107}",
+            expectation="a path of at most 107 bytes (the size of sun_path)",
+        ),
+        group=LISTENING,
+        help="Listen on this Unix socket in place of host and port; all workers share it.",
+    )
+    fd: int | None = setting(
+        None,
+        Integer(minimum=0, maximum=2**20),
+        group=LISTENING,
+        help="Listen on this inherited file descriptor of a bound stream socket.",
+    )
+    backlog: int = setting(
+        2048,
+        Integer(minimum=1, maximum=65535),
+        group=LISTENING,
+        help=(
+            "Connections that may wait to be accepted, per worker. Linux caps it at "
+            "net.core.somaxconn (4096)."
+        ),
+    )
+    workers: int = setting(
+        1,
+        Integer(minimum=1, maximum=512),
+        group=LIFE,
+        environment=("WEB_CONCURRENCY",),
+        help=(
+            "Worker processes. One runs in this process; more get a supervisor, "
+            "which replaces those that crash."
+        ),
+    )
+    timeout_startup: float = setting(
+        60.0,
+        Seconds(minimum=0.1),
+        group=LIFE,
+        help=(
+            "Import of the application plus lifespan startup. A minute loads large models; "
+            "a worker that hangs must not look like one that starts."
+        ),
+    )
+    timeout_graceful_shutdown: float = setting(
+        30.0,
+        Seconds(minimum=0.0),
+        group=LIFE,
+        help=(
+            "How long requests may finish after SIGTERM or Ctrl-C before they are cut. As long as "
+            "Kubernetes waits; never endless, because stopping must stop."
+        ),
+    )
+    timeout_keep_alive: float = setting(
+        75.0,
+        Seconds(minimum=0.1),
+        group=LIMITS,
+        help=(
+            "Close a connection that is idle for so long. Longer than the 60 s of common proxies: "
+            "a shorter one answers 502 now and then."
+        ),
+    )
+    timeout_header: float = setting(
+        10.0,
+        Seconds(minimum=0.1),
+        group=LIMITS,
+        help="Time for a whole request head to arrive, against clients that trickle bytes.",
+    )
+    header_bytes_max: int = setting(
+        65_536,
+        Bytes(minimum=8192, maximum=16 * 2**20),
+        group=LIMITS,
+        help="Size of a request head. Fits large cookies and tokens; more is answered with 431.",
+    )
+    header_count_max: int = setting(
+        100,
+        Integer(minimum=1, maximum=4096),
+        group=LIMITS,
+        help="Header fields of a request. Browsers send about 20; more is answered with 431.",
+    )
+    ws_max_size: int = setting(
+        16 * 2**20,
+        Bytes(minimum=1, maximum=2**32),
+        group=LIMITS,
+        help="Size of a WebSocket message; a larger one closes the connection with 1009.",
+    )
+    send_buffer_bytes: int = setting(
+        65_536,
+        Bytes(minimum=1024, maximum=2**30),
+        group=LIMITS,
+        help=(
+            "Unsent bytes per connection above which send() waits. The high-water mark of asyncio; "
+            "it bounds memory per slow client."
+        ),
+    )
+    date_header: bool = setting(
+        True,
+        Flag(),
+        group=RESPONSES,
+        help="Add a date header, as RFC 9110 asks of a server with a clock.",
+    )
+    server_header: bool = setting(
+        True,
+        Flag(),
+        group=RESPONSES,
+        help="Add the header `server: framegate`.",
+    )
+    headers: tuple[tuple[str, str], ...] = setting(
+        (),
+        Headers(),
+        group=RESPONSES,
+        command_line=("--header",),
+        help="Header added to every response; may be given several times.",
+    )
+    log_level: LogLevel = setting(
+        "info",
+        Choice(words=("critical", "error", "warning", "info", "debug")),
+        group=LOGGING,
+        help="Least severe level of the lines that the server itself writes to stderr.",
+    )
+    access_log: bool = setting(
+        True,
+        Flag(),
+        group=LOGGING,
+        help="Write one line per request to stdout.",
+    )
+
+    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
+    """Origin of every setting."""
+
+    warnings: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Complaints that are no errors, for the log."""
+
+    def __post_init__(self) -> None:
+        origins = dict(self.origins)
+        for item in SETTINGS:
+            value = getattr(self, item.name)
+            if item.name not in origins:
+                is_default = value is item.default or value == item.default
+                source = Source.DEFAULT if is_default else Source.CODE
+                origins[item.name] = Origin(source, item.name)
+            object.__setattr__(self, item.name, item.parse(value, origins[item.name]))
+        object.__setattr__(self, "origins", origins)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.uds is not None and self.fd is not None:
+            raise ConfigError("uds and fd are both set; a server listens on one of them")
+        if self.workers > 1 and self.app is not None and not isinstance(self.app, str):
+            raise ConfigError(
+                f"workers={self.workers} ({self.origins['workers']}) needs the application as a "
+                'string such as "module:app", because every worker process imports it'
+            )
+
+    @classmethod
+    def load(
+        cls,
+        options: Mapping[str, object] | None = None,
+        *,
+        command_line: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+        file: str | os.PathLike[str] | None = None,
+        search: bool = True,
+    ) -> Config:
+        """Gather all settings from all origins.
+
+        Args:
+            options: Given by code, by setting name.
+            command_line: Given on the command line, by setting name.
+            environment: The environment; that of the process if None.
+            file: Configuration file; it must exist.
+            search: Look for a file in the current directory if none is named.
+
+        Raises:
+            ConfigError: One line: what is wrong, where it stands, what to do.
+        """
+        warnings: list[str] = []
+        layers: list[dict[str, tuple[object, Origin]]] = [
+            _from_file(file, search=search),
+            *_from_environment(os.environ if environment is None else environment, warnings),
+            _from_mapping(options or {}, Source.CODE),
+            _from_mapping(command_line or {}, Source.COMMAND_LINE),
+        ]
+        merged: dict[str, tuple[object, Origin]] = {}
+        for layer in layers:
+            merged.update(layer)
+        values = {
+            name: _BY_NAME[name].parse(value, origin) for name, (value, origin) in merged.items()
+        }
+        origins = {name: origin for name, (_, origin) in merged.items()}
+        _choose_listener(values, origins)
+        return cls(**values, origins=origins, warnings=tuple(warnings))
+
+    def replace(self, **options: Any) -> Config:
+        """Return a copy with some settings changed by code.
+
+        Raises:
+            ConfigError: A setting is unknown, out of range or contradicts another one.
+        """
+        changed = _from_mapping(options, Source.CODE)
+        origins = {**self.origins, **{name: origin for name, (_, origin) in changed.items()}}
+        return dataclasses.replace(self, **options, origins=origins)
+
+    def to_json(self) -> str:
+        """Return the settings as text for a worker process."""
+        import json
+
+        return json.dumps(
+            {
+                "values": {item.name: getattr(self, item.name) for item in SETTINGS},
+                "origins": {k: [int(v.source), v.name] for k, v in self.origins.items()},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Return what `to_json` wrote."""
+        import json
+
+        data = json.loads(text)
+        origins = {name: Origin(Source(rank), at) for name, (rank, at) in data["origins"].items()}
+        return cls(**data["values"], origins=origins)
+
+
+def _settings() -> tuple[Setting, ...]:
+    found = []
+    for item in dataclasses.fields(Config):
+        if not item.metadata:
+            continue
+        about = item.metadata
+        kind = about["kind"]
+        option = "--" + item.name.replace("_", "-")
+        if isinstance(kind, Flag):
+            spellings: tuple[str, ...] = (option, "--no-" + option[2:])
+        else:
+            spellings = (option,)
+        found.append(
+            Setting(
+                name=item.name,
+                kind=kind,
+                default=item.default,
+                group=about["group"],
+                help=about["help"],
+                command_line=about["command_line"] or spellings,
+                environment=(ENVIRONMENT_PREFIX + item.name.upper(), *about["environment"]),
+            )
+        )
+    return tuple(found)
+
+
+SETTINGS: Final[tuple[Setting, ...]] = _settings()
+"""The schema, in the order of `Config`."""
+
+_BY_NAME: Final = {item.name: item for item in SETTINGS}
+
+
+# ----------------------------------------------------------------------------------------------
+# Origins.
+
+
+def _from_mapping(
+    options: Mapping[str, object], source: Source
+) -> dict[str, tuple[object, Origin]]:
+    found: dict[str, tuple[object, Origin]] = {}
+    for name, value in options.items():
+        if name not in _BY_NAME:
+            raise ConfigError(f"unknown option {name}{suggestion(name, _BY_NAME)}")
+        shown = name
+        if source is Source.COMMAND_LINE:
+            spellings = _BY_NAME[name].command_line
+            shown = spellings[-1] if value is False else spellings[0]
+        found[name] = (value, Origin(source, shown))
+    return found
+
+
+def _from_environment(
+    environment: Mapping[str, str], warnings: list[str]
+) -> tuple[dict[str, tuple[object, Origin]], dict[str, tuple[object, Origin]]]:
+    """Return what the platform's names say, and what ours say. An empty variable is unset."""
+    platform: dict[str, tuple[object, Origin]] = {}
+    ours: dict[str, tuple[object, Origin]] = {}
+    known = {item.environment[0] for item in SETTINGS} | ENVIRONMENT_OTHERS
+    for item in SETTINGS:
+        own, *others = item.environment
+        for name in others:
+            if environment.get(name):
+                platform[item.name] = (environment[name], Origin(Source.PLATFORM, name))
+        if environment.get(own):
+            ours[item.name] = (environment[own], Origin(Source.ENVIRONMENT, own))
+    for name in environment:
+        # Only near misses: other programs may use the prefix for themselves.
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
+            if hint := suggestion(name, known):
+                warnings.append(f"environment variable {name} is not known{hint}")
+    return platform, ours
+
+
+def _from_file(
+    file: str | os.PathLike[str] | None, *, search: bool
+) -> dict[str, tuple[object, Origin]]:
+    if file is not None:
+        return _read_file(os.fspath(file), must_exist=True)
+    if search:
+        for name in (CONFIG_FILE, PROJECT_FILE):
+            if os.path.exists(name):
+                found = _read_file(name, must_exist=False)
+                if found or name == CONFIG_FILE:
+                    return found
+    return {}
+
+
+def _read_file(path: str, *, must_exist: bool) -> dict[str, tuple[object, Origin]]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as stream:
+            table = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from None
+    if os.path.basename(path) == PROJECT_FILE:
+        table = table.get("tool", {}).get("framegate", {})
+    found: dict[str, tuple[object, Origin]] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in _BY_NAME:
+            raise ConfigError(f"{path}: unknown key {key}{suggestion(name, _BY_NAME)}")
+        if isinstance(_BY_NAME[name].kind, FilePath) and isinstance(value, str):
+            value = os.path.join(os.path.dirname(path), value)
+        found[name] = (value, Origin(Source.FILE, f"{path}: {key}"))
+    return found
+
+
+def _choose_listener(values: dict[str, Any], origins: dict[str, Origin]) -> None:
+    """Keep one of host and port, uds, fd: the one with the strongest origin.
+
+    `PORT` in the environment or a socket in the file must not forbid `--uds` on the command line;
+    two of them in the same place contradict each other.
+    """
+    ways = [("host", "port"), ("uds",), ("fd",)]
+    ranked = [
+        (max(origins[name].source for name in way if name in values), way)
+        for way in ways
+        if any(values.get(name) is not None for name in way)
+    ]
+    if len(ranked) < 2:
+        return
+    best = max(rank for rank, _ in ranked)
+    winners = [way for rank, way in ranked if rank == best]
+    if len(winners) > 1:
+        names = [str(origins[n]) for way in winners for n in way if values.get(n) is not None]
+        raise ConfigError(f"{' and '.join(names)} contradict each other; listen on one of them")
+    for _, way in ranked:
+        if way not in winners:
+            for name in way:
+                values.pop(name, None)
+                origins.pop(name, None)

@@ -1,0 +1,336 @@
+"""Every exception of framegate. This docstring is the tree.
+
+```
+FramegateError
+├── ConfigError                     an option is wrong (exit code 2)
+├── ProtocolError
+│   ├── LocalProtocolError          this side broke the rules: the application, or framegate
+│   └── RemoteProtocolError         the peer broke the rules
+├── ClientDisconnected (OSError)    the client went away while the application was sending
+├── WorkerError                     a worker failed while it ran (exit code 1)
+│   └── StartupFailed               it never got as far as serving (exit code 3)
+│       ├── AppImportError          the application could not be imported, found or called
+│       └── ListenError             the socket could not be bound
+└── ShmError                        shared memory
+    ├── ShmArgumentError (ValueError)   an argument is outside its limits
+    ├── TopicNameInvalid            the name breaks the grammar of topic names
+    ├── TopicNotFound               no segment of that name
+    ├── TopicExists                 a segment of that name exists and may not be replaced
+    ├── TopicMoved                  the topic goes on in a new segment: open it again
+    ├── TopicFull                   no free slot: every one is loaned, leased or the newest
+    ├── FrameTooLarge               the payload does not fit into a slot
+    ├── SchemaMismatch              dtype or shape is not what the topic holds
+    ├── LeaseQuotaExceeded          this subscriber already holds as many frames as it may
+    ├── LeaseLost                   the lease was taken away: its bytes may have changed
+    ├── LoanLost                    the loan was taken away: nothing was published
+    ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
+    ├── ShmTimeout (TimeoutError)   nothing happened in the time given
+    ├── SegmentIncompatible         written by another layout version or machine
+    ├── SegmentCorrupt              its bytes contradict each other
+    ├── NoSpace                     /dev/shm cannot hold it
+    ├── PermissionDenied            it belongs to somebody else
+    ├── RuntimeDirectoryError       the directory of all segments is missing or not safe to use
+    ├── ForkedHandleError           the handle was opened before fork()
+    ├── HandlePoisoned              this process lost the lock that shows it is alive
+    └── ClosedError                 the handle was closed
+```
+
+Both native modules raise these classes, so one `except` works whichever language noticed. They pass
+one string; Python code adds `cause` and `fix`, and the three become the three lines a person reads.
+`code` is stable across releases: search engines and log filters may rely on it.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: N818 (the names are what happened: TopicNotFound)
+from typing import ClassVar, Final
+
+__all__ = [
+    "EXIT_CONFIG",
+    "EXIT_RUNTIME",
+    "EXIT_STARTUP",
+    "EXIT_STOPPED",
+    "AppImportError",
+    "ClientDisconnected",
+    "ClosedError",
+    "ConfigError",
+    "ForkedHandleError",
+    "FrameTooLarge",
+    "FramegateError",
+    "HandlePoisoned",
+    "LeaseLost",
+    "LeaseQuotaExceeded",
+    "ListenError",
+    "LoanLost",
+    "LocalProtocolError",
+    "NoSpace",
+    "ParticipantsExhausted",
+    "PermissionDenied",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "RuntimeDirectoryError",
+    "SchemaMismatch",
+    "SegmentCorrupt",
+    "SegmentIncompatible",
+    "ShmArgumentError",
+    "ShmError",
+    "ShmTimeout",
+    "StartupFailed",
+    "TopicExists",
+    "TopicFull",
+    "TopicMoved",
+    "TopicNameInvalid",
+    "TopicNotFound",
+    "WorkerError",
+    "describe",
+]
+
+# Exit codes of `platform serve` and of every worker process.
+EXIT_STOPPED: Final = 0
+EXIT_RUNTIME: Final = 1
+EXIT_CONFIG: Final = 2
+EXIT_STARTUP: Final = 3
+
+
+class FramegateError(Exception):
+    """Base of all errors of framegate.
+
+    Args:
+        problem: What is wrong and where, in one line.
+        cause: Why, if that is known and not obvious.
+        fix: What the reader can do about it.
+    """
+
+    code: ClassVar[str] = "FG-000"
+    """Stable name of the kind of error."""
+
+    exit_code: ClassVar[int] = EXIT_RUNTIME
+    """What a process that ends because of it exits with."""
+
+    def __init__(self, problem: str = "", *, cause: str = "", fix: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.cause = cause
+        self.fix = fix
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.cause:
+            lines.append(f"  cause: {self.cause}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class ConfigError(FramegateError):
+    """An option is unknown, out of range or contradicts another one."""
+
+    code = "FG-CONFIG-001"
+    exit_code = EXIT_CONFIG
+
+
+class ProtocolError(FramegateError):
+    """A rule of HTTP, WebSocket or ASGI was broken; the subclass says by whom."""
+
+    code = "FG-PROTOCOL-001"
+
+
+class LocalProtocolError(ProtocolError):
+    """This side broke the rules, for example by sending a body longer than its content-length."""
+
+    code = "FG-PROTOCOL-002"
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the rules."""
+
+    code = "FG-PROTOCOL-003"
+
+
+class ClientDisconnected(FramegateError, OSError):
+    """The client went away; raised from `send`, as ASGI 2.4 demands an `OSError`."""
+
+    code = "FG-CLIENT-001"
+
+
+class WorkerError(FramegateError):
+    """A worker failed while it ran."""
+
+    code = "FG-WORKER-001"
+
+
+class StartupFailed(WorkerError):
+    """The worker never got as far as serving: it is not started again."""
+
+    code = "FG-START-001"
+    exit_code = EXIT_STARTUP
+
+
+class AppImportError(StartupFailed):
+    """The application could not be imported, found or called."""
+
+    code = "FG-START-002"
+
+
+class ListenError(StartupFailed):
+    """The address could not be bound."""
+
+    code = "FG-START-003"
+
+
+class ShmError(FramegateError):
+    """Base of everything that goes wrong with shared memory."""
+
+    code = "FG-SHM-001"
+
+
+class TopicNotFound(ShmError):
+    """No topic of that name exists."""
+
+    code = "FG-SHM-002"
+
+
+class TopicExists(ShmError):
+    """The topic exists already, with a geometry or schema that the caller did not ask for."""
+
+    code = "FG-SHM-003"
+
+
+class TopicNameInvalid(ShmError):
+    """The name breaks the grammar: 1 to 8 segments joined by `/`, at most 128 bytes."""
+
+    code = "FG-SHM-004"
+
+
+class TopicFull(ShmError):
+    """No slot is free; a publisher never overwrites a frame that somebody holds."""
+
+    code = "FG-SHM-005"
+
+
+class FrameTooLarge(ShmError):
+    """The payload is larger than a slot of the topic."""
+
+    code = "FG-SHM-006"
+
+
+class SchemaMismatch(ShmError):
+    """The dtype, shape or names of arrays are not those of the topic."""
+
+    code = "FG-SHM-007"
+
+
+class LeaseQuotaExceeded(ShmError):
+    """The subscriber holds as many frames as it may; it must release one first."""
+
+    code = "FG-SHM-008"
+
+
+class ParticipantsExhausted(ShmError):
+    """The topic has no room for one more publisher or subscriber."""
+
+    code = "FG-SHM-009"
+
+
+class SegmentIncompatible(ShmError):
+    """The segment was written by another layout version, byte order or word size."""
+
+    code = "FG-SHM-010"
+
+
+class SegmentCorrupt(ShmError):
+    """The bytes of the segment contradict each other; nothing in it was believed."""
+
+    code = "FG-SHM-011"
+
+
+class NoSpace(ShmError):
+    """The file system of the segment (/dev/shm) has no room for it."""
+
+    code = "FG-SHM-012"
+
+
+class PermissionDenied(ShmError):
+    """The segment, or the directory that holds it, belongs to somebody else."""
+
+    code = "FG-SHM-013"
+
+
+class ForkedHandleError(ShmError):
+    """The handle was opened before `fork()`; the child must open its own."""
+
+    code = "FG-SHM-014"
+
+
+class ClosedError(ShmError):
+    """The handle was closed."""
+
+    code = "FG-SHM-015"
+
+
+class ShmArgumentError(ShmError, ValueError):
+    """An argument or option is outside its limits."""
+
+    code = "FG-SHM-016"
+
+
+class ShmTimeout(ShmError, TimeoutError):
+    """Nothing happened in the time given."""
+
+    code = "FG-SHM-017"
+
+
+class LeaseLost(ShmError):
+    """The lease was taken away: the bytes of the frame may have been overwritten."""
+
+    code = "FG-SHM-018"
+
+
+class LoanLost(ShmError):
+    """The loan is not this publisher's any more: nothing was published."""
+
+    code = "FG-SHM-019"
+
+
+class TopicMoved(ShmError):
+    """The topic was sealed and goes on in a new segment; open it again."""
+
+    code = "FG-SHM-020"
+
+
+class RuntimeDirectoryError(ShmError):
+    """The directory that holds all segments is missing or not safe to use."""
+
+    code = "FG-SHM-021"
+
+
+class HandlePoisoned(ShmError):
+    """This process lost the lock that shows it is alive; the handle is unusable."""
+
+    code = "FG-SHM-022"
+
+
+def describe(error: FramegateError) -> str:
+    """Return what a person is shown: one to three lines, after the traceback of their own bug.
+
+    The traceback is that of `__cause__`, which framegate sets only where user code raised.
+    """
+    text = f"error: {error.code} {error}"
+    if error.__cause__ is None:
+        return text
+    return f"{_user_traceback(error.__cause__)}{text}"
+
+
+def _user_traceback(error: BaseException) -> str:
+    """Format a traceback from the first frame that is neither ours nor the import system's."""
+    import os
+    import traceback
+
+    ours = os.path.dirname(__file__)
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(ours) and "importlib" not in file:
+            break
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))

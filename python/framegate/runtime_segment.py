@@ -1,0 +1,180 @@
+"""The runtime segment: one small file per server, one row per worker.
+
+Layout (little-endian u64 throughout; the worker's side declares the same numbers in
+`rust/py/src/stats.rs`, and a test compares them):
+
+    header | row of totals | row of worker 0 | row of worker 1 | ...
+
+A row is identity and gauges in its first 64 bytes, and counters in the rest. Rules:
+
+- The supervisor writes identity (pid, generation) when the worker starts, and everything once it is
+  dead. While it lives only the worker writes its gauges and counters, so no lock exists.
+- When a worker dies its counters are added to the totals and its row is cleared: a sum over all
+  rows never falls. A reader that looks during those few stores may count the row twice, once.
+- Gauges (connections, lag) die with the worker.
+
+The file lies in the runtime directory, is readable by its owner only, and is removed at exit. Its
+creator holds a lock on it; a file without a living creator is removed by the next server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from framegate.errors import RuntimeDirectoryError
+
+__all__ = ["RUNTIME_LAYOUT", "RuntimeSegment", "runtime_directory"]
+
+RUNTIME_LAYOUT: Final[dict[str, int]] = {
+    "magic": int.from_bytes(b"FGRUNTIM", "little"),
+    "version": 1,
+    "header_bytes": 128,
+    "header_magic": 0,
+    "header_version": 8,
+    "header_row_count": 16,
+    "header_row_bytes": 24,
+    "header_pid": 32,
+    "header_started_ns": 40,
+    "row_bytes": 1024,
+    "row_pid": 0,
+    "row_generation": 8,
+    "row_heartbeat_ns": 16,
+    "row_loop_lag_ns": 24,
+    "row_connections": 32,
+    "row_counters": 64,
+}
+
+_WORD: Final = struct.Struct("<Q")
+_MASK: Final = (1 << 64) - 1
+_SUFFIX: Final = ".runtime"
+
+
+def runtime_directory() -> Path:
+    """Return the directory of all segments: `$FRAMEGATE_RUNTIME_DIR`, else one per user in memory.
+
+    Raises:
+        RuntimeDirectoryError: It cannot be made, or it is not this user's alone to write.
+    """
+    named = os.environ.get("FRAMEGATE_RUNTIME_DIR")
+    path = Path(named) if named else Path(f"/dev/shm/framegate-{os.getuid()}")
+    try:
+        path.mkdir(mode=0o700, parents=bool(named), exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise RuntimeDirectoryError(
+            f"runtime directory {path} cannot be used",
+            cause=error.strerror or str(error),
+            fix="set FRAMEGATE_RUNTIME_DIR to a directory of this user",
+        ) from None
+    # /dev/shm is writable by all: somebody else may have put a directory or link there first.
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise RuntimeDirectoryError(
+            f"runtime directory {path} is not a directory of this user",
+            fix="remove it, or set FRAMEGATE_RUNTIME_DIR",
+        )
+    return path
+
+
+class RuntimeSegment:
+    """The file as its creator sees it.
+
+    Args:
+        directory: Where to make it.
+        row_count: Number of workers.
+    """
+
+    def __init__(self, directory: Path, row_count: int) -> None:
+        _remove_orphans(directory)
+        self.row_count = row_count
+        size = RUNTIME_LAYOUT["header_bytes"] + (row_count + 1) * RUNTIME_LAYOUT["row_bytes"]
+        self.path = directory / f"server-{os.getpid()}-{time.monotonic_ns():x}{_SUFFIX}"
+        # Locked before it has its name: no other server can mistake it for an orphan.
+        unnamed = self.path.with_suffix(".new")
+        try:
+            self._fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            # Allocated, not only sized: a full /dev/shm is an error here, not a SIGBUS later.
+            os.posix_fallocate(self._fd, 0, size)
+            self._map = mmap.mmap(self._fd, size)
+            header = ("magic", "version", "row_bytes")
+            for name in header:
+                self._put(RUNTIME_LAYOUT[f"header_{name}"], RUNTIME_LAYOUT[name])
+            self._put(RUNTIME_LAYOUT["header_row_count"], row_count)
+            self._put(RUNTIME_LAYOUT["header_pid"], os.getpid())
+            self._put(RUNTIME_LAYOUT["header_started_ns"], time.time_ns())
+            unnamed.rename(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unnamed.unlink()
+            raise RuntimeDirectoryError(
+                f"cannot create a runtime segment of {size} bytes in {directory}",
+                cause=error.strerror or str(error),
+                fix="free space there, or set FRAMEGATE_RUNTIME_DIR",
+            ) from None
+
+    def begin(self, index: int, pid: int, generation: int) -> None:
+        """Give a row to a new worker."""
+        row = self._row(index)
+        self._put(row + RUNTIME_LAYOUT["row_pid"], pid)
+        self._put(row + RUNTIME_LAYOUT["row_generation"], generation)
+
+    def fold(self, index: int) -> None:
+        """Add the counters of a dead worker to the totals and clear its row."""
+        row, totals = self._row(index), RUNTIME_LAYOUT["header_bytes"]
+        for at in range(RUNTIME_LAYOUT["row_counters"], RUNTIME_LAYOUT["row_bytes"], _WORD.size):
+            if count := self._get(row + at):
+                self._put(totals + at, (self._get(totals + at) + count) & _MASK)
+        self._map[row : row + RUNTIME_LAYOUT["row_bytes"]] = bytes(RUNTIME_LAYOUT["row_bytes"])
+
+    def read(self, index: int, name: str) -> int:
+        """Return one value of a worker's row by its name in the layout, such as `row_pid`."""
+        return self._get(self._row(index) + RUNTIME_LAYOUT[name])
+
+    def counters(self) -> list[int]:
+        """Return the sum of all counters over the dead and the living."""
+        rows = [RUNTIME_LAYOUT["header_bytes"], *map(self._row, range(self.row_count))]
+        offsets = range(RUNTIME_LAYOUT["row_counters"], RUNTIME_LAYOUT["row_bytes"], _WORD.size)
+        return [sum(self._get(row + at) for row in rows) & _MASK for at in offsets]
+
+    def close(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        self._map.close()
+        os.close(self._fd)
+
+    def _row(self, index: int) -> int:
+        if not 0 <= index < self.row_count:
+            raise IndexError(f"row {index} of {self.row_count}")
+        return RUNTIME_LAYOUT["header_bytes"] + (index + 1) * RUNTIME_LAYOUT["row_bytes"]
+
+    def _get(self, offset: int) -> int:
+        value: int = _WORD.unpack_from(self._map, offset)[0]
+        return value
+
+    def _put(self, offset: int, value: int) -> None:
+        _WORD.pack_into(self._map, offset, value)
+
+
+def _remove_orphans(directory: Path) -> None:
+    for path in _segments(directory):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(fd)
+
+
+def _segments(directory: Path) -> Iterator[Path]:
+    yield from directory.glob(f"server-*{_SUFFIX}")

@@ -1,0 +1,289 @@
+"""Serve from code: `run`, and `Server` for those who have a loop or a program of their own.
+
+| you have | you call | signals | errors |
+|---|---|---|---|
+| nothing but an application | `framegate.run(app, **options)` | handled | printed, `SystemExit` |
+| a coroutine on our loop | `await Server(app).serve()` | handled on the main thread | raised |
+| any other program | `Server(app).start_in_thread()` | yours | raised |
+
+Our loop is `framegate.new_event_loop()`. The core is the selector of that loop, so it cannot work
+on another one: not a matter of speed, there is nothing that would call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+from framegate.build import build_info
+from framegate.config import Config
+from framegate.errors import (
+    EXIT_RUNTIME,
+    FramegateError,
+    WorkerError,
+    describe,
+)
+from framegate.importer import is_importing, load_application
+from framegate.listener import Address, Listeners, open_listeners
+from framegate.logging import banner, configure, logger
+from framegate.worker import NativeToolkit, Signals, Toolkit, Worker, run_worker
+
+__all__ = ["RunningServer", "Server", "build_info", "run", "serve_until_stopped"]
+
+
+def run(app: Any, **options: Any) -> None:
+    """Serve an application until SIGTERM or Ctrl-C.
+
+    Args:
+        app: `"module:app"`, `"module:factory()"`, or the application itself (one worker only).
+        **options: Any setting of `framegate.Config`. Settings that are not given come from the
+            environment, `framegate.toml` or `pyproject.toml`.
+
+    Raises:
+        ConfigError: An option is wrong.
+        SystemExit: The server failed: with code 3 if it never started, with 1 if it did.
+
+    Example:
+        ```python
+        if __name__ == "__main__":
+            framegate.run("main:app", port=8080, workers=4)
+        ```
+    """
+    if around := is_importing():
+        raise WorkerError(
+            "framegate.run() was called while the application was being imported",
+            cause=f'"{around}" calls it at its top level',
+            fix='put the call under: if __name__ == "__main__":',
+        )
+    config = Config.load({**options, "app": app})
+    try:
+        code = serve_until_stopped(config)
+    except FramegateError as error:
+        print(describe(error), file=sys.stderr)
+        code = error.exit_code
+    if code:
+        raise SystemExit(code)
+
+
+def serve_until_stopped(config: Config, *, toolkit: Toolkit | None = None) -> int:
+    """Serve in this process, or with a supervisor if there are several workers.
+
+    Args:
+        config: The settings.
+        toolkit: What makes the loop and the core; the native ones if None.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        FramegateError: It never started.
+    """
+    configure(config.log_level)
+    for warning in config.warnings:
+        logger.warning("%s", warning)
+    if config.workers > 1:
+        from framegate.supervisor import Supervisor
+
+        return Supervisor(config).run()
+    tools: Toolkit = toolkit or NativeToolkit()
+    listeners = open_listeners(config)
+
+    def ready() -> None:
+        _announce(config, listeners.urls, tools.build_info())
+
+    try:
+        return run_worker(config, listeners.of_worker[0], on_ready=ready, toolkit=tools)
+    except (FramegateError, KeyboardInterrupt):
+        raise
+    except Exception:
+        logger.exception("the worker failed")
+        return EXIT_RUNTIME
+    finally:
+        listeners.close()
+
+
+def _announce(config: Config, urls: list[str], build: dict[str, Any]) -> None:
+    name = config.app if isinstance(config.app, str) else type(config.app).__qualname__
+    for line in banner(version("framegate"), urls, config.workers, build, name):
+        logger.info("%s", line)
+    logger.info("ready: pid %d", os.getpid())
+
+
+class Server:
+    """A server with one worker inside another program.
+
+    Args:
+        app: `"module:app"`, `"module:factory()"`, or the application itself.
+        config: All settings, instead of options.
+        **options: Any setting of `framegate.Config`. The environment and files are not read: the
+            program that embeds a server decides.
+
+    Raises:
+        ConfigError: An option is wrong.
+    """
+
+    def __init__(self, app: Any = None, *, config: Config | None = None, **options: Any) -> None:
+        if app is not None:
+            options["app"] = app
+        base = config or Config()
+        self.config = base.replace(**options) if options else base
+        if self.config.workers > 1:
+            raise WorkerError(
+                f"a Server has one worker, not {self.config.workers}",
+                fix="use framegate.run() or `platform serve` for several",
+            )
+        self._toolkit: Toolkit = NativeToolkit()
+        self._worker: Worker | None = None
+        self._addresses: list[Address] = []
+        self._urls: list[str] = []
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it really listens: (host, port), or a Unix socket's path. Empty until bound."""
+        return list(self._addresses)
+
+    @property
+    def urls(self) -> list[str]:
+        """The same as URLs."""
+        return list(self._urls)
+
+    def stop(self) -> None:
+        """Ask to stop, from any thread; a second time, to cut what is still open."""
+        if self._worker is not None:
+            self._worker.stop()
+
+    async def serve(self) -> None:
+        """Serve on the running loop until asked to stop by `stop()`, SIGTERM or Ctrl-C.
+
+        Raises:
+            WorkerError: The loop is not framegate's.
+            StartupFailed: The address cannot be bound, or the application did not start.
+        """
+        self._check_loop()
+        signals = Signals(self.config)
+        listeners = self._open()
+        try:
+            self._worker = signals.worker = self._new_worker(listeners, threading.Event())
+            with signals.installed():
+                await self._worker.serve()
+        finally:
+            self._worker = None
+            listeners.close()
+
+    def start_in_thread(self) -> RunningServer:
+        """Serve in a thread with a loop of its own; return once it accepts connections.
+
+        Raises:
+            StartupFailed: The address cannot be bound, or the application did not start.
+        """
+        return RunningServer(self)
+
+    def _check_loop(self) -> None:
+        ours = asyncio.get_running_loop()
+        expected = self._toolkit.event_loop_type()
+        if not isinstance(ours, expected):
+            kind = f"{type(ours).__module__}.{type(ours).__qualname__}"
+            raise WorkerError(
+                f"Server.serve() needs framegate's event loop, not {kind}",
+                cause="the HTTP core is the selector of its loop",
+                fix="run the program with asyncio.Runner(loop_factory=framegate.new_event_loop), "
+                "or keep your loop and call Server(app).start_in_thread()",
+            )
+
+    def _open(self) -> Listeners:
+        listeners = open_listeners(self.config)
+        self._addresses, self._urls = listeners.addresses, listeners.urls
+        return listeners
+
+    def _new_worker(self, listeners: Listeners, ready: threading.Event) -> Worker:
+        return Worker(
+            load_application(self.config),
+            self.config,
+            listeners.of_worker[0],
+            toolkit=self._toolkit,
+            on_ready=ready.set,
+        )
+
+
+class RunningServer:
+    """A server in its own thread; a context manager that stops it.
+
+    Example:
+        ```python
+        with framegate.Server(app, port=0).start_in_thread() as server:
+            httpx.get(server.urls[0])
+        ```
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._error: BaseException | None = None
+        self._ready = threading.Event()
+        self._listeners = server._open()
+        try:
+            self._worker = server._worker = server._new_worker(self._listeners, self._ready)
+        except BaseException:
+            self._listeners.close()
+            raise
+        self._thread = threading.Thread(target=self._main, name="framegate server", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise self._error
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where it really listens: (host, port), or the path of a Unix socket."""
+        return self._server.addresses
+
+    @property
+    def urls(self) -> list[str]:
+        """The same as URLs."""
+        return self._server.urls
+
+    def stop(self, timeout_seconds: float | None = None) -> None:
+        """Stop, and wait until it has: requests may finish, the application shuts down.
+
+        Args:
+            timeout_seconds: How long to wait; the grace period and a little if None.
+
+        Raises:
+            WorkerError: It failed while it ran, or did not stop in time.
+        """
+        self._worker.stop()
+        grace = self._server.config.timeout_graceful_shutdown
+        self._thread.join(2 * grace + 10 if timeout_seconds is None else timeout_seconds)
+        if self._thread.is_alive():
+            raise WorkerError(
+                "the server did not stop in time", cause="a handler blocks its event loop"
+            )
+        error, self._error = self._error, None
+        if error is not None:
+            raise WorkerError(f"the server failed: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _main(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._server._toolkit.new_event_loop) as runner:
+                runner.run(self._worker.serve())
+        except BaseException as error:  # handed to the thread that waits for it
+            self._error = error
+        finally:
+            self._listeners.close()
+            self._ready.set()

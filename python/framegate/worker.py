@@ -1,0 +1,495 @@
+"""One worker: one event loop, one lifespan, one `_http.Worker`.
+
+    import application -> loop -> lifespan startup -> listen -> ready
+        -> (asked to stop) stop accepting -> drain -> close -> lifespan shutdown -> end
+
+Invariants:
+
+- A `Worker` owns its loop's work and its core; nothing here is global, so several may live in one
+  process, each in a thread of its own.
+- Lifespan shutdown runs whenever startup completed, whatever happened in between.
+- Everything after "asked to stop" has a deadline. The first request to stop lets exchanges finish
+  for `timeout_graceful_shutdown`; the second cuts them and leaves the application's shutdown
+  `HASTY_SECONDS`; the third ends the process on the spot.
+- Deadlines that asyncio keeps are worthless while Python code blocks the loop, so a process that
+  framegate owns has a watchdog thread behind each: it shows all stacks and ends the process.
+
+As a program (`python -m framegate.worker`) it is what the supervisor starts; see `channel.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from types import FrameType
+from typing import Any, Final, Protocol, TypeVar
+
+from framegate.build import build_info
+from framegate.channel import Channel, WorkerReport
+from framegate.config import Config
+from framegate.errors import (
+    EXIT_RUNTIME,
+    EXIT_STARTUP,
+    EXIT_STOPPED,
+    FramegateError,
+    describe,
+)
+from framegate.importer import Application, load_application
+from framegate.lifespan import Lifespan
+from framegate.listener import start_listening
+from framegate.logging import configure, dump_stacks, logger
+
+__all__ = ["HttpCore", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
+
+T = TypeVar("T")
+
+SHUTDOWN_SECONDS: Final = 5.0
+"""What lifespan shutdown gets at least, if draining used up the whole grace period."""
+
+HASTY_SECONDS: Final = 3.0
+"""What it gets after a second request to stop."""
+
+MARGIN_SECONDS: Final = 2.0
+"""How much later than asyncio's own deadline a watchdog acts."""
+
+
+class HttpCore(Protocol):
+    """What a worker needs of `_http.Worker`."""
+
+    def listen(self, fd: int) -> None:
+        """Accept from this listening socket; the core owns the descriptor from now on."""
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets."""
+
+    def drain(self, seconds: float) -> Any:
+        """Awaitable: let exchanges finish, cut the rest; the number of those that were cut."""
+
+    def close(self) -> None:
+        """Cut what is left and free everything; may be called twice."""
+
+
+class Toolkit(Protocol):
+    """What a worker is made with."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop that the core can work on."""
+
+    def event_loop_type(self) -> type[asyncio.AbstractEventLoop]:
+        """Return the class of that loop."""
+
+    def new_core(
+        self, application: Application, config: Config, *, state: dict[str, Any]
+    ) -> HttpCore:
+        """Return the core; called on the loop's thread after lifespan startup."""
+
+    def build_info(self) -> dict[str, Any]:
+        """Return how all of it was built."""
+
+
+class NativeToolkit:
+    """The real ones."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return framegate's own loop."""
+        from framegate.loop import new_event_loop
+
+        return new_event_loop()
+
+    def event_loop_type(self) -> type[asyncio.AbstractEventLoop]:
+        """Return the class of framegate's own loop."""
+        from framegate.loop import EventLoop
+
+        return EventLoop
+
+    def new_core(
+        self, application: Application, config: Config, *, state: dict[str, Any]
+    ) -> HttpCore:
+        """Return the Rust core."""
+        from framegate import _http
+
+        core: HttpCore = _http.Worker(application, config, state=state)
+        return core
+
+    def build_info(self) -> dict[str, Any]:
+        """Return how the native modules were built."""
+        return build_info()
+
+
+class StopRequested(KeyboardInterrupt):
+    """A signal asked to stop before there was a loop that could be told."""
+
+
+class Worker:
+    """Serve one application on one event loop.
+
+    Args:
+        application: The ASGI application.
+        config: The settings.
+        listeners: Bound sockets; closed when the worker stops to accept.
+        toolkit: What makes the loop and the core.
+        on_ready: Called on the loop once connections are accepted.
+        startup_deadline: Monotonic time by which it has to be ready.
+        is_supervised: Whether somebody else tells the user about stopping.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        config: Config,
+        listeners: Sequence[socket.socket],
+        *,
+        toolkit: Toolkit,
+        on_ready: Callable[[], None] = lambda: None,
+        startup_deadline: float | None = None,
+        is_supervised: bool = False,
+    ) -> None:
+        self._application = application
+        self._config = config
+        self._listeners = listeners
+        self._toolkit = toolkit
+        self._on_ready = on_ready
+        self._startup_deadline = startup_deadline
+        self._stop_level = logging.DEBUG if is_supervised else logging.INFO
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_count = 0
+        self._stopped_at = 0.0
+        self._stop = asyncio.Event()
+        self._haste = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask to stop, from any thread or from a signal handler; a second time, to hurry."""
+        self._stop_count += 1
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
+                loop.call_soon_threadsafe(self._note_stop)
+
+    def _note_stop(self) -> None:
+        if self._stop_count >= 1 and not self._stop.is_set():
+            seconds = self._config.timeout_graceful_shutdown
+            logger.log(self._stop_level, "stopping: requests may finish for %g s", seconds)
+            self._stopped_at = time.monotonic()
+            self._stop.set()
+        if self._stop_count >= 2 and not self._haste.is_set():
+            logger.log(self._stop_level, "asked again to stop: cutting what is still open")
+            self._haste.set()
+
+    async def serve(self) -> bool:
+        """Serve until asked to stop.
+
+        Returns:
+            Whether the application's own shutdown succeeded.
+
+        Raises:
+            StartupFailed: It never became ready.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._note_stop()
+        lifespan = Lifespan(self._application, self._config.lifespan)
+        try:
+            await self._unless(self._stop, lifespan.startup(self._startup_seconds()))
+            if not self._stop.is_set():
+                await self._serve_requests(lifespan)
+        finally:
+            # Also when the core failed: what the application opened, it must be able to close.
+            is_clean = await lifespan.shutdown(self._shutdown_seconds())
+            self._loop = None
+        return is_clean
+
+    async def _serve_requests(self, lifespan: Lifespan) -> None:
+        # In the context of the lifespan: the core keeps a copy for the requests to start from.
+        core = lifespan.context.run(
+            self._toolkit.new_core, self._application, self._config, state=lifespan.state
+        )
+        try:
+            start_listening(self._listeners, self._config.backlog)
+            for listener in self._listeners:
+                core.listen(os.dup(listener.fileno()))
+            self._on_ready()
+            await self._stop.wait()
+            core.stop_accepting()
+            # Ours too, or the kernel would go on to queue connections that nobody will accept.
+            for listener in self._listeners:
+                listener.close()
+            await self._unless(self._haste, self._drain(core))
+        finally:
+            core.close()
+
+    async def _drain(self, core: HttpCore) -> None:
+        seconds = self._config.timeout_graceful_shutdown
+        cut: int = await core.drain(seconds)
+        if cut:
+            logger.warning("%d connections were still busy after %g s and were cut", cut, seconds)
+
+    def _startup_seconds(self) -> float:
+        if self._startup_deadline is None:
+            return self._config.timeout_startup
+        return max(0.0, self._startup_deadline - time.monotonic())
+
+    def _shutdown_seconds(self) -> float:
+        """What draining left of the grace period, and something in any case."""
+        if self._haste.is_set():
+            return HASTY_SECONDS
+        grace = self._config.timeout_graceful_shutdown
+        return max(SHUTDOWN_SECONDS, self._stopped_at + grace - time.monotonic())
+
+    @staticmethod
+    async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, but drop it when the event comes first."""
+        task = asyncio.ensure_future(work)
+        waiter = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            for item in (task, waiter):
+                item.cancel()
+            await asyncio.wait({task, waiter})
+            if not task.cancelled():
+                task.exception()  # retrieved: raised above, or of no interest any more
+
+
+# ----------------------------------------------------------------------------------------------
+# A process that belongs to framegate.
+
+
+class Watchdog:
+    """Ends the process when something takes too long although its own deadline has passed.
+
+    A daemon thread: it works while Python code blocks the loop, though not while native code holds
+    the GIL; against that the supervisor's SIGKILL remains.
+    """
+
+    def __init__(self) -> None:
+        self._disarmed = threading.Event()
+        self._lock = threading.Lock()
+
+    def arm(self, seconds: float, reason: str, exit_code: int) -> None:
+        """Start to wait, in place of whatever was waited for before."""
+        self.disarm()
+        with self._lock:
+            self._disarmed = threading.Event()
+            threading.Thread(
+                target=self._wait,
+                args=(self._disarmed, seconds, reason, exit_code),
+                name="framegate watchdog",
+                daemon=True,
+            ).start()
+
+    def disarm(self) -> None:
+        """Stop waiting."""
+        self._disarmed.set()
+
+    @staticmethod
+    def _wait(disarmed: threading.Event, seconds: float, reason: str, exit_code: int) -> None:
+        if not disarmed.wait(seconds):
+            dump_stacks(f"error: {reason}")
+            os._exit(exit_code)
+
+
+class Signals:
+    """The signals of a process with one worker.
+
+    SIGTERM and SIGINT ask to stop. SIGHUP tells a supervised worker that its supervisor is gone: it
+    comes from the kernel and from the thread that watches the channel, so it counts once and never
+    as a second request.
+
+    Handlers of `signal.signal`, not of the loop: they must work before there is a loop and while
+    Python code blocks it.
+    """
+
+    def __init__(
+        self, config: Config, watchdog: Watchdog | None = None, *, is_supervised: bool = False
+    ) -> None:
+        self.worker: Worker | None = None
+        self._config = config
+        self._watchdog = watchdog
+        self._is_supervised = is_supervised
+        self._count = 0
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle signals within the block, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        handlers = {signal.SIGTERM: self._handle, signal.SIGINT: self._handle}
+        if self._is_supervised:
+            handlers[signal.SIGHUP] = self._handle_orphaned
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._ask()
+
+    def _handle_orphaned(self, number: int, frame: FrameType | None) -> None:
+        if self._count == 0:
+            self._ask()
+
+    def _ask(self) -> None:
+        """Ask to stop; the next time in haste; the third time at once."""
+        self._count += 1
+        if self._watchdog is not None:
+            if self._count >= 3:
+                os._exit(EXIT_RUNTIME)
+            self._arm(self._watchdog)
+        if self.worker is not None:
+            self.worker.stop()
+        else:
+            raise StopRequested
+
+    def _arm(self, watchdog: Watchdog) -> None:
+        grace = self._config.timeout_graceful_shutdown
+        seconds = grace + SHUTDOWN_SECONDS if self._count == 1 else HASTY_SECONDS
+        watchdog.arm(
+            seconds + MARGIN_SECONDS,
+            "the worker did not stop in time and is ended by force",
+            EXIT_RUNTIME,
+        )
+
+
+def run_worker(
+    config: Config,
+    listeners: Sequence[socket.socket],
+    *,
+    on_ready: Callable[[], None],
+    toolkit: Toolkit | None = None,
+    is_supervised: bool = False,
+) -> int:
+    """Import the application and serve it in this process until asked to stop.
+
+    Args:
+        config: The settings.
+        listeners: Bound sockets.
+        on_ready: Called once connections are accepted.
+        toolkit: What makes the loop and the core; the native ones if None.
+        is_supervised: Whether SIGHUP means that the supervisor is gone.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        FramegateError: It never became ready, or failed while it ran.
+    """
+    tools: Toolkit = toolkit or NativeToolkit()
+    watchdog = Watchdog()
+    signals = Signals(config, watchdog, is_supervised=is_supervised)
+    with signals.installed():
+        try:
+            deadline = time.monotonic() + config.timeout_startup
+            watchdog.arm(
+                config.timeout_startup + MARGIN_SECONDS,
+                f"the worker was not ready after {config.timeout_startup:g} s (--timeout-startup) "
+                "and its code does not return",
+                EXIT_STARTUP,
+            )
+            application = load_application(config)
+
+            def ready() -> None:
+                watchdog.disarm()
+                on_ready()
+
+            worker = signals.worker = Worker(
+                application,
+                config,
+                listeners,
+                toolkit=tools,
+                on_ready=ready,
+                startup_deadline=deadline,
+                is_supervised=is_supervised,
+            )
+            with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
+                is_clean = runner.run(worker.serve())
+            # The watchdog stays armed: threads of the application may still hold up the exit.
+            return EXIT_STOPPED if is_clean else EXIT_RUNTIME
+        except StopRequested:
+            return EXIT_STOPPED
+        except BaseException:
+            watchdog.disarm()
+            raise
+
+
+# ----------------------------------------------------------------------------------------------
+# A process that the supervisor started.
+
+
+def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = None) -> int:
+    """Run a worker for the supervisor at the other end of a socket pair.
+
+    Args:
+        arguments: One word, the descriptor of this end; those of the process if None.
+        toolkit: What makes the loop and the core; the native ones if None.
+
+    Returns:
+        The exit code.
+    """
+    (word,) = sys.argv[1:] if arguments is None else arguments
+    channel = Channel(_inherited(int(word)))
+    try:
+        spec = channel.receive_spec()
+    except EOFError:
+        return EXIT_STOPPED
+    _watch_supervisor(channel, spec.supervisor_pid)
+    configure(spec.config.log_level, prefix=f"worker {spec.index + 1}: ")
+    tools: Toolkit = toolkit or NativeToolkit()
+    listeners = [_inherited(fd) for fd in spec.listener_fds]
+    is_ready = False
+
+    def ready() -> None:
+        nonlocal is_ready
+        is_ready = True
+        channel.send_report(WorkerReport("ready", build=tools.build_info()))
+
+    try:
+        return run_worker(spec.config, listeners, on_ready=ready, toolkit=tools, is_supervised=True)
+    except FramegateError as error:
+        # One report to the supervisor, which says it once, however many workers fail alike.
+        if is_ready or not channel.send_report(WorkerReport("failed", text=describe(error))):
+            print(describe(error), file=sys.stderr, flush=True)
+        return error.exit_code
+    except Exception:
+        logger.exception("the worker failed")
+        return EXIT_RUNTIME
+
+
+def _inherited(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)  # for this process, not for those that the application starts
+    return socket.socket(fileno=fd)
+
+
+def _watch_supervisor(channel: Channel, supervisor_pid: int) -> None:
+    """Get SIGHUP when the supervisor dies: from the kernel, and from a thread at the channel.
+
+    Either alone has a hole: the kernel's does not exist everywhere and is lost across some execs;
+    the thread needs the GIL. Before the handler is installed SIGHUP ends the process, as it should.
+    """
+    pr_set_pdeathsig = 1
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGHUP, 0, 0, 0)
+    if os.getppid() != supervisor_pid:  # it died before the line above
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    def wait() -> None:
+        channel.wait_for_end()
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    threading.Thread(target=wait, name="framegate supervisor watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

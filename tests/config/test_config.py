@@ -1,0 +1,273 @@
+"""Where settings come from, which origin wins, and what is said about a wrong one."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from pathlib import Path
+
+import pytest
+
+from framegate.config import SETTINGS, Config, Seconds, Setting, Source, suggestion
+from framegate.errors import ConfigError
+
+# One value per setting that differs from its default, as text and as what the text becomes.
+SAMPLES: dict[str, tuple[str, object]] = {
+    "app": ("main:app", "main:app"),
+    "factory": ("true", True),
+    "app_dir": ("/srv", "/srv"),
+    "lifespan": ("on", "on"),
+    "root_path": ("/api", "/api"),
+    "host": ("::1", "::1"),
+    "port": ("9000", 9000),
+    "uds": ("/tmp/s", "/tmp/s"),
+    "fd": ("0", 0),
+    "backlog": ("7", 7),
+    "workers": ("3", 3),
+    "timeout_startup": ("500ms", 0.5),
+    "timeout_graceful_shutdown": ("1m", 60.0),
+    "timeout_keep_alive": ("5", 5.0),
+    "timeout_header": ("1.5s", 1.5),
+    "header_bytes_max": ("128KiB", 131072),
+    "header_count_max": ("9", 9),
+    "ws_max_size": ("1MiB", 2**20),
+    "send_buffer_bytes": ("4096", 4096),
+    "date_header": ("off", False),
+    "server_header": ("no", False),
+    "headers": ("x-a: 1\nx-b: 2", (("x-a", "1"), ("x-b", "2"))),
+    "log_level": ("DEBUG", "debug"),
+    "access_log": ("0", False),
+}
+
+
+def load(**keywords: typing.Any) -> Config:
+    """Load without the environment and directory of the test run."""
+    return Config.load(**{"environment": {}, "search": False, **keywords})
+
+
+def each(setting: Setting) -> str:
+    return setting.name
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=each)
+class TestEverySetting:
+    def test_is_read_from_the_environment(self, setting: Setting) -> None:
+        text, value = SAMPLES[setting.name]
+        config = load(environment={setting.environment[0]: text})
+        assert getattr(config, setting.name) == value
+        assert config.origins[setting.name].source is Source.ENVIRONMENT
+
+    def test_is_read_from_the_command_line(self, setting: Setting) -> None:
+        text, value = SAMPLES[setting.name]
+        config = load(command_line={setting.name: text})
+        assert getattr(config, setting.name) == value
+        assert str(config.origins[setting.name]).startswith("command line (")
+
+    def test_is_read_from_code(self, setting: Setting) -> None:
+        value = SAMPLES[setting.name][1]
+        assert getattr(load(options={setting.name: value}), setting.name) == value
+        assert getattr(Config(**{setting.name: value}), setting.name) == value
+
+    def test_is_read_from_a_file(self, setting: Setting, tmp_path: Path) -> None:
+        text, value = SAMPLES[setting.name]
+        file = tmp_path / "framegate.toml"
+        file.write_text(f'{setting.name.replace("_", "-")} = """{text}"""')
+        config = load(file=file)
+        assert getattr(config, setting.name) == value
+        assert config.origins[setting.name].source is Source.FILE
+
+    def test_default_passes_its_own_check(self, setting: Setting) -> None:
+        assert setting.parse(setting.default, Config().origins[setting.name]) == setting.default
+
+    def test_says_what_it_is_for(self, setting: Setting) -> None:
+        assert setting.help.endswith(".")
+        assert setting.kind.accepts()
+
+    def test_annotation_is_the_type_of_the_value(self, setting: Setting) -> None:
+        hint = typing.get_type_hints(Config)[setting.name]
+        allowed = typing.get_args(hint) or (hint,)
+        for value in (setting.default, SAMPLES[setting.name][1]):
+            kinds = [typing.get_origin(kind) or kind for kind in allowed]
+            assert value in allowed or any(
+                isinstance(kind, type) and type(value) is kind for kind in [*kinds, tuple]
+            )
+
+    def test_crosses_to_a_worker_unchanged(self, setting: Setting) -> None:
+        config = Config(**{setting.name: SAMPLES[setting.name][1]})
+        copy = Config.from_json(config.to_json())
+        assert copy == config
+        assert copy.origins == config.origins
+
+
+def test_samples_cover_the_schema() -> None:
+    assert set(SAMPLES) == {setting.name for setting in SETTINGS}
+    for setting in SETTINGS:
+        assert SAMPLES[setting.name][1] != setting.default
+
+
+def test_stronger_origin_wins(tmp_path: Path) -> None:
+    file = tmp_path / "framegate.toml"
+    file.write_text("port = 1")
+    layers: list[dict[str, typing.Any]] = [
+        {},
+        {"file": file},
+        {"environment": {"PORT": "2"}},
+        {"environment": {"PORT": "2", "FRAMEGATE_PORT": "3"}},
+        {"options": {"port": 4}},
+        {"command_line": {"port": "5"}},
+    ]
+    keywords: dict[str, typing.Any] = {}
+    ports = []
+    for layer in layers:
+        keywords |= layer
+        config = load(**keywords)
+        ports.append((config.port, config.origins["port"].source))
+    assert ports == list(zip([8000, 1, 2, 3, 4, 5], Source, strict=True))
+
+
+def test_platform_names_are_honoured() -> None:
+    config = load(environment={"HOST": "0.0.0.0", "PORT": "80", "WEB_CONCURRENCY": "4"})
+    assert (config.host, config.port, config.workers) == ("0.0.0.0", 80, 4)
+
+
+def test_empty_variable_is_unset() -> None:
+    assert load(environment={"PORT": "", "FRAMEGATE_WORKERS": ""}) == Config()
+
+
+def test_file_is_found_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.framegate]\nport = 1\n[tool.other]\nx = 1")
+    assert load(search=True).port == 1
+    (tmp_path / "framegate.toml").write_text("port = 2")
+    assert load(search=True).port == 2
+    assert load(search=False).port == 8000
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "framegate.toml"
+    file.write_text('uds = "run/socket"\nheaders = ["x-a: 1"]')
+    config = load(file=file)
+    assert config.uds == str(tmp_path / "run/socket")
+    assert config.headers == (("x-a", "1"),)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        (
+            {"command_line": {"port": "99999"}},
+            "--port 99999: expected a whole number from 0 to 65535",
+        ),
+        ({"options": {"port": True}}, "port=True: expected a whole number from 0 to 65535"),
+        (
+            {"environment": {"PORT": "http"}},
+            "PORT=http: expected a whole number from 0 to 65535",
+        ),
+        (
+            {"environment": {"FRAMEGATE_LIFESPAN": "onn"}},
+            "FRAMEGATE_LIFESPAN=onn: expected auto, on or off; did you mean on?",
+        ),
+        ({"options": {"prot": 1}}, "unknown option prot; did you mean port?"),
+        ({"options": {"access_log": "maybe"}}, "access_log=maybe: expected true or false"),
+        (
+            {"options": {"headers": ["connection: close"]}},
+            "headers=['connection: close']: the server itself decides about connection",
+        ),
+        (
+            {"options": {"headers": {"x-a": "1\r\nx-b: 2"}}},
+            "headers={'x-a': '1\\r\\nx-b: 2'}: ('x-a', '1\\r\\nx-b: 2') is no valid header",
+        ),
+        (
+            {"options": {"uds": "/a", "fd": 3}},
+            "code (uds) and code (fd) contradict each other; listen on one of them",
+        ),
+        (
+            {"options": {"timeout_header": float("nan")}},
+            "timeout_header=nan: expected 0.1 to 86400 seconds (500ms, 30s, 5m, 1h also work)",
+        ),
+        (
+            {"options": {"root_path": "api/"}},
+            "root_path=api/: expected nothing, or a path that begins with / and does not end "
+            "with one",
+        ),
+    ],
+)
+def test_complaint_is_one_line_that_names_value_origin_and_remedy(
+    keywords: dict[str, typing.Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(**keywords)
+    assert str(caught.value) == message
+
+
+def test_complaint_about_a_file_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "framegate.toml"
+    for text, message in {
+        "prot = 1": f"{file}: unknown key prot; did you mean port?",
+        "port = -1": f"{file}: port = -1: expected a whole number from 0 to 65535",
+        "port": f"{file}: is no TOML: ",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load(file=file)
+        assert str(caught.value).startswith(message)
+    file.unlink()
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(file=file)
+
+
+def test_misspelled_variable_is_a_warning() -> None:
+    config = load(environment={"FRAMEGATE_WORKER": "3", "FRAMEGATE_RUNTIME_DIR": "/x"})
+    assert config.warnings == (
+        "environment variable FRAMEGATE_WORKER is not known; did you mean FRAMEGATE_WORKERS?",
+    )
+
+
+def test_strongest_way_to_listen_is_kept() -> None:
+    config = load(environment={"PORT": "80"}, command_line={"uds": "/s"})
+    assert (config.uds, config.port) == ("/s", 8000)
+    config = load(environment={"FRAMEGATE_UDS": "/s"}, command_line={"port": "80"})
+    assert (config.uds, config.port) == (None, 80)
+    config = load(environment={"FRAMEGATE_UDS": "/s"}, command_line={"fd": "0"})
+    assert (config.uds, config.fd) == (None, 0)
+
+
+def test_several_workers_need_an_import_string() -> None:
+    def app() -> None: ...
+
+    assert Config(app=app).workers == 1
+    with pytest.raises(ConfigError, match=r"workers=2 .* needs the application as a string"):
+        Config(app=app, workers=2)
+
+
+def test_config_is_frozen_and_replaceable() -> None:
+    config = Config(port=1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.port = 2  # type: ignore[misc]
+    changed = config.replace(workers=2)
+    assert (changed.port, changed.workers) == (1, 2)
+    assert changed.origins["workers"].source is Source.CODE
+    with pytest.raises(ConfigError, match="did you mean workers"):
+        config.replace(worker=2)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=each)
+def test_limits_have_two_sides(setting: Setting) -> None:
+    minimum, maximum = (getattr(setting.kind, name, None) for name in ("minimum", "maximum"))
+    if minimum is None or maximum is None:
+        return
+    step = 0.01 if isinstance(setting.kind, Seconds) else 1
+    origin = Config().origins[setting.name]
+    for good in (minimum, maximum):
+        assert setting.parse(good, origin) == good
+        assert setting.parse(str(good), origin) == good
+    for bad in (minimum - step, maximum + step, "", "x", None if setting.default else "1x", True):
+        with pytest.raises(ConfigError):
+            setting.parse(bad, origin)
+
+
+def test_suggestion_needs_a_near_name() -> None:
+    assert suggestion("prot", ["port", "host"]) == "; did you mean port?"
+    assert suggestion("zzz", ["port", "host"]) == ""

@@ -1,0 +1,113 @@
+"""Who may import whom: ARCHITECTURE.md's arrows, checked on the sources themselves."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "python" / "framegate"
+
+# Modules of the package that each module may import. A module that is not listed may import
+# anything below `cli`.
+PARENT_PROCESS = {"supervisor", "config", "errors", "runtime_segment", "__main__"}
+NATIVE = {
+    "_http": {"worker", "loop", "server", "build", "ingest", "runtime_segment", "__init__"},
+    "_shm": {"shm", "build", "__init__"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Names of framegate's own modules that the file imports, at its top or later."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text(), str(path))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "framegate"
+        ):
+            parts = node.module.split(".")
+            found.update([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.update([node.module] if node.module else [alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                if parts[0] == "framegate" and len(parts) > 1:
+                    found.add(parts[1])
+    return found
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_only_the_named_modules_import_a_native_module() -> None:
+    for path in modules():
+        for native, allowed in NATIVE.items():
+            if native in imports_of(path):
+                assert name_of(path) in allowed, f"{path} imports framegate.{native}"
+
+
+def test_the_parent_process_imports_neither_the_app_nor_a_native_module() -> None:
+    reached, queue = set(), ["supervisor"]
+    while queue:
+        module = queue.pop()
+        path = PACKAGE / f"{module}.py"
+        if module in reached or not path.exists():
+            continue
+        reached.add(module)
+        queue += imports_of(path)
+    assert reached <= PARENT_PROCESS, reached - PARENT_PROCESS
+
+
+def test_errors_and_config_are_leaves() -> None:
+    assert imports_of(PACKAGE / "errors.py") == set()
+    assert imports_of(PACKAGE / "config.py") <= {"errors"}
+
+
+def test_no_module_is_called_platform() -> None:
+    assert not [path for path in ROOT.glob("python/**/platform*") if path.suffix in {".py", ""}]
+
+
+@pytest.mark.parametrize(
+    ("crate", "banned"),
+    [("http", {"pyo3", "framegate-shm"}), ("shm", {"pyo3", "tokio", "hyper", "framegate-http"})],
+)
+def test_leaf_crates_know_neither_python_nor_each_other(crate: str, banned: set[str]) -> None:
+    manifest = tomllib.loads((ROOT / "rust" / crate / "Cargo.toml").read_text())
+    assert not banned & set(manifest.get("dependencies", {}))
+
+
+def test_the_http_crate_forbids_unsafe_code() -> None:
+    assert "#![forbid(unsafe_code)]" in (ROOT / "rust/http/src/lib.rs").read_text()
+
+
+def test_only_the_binding_knows_python_in_cpp() -> None:
+    for path in [*(ROOT / "cpp/src").glob("*"), *(ROOT / "cpp/include").rglob("*.h*")]:
+        text = path.read_text()
+        assert "Python.h" not in text and "nanobind" not in text, path
+
+
+def test_the_slot_algorithm_makes_no_system_call() -> None:
+    """slots.cpp runs over plain heap memory; what sleeps or maps is in wake.cpp, segment.cpp,
+    liveness.cpp.
+    """
+    for name in ("slots.cpp", "slots.hpp"):
+        text = (ROOT / "cpp/src" / name).read_text()
+        assert not re.search(r"#include <(sys/|unistd|fcntl|linux/)", text), name
+
+
+def test_the_library_uses_no_libstdcpp_object() -> None:
+    banned = re.compile(
+        r"#include <(string|vector|iostream|memory|map|unordered_map|functional|stdexcept)>"
+    )
+    for path in (ROOT / "cpp/src").glob("*"):
+        assert not banned.search(path.read_text()), path

@@ -1,0 +1,95 @@
+"""Applications that the tests of this directory start in processes of their own.
+
+`EVENTS` names a file; what happens in a worker is appended there, one line per event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from typing import Any
+
+Scope = dict[str, Any]
+
+
+def note(event: str) -> None:
+    with open(os.environ["EVENTS"], "a") as file:
+        file.write(f"{event} {os.getpid()}\n")
+
+
+async def answer(send: Any, text: str) -> None:
+    headers = [(b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    await receive()
+    note("startup")
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    note("shutdown")
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def app(scope: Scope, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    match scope["path"]:
+        case "/pid":
+            await answer(send, str(os.getpid()))
+        case "/slow":  # until the test removes the file
+            note("slow")
+            while os.path.exists(os.environ["HOLD"]):
+                await asyncio.sleep(0.01)
+            await answer(send, "done")
+        case "/endless":
+            note("endless")
+            await asyncio.Event().wait()
+        case "/block":
+            note("block")
+            time.sleep(600)
+        case "/kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "/exit":
+            os._exit(0)
+    return None
+
+
+async def crashing(scope: Scope, receive: Any, send: Any) -> None:
+    """Dies as soon as it has started."""
+    note("startup")
+    os._exit(9)
+
+
+async def failing(scope: Scope, receive: Any, send: Any) -> None:
+    await receive()
+    note("startup")
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+
+async def hanging(scope: Scope, receive: Any, send: Any) -> None:
+    await receive()
+    note("startup")
+    await asyncio.Event().wait()
+
+
+async def failing_later(scope: Scope, receive: Any, send: Any) -> None:
+    """The first worker starts; its successor does not."""
+    if scope["type"] == "lifespan" and os.path.exists(os.environ["HOLD"]):
+        return await failing(scope, receive, send)
+    return await app(scope, receive, send)
+
+
+async def bad_shutdown(scope: Scope, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.failed", "message": "still busy"})
+
+
+def blocking_factory() -> Any:
+    note("import")
+    time.sleep(600)
