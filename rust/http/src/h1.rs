@@ -434,7 +434,15 @@ impl Exchange {
             meter.responded(head.status);
         }
         open.complete |= body.is_end_stream() && !count;
-        http::Response::from_parts(head, Outgoing { body, open, count })
+        http::Response::from_parts(
+            head,
+            Outgoing {
+                body,
+                open,
+                count,
+                aborted: false,
+            },
+        )
     }
 }
 
@@ -469,6 +477,8 @@ pub(crate) struct Outgoing {
     open: Open,
     /// The body's size differs from the declared length: hyper has to count, so it is not told the size.
     count: bool,
+    /// The body was aborted, and hyper had its chance to write what came before.
+    aborted: bool,
 }
 
 impl http_body::Body for Outgoing {
@@ -479,6 +489,9 @@ impl http_body::Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
+        if self.aborted {
+            return Poll::Ready(Some(Err(Aborted)));
+        }
         let item = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &item {
             Some(Ok(frame)) => {
@@ -489,7 +502,12 @@ impl http_body::Body for Outgoing {
                     self.open.complete = true;
                 }
             }
-            Some(Err(Aborted)) => {}
+            Some(Err(Aborted)) => {
+                // hyper drops what it has not written when a body fails; it writes when a body pends.
+                self.aborted = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => self.open.complete = true,
         }
         Poll::Ready(item)
