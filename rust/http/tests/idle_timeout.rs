@@ -45,9 +45,22 @@ fn each_request_starts_the_time_anew() {
         let start = Instant::now();
         while start.elapsed() < IDLE * 3 {
             assert_eq!(client.get("/").await.text(), "hello");
-            tokio::time::sleep(IDLE / 3).await;
+            tokio::time::sleep(IDLE / 15).await;
         }
         assert_eq!(server.connections.accepted(), 1);
+    });
+}
+
+#[test]
+fn stalled_thread_does_not_make_its_clients_late() {
+    run(async {
+        let server = TestServer::with(config(None), hello);
+        let mut client = server.connect().await;
+        assert_eq!(client.get("/").await.text(), "hello");
+        // The request arrives while the thread is blocked for longer than the idle time.
+        client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+        std::thread::sleep(IDLE * 2);
+        assert_eq!(client.reply().await.unwrap().text(), "hello");
     });
 }
 
