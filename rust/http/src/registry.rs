@@ -278,3 +278,105 @@ fn wake_all(wakers: &RefCell<Vec<Waker>>) {
     let taken = std::mem::take(&mut *wakers.borrow_mut());
     taken.into_iter().for_each(Waker::wake);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, time::Duration};
+
+    use tokio::time::{advance, sleep};
+
+    use super::Registry;
+    use crate::config::{Config, Timeouts};
+    use crate::h1_io::{Order, Phase, Shared};
+
+    /// Runs `test` beside the sweep over one connection, on a clock that moves only when told to.
+    fn sweep(phase: Phase, test: impl AsyncFnOnce(Rc<Shared>, Timeouts)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let registry = Registry::new();
+            let shared = Shared::new(None);
+            shared.enter(phase);
+            assert!(
+                registry.enter(&shared),
+                "the first connection starts the sweep"
+            );
+            assert!(!registry.enter(&Shared::new(None)), "and no other does");
+            let config = Rc::new(Config::default());
+            let sweeping = tokio::task::spawn_local(registry.clone().sweep(config.clone()));
+            test(shared.clone(), config.timeouts.clone()).await;
+            let entries = registry.entries.borrow().clone();
+            for shared in entries {
+                registry.leave(&shared);
+            }
+            sweeping.await.unwrap();
+            assert!(
+                registry.enter(&shared),
+                "the sweep ended with the last connection"
+            );
+        });
+    }
+
+    #[test]
+    fn connections_are_closed_when_their_time_is_over_and_not_before() {
+        for (phase, limit) in [(Phase::Head, 10), (Phase::Idle, 75), (Phase::Lingering, 2)] {
+            sweep(phase, async |shared, timeouts| {
+                sleep(Duration::from_secs(limit)).await;
+                assert_ne!(shared.order.take(), Some(Order::Close), "{phase:?}");
+                sleep(timeouts.sweep * 2).await;
+                assert_eq!(shared.order.take(), Some(Order::Close), "{phase:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn busy_and_upgraded_connections_have_no_time() {
+        for phase in [Phase::Busy, Phase::Upgraded] {
+            sweep(phase, async |shared, _| {
+                sleep(Duration::from_secs(1000)).await;
+                assert_eq!(shared.order.take(), None, "{phase:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn change_of_phase_starts_the_time_anew() {
+        sweep(Phase::Idle, async |shared, _| {
+            for _ in 0..10 {
+                sleep(Duration::from_secs(50)).await;
+                assert_ne!(shared.order.take(), Some(Order::Close));
+                // A whole request between two sweeps.
+                shared.enter(Phase::Busy);
+                shared.enter(Phase::Idle);
+            }
+        });
+    }
+
+    #[test]
+    fn idle_connection_is_parked_once() {
+        sweep(Phase::Idle, async |shared, timeouts| {
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(shared.order.take(), Some(Order::Park));
+            shared.parked.set(true);
+            sleep(timeouts.idle / 2).await;
+            assert_eq!(shared.order.take(), None);
+        });
+    }
+
+    #[test]
+    fn stalled_thread_does_not_make_its_clients_late() {
+        sweep(Phase::Idle, async |shared, timeouts| {
+            sleep(timeouts.sweep * 4).await;
+            shared.order.take();
+            // The clock jumps: nothing ran meanwhile.
+            advance(timeouts.idle * 10).await;
+            sleep(timeouts.sweep * 2).await;
+            assert_ne!(shared.order.take(), Some(Order::Close));
+            sleep(timeouts.idle).await;
+            assert_eq!(shared.order.take(), Some(Order::Close));
+        });
+    }
+}

@@ -52,19 +52,6 @@ fn each_request_starts_the_time_anew() {
 }
 
 #[test]
-fn stalled_thread_does_not_make_its_clients_late() {
-    run(async {
-        let server = TestServer::with(config(None), hello);
-        let mut client = server.connect().await;
-        assert_eq!(client.get("/").await.text(), "hello");
-        // The request arrives while the thread is blocked for longer than the idle time.
-        client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
-        std::thread::sleep(IDLE * 2);
-        assert_eq!(client.reply().await.unwrap().text(), "hello");
-    });
-}
-
-#[test]
 fn busy_connection_is_not_idle() {
     run(async {
         let server = TestServer::with(config(None), |_| {
