@@ -27,7 +27,7 @@ use http_body::{Body as _, Frame as BodyFrame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1};
 
 use crate::body::{Aborted, Body, ResponseBody};
-use crate::config::Limits;
+use crate::config::Config;
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
@@ -35,10 +35,12 @@ use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Handler, Hints, Request, Response, ResponseFuture, Upgrade};
 
 /// hyper, set up. The timers of hyper stay off: the sweep has separate ones for heads and idleness.
-pub(crate) fn builder(limits: &Limits) -> http1::Builder {
+pub(crate) fn builder(config: &Config) -> http1::Builder {
+    let limits = &config.limits;
     let mut builder = http1::Builder::new();
     builder
         .half_close(false)
+        .auto_date_header(config.date_header)
         .pipeline_flush(false)
         .header_read_timeout(None)
         .max_header_size(limits.head_bytes_max)
@@ -392,9 +394,21 @@ impl Exchange {
             // RFC 9110, 8.6.
             head.headers.remove(CONTENT_LENGTH);
         }
-        let declared = declared_length(&head.headers);
         let mut count = false;
-        match declared {
+        match declared_length(&head.headers) {
+            Declared::Length(length) => {
+                // Of a 304, hyper writes the length only when it does not know better.
+                count = if bodyless {
+                    head.status == StatusCode::NOT_MODIFIED
+                } else {
+                    exact.is_some_and(|exact| exact != length)
+                };
+            }
+            Declared::No if self.is_head => {
+                if let Some(length @ 1..) = exact {
+                    head.headers.insert(CONTENT_LENGTH, length.into());
+                }
+            }
             Declared::No => {
                 if self.is_http_10 && !bodyless && exact.is_none() {
                     // The end of the connection is the end of the body.
@@ -403,14 +417,15 @@ impl Exchange {
                     shared.close_delimited.set(true);
                 }
             }
-            Declared::Length(length) => {
-                count = !bodyless && exact.is_some_and(|exact| exact != length)
-            }
             Declared::Invalid => {
                 head = http::Response::new(()).into_parts().0;
                 head.status = StatusCode::INTERNAL_SERVER_ERROR;
                 body = ResponseBody::Empty;
             }
+        }
+        if self.is_http_10 && has_token(&head.headers, &CONNECTION, "close") {
+            // Or hyper adds `keep-alive` to it.
+            head.version = Version::HTTP_10;
         }
         if bodyless {
             // Whatever it holds is not written; a stream is dropped, not run.
@@ -420,9 +435,7 @@ impl Exchange {
         if let Some(meter) = &open.meter {
             meter.responded(head.status);
         }
-        if body.is_end_stream() && !count {
-            open.complete = true;
-        }
+        open.complete |= body.is_end_stream() && !count;
         http::Response::from_parts(head, Outgoing { body, open, count })
     }
 }

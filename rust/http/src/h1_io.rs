@@ -161,9 +161,13 @@ impl Shared {
         self.framing.borrow_mut().next_head()
     }
 
-    /// Part of a request's body is still to be read.
-    pub(crate) fn is_in_body(&self) -> bool {
-        self.framing.borrow().is_in_body()
+    /// Between two requests or before the first: everything is written, and nothing of a request was read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let framing = self.framing.borrow();
+        matches!(self.phase.get(), Phase::Idle | Phase::Head)
+            && self.flushed.get()
+            && !framing.is_in_head()
+            && !framing.is_in_body()
     }
 
     /// A request is over; `meter` is its record, if one is made.

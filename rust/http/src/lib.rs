@@ -1,6 +1,7 @@
 //! The HTTP core of framegate: from accepted sockets to requests, and back. No Python, no C++.
 #![forbid(unsafe_code)]
 
+pub mod access_log;
 pub mod body;
 pub mod config;
 mod connection;
