@@ -13,6 +13,7 @@ on another one: not a matter of speed, there is nothing that would call it.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from importlib.metadata import version
@@ -110,6 +111,7 @@ def _announce(config: Config, urls: list[str], build: dict[str, Any]) -> None:
     name = config.app if isinstance(config.app, str) else type(config.app).__qualname__
     for line in banner(version("framegate"), urls, config.workers, build, name):
         logger.info("%s", line)
+    logger.info("ready: pid %d", os.getpid())
 
 
 class Server:

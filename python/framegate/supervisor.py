@@ -230,7 +230,7 @@ class Supervisor:
             for line in banner(version("framegate"), urls, len(self._places), place.build, app):
                 logger.info("%s", line)
             pids = ", ".join(str(other.process.pid) for other in self._places if other.process)
-            logger.info("workers ready: pids %s", pids)
+            logger.info("ready: pids %s", pids)
 
     def _reap(self, place: Place) -> None:
         if place.process is None:

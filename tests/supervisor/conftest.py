@@ -89,7 +89,7 @@ class ServerProcess:
         return match
 
     def wait_ready(self) -> ServerProcess:
-        self.wait_for(r"worker process")
+        self.wait_for(r"ready: pids? ")
         return self
 
     @property
@@ -98,7 +98,7 @@ class ServerProcess:
 
     @property
     def worker_pids(self) -> list[int]:
-        return [int(pid) for pid in self.wait_for(r"workers ready: pids (.*)")[1].split(", ")]
+        return [int(pid) for pid in self.wait_for(r"ready: pids (.*)")[1].split(", ")]
 
     def events(self, name: str) -> list[int]:
         """Pids of the workers that noted an event, in order."""
@@ -130,6 +130,8 @@ class ServerProcess:
         """Wait for the end; return the exit code."""
         code = self.process.wait(PATIENCE_SECONDS)
         self.reader.join(PATIENCE_SECONDS)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         return code
 
     def stop(self) -> int:

@@ -1,4 +1,4 @@
-"""A core in 100 lines of asyncio with the interface of `_http.Worker`, and entry points that use it."""
+"""A core in 100 lines of asyncio with the interface of `_http.Worker`, and commands that use it."""
 
 from __future__ import annotations
 
