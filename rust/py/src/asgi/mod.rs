@@ -265,7 +265,9 @@ impl Application {
     ) -> PyResult<()> {
         let keywords = PyDict::new(py);
         if let Some(error) = error {
-            keywords.set_item(intern!(py, "exc_info"), error.value(py))?;
+            // Not `value`: before Python 3.12 that one is without its traceback.
+            let error = error.clone_ref(py).into_value(py);
+            keywords.set_item(intern!(py, "exc_info"), error)?;
         }
         self.logger
             .bind(py)
