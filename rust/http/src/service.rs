@@ -4,12 +4,23 @@
 //! connection (addresses, caches). The handler is then called once per request, on the connection's own thread and
 //! task. Everything here is single-threaded on purpose: a connection lives on one thread from accept to close.
 
-use std::{future::Future, net::SocketAddr, path::PathBuf, pin::Pin, rc::Rc};
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, ResponseBody};
+use crate::h1_io::Shared;
+use crate::record::Record;
 
 /// Address of one end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +31,18 @@ pub enum Address {
     Unix(Option<PathBuf>),
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix"),
+        }
+    }
+}
+
 /// What is constant for one connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectionInfo {
     /// The other end.
     pub peer: Address,
@@ -42,6 +63,39 @@ pub enum ResponseFuture {
     Later(Pin<Box<dyn Future<Output = Response>>>),
 }
 
+impl ResponseFuture {
+    /// A response that is known already.
+    pub fn ready(response: Response) -> Self {
+        Self::Ready(Some(response))
+    }
+
+    /// A response that `future` will give.
+    pub fn later(future: impl Future<Output = Response> + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        match &mut *self {
+            Self::Ready(response) => Poll::Ready(
+                response
+                    .take()
+                    .expect("a response future is polled once after it is ready"),
+            ),
+            Self::Later(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl From<Response> for ResponseFuture {
+    fn from(response: Response) -> Self {
+        Self::ready(response)
+    }
+}
+
 /// Opened once for each connection.
 pub trait Service: 'static {
     /// A connection was accepted.
@@ -55,7 +109,33 @@ pub trait Handler: 'static {
     fn call(&self, request: Request) -> ResponseFuture;
 }
 
+/// A service that answers every request of every connection by one function.
+pub fn service_fn<F>(answer: F) -> Rc<dyn Service>
+where
+    F: Fn(Request) -> ResponseFuture + 'static,
+{
+    Rc::new(ServiceFn(Rc::new(HandlerFn(answer))))
+}
+
+struct ServiceFn<H>(Rc<H>);
+struct HandlerFn<F>(F);
+
+impl<H: Handler> Service for ServiceFn<H> {
+    fn open(&self, _connection: &Rc<ConnectionInfo>) -> Rc<dyn Handler> {
+        self.0.clone()
+    }
+}
+
+impl<F: Fn(Request) -> ResponseFuture + 'static> Handler for HandlerFn<F> {
+    fn call(&self, request: Request) -> ResponseFuture {
+        (self.0)(request)
+    }
+}
+
 /// One request.
+///
+/// The target is in origin form (`/path?query`, or `*` for `OPTIONS`) however the client wrote it, and `Host` is valid
+/// and single; only HTTP/1.0 requests may lack it.
 pub struct Request {
     /// Method, target, version, header fields.
     pub head: http::request::Parts,
@@ -65,25 +145,87 @@ pub struct Request {
     pub hints: Hints,
     /// Present when the client asked to upgrade to WebSocket.
     pub upgrade: Option<Upgrade>,
+    /// The record that will be made of this request.
+    pub record: Record,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("method", &self.head.method)
+            .field("uri", &self.head.uri)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Byte stream of an upgraded connection.
 pub trait ByteStream: AsyncRead + AsyncWrite {}
 impl<T: AsyncRead + AsyncWrite + ?Sized> ByteStream for T {}
 
-/// The stream left after a `101` and the bytes that were read beyond the request head.
-pub type Upgraded = (Pin<Box<dyn ByteStream>>, Bytes);
+/// What is left of a connection after a `101`.
+pub struct Upgraded {
+    /// The socket.
+    pub stream: Pin<Box<dyn ByteStream>>,
+    /// Bytes that were read beyond the request's head; they come before what `stream` yields.
+    pub leftover: Bytes,
+    /// Tells when the server wants the connection to end.
+    pub draining: Draining,
+}
+
+/// Tells an upgraded connection that the server is shutting down. The connection is cut at the drain's deadline.
+#[derive(Clone)]
+pub struct Draining(pub(crate) Rc<Shared>);
+
+impl Draining {
+    /// True once the server drains.
+    pub fn is_draining(&self) -> bool {
+        self.0.is_draining()
+    }
+
+    /// Completes once the server drains. Wakes the connection's own task only: poll it there.
+    pub fn poll_draining(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        // The sweep wakes the connection's task, which is the task that polls this.
+        if self.0.is_draining() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+}
 
 /// Sends informational responses (`103 Early Hints`, RFC 8297) ahead of the final one.
+///
+/// The default value sends nothing.
 #[derive(Clone, Default)]
-pub struct Hints {}
+pub struct Hints(pub(crate) Option<(Rc<Shared>, u64)>);
+
+impl Hints {
+    /// Sends one `103` with these fields, and completes when its bytes have been written, so that a final response that
+    /// is made afterwards cannot overtake it. Completes at once, and sends nothing, to an HTTP/1.0 client, after the
+    /// final response, and when a field could not be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future withdraws the hint unless its bytes have begun to leave.
+    pub fn send(&self, fields: HeaderMap) -> HintSent {
+        HintSent::new(self.0.clone(), fields)
+    }
+}
+
+pub use crate::h1_io::HintSent;
+
+pub(crate) type Takeover = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>>>;
 
 /// Takes over the connection after a `101 Switching Protocols`.
-pub struct Upgrade {}
+pub struct Upgrade(pub(crate) Rc<Shared>);
 
 impl Upgrade {
-    /// `then` runs on the connection's task once the `101` response that the handler returns has been written.
-    pub fn accept(self, then: impl FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>> + 'static) {
-        drop(then);
+    /// `then` runs on the connection's task once the `101` response that the handler returns has been written. When the
+    /// response has another status, `then` is dropped uncalled.
+    pub fn accept(
+        self,
+        then: impl FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>> + 'static,
+    ) {
+        self.0.set_takeover(Box::new(then));
     }
 }

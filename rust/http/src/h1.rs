@@ -1,0 +1,538 @@
+//! HTTP/1.1 on hyper: how it is set up, what is checked before a handler sees a request, and what is put right before hyper
+//! sees a response.
+//!
+//! hyper parses strictly; what it still lets through is refused here with 400 and a close, because behind a proxy that reads
+//! the same bytes in another way each of these is a way to smuggle a request: transfer codings other than one `chunked`, a length
+//! beside `chunked`, no valid single `Host`, targets that are neither a path nor a URL of ours.
+//!
+//! Responses: framing belongs to this module. A handler's `Transfer-Encoding` is dropped, and a `Content-Length` that does not
+//! agree with the body makes hyper count: bytes over it are not written, and when they are missing the connection is cut. Either
+//! way the next response on the connection begins where the client expects it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
+    uri::PathAndQuery,
+};
+use http_body::{Body as _, Frame as BodyFrame, SizeHint};
+use hyper::{body::Incoming, server::conn::http1};
+
+use crate::body::{Aborted, Body, ResponseBody};
+use crate::config::Limits;
+use crate::framing::HeadMarks;
+use crate::h1_io::{Phase, Shared};
+use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
+use crate::registry::Registry;
+use crate::service::{ConnectionInfo, Handler, Hints, Request, Response, ResponseFuture, Upgrade};
+
+/// hyper, set up. The timers of hyper stay off: the sweep has separate ones for heads and idleness.
+pub(crate) fn builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .half_close(false)
+        .pipeline_flush(false)
+        .header_read_timeout(None)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.buffer_bytes_max.max(limits.head_bytes_max).max(8192));
+    if limits.header_count_max != 100 {
+        // 100 is hyper's own, and the only number for which it needs no allocation.
+        builder.max_headers(limits.header_count_max);
+    }
+    builder
+}
+
+/// What hyper calls for each request of one connection.
+pub(crate) struct ConnectionService {
+    pub(crate) handler: Rc<dyn Handler>,
+    pub(crate) info: Rc<ConnectionInfo>,
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) registry: Rc<Registry>,
+    pub(crate) target_bytes_max: usize,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
+    type Response = http::Response<Outgoing>;
+    type Error = Aborted;
+    type Future = Exchange;
+
+    fn call(&self, request: http::Request<Incoming>) -> Exchange {
+        let (mut head, incoming) = request.into_parts();
+        let shared = &self.shared;
+        shared.enter(Phase::Busy);
+        self.registry.count_request();
+        let number = self.registry.requests();
+        let meter = self
+            .shared
+            .sink
+            .as_ref()
+            .map(|_| Meter::new(new_record(&self.info, &head)));
+        let open = Open {
+            shared: shared.clone(),
+            meter: meter.clone(),
+            complete: false,
+        };
+        let is_http_10 = head.version == Version::HTTP_10;
+        let exchange = |answer| Exchange {
+            answer,
+            open: Some(open),
+            is_head: head.method == Method::HEAD,
+            is_http_10,
+        };
+        if let Some(refusal) = refuse(&head, shared.next_head(), self.target_bytes_max) {
+            return exchange(refusal.into_response().into());
+        }
+        let exchange = exchange(ResponseFuture::Ready(None));
+        to_origin_form(&mut head);
+        let upgrade = wants_websocket(&head).then(|| Upgrade(shared.clone()));
+        let hints = if is_http_10 {
+            Hints::default()
+        } else {
+            shared.open_hints(number);
+            Hints(Some((shared.clone(), number)))
+        };
+        let body = Body::http1(incoming, meter.clone());
+        let answer = self.handler.call(Request {
+            head,
+            body,
+            hints,
+            upgrade,
+            record: Record(meter),
+        });
+        Exchange { answer, ..exchange }
+    }
+}
+
+fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
+    RequestRecord {
+        connection: info.clone(),
+        method: head.method.clone(),
+        target: head.uri.clone(),
+        version: head.version,
+        status: None,
+        start_ns: monotonic_ns(),
+        first_byte_ns: None,
+        end_ns: 0,
+        started_at: SystemTime::now(),
+        body_bytes_in: 0,
+        body_bytes_out: 0,
+        aborted: false,
+    }
+}
+
+/// Why a request is not given to the handler.
+struct Refusal(StatusCode, &'static str);
+
+impl Refusal {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(self.1.into());
+        *response.status_mut() = self.0;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(
+            "content-type",
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        response
+    }
+}
+
+fn bad(reason: &'static str) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, reason)
+}
+
+/// Checks that hyper leaves to its user.
+fn refuse(
+    head: &http::request::Parts,
+    marks: HeadMarks,
+    target_bytes_max: usize,
+) -> Option<Refusal> {
+    refuse_host(head)
+        .or_else(|| refuse_framing(head, marks))
+        .or_else(|| refuse_target(head, target_bytes_max))
+}
+
+/// RFC 9112, 3.2: exactly one valid `Host`; a client of HTTP/1.0 may leave it out.
+fn refuse_host(head: &http::request::Parts) -> Option<Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if head.version == Version::HTTP_10 => None,
+        (None, _) => Some(bad("the request has no Host\n")),
+        (Some(_), Some(_)) => Some(bad("the request has more than one Host\n")),
+        (Some(host), None) if is_host(host.as_bytes()) => None,
+        (Some(_), None) => Some(bad("the Host is not a host name with an optional port\n")),
+    }
+}
+
+/// RFC 9112, 2.2 and 6.1 to 6.3. Lengths that are malformed or differ are refused by hyper.
+fn refuse_framing(head: &http::request::Parts, marks: HeadMarks) -> Option<Refusal> {
+    if marks != HeadMarks::default() {
+        return Some(bad(if marks.length_and_coding {
+            "the request has both Content-Length and Transfer-Encoding\n"
+        } else if marks.repeated_length {
+            "the request has more than one Content-Length\n"
+        } else {
+            "a line of the request's head ends without CR\n"
+        }));
+    }
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next()?;
+    if codings.next().is_some() {
+        Some(bad("the request has more than one Transfer-Encoding\n"))
+    } else if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        Some(bad("the only Transfer-Encoding served is chunked\n"))
+    } else if head.version != Version::HTTP_11 {
+        Some(bad("Transfer-Encoding needs HTTP/1.1\n"))
+    } else {
+        None
+    }
+}
+
+/// RFC 9112, 3.2: a path, `*` for OPTIONS, or a URL; authority form belongs to CONNECT, which makes a proxy.
+fn refuse_target(head: &http::request::Parts, target_bytes_max: usize) -> Option<Refusal> {
+    if head.method == Method::CONNECT {
+        return Some(Refusal(
+            StatusCode::NOT_IMPLEMENTED,
+            "CONNECT is not served\n",
+        ));
+    }
+    let uri = &head.uri;
+    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    if target.len() > target_bytes_max {
+        return Some(Refusal(
+            StatusCode::URI_TOO_LONG,
+            "the request target is too long\n",
+        ));
+    }
+    let is_ours = match (uri.scheme_str(), uri.authority()) {
+        (None, None) => {
+            target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS)
+        }
+        (Some("http" | "https"), Some(authority)) => {
+            !authority.as_str().is_empty()
+                && is_host(authority.as_str().as_bytes())
+                && (target.is_empty() || target.starts_with(['/', '?']))
+        }
+        _ => false,
+    };
+    (!is_ours).then(|| bad("the request target is neither a path nor a URL of this server\n"))
+}
+
+/// `uri-host [ ":" port ]` of RFC 9110, 7.2, which may be empty.
+pub(crate) fn is_host(value: &[u8]) -> bool {
+    let bracketed = value.first() == Some(&b'[');
+    let (name, port) = if bracketed {
+        let Some(end) = value.iter().position(|&byte| byte == b']') else {
+            return false;
+        };
+        (&value[1..end], &value[end + 1..])
+    } else {
+        let end = value
+            .iter()
+            .position(|&byte| byte == b':')
+            .unwrap_or(value.len());
+        value.split_at(end)
+    };
+    let port_fits = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let name_fits = if bracketed {
+        name.contains(&b':')
+            && name
+                .iter()
+                .all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+    } else {
+        name.iter().all(|&byte| {
+            byte.is_ascii_alphanumeric()
+                || matches!(
+                    byte,
+                    b'-' | b'.'
+                        | b'_'
+                        | b'~'
+                        | b'%'
+                        | b'!'
+                        | b'$'
+                        | b'&'
+                        | b'\''
+                        | b'('
+                        | b')'
+                        | b'*'
+                        | b'+'
+                        | b';'
+                        | b'='
+                )
+        })
+    };
+    port_fits && name_fits
+}
+
+/// A URL as target counts as its path, and its authority replaces `Host` (RFC 9112, 3.2.2).
+fn to_origin_form(head: &mut http::request::Parts) {
+    if head.uri.scheme().is_none() {
+        return;
+    }
+    let uri = std::mem::take(&mut head.uri).into_parts();
+    if let Some(authority) = uri.authority {
+        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
+            head.headers.insert(HOST, host);
+        }
+    }
+    let target = uri
+        .path_and_query
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    head.uri = match target.as_str().rsplit_once('?') {
+        // `http://host?query`: the path is empty, which means the root.
+        Some(("" | "/", query)) => format!("/?{query}").parse().unwrap_or_default(),
+        _ => Uri::from(target),
+    };
+}
+
+/// RFC 6455, 4.1: GET, HTTP/1.1, no body, and both fields.
+fn wants_websocket(head: &http::request::Parts) -> bool {
+    head.headers.contains_key(UPGRADE)
+        && head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && !head.headers.contains_key(TRANSFER_ENCODING)
+        && head
+            .headers
+            .get(CONTENT_LENGTH)
+            .is_none_or(|length| length == "0")
+        && has_token(&head.headers, &UPGRADE, "websocket")
+        && has_token(&head.headers, &CONNECTION, "upgrade")
+}
+
+fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// One request that is not over: from its head until hyper has the end of its response, or the connection is lost.
+struct Open {
+    shared: Rc<Shared>,
+    meter: Option<Rc<Meter>>,
+    complete: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut meter = self.meter.take();
+        if !self.complete {
+            if let (Some(meter), Some(sink)) = (meter.take(), &self.shared.sink) {
+                meter.finish(&**sink, true);
+            }
+        }
+        self.shared.request_over(meter);
+    }
+}
+
+/// Waits for the handler's response.
+pub(crate) struct Exchange {
+    answer: ResponseFuture,
+    open: Option<Open>,
+    is_head: bool,
+    is_http_10: bool,
+}
+
+impl Future for Exchange {
+    type Output = Result<http::Response<Outgoing>, Aborted>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(Pin::new(&mut self.answer).poll(cx));
+        // Frees what the handler held before its response is written.
+        self.answer = ResponseFuture::Ready(None);
+        let open = self
+            .open
+            .take()
+            .expect("hyper polls no further once the response is there");
+        open.shared.close_hints();
+        Poll::Ready(Ok(self.finish(response, open)))
+    }
+}
+
+impl Exchange {
+    fn finish(&self, response: Response, mut open: Open) -> http::Response<Outgoing> {
+        let (mut head, mut body) = response.into_parts();
+        let shared = &open.shared;
+        let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if head.status.is_informational() && !(switching && shared.has_takeover()) {
+            // A service gives final responses only; a `101` without a takeover would leave a dead connection.
+            head = http::Response::new(()).into_parts().0;
+            head.status = StatusCode::INTERNAL_SERVER_ERROR;
+            body = ResponseBody::Empty;
+        }
+        if !switching {
+            drop(shared.take_takeover());
+        }
+        head.headers.remove(TRANSFER_ENCODING);
+        let exact = body.size_hint().exact();
+        let bodyless = self.is_head
+            || switching
+            || matches!(
+                head.status,
+                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            );
+        if matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS
+        ) {
+            // RFC 9110, 8.6.
+            head.headers.remove(CONTENT_LENGTH);
+        }
+        let mut count = false;
+        match declared_length(&head.headers) {
+            Declared::Length(length) => {
+                // Of a 304, hyper writes the length only when it does not know better.
+                count = if bodyless {
+                    head.status == StatusCode::NOT_MODIFIED
+                } else {
+                    exact.is_some_and(|exact| exact != length)
+                };
+            }
+            Declared::No if self.is_head => {
+                if let Some(length @ 1..) = exact {
+                    head.headers.insert(CONTENT_LENGTH, length.into());
+                }
+            }
+            Declared::No => {
+                if self.is_http_10 && !bodyless && exact.is_none() {
+                    // The end of the connection is the end of the body.
+                    head.headers
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                    shared.close_delimited.set(true);
+                }
+            }
+            Declared::Invalid => {
+                head = http::Response::new(()).into_parts().0;
+                head.status = StatusCode::INTERNAL_SERVER_ERROR;
+                body = ResponseBody::Empty;
+            }
+        }
+        if self.is_http_10 && has_token(&head.headers, &CONNECTION, "close") {
+            // Or hyper adds `keep-alive` to it.
+            head.version = Version::HTTP_10;
+        }
+        if bodyless {
+            // Whatever it holds is not written; a stream is dropped, not run.
+            open.complete = true;
+            body = ResponseBody::Empty;
+        }
+        if let Some(meter) = &open.meter {
+            meter.responded(head.status);
+        }
+        open.complete |= body.is_end_stream() && !count;
+        http::Response::from_parts(head, Outgoing { body, open, count })
+    }
+}
+
+enum Declared {
+    No,
+    Length(u64),
+    Invalid,
+}
+
+fn declared_length(headers: &HeaderMap) -> Declared {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else {
+        return Declared::No;
+    };
+    let digits = first.as_bytes();
+    let length = if digits.iter().all(u8::is_ascii_digit) {
+        std::str::from_utf8(digits)
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+    } else {
+        None
+    };
+    match length {
+        Some(length) if lengths.next().is_none() => Declared::Length(length),
+        _ => Declared::Invalid,
+    }
+}
+
+/// The body of a response as hyper sees it.
+pub(crate) struct Outgoing {
+    body: ResponseBody,
+    open: Open,
+    /// The body's size differs from the declared length: hyper has to count, so it is not told the size.
+    count: bool,
+}
+
+impl http_body::Body for Outgoing {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
+        let item = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &item {
+            Some(Ok(frame)) => {
+                if let (Some(meter), Some(data)) = (&self.open.meter, frame.data_ref()) {
+                    meter.sent(data.len());
+                }
+                if frame.is_trailers() || self.body.is_end_stream() {
+                    self.open.complete = true;
+                }
+            }
+            Some(Err(Aborted)) => {}
+            None => self.open.complete = true,
+        }
+        Poll::Ready(item)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.count && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.count {
+            SizeHint::default()
+        } else {
+            self.body.size_hint()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_host;
+
+    #[test]
+    fn hosts() {
+        for host in [
+            "",
+            "a",
+            "a.b:80",
+            "127.0.0.1:8000",
+            "[::1]",
+            "[::1]:80",
+            "a:",
+            "xn--a",
+            "a_b",
+            "h%20",
+        ] {
+            assert!(is_host(host.as_bytes()), "{host:?} is a host");
+        }
+        for host in [
+            "a b", "a:b", "a:123456", "[::1", "[]", "[::1]x", "a/b", "a@b", "a,b", "a:1:2",
+            "\u{e4}", "a?b",
+        ] {
+            assert!(!is_host(host.as_bytes()), "{host:?} is no host");
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! What lies between hyper and the socket, and what both sides know of the connection.
+//!
+//! # Informational responses
+//! hyper cannot send a `103`, so it is slipped in here. hyper calls `poll_flush` of its IO only when its own write buffer
+//! is empty, that is between two messages or between two pieces of one; while the service has not given its response
+//! yet, it is between two messages. So a hint is written there and nowhere else. Two rules keep the order:
+//! a hint whose bytes have begun to leave is finished before any other byte is written, and one that has not begun when the final
+//! response is made is withdrawn. (`pipeline_flush` of hyper must stay off: it skips the flush while more requests are
+//! buffered, and it has no bound on what it buffers.)
+//!
+//! # Phases
+//! ```text
+//!          accept            head complete          response handed over
+//!   (new) -------> Head ---------------------> Busy ---------------------> Idle --+
+//!                    ^                           | 101                       |    | park, unpark
+//!                    |       first byte          v                           | <--+
+//!                    +------------------------ Upgraded     Lingering <------+ (any phase: the last response was written)
+//! ```
+//! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::Future,
+    io::{self, IoSlice},
+    mem,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::Instant,
+};
+
+use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
+use crate::record::{Meter, RecordSink};
+use crate::service::Takeover;
+
+/// Where a connection stands; see the module's picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Head,
+    Idle,
+    Busy,
+    Upgraded,
+    Lingering,
+}
+
+/// What the sweep or a drain wants of a connection's task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Park,
+    Close,
+}
+
+/// What the socket wrapper, the service, the handlers and the sweep know of one connection.
+pub(crate) struct Shared {
+    /// Wakes the connection's task.
+    task: RefCell<Option<Waker>>,
+    pub(crate) index: Cell<usize>,
+    pub(crate) phase: Cell<Phase>,
+    pub(crate) epoch: Cell<u32>,
+    /// The sweep's: the epoch it saw last, and since when.
+    pub(crate) seen: Cell<Option<(u32, Instant)>>,
+    pub(crate) order: Cell<Option<Order>>,
+    pub(crate) draining: Cell<bool>,
+    pub(crate) parked: Cell<bool>,
+    /// Nothing that was written waits in hyper or here.
+    pub(crate) flushed: Cell<bool>,
+    /// The peer has closed its side.
+    pub(crate) eof: Cell<bool>,
+    /// The socket failed.
+    pub(crate) broken: Cell<bool>,
+    /// The end of the current response is the end of the connection, so cutting it must be a reset.
+    pub(crate) close_delimited: Cell<bool>,
+    pub(crate) bytes_in: Cell<u64>,
+    pub(crate) bytes_out: Cell<u64>,
+    hints: RefCell<HintQueue>,
+    takeover: RefCell<Option<Takeover>>,
+    framing: RefCell<Framing>,
+    /// Records of responses that hyper has, but that are not wholly written.
+    unwritten: RefCell<Vec<Rc<Meter>>>,
+    pub(crate) sink: Option<Rc<dyn RecordSink>>,
+}
+
+impl Shared {
+    pub(crate) fn new(sink: Option<Rc<dyn RecordSink>>) -> Rc<Self> {
+        Rc::new(Self {
+            task: RefCell::default(),
+            index: Cell::new(0),
+            phase: Cell::new(Phase::Head),
+            epoch: Cell::new(0),
+            seen: Cell::default(),
+            order: Cell::default(),
+            draining: Cell::new(false),
+            parked: Cell::new(false),
+            flushed: Cell::new(true),
+            eof: Cell::new(false),
+            broken: Cell::new(false),
+            close_delimited: Cell::new(false),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            hints: RefCell::default(),
+            takeover: RefCell::default(),
+            framing: RefCell::default(),
+            unwritten: RefCell::default(),
+            sink,
+        })
+    }
+
+    pub(crate) fn enter(&self, phase: Phase) {
+        if matches!(phase, Phase::Upgraded | Phase::Lingering) {
+            self.framing.borrow_mut().stop();
+        }
+        self.phase.set(phase);
+        self.epoch.set(self.epoch.get().wrapping_add(1));
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Keeps the waker of the connection's task.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        let mut task = self.task.borrow_mut();
+        match &mut *task {
+            Some(known) => known.clone_from(waker),
+            None => *task = Some(waker.clone()),
+        }
+    }
+
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        self.task.borrow_mut().take()
+    }
+
+    /// Leaves an order for the connection's task; the caller wakes the task.
+    pub(crate) fn give_order(&self, order: Order) -> Option<Waker> {
+        self.order.set(Some(order));
+        self.take_waker()
+    }
+
+    pub(crate) fn set_takeover(&self, takeover: Takeover) {
+        *self.takeover.borrow_mut() = Some(takeover);
+    }
+
+    pub(crate) fn take_takeover(&self) -> Option<Takeover> {
+        self.takeover.borrow_mut().take()
+    }
+
+    pub(crate) fn has_takeover(&self) -> bool {
+        self.takeover.borrow().is_some()
+    }
+
+    /// What hyper does not tell of the head that it has just parsed.
+    pub(crate) fn next_head(&self) -> HeadMarks {
+        self.framing.borrow_mut().next_head()
+    }
+
+    /// Between two requests or before the first: everything is written, and nothing of a request was read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let framing = self.framing.borrow();
+        matches!(self.phase.get(), Phase::Idle | Phase::Head)
+            && self.flushed.get()
+            && !framing.is_in_head()
+            && !framing.is_in_body()
+    }
+
+    /// A request is over; `meter` is its record, if one is made.
+    pub(crate) fn request_over(&self, meter: Option<Rc<Meter>>) {
+        if self.phase.get() == Phase::Busy {
+            // The beginning of the next head may have come with this request.
+            let in_head = self.framing.borrow().is_in_head();
+            self.enter(if in_head { Phase::Head } else { Phase::Idle });
+        }
+        if let Some(meter) = meter {
+            self.unwritten.borrow_mut().push(meter);
+        }
+    }
+
+    /// Hands out the records that waited for their last byte.
+    pub(crate) fn finish_records(&self, aborted: bool) {
+        let Some(sink) = &self.sink else { return };
+        if self.unwritten.borrow().is_empty() {
+            return;
+        }
+        let unwritten = mem::take(&mut *self.unwritten.borrow_mut());
+        for meter in unwritten {
+            meter.finish(&**sink, aborted);
+        }
+    }
+
+    /// Gives back what only an active connection needs.
+    pub(crate) fn shrink(&self) {
+        self.framing.borrow_mut().shrink();
+        *self.unwritten.borrow_mut() = Vec::new();
+        let mut hints = self.hints.borrow_mut();
+        hints.heads = VecDeque::new();
+        hints.wakers = Vec::new();
+    }
+}
+
+#[derive(Default)]
+struct HintQueue {
+    /// Heads that wait to be written, oldest first.
+    heads: VecDeque<Vec<u8>>,
+    /// Bytes of the first head that have left; above zero it must be finished before anything else is written.
+    written: usize,
+    /// Number of the last head that left the queue, written or withdrawn.
+    left: u64,
+    /// Number of the request that may send hints, while it may.
+    request: Option<u64>,
+    wakers: Vec<Waker>,
+}
+
+impl HintQueue {
+    fn wake(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Shared {
+    /// From now on request number `request` may send hints.
+    pub(crate) fn open_hints(&self, request: u64) {
+        self.hints.borrow_mut().request = Some(request);
+    }
+
+    /// The final response is made: what has not begun to leave must not follow it.
+    pub(crate) fn close_hints(&self) {
+        let mut hints = self.hints.borrow_mut();
+        hints.request = None;
+        let keep = usize::from(hints.written > 0);
+        while hints.heads.len() > keep {
+            hints.heads.pop_back();
+            hints.left += 1;
+        }
+        if !hints.wakers.is_empty() {
+            hints.wake();
+        }
+    }
+}
+
+/// Completes when a `103` has been written; see [`crate::service::Hints::send`].
+pub struct HintSent(Option<Sending>);
+
+struct Sending {
+    shared: Rc<Shared>,
+    request: u64,
+    step: Step,
+}
+
+enum Step {
+    Start(HeaderMap),
+    /// Number of the head in the queue.
+    Queued(u64),
+}
+
+impl HintSent {
+    pub(crate) fn new(target: Option<(Rc<Shared>, u64)>, fields: HeaderMap) -> Self {
+        Self(target.map(|(shared, request)| Sending {
+            shared,
+            request,
+            step: Step::Start(fields),
+        }))
+    }
+}
+
+impl Future for HintSent {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(sending) = &mut self.0 else {
+            return Poll::Ready(());
+        };
+        let shared = sending.shared.clone();
+        let mut hints = shared.hints.borrow_mut();
+        let number = match &sending.step {
+            Step::Queued(number) => *number,
+            Step::Start(fields) => {
+                if hints.request != Some(sending.request) {
+                    self.0 = None;
+                    return Poll::Ready(());
+                }
+                hints.heads.push_back(encode_hint(fields));
+                let number = hints.left + hints.heads.len() as u64;
+                sending.step = Step::Queued(number);
+                // The connection's task flushes; it may not be the task that polls this.
+                if let Some(task) = &*shared.task.borrow() {
+                    task.wake_by_ref();
+                }
+                number
+            }
+        };
+        if hints.left >= number {
+            drop(hints);
+            self.0 = None;
+            return Poll::Ready(());
+        }
+        if !hints.wakers.iter().any(|known| known.will_wake(cx.waker())) {
+            hints.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for HintSent {
+    fn drop(&mut self) {
+        // Withdraws only the youngest: numbers are places in the queue. Others leave when the final response is made.
+        if let Some(Sending {
+            shared,
+            step: Step::Queued(number),
+            ..
+        }) = &self.0
+        {
+            let mut hints = shared.hints.borrow_mut();
+            let last = hints.left + hints.heads.len() as u64;
+            let begun = hints.heads.len() == 1 && hints.written > 0;
+            if *number == last && *number > hints.left && !begun {
+                hints.heads.pop_back();
+            }
+        }
+    }
+}
+
+fn encode_hint(fields: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::with_capacity(64 + fields.len() * 64);
+    head.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
+    for (name, value) in fields {
+        head.extend_from_slice(name.as_str().as_bytes());
+        head.extend_from_slice(b": ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// A socket of either kind.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Calls a method on whichever socket it is.
+macro_rules! either {
+    ($socket:expr, $io:ident => $call:expr) => {
+        match $socket {
+            Socket::Tcp($io) => $call,
+            Socket::Unix($io) => $call,
+        }
+    };
+}
+
+impl Socket {
+    /// Makes the close that follows a reset, so that the peer does not take a cut response for a whole one.
+    fn reset_on_close(&self) {
+        if let Socket::Tcp(tcp) = self {
+            // Failing changes nothing but the way the peer learns of it.
+            let _ = tcp.set_zero_linger();
+        }
+    }
+}
+
+/// The socket as hyper sees it.
+pub(crate) struct SocketIo {
+    socket: Socket,
+    /// Bytes that were read before and have to be read again.
+    rewind: Bytes,
+    shared: Rc<Shared>,
+    /// Nothing more can be read: the next byte is one that hyper would take and must not.
+    malformed: bool,
+}
+
+impl SocketIo {
+    pub(crate) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
+        Self {
+            socket,
+            rewind: Bytes::new(),
+            shared,
+            malformed: false,
+        }
+    }
+
+    pub(crate) fn rewind(&mut self, bytes: Bytes) {
+        debug_assert!(
+            self.rewind.is_empty(),
+            "what was rewound is read before anything else"
+        );
+        self.rewind = bytes;
+    }
+
+    pub(crate) fn reset_on_close(&self) {
+        self.socket.reset_on_close();
+    }
+
+    /// Ready when a read would not block.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.rewind.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        either!(&self.socket, io => io.poll_read_ready(cx))
+    }
+
+    /// Follows what was read; returns how many of the bytes hyper may see.
+    fn note_read(&mut self, bytes: &[u8]) -> usize {
+        let shared = &*self.shared;
+        if bytes.is_empty() {
+            shared.eof.set(true);
+            return 0;
+        }
+        shared
+            .bytes_in
+            .set(shared.bytes_in.get() + bytes.len() as u64);
+        let mut framing = shared.framing.borrow_mut();
+        let followed = framing.read(bytes);
+        if shared.phase.get() == Phase::Idle && framing.is_in_head() {
+            shared.enter(Phase::Head);
+        }
+        match followed {
+            Ok(()) => bytes.len(),
+            Err(BareLfInTrailers { bytes_before }) => {
+                self.malformed = true;
+                bytes_before
+            }
+        }
+    }
+
+    fn note_write(&self, result: &Poll<io::Result<usize>>) {
+        match result {
+            Poll::Ready(Ok(written)) => {
+                let out = &self.shared.bytes_out;
+                out.set(out.get() + *written as u64);
+            }
+            Poll::Ready(Err(_)) => self.shared.broken.set(true),
+            Poll::Pending => self.shared.flushed.set(false),
+        }
+    }
+
+    /// Writes the hints in the queue: all of them, or only the one that has begun.
+    fn poll_hints(&mut self, cx: &mut Context<'_>, only_begun: bool) -> Poll<io::Result<()>> {
+        let shared = self.shared.clone();
+        let mut hints = shared.hints.borrow_mut();
+        while let Some(head) = hints.heads.front() {
+            if only_begun && hints.written == 0 {
+                break;
+            }
+            let rest = &head[hints.written..];
+            let result = either!(&mut self.socket, io => Pin::new(io).poll_write(cx, rest));
+            self.note_write(&result);
+            let written = ready!(result)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            hints.written += written;
+            if hints.written == hints.heads[0].len() {
+                hints.heads.pop_front();
+                hints.written = 0;
+                hints.left += 1;
+                hints.wake();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn hints_wait(&self) -> bool {
+        !self.shared.hints.borrow().heads.is_empty()
+    }
+}
+
+impl AsyncRead for SocketIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        if !me.rewind.is_empty() {
+            let bytes = buf.remaining().min(me.rewind.len());
+            buf.put_slice(&me.rewind[..bytes]);
+            me.rewind.advance(bytes);
+            return Poll::Ready(Ok(()));
+        }
+        if !me.malformed {
+            let before = buf.filled().len();
+            let room = buf.remaining();
+            let result = either!(&mut me.socket, io => Pin::new(io).poll_read(cx, buf));
+            if let Err(error) = ready!(result) {
+                me.shared.broken.set(true);
+                return Poll::Ready(Err(error));
+            }
+            if room == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let seen = me.note_read(&buf.filled()[before..]);
+            buf.set_filled(before + seen);
+            if seen > 0 || !me.malformed {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a trailer line ends without CR",
+        )))
+    }
+}
+
+impl AsyncWrite for SocketIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.hints_wait() {
+            ready!(self.poll_hints(cx, true))?;
+        }
+        let result = either!(&mut self.socket, io => Pin::new(io).poll_write(cx, bytes));
+        self.note_write(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.hints_wait() {
+            ready!(self.poll_hints(cx, true))?;
+        }
+        let result = either!(&mut self.socket, io => Pin::new(io).poll_write_vectored(cx, slices));
+        self.note_write(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper's buffer is empty: the one safe place for a 103.
+        if self.hints_wait() {
+            ready!(self.poll_hints(cx, false))?;
+        }
+        self.shared.flushed.set(true);
+        self.shared.finish_records(false);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(&mut self.socket, io => Pin::new(io).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,153 @@
+//! A request body, straight into a loaned frame slot.
+//!
+//! The slot belongs to whoever implements [`FrameSink`] (shared memory, in the product); this crate knows only its bytes.
+//! Each byte is copied once: the kernel fills the connection's read buffer, and that is copied into the slot. No
+//! allocation is made per body.
+
+use std::{error::Error as StdError, fmt};
+
+use crate::body::Body;
+use crate::error::Error;
+
+/// Gives out slots for frames.
+pub trait FrameSink {
+    /// Loans a slot for a frame of `bytes` bytes, or of any size when it is not known.
+    ///
+    /// # Errors
+    /// [`IngestError::is_too_large`] when no slot is that large; [`IngestError::is_unavailable`] when none is free or the
+    /// topic is gone.
+    fn loan(&self, bytes: Option<u64>) -> Result<Box<dyn FrameSlot>, IngestError>;
+}
+
+/// One loaned slot. Dropping it abandons the loan: nobody sees what was written.
+pub trait FrameSlot {
+    /// The rest of the slot, after what was filled.
+    fn space(&mut self) -> &mut [u8];
+
+    /// The first `bytes` of [`FrameSlot::space`] are payload now.
+    fn filled(&mut self, bytes: usize);
+
+    /// Makes the frame visible to subscribers.
+    ///
+    /// # Errors
+    /// [`IngestError::is_unavailable`] when the topic went away meanwhile.
+    fn publish(self: Box<Self>) -> Result<Published, IngestError>;
+}
+
+/// A frame that subscribers can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its sequence number in the topic.
+    pub sequence: u64,
+    /// Bytes of its payload.
+    pub bytes: u64,
+}
+
+/// A body did not become a frame.
+#[derive(Debug)]
+pub struct IngestError {
+    kind: Kind,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    TooLarge,
+    Unavailable,
+    Body,
+}
+
+impl IngestError {
+    /// The frame is larger than a slot.
+    pub fn too_large() -> Self {
+        Self {
+            kind: Kind::TooLarge,
+            cause: None,
+        }
+    }
+
+    /// No slot can be had.
+    pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self {
+            kind: Kind::Unavailable,
+            cause: Some(cause.into()),
+        }
+    }
+
+    /// The body is larger than a slot: `413`.
+    pub fn is_too_large(&self) -> bool {
+        self.kind == Kind::TooLarge
+    }
+
+    /// No slot can be had: `503`. The cause says why.
+    pub fn is_unavailable(&self) -> bool {
+        self.kind == Kind::Unavailable
+    }
+
+    /// The body ended before its end: the client is gone or broke the protocol. The cause is an [`Error`].
+    pub fn is_body(&self) -> bool {
+        self.kind == Kind::Body
+    }
+}
+
+impl From<Error> for IngestError {
+    fn from(error: Error) -> Self {
+        Self {
+            kind: Kind::Body,
+            cause: Some(error.into()),
+        }
+    }
+}
+
+impl fmt::Display for IngestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::TooLarge => "the body is larger than a slot of the topic",
+            Kind::Unavailable => "no slot of the topic can be loaned",
+            Kind::Body => "the body ended before it was complete; the loan was abandoned",
+        })
+    }
+}
+
+impl StdError for IngestError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause
+            .as_ref()
+            .map(|cause| &**cause as &(dyn StdError + 'static))
+    }
+}
+
+/// Moves the rest of `body` into a slot of `sink` and publishes it. `bytes_max` bounds the frame below the slot's own size.
+///
+/// A declared length over the limit is refused before a byte is read. A body of unknown length loans a full slot and fails
+/// when it does not fit.
+///
+/// # Errors
+/// See the questions of [`IngestError`]. Nothing is published then.
+///
+/// # Cancel safety
+/// Not cancel safe: dropping the future abandons the loan and loses the bytes read so far.
+pub async fn ingest(
+    body: &mut Body,
+    sink: &dyn FrameSink,
+    bytes_max: Option<u64>,
+) -> Result<Published, IngestError> {
+    let declared = body.remaining();
+    let limit = bytes_max.unwrap_or(u64::MAX);
+    if declared.is_some_and(|bytes| bytes > limit) {
+        return Err(IngestError::too_large());
+    }
+    let mut slot = sink.loan(declared)?;
+    let mut total: u64 = 0;
+    while let Some(data) = body.data().await {
+        let data = data?;
+        total += data.len() as u64;
+        let space = slot.space();
+        if total > limit || data.len() > space.len() {
+            return Err(IngestError::too_large());
+        }
+        space[..data.len()].copy_from_slice(&data);
+        slot.filled(data.len());
+    }
+    slot.publish()
+}

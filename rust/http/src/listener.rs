@@ -1,0 +1,281 @@
+//! Accept loops: from bound sockets to connections.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use hyper::server::conn::http1;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::Config;
+use crate::connection;
+use crate::error::Error;
+use crate::h1;
+use crate::h1_io::{Shared, Socket};
+use crate::record::RecordSink;
+use crate::registry::{Connections, Registry};
+use crate::service::{Address, ConnectionInfo, Service};
+
+/// A task of the server: an accept loop, a connection, the sweep.
+pub type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A bound socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// IPv4 or IPv6.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl From<std::net::TcpListener> for Listener {
+    fn from(listener: std::net::TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<std::os::unix::net::UnixListener> for Listener {
+    fn from(listener: std::os::unix::net::UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+/// What all connections of a server share.
+pub(crate) struct ServerState {
+    pub(crate) service: Rc<dyn Service>,
+    pub(crate) config: Rc<Config>,
+    pub(crate) http1: http1::Builder,
+    pub(crate) registry: Rc<Registry>,
+    sink: Option<Rc<dyn RecordSink>>,
+    on_accept_error: Option<Box<dyn Fn(&Error)>>,
+    spawn: Box<dyn Fn(Task)>,
+}
+
+impl ServerState {
+    fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
+        let shared = Shared::new(self.sink.clone());
+        if self.registry.enter(&shared) {
+            (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
+        }
+        (self.spawn)(Box::pin(connection::run(
+            self.clone(),
+            socket,
+            info,
+            shared,
+        )));
+    }
+}
+
+/// Serves any number of listeners with one [`Service`]. Lives on one thread.
+pub struct Server(Rc<ServerState>);
+
+impl Server {
+    /// A server whose tasks are started by `spawn`, which runs inside a tokio runtime with IO and time; for instance
+    /// `|task| { tokio::task::spawn_local(task); }`. The caller may wrap each task.
+    pub fn new(
+        service: Rc<dyn Service>,
+        config: Rc<Config>,
+        spawn: impl Fn(Task) + 'static,
+    ) -> Self {
+        Self(Rc::new(ServerState {
+            http1: h1::builder(&config.limits),
+            service,
+            config,
+            registry: Registry::new(),
+            sink: None,
+            on_accept_error: None,
+            spawn: Box::new(spawn),
+        }))
+    }
+
+    /// Records are made, and given to `sink`. To be set before the first listener.
+    #[must_use]
+    pub fn with_records(self, sink: Rc<dyn RecordSink>) -> Self {
+        self.change(|state| state.sink = Some(sink))
+    }
+
+    /// `report` is called with errors of `accept`, once per pause. To be set before the first listener.
+    #[must_use]
+    pub fn with_accept_errors(self, report: impl Fn(&Error) + 'static) -> Self {
+        self.change(|state| state.on_accept_error = Some(Box::new(report)))
+    }
+
+    fn change(mut self, change: impl FnOnce(&mut ServerState)) -> Self {
+        change(Rc::get_mut(&mut self.0).expect("a server is configured before it listens"));
+        self
+    }
+
+    /// The connections of this server.
+    pub fn connections(&self) -> Connections {
+        Connections(self.0.registry.clone())
+    }
+
+    /// Starts to accept connections from a socket that is bound and listens. Returns at once.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    pub fn listen(&self, listener: impl Into<Listener>) -> Result<(), Error> {
+        let state = self.0.clone();
+        match listener.into() {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = TcpListener::from_std(listener)?;
+                (self.0.spawn)(Box::pin(accept(state, listener)));
+            }
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(listener)?;
+                (self.0.spawn)(Box::pin(accept(state, listener)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves a connection that was accepted elsewhere.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    pub fn adopt(&self, stream: std::net::TcpStream) -> Result<(), Error> {
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        let info = tcp_info(&stream)?;
+        self.0.start(Socket::Tcp(stream), info);
+        Ok(())
+    }
+}
+
+/// A kind of listener.
+trait Accept: 'static {
+    fn poll_accept(
+        &self,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<io::Result<(Socket, ConnectionInfo)>>;
+}
+
+impl Accept for TcpListener {
+    fn poll_accept(
+        &self,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<io::Result<(Socket, ConnectionInfo)>> {
+        let (stream, peer) = ready!(TcpListener::poll_accept(self, cx))?;
+        // Responses are written whole: waiting for more to send only costs time. Failing costs only that.
+        let _ = stream.set_nodelay(true);
+        let local = stream.local_addr()?;
+        let info = ConnectionInfo {
+            peer: Address::Inet(peer),
+            local: Address::Inet(local),
+            tls: false,
+        };
+        Poll::Ready(Ok((Socket::Tcp(stream), info)))
+    }
+}
+
+impl Accept for UnixListener {
+    fn poll_accept(
+        &self,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<io::Result<(Socket, ConnectionInfo)>> {
+        let (stream, _) = ready!(UnixListener::poll_accept(self, cx))?;
+        let info = unix_info(&stream);
+        Poll::Ready(Ok((Socket::Unix(stream), info)))
+    }
+}
+
+fn tcp_info(stream: &TcpStream) -> io::Result<ConnectionInfo> {
+    let _ = stream.set_nodelay(true);
+    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+    Ok(ConnectionInfo {
+        peer: Address::Inet(peer),
+        local: Address::Inet(local),
+        tls: false,
+    })
+}
+
+fn unix_info(stream: &UnixStream) -> ConnectionInfo {
+    let path = |address: io::Result<tokio::net::unix::SocketAddr>| {
+        Address::Unix(
+            address
+                .ok()
+                .and_then(|address| address.as_pathname().map(Into::into)),
+        )
+    };
+    ConnectionInfo {
+        peer: path(stream.peer_addr()),
+        local: path(stream.local_addr()),
+        tls: false,
+    }
+}
+
+/// The first pause after an error of `accept`; each further one is twice as long.
+const BACKOFF_FIRST: Duration = Duration::from_millis(10);
+
+/// Accepts until it is told to stop.
+///
+/// Errors are of two kinds. A connection that died in the queue concerns nobody: the next one is taken at once. Anything
+/// else (no file descriptors, no memory) stays until something is freed: trying at once would spin, giving up would
+/// end the service, so the loop pauses and tries again.
+async fn accept(state: Rc<ServerState>, listener: impl Accept) {
+    let backoff = Cell::new(BACKOFF_FIRST);
+    loop {
+        let accepted = poll_fn(|cx| {
+            if !state.registry.is_accepting() {
+                return Poll::Ready(None);
+            }
+            state.registry.wait_stop(cx.waker());
+            listener.poll_accept(cx).map(Some)
+        })
+        .await;
+        match accepted {
+            None => return,
+            Some(Ok((socket, info))) => {
+                backoff.set(BACKOFF_FIRST);
+                state.start(socket, info);
+            }
+            Some(Err(error)) if is_of_one_connection(&error) => {}
+            Some(Err(error)) => {
+                if let Some(report) = &state.on_accept_error {
+                    report(&error.into());
+                }
+                pause(&state.registry, backoff.get()).await;
+                let next = backoff.get() * 2;
+                backoff.set(next.min(state.config.timeouts.accept_backoff_max));
+            }
+        }
+    }
+}
+
+/// The peer left before it was accepted, or its network did (accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
+        NetworkUnreachable, NotConnected,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+    )
+}
+
+async fn pause(registry: &Registry, time: Duration) {
+    let mut sleep = pin!(tokio::time::sleep(time));
+    poll_fn(|cx| {
+        if !registry.is_accepting() {
+            return Poll::Ready(());
+        }
+        registry.wait_stop(cx.waker());
+        sleep.as_mut().poll(cx)
+    })
+    .await;
+}

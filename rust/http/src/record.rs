@@ -1,0 +1,112 @@
+//! What is known of one request when it is over. Logs, metrics and traces read records; they take no measurements.
+//!
+//! Without a [`RecordSink`] nothing here is allocated and no clock is read.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::OnceLock,
+    time::{Instant, SystemTime},
+};
+
+use http::{Method, StatusCode, Uri, Version};
+
+use crate::service::ConnectionInfo;
+
+/// One request from its head to the last byte of its response.
+#[derive(Clone, Debug)]
+pub struct RequestRecord {
+    /// The connection it came through.
+    pub connection: Rc<ConnectionInfo>,
+    /// Method as sent.
+    pub method: Method,
+    /// Path and query as sent.
+    pub target: Uri,
+    /// Version as sent.
+    pub version: Version,
+    /// Status of the response; `None` when none was made.
+    pub status: Option<StatusCode>,
+    /// When the head was complete; nanoseconds of [`monotonic_ns`].
+    pub start_ns: u64,
+    /// When the head of the response was handed over to be written.
+    pub first_byte_ns: Option<u64>,
+    /// When the last byte of the response was written, or the response was cut.
+    pub end_ns: u64,
+    /// Time of day at the start.
+    pub started_at: SystemTime,
+    /// Bytes of the request's body that were read.
+    pub body_bytes_in: u64,
+    /// Bytes of the response's body that were handed over to be written.
+    pub body_bytes_out: u64,
+    /// True when the response did not reach its end.
+    pub aborted: bool,
+}
+
+/// Takes finished records.
+pub trait RecordSink: 'static {
+    /// The response was fully written or cut. Called on the connection's task: must be quick and must not block.
+    fn finished(&self, record: RequestRecord);
+}
+
+/// Monotonic nanoseconds since the first call in this process.
+pub fn monotonic_ns() -> u64 {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let origin = *ORIGIN.get_or_init(Instant::now);
+    u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The record of a request that is still open, shared by its body, its response and its handler.
+pub(crate) struct Meter {
+    record: RefCell<RequestRecord>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+}
+
+impl Meter {
+    pub(crate) fn new(record: RequestRecord) -> Rc<Self> {
+        Rc::new(Self {
+            record: RefCell::new(record),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+        })
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.bytes_in.set(self.bytes_in.get() + bytes as u64);
+    }
+
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.bytes_out.set(self.bytes_out.get() + bytes as u64);
+    }
+
+    pub(crate) fn responded(&self, status: StatusCode) {
+        let mut record = self.record.borrow_mut();
+        record.status = Some(status);
+        record.first_byte_ns = Some(monotonic_ns());
+    }
+
+    pub(crate) fn finish(&self, sink: &dyn RecordSink, aborted: bool) {
+        let mut record = self.record.borrow().clone();
+        record.end_ns = monotonic_ns();
+        record.aborted = aborted;
+        record.body_bytes_in = self.bytes_in.get();
+        record.body_bytes_out = self.bytes_out.get();
+        sink.finished(record);
+    }
+}
+
+/// A handler's view of the record of its request. Does nothing while no sink is set.
+#[derive(Clone, Default)]
+pub struct Record(pub(crate) Option<Rc<Meter>>);
+
+impl Record {
+    /// True when somebody will read the record.
+    pub fn is_recording(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// When the head of the request was complete, in nanoseconds of [`monotonic_ns`].
+    pub fn start_ns(&self) -> Option<u64> {
+        self.0.as_ref().map(|meter| meter.record.borrow().start_ns)
+    }
+}

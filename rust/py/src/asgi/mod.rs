@@ -1,0 +1,425 @@
+//! ASGI: from requests of the HTTP core to calls of a Python application, and back.
+//!
+//! # Parts
+//! - [`task`]: how a coroutine is started, and when that takes an asyncio task. Knows nothing of HTTP.
+//! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
+//! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
+//! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
+//! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake.
+//!
+//! # Rules of this folder
+//! - Python code runs in four places: the first segment of a request (inside the handler's call), a pump's resolving of
+//!   waiters (a task of the loop), a WebSocket session's turns (the connection's own poll, in which hyper has no part any
+//!   more), and the application's own calls of `send` and `receive`. After the first three, `LoopCore::after_python` decides
+//!   whether `select` must return.
+//! - Nothing is borrowed while Python code runs, and `Drop`s of response futures and bodies run none.
+//! - No globals but types: everything of a worker hangs on its [`Application`].
+
+pub(crate) mod awaitable;
+pub(crate) mod http;
+mod message;
+mod names;
+mod object;
+pub(crate) mod owner;
+pub(crate) mod scope;
+pub(crate) mod task;
+pub(crate) mod websocket;
+
+use std::{cell::RefCell, rc::Rc};
+
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use framegate_http::{
+    body::ResponseBody,
+    service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
+    websocket::{
+        handshake::{self, Offer},
+        session,
+    },
+};
+use pyo3::{
+    exceptions::{PyException, PyValueError},
+    intern,
+    prelude::*,
+    types::{PyDict, PyString, PyType},
+};
+
+use crate::event_loop::LoopCore;
+use http::{HttpExchange, Later};
+use names::Names;
+use owner::Owner;
+use scope::ScopeTemplate;
+use task::{Arguments, RequestTask, Starter, TaskMode};
+
+/// Finished requests kept for the next ones. As many as may be in their first segment at once matter, which is one; a few
+/// more serve nested work.
+const POOL_MAX: usize = 16;
+
+/// The settings that concern requests, read once from the configuration object.
+pub(crate) struct Settings {
+    /// As a Python string, for scopes.
+    pub(crate) root_path: Py<PyString>,
+    /// Unsent bytes of a response above which `send()` waits.
+    pub(crate) send_buffer_bytes: usize,
+    /// Limits of a WebSocket.
+    pub(crate) websocket: session::Settings,
+    /// `server: framegate`, unless the application sends its own.
+    server_header: bool,
+    /// Added to every response.
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Settings {
+    fn new(config: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let pairs: Vec<(String, String)> = config.getattr("headers")?.extract()?;
+        let headers = pairs
+            .iter()
+            .map(|(name, value)| {
+                // Latin-1, as ever in HTTP/1.
+                let value: Option<Vec<u8>> =
+                    value.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                let name = HeaderName::from_bytes(name.as_bytes()).ok();
+                let value = value.and_then(|value| HeaderValue::from_bytes(&value).ok());
+                name.zip(value)
+                    .ok_or_else(|| PyValueError::new_err(format!("{pairs:?} are not headers")))
+            })
+            .collect::<PyResult<_>>()?;
+        Ok(Self {
+            root_path: config
+                .getattr("root_path")?
+                .cast_into::<PyString>()?
+                .unbind(),
+            send_buffer_bytes: config.getattr("send_buffer_bytes")?.extract()?,
+            websocket: session::Settings {
+                message_bytes_max: config.getattr("ws_max_size")?.extract()?,
+                ..session::Settings::default()
+            },
+            server_header: config.getattr("server_header")?.is_truthy()?,
+            headers,
+        })
+    }
+
+    /// The fields that the server adds to a response of the application.
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
+        if self.server_header && !headers.contains_key(header::SERVER) {
+            headers.insert(header::SERVER, HeaderValue::from_static("framegate"));
+        }
+        for (name, value) in &self.headers {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
+/// What a request is called with. Used again when the request left no trace.
+struct Bundle {
+    exchange: Py<HttpExchange>,
+    receive: Py<PyAny>,
+    send: Py<PyAny>,
+    /// Only where tasks are lazy.
+    task: Option<RequestTask>,
+}
+
+impl Bundle {
+    /// True when nobody but the pool can reach any of the objects.
+    #[expect(unsafe_code, reason = "pyo3 has no Py_REFCNT")]
+    fn unseen(&self, py: Python<'_>) -> bool {
+        // SAFETY: looks at live objects.
+        let references = |object: *mut pyo3::ffi::PyObject| unsafe { pyo3::ffi::Py_REFCNT(object) };
+        references(self.receive.as_ptr()) == 1
+            && references(self.send.as_ptr()) == 1
+            // Ours, and one of each bound method.
+            && references(self.exchange.as_ptr()) == 3
+            && self.task.as_ref().is_none_or(|task| task.unseen(py))
+    }
+
+    fn release(self, py: Python<'_>) {
+        drop(self.receive.into_bound(py));
+        drop(self.send.into_bound(py));
+        drop(self.exchange.into_bound(py));
+        if let Some(task) = self.task {
+            task.release(py);
+        }
+    }
+}
+
+/// An ASGI application as one worker serves it.
+pub(crate) struct Application {
+    pub(crate) core: Rc<LoopCore>,
+    pub(crate) starter: Starter,
+    pub(crate) settings: Settings,
+    pub(crate) names: Names,
+    /// `state` of the lifespan; each request gets a shallow copy.
+    pub(crate) state: Option<Py<PyDict>>,
+    /// The awaitable that a `send()` without waiting returns.
+    pub(crate) ready: Py<PyAny>,
+    logger: Py<PyAny>,
+    disconnected: Py<PyType>,
+    pool: RefCell<Vec<Bundle>>,
+}
+
+impl Application {
+    /// Made on the loop's thread, inside the running loop, in the context that requests shall start from.
+    pub(crate) fn new(
+        py: Python<'_>,
+        core: Rc<LoopCore>,
+        callable: Py<PyAny>,
+        config: &Bound<'_, PyAny>,
+        state: Option<Py<PyDict>>,
+        plain_tasks: bool,
+    ) -> PyResult<Rc<Self>> {
+        let event_loop = py
+            .import("asyncio")?
+            .call_method0("get_running_loop")?;
+        let context = py.import("contextvars")?.call_method0("copy_context")?;
+        let settings = Settings::new(config)?;
+        let root_path = settings.root_path.bind(py).to_str()?.to_owned();
+        Ok(Rc::new(Self {
+            starter: Starter {
+                callable,
+                context: context.unbind(),
+                mode: TaskMode::choose(py, &event_loop, plain_tasks)?,
+                event_loop: event_loop.unbind(),
+            },
+            core,
+            names: Names::new(root_path),
+            settings,
+            state,
+            ready: awaitable::ready_awaitable(py)?.unbind(),
+            logger: py
+                .import("logging")?
+                .call_method1("getLogger", ("framegate",))?
+                .unbind(),
+            disconnected: py
+                .import("framegate.errors")?
+                .getattr("ClientDisconnected")?
+                .cast_into::<PyType>()?
+                .unbind(),
+            pool: RefCell::default(),
+        }))
+    }
+
+    /// The exception for a `send()` to nobody.
+    pub(crate) fn client_disconnected(&self) -> PyErr {
+        Python::attach(|py| {
+            PyErr::from_type(
+                self.disconnected.bind(py).clone(),
+                "the client closed the connection before the response was complete",
+            )
+        })
+    }
+
+    /// Tells the log of an exception that came out of the application. That the client went away is no error of anybody:
+    /// it is for whoever debugs.
+    pub(crate) fn report(&self, py: Python<'_>, error: &PyErr) {
+        let logged = if self.is_disconnection(py, error.value(py).as_any()) {
+            self.log(py, "debug", "the ASGI application ended: the client disconnected", None)
+        } else if error.is_instance_of::<PyException>(py) {
+            self.log(py, "error", "exception in ASGI application", Some(error))
+        } else {
+            // Cancellation and exits are for the task and the loop.
+            Ok(())
+        };
+        if let Err(error) = logged {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    /// An error of the application that is not an exception.
+    pub(crate) fn log_error(&self, py: Python<'_>, message: &str) {
+        if let Err(error) = self.log(py, "error", message, None) {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn log(
+        &self,
+        py: Python<'_>,
+        level: &str,
+        message: &str,
+        error: Option<&PyErr>,
+    ) -> PyResult<()> {
+        let keywords = PyDict::new(py);
+        if let Some(error) = error {
+            keywords.set_item(intern!(py, "exc_info"), error.value(py))?;
+        }
+        self.logger
+            .bind(py)
+            .call_method(level, (message,), Some(&keywords))
+            .map(drop)
+    }
+
+    /// `ClientDisconnected`, or a group of nothing else.
+    fn is_disconnection(&self, py: Python<'_>, error: &Bound<'_, PyAny>) -> bool {
+        if error
+            .is_instance(self.disconnected.bind(py))
+            .unwrap_or(false)
+        {
+            return true;
+        }
+        let group = py.get_type::<pyo3::exceptions::PyBaseExceptionGroup>();
+        if !error.is_instance(&group).unwrap_or(false) {
+            return false;
+        }
+        let all = error
+            .getattr(intern!(py, "exceptions"))
+            .and_then(|members| members.try_iter())
+            .and_then(|members| {
+                for member in members {
+                    if !self.is_disconnection(py, &member?) {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            });
+        all.unwrap_or(false)
+    }
+
+    fn bundle(&self, py: Python<'_>) -> PyResult<Bundle> {
+        let pooled = self.pool.borrow_mut().pop();
+        if let Some(bundle) = pooled {
+            return Ok(bundle);
+        }
+        let exchange = Bound::new(py, HttpExchange::new(self.core.clone()))?;
+        let task = self
+            .starter
+            .mode
+            .is_lazy()
+            .then(|| RequestTask::blank(py))
+            .transpose()?;
+        Ok(Bundle {
+            receive: exchange.getattr(intern!(py, "receive"))?.unbind(),
+            send: exchange.getattr(intern!(py, "send"))?.unbind(),
+            exchange: exchange.unbind(),
+            task,
+        })
+    }
+
+    /// Keeps the objects of a finished request if nobody saw them.
+    fn retire(&self, py: Python<'_>, bundle: Bundle) {
+        if bundle.exchange.get().is_finished() && bundle.unseen(py) {
+            bundle.exchange.get().retire();
+            let mut pool = self.pool.borrow_mut();
+            if pool.len() < POOL_MAX {
+                pool.push(bundle);
+                return;
+            }
+        }
+        bundle.release(py);
+    }
+
+    /// Lets go of what is kept for later requests, when the worker closes.
+    pub(crate) fn clear_pool(&self, py: Python<'_>) {
+        let bundles = self.pool.take();
+        for bundle in bundles {
+            bundle.release(py);
+        }
+    }
+}
+
+/// Opens an [`AsgiHandler`] per connection.
+pub(crate) struct AsgiService(pub(crate) Rc<Application>);
+
+impl Service for AsgiService {
+    fn open(&self, connection: &Rc<ConnectionInfo>) -> Rc<dyn Handler> {
+        Rc::new(AsgiHandler {
+            application: self.0.clone(),
+            connection: connection.clone(),
+            template: RefCell::default(),
+        })
+    }
+}
+
+/// Answers the requests of one connection by calling the application.
+struct AsgiHandler {
+    application: Rc<Application>,
+    connection: Rc<ConnectionInfo>,
+    /// Made at the first request: a connection that sends none (a probe) costs nothing in Python.
+    template: RefCell<Option<Rc<ScopeTemplate>>>,
+}
+
+impl AsgiHandler {
+    fn template(&self, py: Python<'_>) -> PyResult<Rc<ScopeTemplate>> {
+        let known = self.template.borrow().clone();
+        if let Some(template) = known {
+            return Ok(template);
+        }
+        let template = Rc::new(ScopeTemplate::new(py, &self.application, &self.connection)?);
+        self.template.replace(Some(template.clone()));
+        Ok(template)
+    }
+
+    /// Runs the application on a WebSocket, if the handshake is right.
+    fn start_websocket(
+        &self,
+        py: Python<'_>,
+        request: Request,
+        offer: Result<Offer, handshake::Rejected>,
+    ) -> PyResult<ResponseFuture> {
+        match offer {
+            Ok(offer) => {
+                let template = self.template(py)?;
+                websocket::serve(py, &self.application, &template, request, offer)
+            }
+            Err(rejected) => {
+                let mut response = rejected.response().map(ResponseBody::from);
+                self.application.settings.add_headers(response.headers_mut());
+                Ok(response.into())
+            }
+        }
+    }
+
+    fn start_http(&self, py: Python<'_>, request: Request) -> PyResult<ResponseFuture> {
+        let application = &self.application;
+        let scope = self
+            .template(py)?
+            .http(py, application, &request.head)?;
+        let bundle = application.bundle(py)?;
+        let exchange = bundle.exchange.get();
+        exchange.begin(application.clone(), request);
+        let started = application.starter.start(
+            py,
+            &application.core,
+            bundle.task.as_ref(),
+            &Owner::Http(bundle.exchange.clone_ref(py)),
+            &Arguments {
+                scope: &scope,
+                receive: bundle.receive.bind(py),
+                send: bundle.send.bind(py),
+            },
+        );
+        drop(scope);
+        application.core.after_python(py);
+        if let Err(error) = started {
+            owner::Exchange::coroutine_ended(exchange, py, Err(&error));
+        }
+        let response = exchange.take_response();
+        Ok(match response {
+            Some(response) => {
+                application.retire(py, bundle);
+                response.into()
+            }
+            None => {
+                let later = Later::new(bundle.exchange.clone_ref(py));
+                bundle.release(py);
+                ResponseFuture::later(later)
+            }
+        })
+    }
+}
+
+impl Handler for AsgiHandler {
+    fn call(&self, request: Request) -> ResponseFuture {
+        Python::attach(|py| {
+            let started = match Offer::of(&request.head) {
+                Some(offer) => self.start_websocket(py, request, offer),
+                None => self.start_http(py, request),
+            };
+            started.unwrap_or_else(|error| {
+                self.application.report(py, &error);
+                let mut response = Response::new(ResponseBody::Empty);
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                response.into()
+            })
+        })
+    }
+}
+

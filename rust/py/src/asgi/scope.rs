@@ -1,0 +1,204 @@
+//! The connection scope of a request (ASGI 3.0, HTTP and WebSocket specification 2.5).
+//!
+//! A connection makes a template once: a dictionary with every key of the scope and what does not change between its
+//! requests. Each request gets a copy of it and replaces what differs, which is a third of the cost of filling an empty
+//! dictionary. What applications may change in place is never shared: the dictionary itself, the header list, `state`,
+//! `extensions`. Tuples, strings and `bytes` are, and header tuples that are equal to those of the connection's previous request
+//! are the same objects.
+
+use std::cell::RefCell;
+
+use framegate_http::service::{Address, ConnectionInfo};
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyString, PyTuple},
+};
+
+use super::Application;
+
+/// Header tuples remembered per connection; browsers send about 20.
+const PAIRS_MAX: usize = 64;
+
+/// What the scopes of one connection have in common.
+pub(crate) struct ScopeTemplate {
+    template: Py<PyDict>,
+    extensions: Py<PyDict>,
+    /// The header tuples of the last request.
+    pairs: RefCell<Vec<Py<PyTuple>>>,
+}
+
+impl ScopeTemplate {
+    pub(crate) fn new(
+        py: Python<'_>,
+        application: &Application,
+        connection: &ConnectionInfo,
+    ) -> PyResult<Self> {
+        let template = PyDict::new(py);
+        let empty = PyBytes::new(py, b"");
+        let asgi = PyDict::new(py);
+        asgi.set_item(intern!(py, "version"), intern!(py, "3.0"))?;
+        asgi.set_item(intern!(py, "spec_version"), intern!(py, "2.5"))?;
+        // Every key is there from the start, so that a copy is never grown.
+        template.set_item(intern!(py, "type"), intern!(py, "http"))?;
+        template.set_item(intern!(py, "asgi"), asgi)?;
+        template.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
+        template.set_item(intern!(py, "method"), intern!(py, "GET"))?;
+        let scheme = if connection.tls {
+            intern!(py, "https")
+        } else {
+            intern!(py, "http")
+        };
+        template.set_item(intern!(py, "scheme"), scheme)?;
+        template.set_item(intern!(py, "path"), "/")?;
+        template.set_item(intern!(py, "raw_path"), &empty)?;
+        template.set_item(intern!(py, "query_string"), &empty)?;
+        template.set_item(intern!(py, "root_path"), &application.settings.root_path)?;
+        template.set_item(intern!(py, "headers"), py.None())?;
+        template.set_item(intern!(py, "client"), client(py, &connection.peer)?)?;
+        template.set_item(intern!(py, "server"), server(py, &connection.local)?)?;
+        if application.state.is_some() {
+            template.set_item(intern!(py, "state"), py.None())?;
+        }
+        template.set_item(intern!(py, "extensions"), py.None())?;
+        let extensions = PyDict::new(py);
+        extensions.set_item(intern!(py, "http.response.early_hint"), PyDict::new(py))?;
+        Ok(Self {
+            template: template.unbind(),
+            extensions: extensions.unbind(),
+            pairs: RefCell::default(),
+        })
+    }
+
+    /// The scope of one HTTP request.
+    pub(crate) fn http<'py>(
+        &self,
+        py: Python<'py>,
+        application: &Application,
+        head: &http::request::Parts,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scope = self.common(py, application, head)?;
+        let method = match head.method.as_str() {
+            "GET" => None,
+            "POST" => Some(intern!(py, "POST").clone()),
+            "PUT" => Some(intern!(py, "PUT").clone()),
+            "DELETE" => Some(intern!(py, "DELETE").clone()),
+            "HEAD" => Some(intern!(py, "HEAD").clone()),
+            "OPTIONS" => Some(intern!(py, "OPTIONS").clone()),
+            "PATCH" => Some(intern!(py, "PATCH").clone()),
+            // ASGI wants upper case; methods are case-sensitive, so a client's `get` is not GET to anybody else.
+            other => Some(PyString::new(py, &other.to_ascii_uppercase())),
+        };
+        if let Some(method) = method {
+            scope.set_item(intern!(py, "method"), method)?;
+        }
+        scope.set_item(
+            intern!(py, "extensions"),
+            self.extensions.bind(py).copy()?,
+        )?;
+        Ok(scope)
+    }
+
+    /// What the scopes of HTTP requests and WebSockets share. `type`, `method`, `scheme` and `extensions` are still the
+    /// template's.
+    pub(crate) fn common<'py>(
+        &self,
+        py: Python<'py>,
+        application: &Application,
+        head: &http::request::Parts,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scope = self.template.bind(py).copy()?;
+        if head.version == http::Version::HTTP_10 {
+            scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
+        }
+        let (path, raw_path) = application.names.path(py, head.uri.path());
+        scope.set_item(intern!(py, "path"), path)?;
+        scope.set_item(intern!(py, "raw_path"), raw_path)?;
+        if let Some(query) = head.uri.query()
+            && !query.is_empty()
+        {
+            scope.set_item(
+                intern!(py, "query_string"),
+                PyBytes::new(py, query.as_bytes()),
+            )?;
+        }
+        scope.set_item(
+            intern!(py, "headers"),
+            self.headers(py, application, &head.headers)?,
+        )?;
+        if let Some(state) = &application.state {
+            scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
+        }
+        Ok(scope)
+    }
+
+    /// The header list: names in lower case, in the client's order; the values of a repeated name come one after the other,
+    /// where the first of them was.
+    fn headers<'py>(
+        &self,
+        py: Python<'py>,
+        application: &Application,
+        headers: &http::HeaderMap,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let mut pairs = self.pairs.borrow_mut();
+        let mut replaced = Vec::new();
+        let mut list = Vec::with_capacity(headers.len());
+        for (index, (name, value)) in headers.iter().enumerate() {
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            if let Some(known) = pairs.get(index)
+                && is_pair(known.bind(py), name, value)
+            {
+                list.push(known.bind(py).clone());
+                continue;
+            }
+            let pair = (
+                application.names.header(py, name),
+                PyBytes::new(py, value),
+            )
+                .into_pyobject(py)?;
+            match pairs.get_mut(index) {
+                Some(known) => {
+                    replaced.push(std::mem::replace(known, pair.clone().unbind()));
+                }
+                None if index < PAIRS_MAX => pairs.push(pair.clone().unbind()),
+                None => {}
+            }
+            list.push(pair);
+        }
+        drop(pairs);
+        drop(replaced);
+        PyList::new(py, list)
+    }
+}
+
+fn is_pair(pair: &Bound<'_, PyTuple>, name: &[u8], value: &[u8]) -> bool {
+    let is = |index: usize, bytes: &[u8]| {
+        pair.get_borrowed_item(index).is_ok_and(|item| {
+            item.cast::<PyBytes>()
+                .is_ok_and(|item| item.as_bytes() == bytes)
+        })
+    };
+    is(1, value) && is(0, name)
+}
+
+/// `client`: address and port, or `None` for a Unix socket, where there is nothing to tell.
+fn client<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+    match address {
+        Address::Inet(address) => Ok((address.ip().to_string(), address.port())
+            .into_pyobject(py)?
+            .into_any()),
+        Address::Unix(_) => Ok(py.None().into_bound(py)),
+    }
+}
+
+/// `server`: address and port, or the path of the Unix socket and `None`.
+fn server<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+    match address {
+        Address::Inet(_) => client(py, address),
+        Address::Unix(Some(path)) => Ok((path.as_os_str(), py.None())
+            .into_pyobject(py)?
+            .into_any()),
+        // An abstract or unnamed socket.
+        Address::Unix(None) => Ok(py.None().into_bound(py)),
+    }
+}

@@ -1,0 +1,114 @@
+//! Who holds the interpreter lock, and when.
+//!
+//! A loop's thread is attached to the interpreter from the moment Python calls `select` until it returns, also while
+//! nothing but Rust runs: attaching per request would cost more than many requests do. There are exactly three ways
+//! out, all in this file:
+//!
+//! - [`before_park`] / [`after_park`]: tokio is about to sleep. Between the two only tokio's driver runs on this
+//!   thread, and it runs nothing but wakers; **a waker and its destructor must therefore never touch Python** (ours
+//!   wake tasks, and a task's future is dropped by its completion or its runtime, never by a waker).
+//! - [`detached`]: one Rust step that takes more than about 50 microseconds (compression, a TLS handshake, large JSON).
+//! - [`let_others_in`]: a loop that serves only Rust work never parks and runs no bytecode, so it has to offer the lock
+//!   by itself, once per [`SWITCH_INTERVAL`] ([`Fairness`]).
+//!
+//! Never wait for another thread (join, blocking lock, blocking runtime shutdown) while attached.
+
+#![expect(
+    unsafe_code,
+    reason = "saving and restoring the thread state around tokio's park has no safe form"
+)]
+
+use std::{cell::Cell, mem, ptr::null_mut, time::Duration};
+
+use pyo3::{Python, ffi};
+
+/// As long as CPython's own default (`sys.getswitchinterval`).
+pub(crate) const SWITCH_INTERVAL: Duration = Duration::from_millis(5);
+
+thread_local! {
+    static PARKED: Cell<*mut ffi::PyThreadState> = const { Cell::new(null_mut()) };
+}
+
+/// Hook of tokio: the thread is about to sleep.
+pub(crate) fn before_park() {
+    debug_assert!(PARKED.get().is_null(), "a thread parks once at a time");
+    // SAFETY: hooks run inside `block_on`, which only `Selector::select` calls, attached. Until `after_park` no code
+    // that touches Python runs on this thread (module documentation).
+    PARKED.set(unsafe { ffi::PyEval_SaveThread() });
+}
+
+/// Hook of tokio: the thread has woken.
+pub(crate) fn after_park() {
+    let state = PARKED.replace(null_mut());
+    if !state.is_null() {
+        restore(state);
+    }
+}
+
+/// Attach again. While the interpreter finalizes, CPython ends daemon threads inside this call by unwinding them, which
+/// Rust frames do not allow: such a thread sleeps for the rest of the process instead.
+fn restore(state: *mut ffi::PyThreadState) {
+    struct SleepForever;
+    impl Drop for SleepForever {
+        fn drop(&mut self) {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    unsafe extern "C-unwind" {
+        fn PyEval_RestoreThread(state: *mut ffi::PyThreadState);
+    }
+    let guard = SleepForever;
+    // SAFETY: `state` is what PyEval_SaveThread gave on this thread, and is used once.
+    unsafe { PyEval_RestoreThread(state) };
+    mem::forget(guard);
+}
+
+/// Run a long step without the interpreter lock. `f` cannot reach thread-bound state: it is `Send`.
+pub(crate) fn detached<R: Send>(py: Python<'_>, f: impl FnOnce() -> R + Send) -> R {
+    py.detach(f)
+}
+
+/// Let a thread that waits for the interpreter lock have it. Costs about 0.1 microseconds if nobody waits.
+pub(crate) fn let_others_in(_py: Python<'_>) {
+    // Not `py.detach`: see `restore`.
+    before_park();
+    after_park();
+}
+
+/// Remembers when the lock was last offered.
+#[derive(Debug, Default)]
+pub(crate) struct Fairness {
+    offered: Cell<Duration>,
+}
+
+impl Fairness {
+    /// The lock was given away just now (the thread slept, or Python ran).
+    #[inline]
+    pub(crate) fn reset(&self) {
+        self.offered.set(coarse_now());
+    }
+
+    /// Offer the lock if the last offer is longer ago than the switch interval. Call where no borrow is held.
+    #[inline]
+    pub(crate) fn offer(&self) {
+        let now = coarse_now();
+        if now.saturating_sub(self.offered.get()) >= SWITCH_INTERVAL {
+            Python::attach(let_others_in);
+            self.offered.set(coarse_now());
+        }
+    }
+}
+
+/// Monotonic time, exact to a few milliseconds, in a few nanoseconds.
+#[inline]
+fn coarse_now() -> Duration {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is a valid timespec; the clock exists on every Linux since 2.6.32.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+}

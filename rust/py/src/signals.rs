@@ -1,0 +1,175 @@
+//! Signals wake the loop of the main thread.
+//!
+//! Python's own handler only notes a signal; the Python-level handler runs when the main thread executes bytecode again.
+//! A loop that sleeps in tokio would do that at its next timer, because tokio swallows `EINTR`, and because the kernel
+//! may interrupt another thread instead. CPython offers a remedy: it writes the signal's number to a *wake-up fd*
+//! (`signal.set_wakeup_fd`). There is one per process, so this is the one piece of process-wide state of the loop: a
+//! socket pair made once and never closed, so that no stale number of ours can stay behind in somebody's chain.
+//!
+//! Others want the wake-up fd too:
+//! - one that was set before ours is remembered and gets every byte passed on, and is put back when the loop stops;
+//! - `loop.add_signal_handler` replaces ours by the loop's own self-pipe, which wakes the loop as well; when asyncio then
+//!   sets -1, the loop takes the fd back (`EventLoop.remove_signal_handler`).
+
+#![expect(
+    unsafe_code,
+    reason = "reading from and writing to raw descriptors that others may own"
+)]
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{IntoPyDict, PyAnyMethods},
+};
+
+use crate::{error::os_error, home};
+
+const NONE: RawFd = -1;
+
+struct Wakeup {
+    reader: UnixStream,
+    writer: UnixStream,
+    /// Who had the wake-up fd before us.
+    previous: RawFd,
+    installed: bool,
+    /// A forked child must not share the pair with its parent.
+    forks: u32,
+}
+
+static WAKEUP: Mutex<Option<Wakeup>> = Mutex::new(None);
+
+/// Never held while Python runs.
+fn lock() -> MutexGuard<'static, Option<Wakeup>> {
+    WAKEUP.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The end to watch. Owned by this file and open as long as the process lives.
+pub(crate) struct SignalFd(RawFd);
+
+impl AsRawFd for SignalFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+/// True if the wake-up fd still has to be set, or set again after [`release`].
+pub(crate) fn wanted() -> bool {
+    lock()
+        .as_ref()
+        .is_none_or(|wakeup| !wakeup.installed || wakeup.forks != home::forks())
+}
+
+/// Become the process's wake-up fd. Only on the main thread.
+pub(crate) fn install(py: Python<'_>) -> PyResult<SignalFd> {
+    let (reader, writer) = {
+        let mut slot = lock();
+        if slot
+            .as_ref()
+            .is_some_and(|wakeup| wakeup.forks != home::forks())
+        {
+            // The parent's pair; its numbers may be anything here by now, the wake-up fd among them.
+            std::mem::forget(slot.take());
+        }
+        if slot.is_none() {
+            *slot = Some(Wakeup::new().map_err(os_error)?);
+        }
+        let wakeup = slot.as_ref().expect("just made");
+        (wakeup.reader.as_raw_fd(), wakeup.writer.as_raw_fd())
+    };
+    let previous = set_wakeup_fd(py, writer, false)?;
+    if let Some(wakeup) = lock().as_mut() {
+        wakeup.installed = true;
+        if previous != writer {
+            wakeup.previous = previous;
+        }
+    }
+    Ok(SignalFd(reader))
+}
+
+/// Give the wake-up fd back to whoever had it. Only on the main thread.
+pub(crate) fn release(py: Python<'_>) -> PyResult<()> {
+    let (writer, previous) = {
+        let mut slot = lock();
+        let Some(wakeup) = slot
+            .as_mut()
+            .filter(|wakeup| wakeup.installed && wakeup.forks == home::forks())
+        else {
+            return Ok(());
+        };
+        wakeup.installed = false;
+        (
+            wakeup.writer.as_raw_fd(),
+            std::mem::replace(&mut wakeup.previous, NONE),
+        )
+    };
+    let current = set_wakeup_fd(py, NONE, true)?;
+    let keep = if current == writer { previous } else { current };
+    if keep != NONE && set_wakeup_fd(py, keep, true).is_err() {
+        // Its owner closed it: as it would be without us, nobody has the wake-up fd.
+    }
+    Ok(())
+}
+
+/// Empty the pair and pass the signal numbers on. True if a signal came.
+pub(crate) fn take() -> bool {
+    let slot = lock();
+    let Some(wakeup) = slot.as_ref() else {
+        return false;
+    };
+    let mut numbers = [0_u8; 64];
+    let mut came = false;
+    loop {
+        // SAFETY: the buffer is writable for its length; the descriptor is ours and open.
+        let count = unsafe {
+            libc::read(
+                wakeup.reader.as_raw_fd(),
+                numbers.as_mut_ptr().cast(),
+                numbers.len(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            return came;
+        };
+        if count == 0 {
+            return came;
+        }
+        came = true;
+        if wakeup.previous != NONE {
+            // SAFETY: the buffer holds `count` bytes. The descriptor is somebody else's, non-blocking as set_wakeup_fd
+            // demands; if it was closed or is full, its owner loses a byte, as it would without us.
+            let _lost = unsafe { libc::write(wakeup.previous, numbers.as_ptr().cast(), count) };
+        }
+    }
+}
+
+impl Wakeup {
+    fn new() -> io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        Ok(Self {
+            reader,
+            writer,
+            previous: NONE,
+            installed: false,
+            forks: home::forks(),
+        })
+    }
+}
+
+fn set_wakeup_fd(py: Python<'_>, fd: RawFd, warn: bool) -> PyResult<RawFd> {
+    let options = [(intern!(py, "warn_on_full_buffer"), warn)].into_py_dict(py)?;
+    let signal = py.import(intern!(py, "signal"))?;
+    signal
+        .call_method(intern!(py, "set_wakeup_fd"), (fd,), Some(&options))?
+        .extract()
+}

@@ -1,0 +1,249 @@
+//! `Worker`: the HTTP server of one event loop, as Python sees it.
+//!
+//! A worker belongs to the loop and thread it was made on and owns nothing global, so that a process may have as many as it
+//! has loops. It is made inside the running loop, after the application's startup, because it captures the current context:
+//! every request starts from a copy of it.
+#![expect(unsafe_code, reason = "a file descriptor given by Python becomes a listener here")]
+
+use std::{
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    rc::Rc,
+    time::Duration,
+};
+
+use framegate_http::{Config, Connections, Limits, Listener, Server, Timeouts};
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    intern,
+    prelude::*,
+    types::PyDict,
+};
+
+use crate::asgi::{Application, AsgiService};
+use crate::error::os_error;
+use crate::event_loop::LoopCore;
+use crate::home::LoopBound;
+
+/// HTTP server of one event loop.
+///
+/// Args:
+///     app: The ASGI application.
+///     config: Settings by attribute, for instance `framegate.Config`.
+///     state: The lifespan's state; each request gets a shallow copy. `None`: scopes have no state.
+#[pyclass(frozen, module = "framegate._http")]
+pub(crate) struct Worker(LoopBound<Inner>);
+
+struct Inner {
+    core: Rc<LoopCore>,
+    application: Rc<Application>,
+    server: Server,
+    connections: Connections,
+}
+
+#[pymethods]
+impl Worker {
+    #[new]
+    #[pyo3(signature = (app, config, *, state=None, _plain_tasks=false))]
+    fn new(
+        py: Python<'_>,
+        app: Py<PyAny>,
+        config: &Bound<'_, PyAny>,
+        state: Option<Py<PyDict>>,
+        _plain_tasks: bool,
+    ) -> PyResult<Self> {
+        let core = LoopCore::current().ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "a Worker is made inside a running framegate event loop: use \
+                 asyncio.Runner(loop_factory=framegate.new_event_loop)",
+            )
+        })?;
+        let server_config = Rc::new(server_config(config)?);
+        let application = Application::new(py, core.clone(), app, config, state, _plain_tasks)?;
+        let spawner = core.clone();
+        let server = Server::new(
+            Rc::new(AsgiService(application.clone())),
+            server_config,
+            move |task| {
+                spawner.spawn(task);
+            },
+        );
+        Ok(Self(LoopBound::new(Inner {
+            core,
+            application,
+            connections: server.connections(),
+            server,
+        })))
+    }
+
+    /// Accept connections from a socket that is bound and listens.
+    ///
+    /// Args:
+    ///     fd: File descriptor of a TCP or Unix socket. The worker owns it from here on, also when this fails:
+    ///         give it `socket.detach()` or `os.dup(...)`.
+    ///
+    /// Raises:
+    ///     OSError: It is no socket, or cannot be used.
+    ///     ValueError: The socket does not listen, or is of another kind.
+    fn listen(&self, fd: i32) -> PyResult<()> {
+        let inner = self.0.get_or_raise()?;
+        if fd < 0 {
+            return Err(PyValueError::new_err(format!("{fd} is not a file descriptor")));
+        }
+        // SAFETY: looks whether the descriptor is open.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(os_error(std::io::Error::last_os_error()));
+        }
+        // SAFETY: open, and the caller's to give away, as the documentation demands.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let listener = listener(socket)?;
+        let _context = inner.core.enter();
+        inner
+            .server
+            .listen(listener)
+            .map_err(|error| PyRuntimeError::new_err(format!("cannot listen: {error}")))
+    }
+
+    /// Stop accepting; open connections go on.
+    fn stop_accepting(&self) -> PyResult<()> {
+        self.0.get_or_raise()?.connections.stop_accepting();
+        Ok(())
+    }
+
+    /// Stop accepting and end all connections, each after the response it is sending.
+    ///
+    /// Args:
+    ///     seconds: After that long the rest is cut.
+    ///
+    /// Returns:
+    ///     An awaitable of the number of connections that were cut.
+    fn drain<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Bound<'py, PyAny>> {
+        let inner = self.0.get_or_raise()?;
+        let deadline = Duration::try_from_secs_f64(seconds)
+            .map_err(|_| PyValueError::new_err(format!("{seconds} is not a duration")))?;
+        let future = inner
+            .application
+            .starter
+            .event_loop
+            .bind(py)
+            .call_method0(intern!(py, "create_future"))?;
+        let (connections, core) = (inner.connections.clone(), inner.core.clone());
+        let result = future.clone().unbind();
+        inner.core.spawn(async move {
+            let cut = connections.drain(deadline).await;
+            Python::attach(|py| {
+                if let Err(error) = set_result(result.bind(py), cut) {
+                    core.report(py, "the result of Worker.drain() could not be set", error);
+                }
+                core.after_python(py);
+            });
+        });
+        Ok(future)
+    }
+
+    /// Stop accepting and cut all connections. Done when the loop has run once more.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.0.get_or_raise()?;
+        let connections = inner.connections.clone();
+        inner.core.spawn(async move {
+            connections.drain(Duration::ZERO).await;
+        });
+        inner.application.clear_pool(py);
+        Ok(())
+    }
+
+    /// Open connections.
+    #[getter]
+    fn connections(&self) -> PyResult<usize> {
+        Ok(self.0.get_or_raise()?.connections.count())
+    }
+
+    /// Idle connections that hold no buffers.
+    #[getter]
+    fn parked(&self) -> PyResult<usize> {
+        Ok(self.0.get_or_raise()?.connections.parked())
+    }
+
+    /// Connections accepted since the start.
+    #[getter]
+    fn accepted(&self) -> PyResult<u64> {
+        Ok(self.0.get_or_raise()?.connections.accepted())
+    }
+
+    /// Requests since the start.
+    #[getter]
+    fn requests(&self) -> PyResult<u64> {
+        Ok(self.0.get_or_raise()?.connections.requests())
+    }
+
+    /// Whether requests start without a task of their own.
+    #[getter]
+    fn lazy_tasks(&self) -> PyResult<bool> {
+        Ok(self.0.get_or_raise()?.application.starter.mode.is_lazy())
+    }
+}
+
+fn set_result(future: &Bound<'_, PyAny>, value: usize) -> PyResult<()> {
+    let py = future.py();
+    if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
+        future.call_method1(intern!(py, "set_result"), (value,))?;
+    }
+    Ok(())
+}
+
+/// The part of the settings that the HTTP core needs.
+fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
+    let seconds = |name: &str| -> PyResult<Duration> {
+        let value: f64 = config.getattr(name)?.extract()?;
+        Duration::try_from_secs_f64(value)
+            .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
+    };
+    Ok(Config {
+        limits: Limits {
+            head_bytes_max: config.getattr("header_bytes_max")?.extract()?,
+            header_count_max: config.getattr("header_count_max")?.extract()?,
+            ..Limits::default()
+        },
+        timeouts: Timeouts {
+            head: seconds("timeout_header")?,
+            idle: seconds("timeout_keep_alive")?,
+            ..Timeouts::default()
+        },
+    })
+}
+
+fn socket_option(socket: &OwnedFd, option: libc::c_int) -> PyResult<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
+    // SAFETY: `value` and `length` describe an int; the descriptor is open.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if status < 0 {
+        return Err(os_error(std::io::Error::last_os_error()));
+    }
+    Ok(value)
+}
+
+fn listener(socket: OwnedFd) -> PyResult<Listener> {
+    if socket_option(&socket, libc::SO_TYPE)? != libc::SOCK_STREAM {
+        return Err(PyValueError::new_err("not a stream socket"));
+    }
+    if socket_option(&socket, libc::SO_ACCEPTCONN)? == 0 {
+        return Err(PyValueError::new_err(
+            "the socket does not listen: call listen() on it first",
+        ));
+    }
+    match socket_option(&socket, libc::SO_DOMAIN)? {
+        libc::AF_INET | libc::AF_INET6 => Ok(std::net::TcpListener::from(socket).into()),
+        libc::AF_UNIX => Ok(std::os::unix::net::UnixListener::from(socket).into()),
+        family => Err(PyValueError::new_err(format!(
+            "sockets of address family {family} are not served"
+        ))),
+    }
+}

@@ -1,0 +1,174 @@
+"""Fixtures for everything that talks to a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from framegate import _http
+from framegate.config import Config
+from framegate.lifespan import Lifespan
+from framegate.loop import new_event_loop
+
+STARTUP_SECONDS = 30.0
+
+
+@dataclass
+class Server:
+    """A server on a thread of this process, with a loop of its own.
+
+    `submit` runs a coroutine function on the loop and returns its result; `unhandled` is what the
+    loop's exception handler was told, which has to be nothing unless a test says otherwise.
+    """
+
+    app: Any
+    config: Config
+    plain_tasks: bool
+    uds: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    loop: asyncio.AbstractEventLoop | None = None
+    worker: Any = None
+    unhandled: list[dict[str, Any]] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+    _ready: threading.Event = field(default_factory=threading.Event)
+    _stop: asyncio.Event | None = None
+    _thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://{self.host}:{self.port}"
+
+    def connect(self, timeout: float = 20.0) -> socket.socket:
+        """Open a raw connection."""
+        if self.uds is not None:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(timeout)
+            connection.connect(self.uds)
+            return connection
+        connection = socket.create_connection((self.host, self.port))
+        connection.settimeout(timeout)
+        return connection
+
+    def submit(self, function: Callable[[], Any]) -> Any:
+        """Call a function on the server's loop, await what it returns if it is awaitable."""
+        assert self.loop is not None
+
+        async def call() -> Any:
+            result = function()
+            return await result if asyncio.iscoroutine(result) else result
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(20)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="server", daemon=True)
+        self._thread.start()
+        assert self._ready.wait(STARTUP_SECONDS), "the server did not start"
+        if self.error is not None:
+            raise self.error
+
+    def stop(self) -> None:
+        assert self._thread is not None
+        if self._thread.is_alive() and self.loop is not None and self._stop is not None:
+            self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the server did not stop"
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(self._main())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._ready.set()
+
+    async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.loop.set_exception_handler(lambda _, context: self.unhandled.append(context))
+        self._stop = asyncio.Event()
+        lifespan = Lifespan(self.app, self.config.lifespan)
+        await lifespan.startup(20)
+        # The worker captures the context it is made in: the one that startup has filled.
+        make = lifespan.context.run
+        self.worker = make(self._make_worker, lifespan)
+        self.worker.listen(self._listen().detach())
+        self._ready.set()
+        try:
+            await self._stop.wait()
+            await self.worker.drain(5.0)
+            self.worker.close()
+        finally:
+            await lifespan.shutdown(5)
+
+    def _make_worker(self, lifespan: Lifespan) -> Any:
+        return _http.Worker(
+            self.app,
+            self.config,
+            state=lifespan.state if self.config.lifespan != "off" else None,
+            _plain_tasks=self.plain_tasks,
+        )
+
+    def _listen(self) -> socket.socket:
+        if self.uds is not None:
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(self.uds)
+        else:
+            listener = socket.socket(socket.AF_INET)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((self.host, 0))
+            self.port = listener.getsockname()[1]
+        listener.listen(1024)
+        return listener
+
+
+@pytest.fixture(params=["lazy", "plain"])
+def task_mode(request: pytest.FixtureRequest) -> str:
+    """How requests become tasks; everything has to work both ways."""
+    return str(request.param)
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(task_mode: str) -> Iterator[Serve]:
+    """Start servers: `serve(app, **options)`; they are stopped at the end of the test.
+
+    Options are those of `Config`; `uds=True` serves on a Unix socket. `allow_unhandled=True` keeps
+    the check off that nothing reached the loop's exception handler.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            app: Any, *, uds: bool = False, allow_unhandled: bool = False, **options: Any
+        ) -> Server:
+            options.setdefault("access_log", False)
+            server = Server(app, Config(**options), plain_tasks=task_mode == "plain")
+            if uds:
+                directory = stack.enter_context(tempfile.TemporaryDirectory())
+                server.uds = os.path.join(directory, "socket")
+            server.start()
+            stack.callback(_finish, server, allow_unhandled)
+            return server
+
+        yield start
+
+
+def _finish(server: Server, allow_unhandled: bool) -> None:
+    server.stop()
+    if not allow_unhandled:
+        assert server.unhandled == []
