@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from framegate import errors
+    from framegate import errors, shm
     from framegate.config import Config
     from framegate.errors import ClientDisconnected, ConfigError, FramegateError
     from framegate.loop import new_event_loop
     from framegate.server import RunningServer, Server, build_info, run
+    from framegate.shm import Frame, Publisher, Subscriber, Topic
 
     __version__: str
 
@@ -22,14 +23,19 @@ __all__ = [
     "ClientDisconnected",
     "Config",
     "ConfigError",
+    "Frame",
     "FramegateError",
+    "Publisher",
     "RunningServer",
     "Server",
+    "Subscriber",
+    "Topic",
     "__version__",
     "build_info",
     "errors",
     "new_event_loop",
     "run",
+    "shm",
 ]
 
 # Public name -> module that holds it; the name of a module itself maps to that module.
@@ -37,13 +43,18 @@ _HOMES = {
     "ClientDisconnected": "framegate.errors",
     "Config": "framegate.config",
     "ConfigError": "framegate.errors",
+    "Frame": "framegate.shm",
     "FramegateError": "framegate.errors",
+    "Publisher": "framegate.shm",
     "RunningServer": "framegate.server",
     "Server": "framegate.server",
+    "Subscriber": "framegate.shm",
+    "Topic": "framegate.shm",
     "build_info": "framegate.server",
     "errors": "framegate.errors",
     "new_event_loop": "framegate.loop",
     "run": "framegate.server",
+    "shm": "framegate.shm",
 }
 
 
