@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framegate import errors, shm
+    from framegate.body_ingest import Ingested, ingest
     from framegate.config import Config
     from framegate.errors import ClientDisconnected, ConfigError, FramegateError
     from framegate.loop import new_event_loop
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigError",
     "Frame",
     "FramegateError",
+    "Ingested",
     "Publisher",
     "RunningServer",
     "Server",
@@ -33,6 +35,7 @@ __all__ = [
     "__version__",
     "build_info",
     "errors",
+    "ingest",
     "new_event_loop",
     "run",
     "shm",
@@ -45,6 +48,7 @@ _HOMES = {
     "ConfigError": "framegate.errors",
     "Frame": "framegate.shm",
     "FramegateError": "framegate.errors",
+    "Ingested": "framegate.body_ingest",
     "Publisher": "framegate.shm",
     "RunningServer": "framegate.server",
     "Server": "framegate.server",
@@ -52,6 +56,7 @@ _HOMES = {
     "Topic": "framegate.shm",
     "build_info": "framegate.server",
     "errors": "framegate.errors",
+    "ingest": "framegate.body_ingest",
     "new_event_loop": "framegate.loop",
     "run": "framegate.server",
     "shm": "framegate.shm",
