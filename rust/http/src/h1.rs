@@ -27,7 +27,7 @@ use http_body::{Body as _, Frame as BodyFrame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1};
 
 use crate::body::{Aborted, Body, ResponseBody};
-use crate::config::Limits;
+use crate::config::Config;
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
@@ -35,10 +35,12 @@ use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Handler, Hints, Request, Response, ResponseFuture, Upgrade};
 
 /// hyper, set up. The timers of hyper stay off: the sweep has separate ones for heads and idleness.
-pub(crate) fn builder(limits: &Limits) -> http1::Builder {
+pub(crate) fn builder(config: &Config) -> http1::Builder {
+    let limits = &config.limits;
     let mut builder = http1::Builder::new();
     builder
         .half_close(false)
+        .auto_date_header(config.date_header)
         .pipeline_flush(false)
         .header_read_timeout(None)
         .max_header_size(limits.head_bytes_max)

@@ -88,7 +88,7 @@ impl Server {
         spawn: impl Fn(Task) + 'static,
     ) -> Self {
         Self(Rc::new(ServerState {
-            http1: h1::builder(&config.limits),
+            http1: h1::builder(&config),
             service,
             config,
             registry: Registry::new(),

@@ -3,11 +3,16 @@
 //! A worker belongs to the loop and thread it was made on and owns nothing global, so that a process may have as many as it
 //! has loops. It is made inside the running loop, after the application's startup, because it captures the current context:
 //! every request starts from a copy of it.
-#![expect(unsafe_code, reason = "a file descriptor given by Python becomes a listener here")]
+#![expect(
+    unsafe_code,
+    reason = "a file descriptor given by Python becomes a listener here"
+)]
 
 use std::{
+    cell::RefCell,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +27,13 @@ use pyo3::{
 use crate::asgi::{Application, AsgiService};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
+use crate::gil;
 use crate::home::LoopBound;
+use crate::native::{AccessLog, LoopWatch, NativeThread, duplicate};
+use crate::stats::{Counter, Gauge, RuntimeRow};
+
+/// Where the access log goes.
+const STDOUT: i32 = 1;
 
 /// HTTP server of one event loop.
 ///
@@ -30,6 +41,7 @@ use crate::home::LoopBound;
 ///     app: The ASGI application.
 ///     config: Settings by attribute, for instance `framegate.Config`.
 ///     state: The lifespan's state; each request gets a shallow copy. `None`: scopes have no state.
+///     row: The worker's row of the runtime segment; heartbeats and counters go there.
 #[pyclass(frozen, module = "framegate._http")]
 pub(crate) struct Worker(LoopBound<Inner>);
 
@@ -38,17 +50,42 @@ struct Inner {
     application: Rc<Application>,
     server: Server,
     connections: Connections,
+    native: RefCell<Option<Native>>,
+}
+
+/// The native thread and what it has on the loop.
+struct Native {
+    thread: NativeThread,
+    watch: LoopWatch,
+    log: Option<Rc<AccessLog>>,
+}
+
+impl Native {
+    /// Ends the thread, with the last lines of the log written.
+    fn stop(self, py: Python<'_>) {
+        let Self {
+            mut thread,
+            watch,
+            log,
+        } = self;
+        drop(watch);
+        if let Some(log) = log {
+            log.hand_over();
+        }
+        gil::detached(py, || thread.stop());
+    }
 }
 
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, config, *, state=None, _plain_tasks=false))]
+    #[pyo3(signature = (app, config, *, state=None, row=None, _plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
         config: &Bound<'_, PyAny>,
         state: Option<Py<PyDict>>,
+        row: Option<&Bound<'_, RuntimeRow>>,
         _plain_tasks: bool,
     ) -> PyResult<Self> {
         let core = LoopCore::current().ok_or_else(|| {
@@ -60,18 +97,45 @@ impl Worker {
         let server_config = Rc::new(server_config(config)?);
         let application = Application::new(py, core.clone(), app, config, state, _plain_tasks)?;
         let spawner = core.clone();
-        let server = Server::new(
+        let mut server = Server::new(
             Rc::new(AsgiService(application.clone())),
             server_config,
             move |task| {
                 spawner.spawn(task);
             },
         );
+        let connections = server.connections();
+        let is_logged = config.getattr("access_log")?.is_truthy()?;
+        let native = if is_logged || row.is_some() {
+            let output = is_logged
+                .then(|| duplicate(STDOUT))
+                .transpose()
+                .map_err(os_error)?;
+            let row = row.map(|row| Arc::clone(&row.get().0));
+            let thread = NativeThread::start(row, output).map_err(os_error)?;
+            let log = is_logged.then(|| thread.access_log(&core));
+            if let Some(log) = &log {
+                server = server.with_records(log.clone());
+            }
+            let (counted, published) = (connections.clone(), log.clone());
+            let watch = thread.watch_loop(&core, move |row| {
+                row.set(Gauge::Connections, counted.count() as u64);
+                row.count(Counter::Requests, counted.requests());
+                row.count(Counter::Accepted, counted.accepted());
+                if let Some(log) = &published {
+                    log.publish(row);
+                }
+            });
+            Some(Native { thread, watch, log })
+        } else {
+            None
+        };
         Ok(Self(LoopBound::new(Inner {
             core,
             application,
-            connections: server.connections(),
+            connections,
             server,
+            native: RefCell::new(native),
         })))
     }
 
@@ -87,7 +151,9 @@ impl Worker {
     fn listen(&self, fd: i32) -> PyResult<()> {
         let inner = self.0.get_or_raise()?;
         if fd < 0 {
-            return Err(PyValueError::new_err(format!("{fd} is not a file descriptor")));
+            return Err(PyValueError::new_err(format!(
+                "{fd} is not a file descriptor"
+            )));
         }
         // SAFETY: looks whether the descriptor is open.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
@@ -140,14 +206,27 @@ impl Worker {
         Ok(future)
     }
 
-    /// Stop accepting and cut all connections. Done when the loop has run once more.
+    /// Stop accepting, cut all connections and end the native thread. Where connections are open, that is done when the
+    /// loop has run once more. May be called again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.0.get_or_raise()?;
+        inner.connections.stop_accepting();
+        inner.application.clear_pool(py);
+        inner.application.publishers.clear();
+        let native = inner.native.take();
+        if inner.connections.count() == 0 {
+            if let Some(native) = native {
+                native.stop(py);
+            }
+            return Ok(());
+        }
         let connections = inner.connections.clone();
         inner.core.spawn(async move {
             connections.drain(Duration::ZERO).await;
+            if let Some(native) = native {
+                Python::attach(|py| native.stop(py));
+            }
         });
-        inner.application.clear_pool(py);
         Ok(())
     }
 
@@ -173,6 +252,12 @@ impl Worker {
     #[getter]
     fn requests(&self) -> PyResult<u64> {
         Ok(self.0.get_or_raise()?.connections.requests())
+    }
+
+    /// Request bodies that became frames without Python, and those that went through it.
+    #[getter]
+    fn ingested(&self) -> PyResult<(u64, u64)> {
+        Ok(self.0.get_or_raise()?.application.ingested())
     }
 
     /// Whether requests start without a task of their own.
@@ -208,6 +293,7 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             idle: seconds("timeout_keep_alive")?,
             ..Timeouts::default()
         },
+        date_header: config.getattr("date_header")?.is_truthy()?,
     })
 }
 

@@ -520,6 +520,7 @@ impl State {
             event.set_item(intern!(py, "type"), intern!(py, "websocket.connect"))?;
             return Ok(Some(event.into_any()));
         }
+        let was_full = !self.has_place();
         let message = self.incoming.borrow_mut().pop_front();
         if let Some(Message {
             kind,
@@ -527,7 +528,6 @@ impl State {
             bytes,
         }) = message
         {
-            let was_full = !self.has_place();
             self.incoming_bytes.set(self.incoming_bytes.get() - bytes);
             if was_full && self.has_place() {
                 self.outbox.wake();
