@@ -87,7 +87,7 @@ void bind_errors(nb::module_& module) {
             return rows;
         },
         nb::sig("def status_classes() -> list[tuple[str, int, str | None]]"),
-        "Every status of the C ABI as (name, code, class of framegate.errors or None for "
+        "Every status of the C ABI as (name, code, class of framegate.errors or None for\n"
         "success).");
 }
 

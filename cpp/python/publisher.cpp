@@ -495,13 +495,13 @@ void remember_array(Loan& loan, nb::handle array) {
 void bind_publisher(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Loan>(module, "Loan", nb::type_slots(region_slots<Loan>), nb::is_final(),
-                     "The exclusive right to fill one slot.\n\n"
-                     "A context manager: leaving it without `publish()`, or by an exception, gives "
-                     "the slot back. "
-                     "Supports the buffer protocol (writable). When the loan ends, the arrays it "
-                     "handed out become "
-                     "read-only; do not keep views of them.")
+    nb::class_<Loan>(
+        module, "Loan", nb::type_slots(region_slots<Loan>), nb::is_final(),
+        "The exclusive right to fill one slot.\n"
+        "\n"
+        "A context manager: leaving it without `publish()`, or by an exception, gives the\n"
+        "slot back. Supports the buffer protocol (writable). When the loan ends, the arrays\n"
+        "it handed out become read-only; do not keep views of them.")
         .def_prop_ro(
             "array",
             [](nb::handle_t<Loan> self) {
@@ -513,7 +513,7 @@ void bind_publisher(nb::module_& module) {
                 return array;
             },
             nb::sig("def array(self) -> numpy.typing.NDArray[typing.Any]"),
-            "The slot as a writable numpy array (a memoryview without numpy). Raises "
+            "The slot as a writable numpy array (a memoryview without numpy). Raises\n"
             "SchemaMismatch for several.")
         .def_prop_ro(
             "arrays",
@@ -544,8 +544,8 @@ void bind_publisher(nb::module_& module) {
                     "collections.abc.Mapping[str, "
                     "typing.Any] | None = None, content_type: str | None = None, size: int | None "
                     "= None) -> int"),
-            "Publishes the slot as the next frame and returns its sequence; `size` may shorten raw "
-            "bytes.")
+            "Publishes the slot as the next frame and returns its sequence; `size` may shorten\n"
+            "raw bytes.")
         .def("abandon", &Loan::abandon,
              "Gives the slot back unpublished. Harmless when the loan has ended.")
         .def(
@@ -577,24 +577,26 @@ void bind_publisher(nb::module_& module) {
             },
             "data"_a, nb::kw_only(), "time"_a = nb::none(), "metadata"_a = nb::none(),
             "content_type"_a = nb::none(), "timeout"_a.none() = 0.0,
-            nb::sig("def send(self, data: collections.abc.Buffer | typing.Any, *, time: float | "
+            nb::sig("def send(self, data: typing.Any, *, time: float | "
                     "None = None, "
                     "metadata: collections.abc.Mapping[str, typing.Any] | None = None, "
                     "content_type: str | None = "
                     "None, timeout: float | None = 0.0) -> int"),
-            "Copies `data` into a slot and publishes it.\n\n"
+            "Copies `data` into a slot and publishes it.\n"
+            "\n"
             "Args:\n"
-            "    data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of "
-            "name to array.\n"
-            "    time: The application's own time of the frame in seconds, for example of its "
-            "exposure.\n"
-            "    metadata: A small mapping that travels beside the frame as JSON (1024 bytes at "
-            "most).\n"
+            "    data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of\n"
+            "        name to array.\n"
+            "    time: The application's own time of the frame in seconds, for example of its\n"
+            "        exposure.\n"
+            "    metadata: A small mapping that travels beside the frame as JSON (1024 bytes at\n"
+            "        most).\n"
             "    content_type: Media type of the payload, when it is encoded.\n"
-            "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for "
-            "ever.\n\n"
+            "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for ever.\n"
+            "\n"
             "Returns:\n"
-            "    The sequence of the frame.\n\n"
+            "    The sequence of the frame.\n"
+            "\n"
             "Raises:\n"
             "    TopicFull: No slot became free in time.\n"
             "    SchemaMismatch: The topic holds arrays of another dtype, shape or name.\n"
@@ -602,13 +604,14 @@ void bind_publisher(nb::module_& module) {
         .def("loan", make_loan, "layout"_a = nb::none(), nb::kw_only(), "timeout"_a.none() = 0.0,
              nb::sig("def loan(self, layout: typing.Any = None, *, timeout: float | None = 0.0) -> "
                      "Loan"),
-             "Gets a slot to fill in place.\n\n"
+             "Gets a slot to fill in place.\n"
+             "\n"
              "Args:\n"
-             "    layout: Nothing for the topic's own arrays (or a whole slot of bytes), a number "
-             "of bytes, `(dtype, "
-             "shape)`, something with both (an array to be like), or a mapping of name to such.\n"
-             "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for "
-             "ever.\n\n"
+             "    layout: Nothing for the topic's own arrays (or a whole slot of bytes), a number\n"
+             "        of bytes, `(dtype, shape)`, something with both (an array to be like), or a\n"
+             "        mapping of name to such.\n"
+             "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for ever.\n"
+             "\n"
              "Raises:\n"
              "    TopicFull: No slot became free in time.\n"
              "    SchemaMismatch: The topic holds arrays of another dtype, shape or name.\n"

@@ -431,7 +431,8 @@ PyType_Slot field_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(&field_ge
 void bind_region(nb::module_& module) {
     nb::class_<FieldView>(
         module, "FieldView", nb::type_slots(field_slots), nb::is_final(),
-        "One named array of a frame or loan, as a buffer. What `.arrays` makes its views from.")
+        "One named array of a frame or loan, as a buffer. What `.arrays` makes its views\n"
+        "from.")
         .def_prop_ro(
             "shape", [](const FieldView& self) { return shape_of(*self.region, self.field); },
             nb::sig("def shape(self) -> tuple[int, ...]"))

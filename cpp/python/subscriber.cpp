@@ -259,12 +259,13 @@ void bind_frame(nb::module_& module) {
     nb::class_<Frame>(
         module, "Frame", nb::type_slots(region_slots<Frame>), nb::is_final(), nb::pooled(64),
         nb::is_weak_referenceable(),
-        "One published frame, leased: its bytes stay valid and unchanged until the lease ends.\n\n"
-        "The lease ends with `release()`, at the end of a `with` block, or when the frame and "
-        "every view "
-        "of it are gone. Views are read-only and zero-copy: `numpy.asarray(frame)`, "
-        "`memoryview(frame)` "
-        "and `torch.from_dlpack(frame)` show the shared memory itself.")
+        "One published frame, leased: its bytes stay valid and unchanged until the lease\n"
+        "ends.\n"
+        "\n"
+        "The lease ends with `release()`, at the end of a `with` block, or when the frame and\n"
+        "every view of it are gone. Views are read-only and zero-copy:\n"
+        "`numpy.asarray(frame)`, `memoryview(frame)` and `torch.from_dlpack(frame)` show the\n"
+        "shared memory itself.")
         .def_prop_ro(
             "sequence", [](const Frame& self) { return self.header().sequence; },
             "Number of the frame in its topic, from 1.")
@@ -292,7 +293,7 @@ void bind_frame(nb::module_& module) {
         .def_prop_ro(
             "shape", [](Frame& self) { return shape_of(self, self.only_field("shape")); },
             nb::sig("def shape(self) -> tuple[int, ...]"),
-            "Shape of the array; `(nbytes,)` for raw bytes. Raises SchemaMismatch for several "
+            "Shape of the array; `(nbytes,)` for raw bytes. Raises SchemaMismatch for several\n"
             "arrays.")
         .def_prop_ro(
             "dtype", [](Frame& self) { return dtype_name_of(self.only_field("dtype")); },
@@ -315,7 +316,7 @@ void bind_frame(nb::module_& module) {
             "released", [](const Frame& self) { return !self.live; },
             "Whether the lease has ended.")
         .def("release", &Frame::release,
-             "Ends the lease. Raises BufferError while views of the frame exist. Harmless when it "
+             "Ends the lease. Raises BufferError while views of the frame exist. Harmless when it\n"
              "has ended.")
         .def_prop_ro(
             "__array_interface__",
@@ -339,7 +340,7 @@ void bind_frame(nb::module_& module) {
             nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, "
                     "int] | None = None, "
                     "dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> "
-                    "types.CapsuleType"),
+                    "typing_extensions.CapsuleType"),
             "DLPack 1.x capsule, read-only unless copied.")
         .def(
             "__dlpack_device__",
@@ -399,12 +400,16 @@ void bind_subscriber(nb::module_& module) {
             },
             nb::kw_only(), "timeout"_a.none() = nb::none(),
             nb::sig("def take(self, *, timeout: float | None = None) -> Frame | None"),
-            "Takes the next frame by the policy, waiting for one.\n\n"
-            "The GIL is released while waiting and Ctrl-C works.\n\n"
+            "Takes the next frame by the policy, waiting for one.\n"
+            "\n"
+            "The GIL is released while waiting and Ctrl-C works.\n"
+            "\n"
             "Args:\n"
-            "    timeout: Seconds to wait; None waits for ever.\n\n"
+            "    timeout: Seconds to wait; None waits for ever.\n"
+            "\n"
             "Returns:\n"
-            "    The frame, or None when none came in time (never without a time-out).\n\n"
+            "    The frame, or None when none came in time (never without a time-out).\n"
+            "\n"
             "Raises:\n"
             "    LeaseQuotaExceeded: This subscriber holds as many frames as it may.\n"
             "    ClosedError: The subscriber was closed, here or by another thread.")
@@ -444,7 +449,7 @@ void bind_subscriber(nb::module_& module) {
                 check(fg_subscriber_event_fd(self.handle(), &fd));
                 return fd;
             },
-            "A descriptor for event loops, readable when a frame may have come after `arm()`. "
+            "A descriptor for event loops, readable when a frame may have come after `arm()`.\n"
             "Never read or close it.")
         .def(
             "arm",
@@ -453,8 +458,8 @@ void bind_subscriber(nb::module_& module) {
                 check(fg_subscriber_arm(self.handle(), &ready));
                 return ready != 0;
             },
-            "Asks for `fileno()` to become readable at the next frame. True: there is one already, "
-            "take it instead.")
+            "Asks for `fileno()` to become readable at the next frame. True: there is one\n"
+            "already, take it instead.")
         .def(
             "drain", [](const Subscriber& self) { check(fg_subscriber_drain(self.handle())); },
             "Makes `fileno()` unreadable again; take until empty afterwards.")
@@ -467,7 +472,7 @@ void bind_subscriber(nb::module_& module) {
             "Frames taken.")
         .def_prop_ro(
             "lost", [](const Subscriber& self) { return self.stats().lost; },
-            "Frames that this subscriber will never see: overwritten (queue) or jumped over "
+            "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"
             "(latest).")
         .def_prop_ro(
             "leases", [](const Subscriber& self) { return self.stats().leases; },
@@ -483,7 +488,7 @@ void bind_subscriber(nb::module_& module) {
             "Newest sequence of the topic.")
         .def_prop_ro("closed", &Subscriber::is_closed)
         .def("close", &Subscriber::close,
-             "Leaves the topic; frames and views that are held stay valid. Ends a `take()` of "
+             "Leaves the topic; frames and views that are held stay valid. Ends a `take()` of\n"
              "another thread.");
 }
 

@@ -279,9 +279,9 @@ void bind_topic(nb::module_& module) {
             "name"_a, nb::kw_only(), "open"_a, "create"_a, "slots"_a = 0, "slot_bytes"_a = 0,
             "schema"_a = nb::make_tuple(), "keep"_a = 0, "participants_max"_a = 0,
             "metadata_bytes"_a = 0, "mode"_a = 0,
-            "Opens, creates, or whichever is needed; returns the topic and whether this call "
-            "created it. Numbers that "
-            "are 0 mean the default; `slot_bytes` defaults to what the schema needs.")
+            "Opens, creates, or whichever is needed; returns the topic and whether this call\n"
+            "created it. Numbers that are 0 mean the default; `slot_bytes` defaults to what the\n"
+            "schema needs.")
         .def_prop_ro("name", [](const Topic& self) { return self.name; })
         .def_prop_ro(
             "schema", [](const Topic& self) { return schema_to_python(*self.schema); },
@@ -345,12 +345,12 @@ void bind_topic(nb::module_& module) {
         "dtype_item_bytes",
         [](nb::object dtype) { return static_cast<std::size_t>(dtype_of_object(dtype).bytes); },
         "dtype"_a,
-        "Bytes of one element of a dtype, however it is spelled; TypeError if a topic cannot store "
-        "it.");
+        "Bytes of one element of a dtype, however it is spelled; TypeError if a topic cannot\n"
+        "store it.");
     module.def(
         "dtype_name", [](nb::object dtype) { return std::string(dtype_of_object(dtype).name); },
         "dtype"_a,
-        "The name under which a topic stores a dtype, however it was spelled; TypeError if it "
+        "The name under which a topic stores a dtype, however it was spelled; TypeError if it\n"
         "cannot.");
 }
 

@@ -1,8 +1,10 @@
-"""Frames in shared memory: hand arrays and bytes to other processes of this machine without copying them.
+"""Frames in shared memory: hand arrays and bytes to other processes without copying them.
 
-A *topic* is a named channel of fixed-size *slots* in shared memory. A *publisher* fills a slot and publishes it as a
-*frame*; any number of *subscribers* see the same bytes as read-only arrays. A frame that somebody holds is never
-overwritten: a publisher uses another slot, and a slow subscriber loses frames instead of slowing anybody down.
+A *topic* is a named channel of fixed-size *slots* in shared memory. A *publisher* fills a slot and
+publishes it as a *frame*; any number of *subscribers* see the same bytes as read-only arrays. A
+frame that somebody holds is never
+overwritten: a publisher uses another slot, and a slow subscriber loses frames instead of slowing
+anybody down.
 
 ```python
 with framegate.Publisher("camera/front") as camera:
@@ -28,7 +30,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from framegate import _shm
-from framegate._shm import Frame, Loan, check_topic_name, dtype_item_bytes, runtime_directory, unlink
+from framegate._shm import (
+    Frame,
+    Loan,
+    check_topic_name,
+    dtype_item_bytes,
+    runtime_directory,
+    unlink,
+)
 from framegate.errors import ClosedError, ShmArgumentError, TopicExists, TopicNotFound
 
 if TYPE_CHECKING:
@@ -58,13 +67,13 @@ __all__ = [
 ]
 
 RAW_SLOT_BYTES_MIN = 64 * 1024
-"""Slot size that a topic gets whose first frame is bytes and smaller than this: the next may be larger."""
+"""Slot size of a topic whose first frame is bytes and smaller: the next may be larger."""
 
 POLL_S = 0.02
-"""How often a missing topic is looked for. A directory watch would have to survive the directory's own creation."""
+"""How often a missing topic is looked for; a watch would have to outlive a missing directory."""
 
 BURST_S = 0.01
-"""For how long `async for` may hand out frames that were waiting before other tasks of the loop get their turn."""
+"""How long `async for` may hand out waiting frames before other tasks get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +131,9 @@ def _own_name() -> str:
 class Topic:
     """An open topic: what its slots and arrays are, and the way to its publishers and subscribers.
 
-    Made by `Topic.create`, `Topic.open` or `Topic.open_or_create`. Closing it leaves its publishers and subscribers
-    alone. The topic itself stays until `unlink()`, so that processes may come and go.
+    Made by `Topic.create`, `Topic.open` or `Topic.open_or_create`. Closing it leaves its publishers
+    and subscribers alone. The topic itself stays until `unlink()`, so that processes may come and
+    go.
     """
 
     __slots__ = ("_native", "created")
@@ -153,15 +163,18 @@ class Topic:
     ) -> Self:
         """Create a topic that does not exist yet.
 
-        Every page of it is allocated at once, so that a full `/dev/shm` is an error here and not a crash later.
+        Every page of it is allocated at once, so that a full `/dev/shm` is an error here and not a
+        crash later.
 
         Args:
             name: 1 to 8 segments of `[A-Za-z0-9_][A-Za-z0-9_.-]*` joined by `/`, at most 128 bytes.
             dtype: Element type of the only array: a name, a numpy dtype or type. With `shape`.
             shape: Shape of the only array; None as a length is any length.
-            arrays: Named arrays instead: name to `(dtype, shape)`, to an `ArraySpec` or to an array to be like.
-                Without `dtype` and `arrays`, frames are free: bytes, or arrays that each describe themselves.
-            slots: Number of slots: those held by subscribers at once, plus one per publisher, plus `keep`.
+            arrays: Named arrays instead: name to `(dtype, shape)`, to an `ArraySpec` or to an array
+                to be like. Without `dtype` and `arrays`, frames are free: bytes, or arrays that
+                each describe themselves.
+            slots: Number of slots: those held by subscribers at once, plus one per publisher, plus
+                `keep`.
             slot_bytes: Payload bytes of a slot; by default what the arrays need.
             keep: Newest frames that stay readable even if nobody holds them.
             participants_max: Publishers and subscribers that the topic has room for.
@@ -226,7 +239,8 @@ class Topic:
     ) -> Self:
         """Open the topic or, if there is none, create it; several processes may do so at once.
 
-        An existing topic is taken as it is, if its arrays are those asked for and its slots large enough.
+        An existing topic is taken as it is, if its arrays are those asked for and its slots large
+        enough.
 
         Args:
             name: As for `create`.
@@ -291,9 +305,7 @@ class Topic:
         name: str | None = None,
     ) -> Subscriber:
         """Attach one more subscriber; see `Subscriber` for the options."""
-        return Subscriber(
-            self, policy, lease_quota=lease_quota, start=start, spin=spin, name=name
-        )
+        return Subscriber(self, policy, lease_quota=lease_quota, start=start, spin=spin, name=name)
 
     def inspect(self) -> TopicReport:
         """Look at the topic of this name as `inspect()` does."""
@@ -307,7 +319,7 @@ class Topic:
         return self._native.sweep()
 
     def unlink(self) -> None:
-        """Remove the topic's name; whoever has it open goes on, and its memory is freed with the last of them."""
+        """Remove the topic's name; whoever has it open goes on until the last of them is gone."""
         unlink(self.name)
 
     def close(self) -> None:
@@ -340,8 +352,8 @@ def _slot_bytes(slot_bytes: int | None, rows: Sequence[tuple[str, Any, Any]]) ->
 class Publisher(_shm.Publisher):
     """The writing side of a topic.
 
-    Given only a name, it publishes to the topic of that name or, if there is none, creates one that fits the first
-    array sent. A context manager.
+    Given only a name, it publishes to the topic of that name or, if there is none, creates one that
+    fits the first array sent. A context manager.
 
     Args:
         topic: Name of the topic, or an open `Topic`.
@@ -349,7 +361,8 @@ class Publisher(_shm.Publisher):
         shape: Shape of the topic's only array; see `Topic.create`.
         arrays: Named arrays; see `Topic.create`.
         slots: Number of slots if the topic is created.
-        slot_bytes: Payload bytes of a slot. Given alone, frames are free: bytes, or arrays of any kind that fit.
+        slot_bytes: Payload bytes of a slot. Given alone, frames are free: bytes, or arrays of any
+            kind that fit.
         keep: Newest frames that stay readable, if the topic is created.
         participants_max: Publishers and subscribers there is room for, if the topic is created.
         mode: File mode, if the topic is created: 0o600 or 0o660.
@@ -409,7 +422,7 @@ class Publisher(_shm.Publisher):
         if not arrays:
             if nbytes == 0:
                 raise ShmArgumentError(
-                    f"topic {self.topic!r} does not exist yet: say what to loan, or how large its slots are",
+                    f"topic {self.topic!r} does not exist yet: say what to loan",
                     fix='loan(("uint8", (480, 640, 3))), or Publisher(..., slot_bytes=...)',
                 )
             slot_bytes = max(RAW_SLOT_BYTES_MIN, nbytes)
@@ -449,18 +462,18 @@ class Publisher(_shm.Publisher):
 class Subscriber(_shm.Subscriber):
     """The reading side of a topic.
 
-    Frames come by `take()`, `try_take()`, iteration, or on an event loop by `take_async()` and `async for`. A context
-    manager.
+    Frames come by `take()`, `try_take()`, iteration, or on an event loop by `take_async()` and
+    `async for`. A context manager.
 
     Args:
         topic: Name of the topic, or an open `Topic`.
-        policy: `latest` jumps to the newest frame at every take; `queue` takes every frame that still exists, in
-            order. Both count what they lost in `lost`.
+        policy: `latest` jumps to the newest frame at every take; `queue` takes every frame that
+            still exists, in order. Both count what they lost in `lost`.
         lease_quota: Frames that may be held at once; by default half of the slots.
-        start: `newest` sees the newest frame that exists now first, `next` only later ones. By default `newest` for
-            `latest` and `next` for `queue`.
-        spin: Seconds (0.001 at most) to busy-wait for a frame before sleeping. Costs a core; helps only on an idle
-            one.
+        start: `newest` sees the newest frame that exists now first, `next` only later ones. By
+            default `newest` for `latest` and `next` for `queue`.
+        spin: Seconds (0.001 at most) to busy-wait for a frame before sleeping. Costs a core; helps
+            only on an idle one.
         wait: Seconds to wait for somebody to create the topic; None waits for ever.
         name: What inspectors show for this subscriber; by default the name of the program.
 
@@ -497,27 +510,6 @@ class Subscriber(_shm.Subscriber):
                 opened.close()
         self._event = _EventFd()
         self._burst_began = 0.0
-
-    @overload
-    def take(self, *, timeout: None = None) -> Frame: ...
-    @overload
-    def take(self, *, timeout: float | None) -> Frame | None: ...
-    def take(self, *, timeout: float | None = None) -> Frame | None:
-        """Take the next frame by the policy, waiting for one.
-
-        The GIL is released while waiting, and Ctrl-C works.
-
-        Args:
-            timeout: Seconds to wait; None waits for ever.
-
-        Returns:
-            The frame, or None when none came in time (never without a time-out).
-
-        Raises:
-            LeaseQuotaExceeded: This subscriber holds as many frames as it may.
-            ClosedError: The subscriber was closed, here or by another thread.
-        """
-        return super().take(timeout=timeout)
 
     @overload
     async def take_async(self, *, timeout: None = None) -> Frame: ...
@@ -578,7 +570,7 @@ class Subscriber(_shm.Subscriber):
             raise StopAsyncIteration from None
 
     def close(self) -> None:
-        """Leave the topic. Frames and views that are held stay valid; whoever waits in `take` is woken."""
+        """Leave the topic; frames and views that are held stay valid, waiting takes are woken."""
         super().close()
         self._event.close()
 
@@ -594,7 +586,8 @@ class Subscriber(_shm.Subscriber):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Subscriber of {self.topic!r}, {self.policy}, {self.received} received, {self.lost} lost>"
+        counters = f"{self.received} received, {self.lost} lost"
+        return f"<Subscriber of {self.topic!r}, {self.policy}, {counters}>"
 
 
 def _in_trio() -> bool:
@@ -612,8 +605,9 @@ async def _checkpoint() -> None:
 class _EventFd:
     """Waiting for a subscriber's descriptor on the event loop that runs.
 
-    Waits on a duplicate: the library closes its own when the subscriber is closed, which may happen on another thread
-    while a loop still watches it, and the number would then belong to somebody else's file.
+    Waits on a duplicate: the library closes its own when the subscriber is closed, which may happen
+    on another thread while a loop still watches it, and the number would then belong to somebody
+    else's file.
     """
 
     __slots__ = ("_fd", "_loop", "_trio_token", "_waiters")
@@ -813,15 +807,15 @@ class Inspector:
         self._native = _shm.Inspector(topic)
 
     def report(self) -> TopicReport:
-        """Everything there is to see, now. The parts are read one after the other while the topic goes on."""
+        """Everything there is to see; read part by part while the topic goes on."""
         info: dict[str, Any] = dict(self._native.info())
-        info.pop("metadata_bytes")
+        info |= self._native.stats()
+        del info["metadata_bytes"]  # nothing uses that area yet
         return TopicReport(
             name=self.topic,
             schema=_schema(self._native.schema()),
             participants=self.participants(),
             **info,
-            **self._native.stats(),
         )
 
     def participants(self) -> tuple[Participant, ...]:

@@ -1,4 +1,4 @@
-"""Fixtures for topics: a runtime directory per test that must be clean afterwards, and helper processes."""
+"""Fixtures for topics: a runtime directory per test, clean afterwards, and helper processes."""
 
 import contextlib
 import gc
@@ -61,7 +61,7 @@ class Peer:
 
 @pytest.fixture(autouse=True)
 def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime directory of the test's own; afterwards nothing of it may be open, mapped or left."""
+    """A runtime directory of the test's own; afterwards nothing in it may be open or left."""
     path = Path("/dev/shm") / f"framegate-test-{os.getpid()}-{secrets.token_hex(4)}"
     path.mkdir(mode=0o700)
     monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(path))
@@ -85,7 +85,7 @@ def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def peer() -> Iterator[Callable[..., Peer]]:
-    """Start peers: `peer("hold", "cam")` runs peer.hold("cam") in a process. They end with the test."""
+    """Start peers: `peer("hold", "cam")` runs peer.hold("cam") in a process of its own."""
     peers: list[Peer] = []
 
     def start(*arguments: object) -> Peer:

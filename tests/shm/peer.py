@@ -1,7 +1,7 @@
 """What the other processes of the tests do: each function is a program, its arguments are words.
 
-A frame of these programs is `crc32 (4 bytes), number (8 bytes), filler`: whoever reads it can tell a whole frame from a
-torn one.
+A frame of these programs is `crc32 (4 bytes), number (8 bytes), filler`: whoever reads it can tell
+a whole frame from a torn one.
 """
 
 import os
@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from framegate import shm
@@ -66,7 +67,7 @@ def subscribe(topic: str, policy: str, last: str) -> None:
 
 
 def subscribe_many(topic: str, handles: str, last: str) -> None:
-    """`handles` subscribers in threads, each checks every frame until the sequence `last`; say what they got in all."""
+    """`handles` subscribers in threads, each checks every frame until the sequence `last`."""
     opened = [shm.Subscriber(topic, "queue", wait=10) for _ in range(int(handles))]
     broken: list[BaseException] = []
 
@@ -150,12 +151,12 @@ def fork(topic: str) -> None:
     publisher = shm.Publisher(topic)
     subscriber = shm.Subscriber(topic, "queue")
     publisher.send(b"before")
-    frame = subscriber.take(timeout=10)
+    frame = subscriber.take()
     loan = publisher.loan(8)
     child = os.fork()
     if child == 0:
         refused = []
-        for name, use in {
+        uses: dict[str, Callable[[], Any]] = {
             "send": lambda: publisher.send(b"x"),
             "loan": lambda: publisher.loan(8),
             "take": lambda: subscriber.take(timeout=0),
@@ -166,7 +167,8 @@ def fork(topic: str) -> None:
             "array": lambda: frame.array,
             "fill": lambda: memoryview(loan),
             "publish": loan.publish,
-        }.items():
+        }
+        for name, use in uses.items():
             try:
                 use()
             except ForkedHandleError:
@@ -182,7 +184,6 @@ def fork(topic: str) -> None:
         sys.stdout.flush()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert frame is not None
     say(bytes(frame).decode(), subscriber.leases)
     loan.abandon()
     say("parent sent", publisher.send(b"after"))

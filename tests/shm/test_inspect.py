@@ -16,7 +16,9 @@ from framegate.errors import TopicExists, TopicNotFound
 def test_a_report_shows_geometry_counters_and_participants() -> None:
     before = time.time_ns()
     with (
-        shm.Topic.create("rig/cam", dtype="u1", shape=(4, None), slot_bytes=64, slots=6, keep=2) as topic,
+        shm.Topic.create(
+            "rig/cam", dtype="u1", shape=(4, None), slot_bytes=64, slots=6, keep=2
+        ) as topic,
         topic.publisher(name="camera") as publisher,
         topic.subscriber("queue", name="viewer") as subscriber,
     ):
@@ -49,7 +51,9 @@ def test_a_report_shows_geometry_counters_and_participants() -> None:
 def test_looking_disturbs_nobody(runtime_directory: Path) -> None:
     with shm.Publisher("t", slot_bytes=8) as publisher, shm.Subscriber("t", "queue") as subscriber:
         publisher.send(b"x")
-        files = {name: (runtime_directory / name).read_bytes() for name in os.listdir(runtime_directory)}
+        files = {
+            name: (runtime_directory / name).read_bytes() for name in os.listdir(runtime_directory)
+        }
         with shm.Inspector("t") as inspector:
             for _ in range(3):
                 inspector.report()
@@ -102,7 +106,7 @@ def test_unlinked_topics_go_on_among_those_who_have_them_open() -> None:
 def test_create_refuses_an_existing_topic_and_open_or_create_takes_it() -> None:
     with shm.Topic.create("t", slot_bytes=8) as first:
         assert first.created
-        with pytest.raises(TopicExists, match='"t"|t'):
+        with pytest.raises(TopicExists, match='"t"'):
             shm.Topic.create("t", slot_bytes=8)
         with shm.Topic.open_or_create("t", slot_bytes=8) as second:
             assert not second.created

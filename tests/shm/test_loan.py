@@ -1,6 +1,6 @@
 """Loans: a slot to fill in place, published or given back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -158,13 +158,14 @@ def test_a_waiting_loan_gets_the_slot_that_is_released(raw: Any) -> None:
 def test_what_does_not_fit_is_refused(raw: Any) -> None:
     publisher, _ = raw
     publisher.send(b"x" * 64)
-    for use in (
+    uses: list[Callable[[], Any]] = [
         lambda: publisher.send(b"x" * 65),
         lambda: publisher.loan(65),
         lambda: publisher.loan(("f8", 9)),
         lambda: publisher.send(np.zeros(9)),
-    ):
-        with pytest.raises(FrameTooLarge, match="6[45]|72"):
+    ]
+    for use in uses:
+        with pytest.raises(FrameTooLarge, match=r"6[45]|72"):
             use()
     with publisher.loan(8) as loan, pytest.raises(FrameTooLarge):
         loan.publish(size=9)

@@ -1,4 +1,4 @@
-"""A topic against a model of it: hypothesis plays publishers, subscribers, loans and held frames."""
+"""A topic against a model of it: hypothesis plays publishers, subscribers and held frames."""
 
 import os
 import secrets
@@ -44,7 +44,7 @@ class HeldFrame:
 
 
 class TopicMachine(RuleBasedStateMachine):
-    """Single-threaded, so the model is exact: it knows when a loan must fail and what a take must return."""
+    """Single-threaded, so the model is exact: it knows when a loan must fail and what is taken."""
 
     publishers = Bundle("publishers")
     subscribers = Bundle("subscribers")

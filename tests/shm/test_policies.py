@@ -1,4 +1,4 @@
-"""What a slow subscriber sees: the newest frame or the oldest that still exists, with every loss counted."""
+"""What a slow subscriber sees: the newest frame or the oldest that exists; losses are counted."""
 
 from typing import Any
 
@@ -56,7 +56,10 @@ def test_where_a_subscriber_starts(topic: shm.Topic) -> None:
     with topic.publisher() as publisher:
         send(publisher, 1, 2)
         with topic.subscriber() as latest, topic.subscriber("queue") as queue:
-            with topic.subscriber(start="next") as late, topic.subscriber("queue", start="newest") as early:
+            with (
+                topic.subscriber(start="next") as late,
+                topic.subscriber("queue", start="newest") as early,
+            ):
                 assert number(latest.try_take()) == 2
                 assert number(queue.try_take()) is None
                 assert number(late.try_take()) is None

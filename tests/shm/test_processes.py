@@ -1,4 +1,4 @@
-"""Several processes on one topic: they share it, die in it, stop in it, fork and leave; the others go on."""
+"""Processes on one topic: they share it, die in it, stop, fork and leave; the others go on."""
 
 import concurrent.futures
 import multiprocessing
@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from framegate import shm
-
-from . import peer as peer_programs
+from shm import peer as peer_programs
 
 FRAME_BYTES = 4096
 
@@ -139,9 +138,7 @@ def test_kill_9_at_random_moments_tears_no_frame_and_leaks_no_slot(
     everything_is_free(topic)
 
 
-def test_a_stopped_holder_is_not_taken_for_dead(
-    topic: shm.Topic, peer: Callable[..., Any]
-) -> None:
+def test_a_stopped_holder_is_not_taken_for_dead(topic: shm.Topic, peer: Callable[..., Any]) -> None:
     holder = peer("hold", "t", 2)
     assert holder.line() == "ready"
     with topic.publisher() as publisher:

@@ -1,4 +1,4 @@
-"""What goes in comes out: bytes, arrays of every dtype and layout, named arrays, time and metadata."""
+"""What goes in comes out: bytes, arrays of every dtype and layout, names, time and metadata."""
 
 import array
 import math
@@ -25,7 +25,7 @@ each_example_its_own_topic = settings(
 
 
 def exchange(data: Any, **options: Any) -> shm.Frame:
-    """Send through a new topic; the frame holds its lease after everything is closed and unlinked."""
+    """Send through a new topic; the frame outlives the topic and its handles."""
     with shm.Topic.create("t", slot_bytes=1 << 16, slots=2) as topic:
         with topic.publisher() as publisher, topic.subscriber("queue") as subscriber:
             publisher.send(data, **options)
@@ -106,7 +106,9 @@ def test_bfloat16_comes_back_through_ml_dtypes() -> None:
     assert frame.dtype == "bfloat16"
     assert frame.array.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(frame.array.astype("f4"), [1.5, -2.0, 3.25])
-    assert np.asarray(memoryview(frame)).dtype == np.uint16  # the buffer protocol has no name for it
+    assert (
+        np.asarray(memoryview(frame)).dtype == np.uint16
+    )  # the buffer protocol has no name for it
 
 
 class Tensor:
@@ -181,7 +183,10 @@ def test_octets_of_the_right_length_fill_a_typed_topic() -> None:
 def test_time_metadata_and_content_type_travel_with_the_frame() -> None:
     before = time.monotonic_ns()
     frame = exchange(
-        b"\xff\xd8", time=1234.5, metadata={"gain": 2.5, "name": "vorn ä"}, content_type="image/jpeg"
+        b"\xff\xd8",
+        time=1234.5,
+        metadata={"gain": 2.5, "name": "vorn ä"},
+        content_type="image/jpeg",
     )
     assert frame.time == 1234.5
     assert frame.metadata == {"gain": 2.5, "name": "vorn ä"}

@@ -8,8 +8,7 @@ import pytest
 
 from framegate import shm
 from framegate.errors import ClosedError
-
-from .peer import check, fill
+from shm.peer import check, fill
 
 
 def run_all(*functions: Callable[[], Any]) -> None:
@@ -66,30 +65,34 @@ def test_threads_share_a_publisher_and_a_subscriber(frame_bytes: int) -> None:
 
 def test_closing_under_use_is_an_error_for_the_user_and_nothing_worse() -> None:
     for _ in range(20):
-        publisher = shm.Publisher("t", slot_bytes=1024)
-        subscriber = shm.Subscriber("t", "queue")
-        barrier = threading.Barrier(5)
+        close_under_use()
 
-        def until_closed(use: Callable[[], Any], barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            try:
-                while True:
-                    use()
-            except ClosedError:
-                pass
 
-        def close(barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            publisher.close()
-            subscriber.close()
+def close_under_use() -> None:
+    publisher = shm.Publisher("t", slot_bytes=1024)
+    subscriber = shm.Subscriber("t", "queue")
+    barrier = threading.Barrier(5)
 
-        run_all(
-            lambda: until_closed(lambda: publisher.send(b"x" * 1024)),
-            lambda: until_closed(lambda: publisher.loan(8).publish()),
-            lambda: until_closed(lambda: subscriber.take(timeout=1)),
-            lambda: until_closed(subscriber.try_take),
-            close,
-        )
+    def until_closed(use: Callable[[], Any]) -> None:
+        barrier.wait()
+        try:
+            while True:
+                use()
+        except ClosedError:
+            pass
+
+    def close() -> None:
+        barrier.wait()
+        publisher.close()
+        subscriber.close()
+
+    run_all(
+        lambda: until_closed(lambda: publisher.send(b"x" * 1024)),
+        lambda: until_closed(lambda: publisher.loan(8).publish()),
+        lambda: until_closed(lambda: subscriber.take(timeout=1)),
+        lambda: until_closed(subscriber.try_take),
+        close,
+    )
 
 
 def test_a_frame_may_end_on_another_thread() -> None:

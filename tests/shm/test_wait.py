@@ -35,7 +35,7 @@ def in_thread(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]
 
 
 def until_waiting(topic: shm.Topic) -> None:
-    """Return when a subscriber's wait is likely under way. Not waiting yet is no failure: it only tests less."""
+    """Let a wait get under way. If it has not, nothing fails: the test only shows less."""
     time.sleep(0.02)
 
 

@@ -25,7 +25,10 @@ pub(crate) mod scope;
 pub(crate) mod task;
 pub(crate) mod websocket;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
@@ -44,6 +47,7 @@ use pyo3::{
 };
 
 use crate::event_loop::LoopCore;
+use crate::frames::{BodyHandle, Publishers};
 use http::{HttpExchange, Later};
 use names::Names;
 use owner::Owner;
@@ -75,8 +79,10 @@ impl Settings {
             .iter()
             .map(|(name, value)| {
                 // Latin-1, as ever in HTTP/1.
-                let value: Option<Vec<u8>> =
-                    value.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                let value: Option<Vec<u8>> = value
+                    .chars()
+                    .map(|c| u8::try_from(u32::from(c)).ok())
+                    .collect();
                 let name = HeaderName::from_bytes(name.as_bytes()).ok();
                 let value = value.and_then(|value| HeaderValue::from_bytes(&value).ok());
                 name.zip(value)
@@ -151,6 +157,10 @@ pub(crate) struct Application {
     pub(crate) state: Option<Py<PyDict>>,
     /// The awaitable that a `send()` without waiting returns.
     pub(crate) ready: Py<PyAny>,
+    /// Publishers that bodies were ingested by.
+    pub(crate) publishers: Publishers,
+    /// Bodies that became frames without Python, and with it.
+    ingested: [Cell<u64>; 2],
     logger: Py<PyAny>,
     disconnected: Py<PyType>,
     pool: RefCell<Vec<Bundle>>,
@@ -166,9 +176,7 @@ impl Application {
         state: Option<Py<PyDict>>,
         plain_tasks: bool,
     ) -> PyResult<Rc<Self>> {
-        let event_loop = py
-            .import("asyncio")?
-            .call_method0("get_running_loop")?;
+        let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
         let context = py.import("contextvars")?.call_method0("copy_context")?;
         let settings = Settings::new(config)?;
         let root_path = settings.root_path.bind(py).to_str()?.to_owned();
@@ -193,8 +201,21 @@ impl Application {
                 .getattr("ClientDisconnected")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            publishers: Publishers::default(),
+            ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
         }))
+    }
+
+    /// A body became a frame, natively or through Python.
+    pub(crate) fn count_ingest(&self, native: bool) {
+        let count = &self.ingested[usize::from(!native)];
+        count.set(count.get() + 1);
+    }
+
+    /// How many bodies became frames natively, and through Python.
+    pub(crate) fn ingested(&self) -> (u64, u64) {
+        (self.ingested[0].get(), self.ingested[1].get())
     }
 
     /// The exception for a `send()` to nobody.
@@ -211,7 +232,12 @@ impl Application {
     /// it is for whoever debugs.
     pub(crate) fn report(&self, py: Python<'_>, error: &PyErr) {
         let logged = if self.is_disconnection(py, error.value(py).as_any()) {
-            self.log(py, "debug", "the ASGI application ended: the client disconnected", None)
+            self.log(
+                py,
+                "debug",
+                "the ASGI application ended: the client disconnected",
+                None,
+            )
         } else if error.is_instance_of::<PyException>(py) {
             self.log(py, "error", "exception in ASGI application", Some(error))
         } else {
@@ -363,19 +389,37 @@ impl AsgiHandler {
             }
             Err(rejected) => {
                 let mut response = rejected.response().map(ResponseBody::from);
-                self.application.settings.add_headers(response.headers_mut());
+                self.application
+                    .settings
+                    .add_headers(response.headers_mut());
                 Ok(response.into())
             }
         }
     }
 
+    /// Puts the handle for `framegate.ingest` into the scope of a request that has a body.
+    fn offer_body(
+        &self,
+        py: Python<'_>,
+        scope: &Bound<'_, PyDict>,
+        bundle: &Bundle,
+    ) -> PyResult<()> {
+        let extensions = scope.get_item(intern!(py, "extensions"))?;
+        let extensions = extensions
+            .expect("every scope has it")
+            .cast_into::<PyDict>()?;
+        let handle = Bound::new(py, BodyHandle::new(bundle.exchange.clone_ref(py)))?;
+        extensions.set_item(intern!(py, "framegate.frames"), handle)
+    }
+
     fn start_http(&self, py: Python<'_>, request: Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
-        let scope = self
-            .template(py)?
-            .http(py, application, &request.head)?;
+        let scope = self.template(py)?.http(py, application, &request.head)?;
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
+        if !request.body.is_end_stream() {
+            self.offer_body(py, &scope, &bundle)?;
+        }
         exchange.begin(application.clone(), request);
         let started = application.starter.start(
             py,
@@ -424,4 +468,3 @@ impl Handler for AsgiHandler {
         })
     }
 }
-
