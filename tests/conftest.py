@@ -105,8 +105,7 @@ class Server:
         # The worker captures the context it is made in: the one that startup has filled.
         make = lifespan.context.run
         self.worker = make(self._make_worker, lifespan)
-        with self._listen() as listener:
-            self.worker.listen(listener.fileno())
+        self.worker.listen(self._listen().detach())
         self._ready.set()
         try:
             await self._stop.wait()

@@ -8,6 +8,8 @@ from typing import Any, Final, TypeAlias, TypeVar, final, overload
 from _typeshed import FileDescriptorLike
 
 VERSION: Final[str]
+RUNTIME_LAYOUT: Final[dict[str, int]]
+RUNTIME_COUNTERS: Final[dict[str, int]]
 
 _T = TypeVar("_T")
 _EventMask: TypeAlias = int
@@ -59,9 +61,23 @@ class SelectorMap:
     def values(self) -> list[SelectorKey]: ...
     def items(self) -> list[tuple[int, SelectorKey]]: ...
 
-# Only in builds with debug assertions, for tests.
+@final
+class RuntimeRow:
+    """The row of one worker in the runtime segment."""
+
+    def __new__(cls, fd: int, index: int) -> RuntimeRow: ...
+    def get(self, name: str) -> int: ...
+
+# The rest is only in builds with debug assertions, for tests.
+
 @final
 class _ThreadBound:
     def __new__(cls, value: object) -> _ThreadBound: ...
     @property
     def value(self) -> Any: ...
+
+@final
+class _NativeThread:
+    def __new__(cls, row: RuntimeRow | None = None, log_fd: int | None = None) -> _NativeThread: ...
+    def log(self, line: bytes) -> None: ...
+    def stop(self) -> None: ...

@@ -3,12 +3,24 @@
 use std::time::Duration;
 
 /// How the server treats connections. One value serves all listeners of a worker.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Bounds on sizes and counts.
     pub limits: Limits,
     /// Bounds on time.
     pub timeouts: Timeouts,
+    /// Adds `Date` to responses that have none. Default true: RFC 9110, 6.6.1 asks it of a server with a clock.
+    pub date_header: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            date_header: true,
+        }
+    }
 }
 
 /// Bounds on sizes and counts. What is over a bound is refused with the status named beside it.

@@ -91,9 +91,8 @@ pub(crate) async fn run(
                 if leftover.is_empty() {
                     shared.shrink();
                 } else {
-                    // The beginning of a head: no need to wait for more.
+                    // Only blank lines, or the connection would not count as idle.
                     io.rewind(leftover);
-                    shared.enter(Phase::Head);
                 }
             }
             Served::Switched(switched, leftover) => {
@@ -143,7 +142,7 @@ async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
                 }
                 return Poll::Ready(Served::Closed);
             }
-            Some(Order::Park) if is_quiet(shared) => {
+            Some(Order::Park) if shared.is_quiet() => {
                 let parts = connection.take().expect("is there").into_parts();
                 return Poll::Ready(Served::Parked(parts.io.into_inner(), parts.read_buf));
             }
@@ -151,7 +150,7 @@ async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
         }
         if shared.is_draining() && !told_to_drain {
             told_to_drain = true;
-            if is_quiet(shared) {
+            if shared.is_quiet() {
                 connection = None;
                 return Poll::Ready(Served::Closed);
             }
@@ -174,11 +173,6 @@ async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
         Poll::Ready(Served::Closed)
     })
     .await
-}
-
-/// Between two requests, and everything is written.
-fn is_quiet(shared: &Shared) -> bool {
-    shared.phase.get() == Phase::Idle && shared.flushed.get()
 }
 
 /// Runs what the handler left for after the `101`.

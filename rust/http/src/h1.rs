@@ -27,17 +27,20 @@ use http_body::{Body as _, Frame as BodyFrame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1};
 
 use crate::body::{Aborted, Body, ResponseBody};
-use crate::config::Limits;
+use crate::config::Config;
+use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
 use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Handler, Hints, Request, Response, ResponseFuture, Upgrade};
 
 /// hyper, set up. The timers of hyper stay off: the sweep has separate ones for heads and idleness.
-pub(crate) fn builder(limits: &Limits) -> http1::Builder {
+pub(crate) fn builder(config: &Config) -> http1::Builder {
+    let limits = &config.limits;
     let mut builder = http1::Builder::new();
     builder
         .half_close(false)
+        .auto_date_header(config.date_header)
         .pipeline_flush(false)
         .header_read_timeout(None)
         .max_header_size(limits.head_bytes_max)
@@ -86,7 +89,7 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
             is_head: head.method == Method::HEAD,
             is_http_10,
         };
-        if let Some(refusal) = refuse(&head, shared, self.target_bytes_max) {
+        if let Some(refusal) = refuse(&head, shared.next_head(), self.target_bytes_max) {
             return exchange(refusal.into_response().into());
         }
         let exchange = exchange(ResponseFuture::Ready(None));
@@ -98,9 +101,6 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
             shared.open_hints(number);
             Hints(Some((shared.clone(), number)))
         };
-        if !incoming.is_end_stream() {
-            shared.body_opened();
-        }
         let body = Body::http1(incoming, meter.clone());
         let answer = self.handler.call(Request {
             head,
@@ -154,11 +154,11 @@ fn bad(reason: &'static str) -> Refusal {
 /// Checks that hyper leaves to its user.
 fn refuse(
     head: &http::request::Parts,
-    shared: &Shared,
+    marks: HeadMarks,
     target_bytes_max: usize,
 ) -> Option<Refusal> {
     refuse_host(head)
-        .or_else(|| refuse_framing(head, shared))
+        .or_else(|| refuse_framing(head, marks))
         .or_else(|| refuse_target(head, target_bytes_max))
 }
 
@@ -174,31 +174,28 @@ fn refuse_host(head: &http::request::Parts) -> Option<Refusal> {
     }
 }
 
-/// RFC 9112, 6.1 to 6.3. Lengths that are repeated with different values or malformed are refused by hyper.
-fn refuse_framing(head: &http::request::Parts, shared: &Shared) -> Option<Refusal> {
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        if codings.next().is_some() {
-            return Some(bad("the request has more than one Transfer-Encoding\n"));
-        }
-        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Some(bad("the only Transfer-Encoding served is chunked\n"));
-        }
-        if head.version != Version::HTTP_11 {
-            return Some(bad("Transfer-Encoding needs HTTP/1.1\n"));
-        }
-        let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
-        if head.headers.contains_key(CONTENT_LENGTH)
-            || shared.head_has_length(head.method.as_str(), target)
-        {
-            return Some(bad(
-                "the request has both Content-Length and Transfer-Encoding\n",
-            ));
-        }
-    } else if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Some(bad("the request has more than one Content-Length\n"));
+/// RFC 9112, 2.2 and 6.1 to 6.3. Lengths that are malformed or differ are refused by hyper.
+fn refuse_framing(head: &http::request::Parts, marks: HeadMarks) -> Option<Refusal> {
+    if marks != HeadMarks::default() {
+        return Some(bad(if marks.length_and_coding {
+            "the request has both Content-Length and Transfer-Encoding\n"
+        } else if marks.repeated_length {
+            "the request has more than one Content-Length\n"
+        } else {
+            "a line of the request's head ends without CR\n"
+        }));
     }
-    None
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    let coding = codings.next()?;
+    if codings.next().is_some() {
+        Some(bad("the request has more than one Transfer-Encoding\n"))
+    } else if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        Some(bad("the only Transfer-Encoding served is chunked\n"))
+    } else if head.version != Version::HTTP_11 {
+        Some(bad("Transfer-Encoding needs HTTP/1.1\n"))
+    } else {
+        None
+    }
 }
 
 /// RFC 9112, 3.2: a path, `*` for OPTIONS, or a URL; authority form belongs to CONNECT, which makes a proxy.
@@ -295,11 +292,10 @@ fn to_origin_form(head: &mut http::request::Parts) {
     let target = uri
         .path_and_query
         .unwrap_or_else(|| PathAndQuery::from_static("/"));
-    head.uri = if target.as_str().starts_with('/') {
-        Uri::from(target)
-    } else {
+    head.uri = match target.as_str().rsplit_once('?') {
         // `http://host?query`: the path is empty, which means the root.
-        format!("/{target}").parse().unwrap_or_default()
+        Some(("" | "/", query)) => format!("/?{query}").parse().unwrap_or_default(),
+        _ => Uri::from(target),
     };
 }
 
@@ -398,9 +394,21 @@ impl Exchange {
             // RFC 9110, 8.6.
             head.headers.remove(CONTENT_LENGTH);
         }
-        let declared = declared_length(&head.headers);
         let mut count = false;
-        match declared {
+        match declared_length(&head.headers) {
+            Declared::Length(length) => {
+                // Of a 304, hyper writes the length only when it does not know better.
+                count = if bodyless {
+                    head.status == StatusCode::NOT_MODIFIED
+                } else {
+                    exact.is_some_and(|exact| exact != length)
+                };
+            }
+            Declared::No if self.is_head => {
+                if let Some(length @ 1..) = exact {
+                    head.headers.insert(CONTENT_LENGTH, length.into());
+                }
+            }
             Declared::No => {
                 if self.is_http_10 && !bodyless && exact.is_none() {
                     // The end of the connection is the end of the body.
@@ -409,14 +417,15 @@ impl Exchange {
                     shared.close_delimited.set(true);
                 }
             }
-            Declared::Length(length) => {
-                count = !bodyless && exact.is_some_and(|exact| exact != length)
-            }
             Declared::Invalid => {
                 head = http::Response::new(()).into_parts().0;
                 head.status = StatusCode::INTERNAL_SERVER_ERROR;
                 body = ResponseBody::Empty;
             }
+        }
+        if self.is_http_10 && has_token(&head.headers, &CONNECTION, "close") {
+            // Or hyper adds `keep-alive` to it.
+            head.version = Version::HTTP_10;
         }
         if bodyless {
             // Whatever it holds is not written; a stream is dropped, not run.
@@ -426,9 +435,7 @@ impl Exchange {
         if let Some(meter) = &open.meter {
             meter.responded(head.status);
         }
-        if body.is_end_stream() && !count {
-            open.complete = true;
-        }
+        open.complete |= body.is_end_stream() && !count;
         http::Response::from_parts(head, Outgoing { body, open, count })
     }
 }

@@ -17,11 +17,6 @@
 //!                    +------------------------ Upgraded     Lingering <------+ (any phase: the last response was written)
 //! ```
 //! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
-//!
-//! # The head tap
-//! hyper drops a `Content-Length` that comes with `Transfer-Encoding` before the service can see it, and closes after the
-//! response, which is safe but not a refusal. So a copy of what was read while no body was open is kept until the next
-//! read, and looked at only when a request is chunked.
 
 use std::{
     cell::{Cell, RefCell},
@@ -42,6 +37,7 @@ use tokio::{
     time::Instant,
 };
 
+use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::record::{Meter, RecordSink};
 use crate::service::Takeover;
 
@@ -86,14 +82,14 @@ pub(crate) struct Shared {
     pub(crate) bytes_out: Cell<u64>,
     hints: RefCell<HintQueue>,
     takeover: RefCell<Option<Takeover>>,
-    tap: RefCell<Tap>,
+    framing: RefCell<Framing>,
     /// Records of responses that hyper has, but that are not wholly written.
     unwritten: RefCell<Vec<Rc<Meter>>>,
     pub(crate) sink: Option<Rc<dyn RecordSink>>,
 }
 
 impl Shared {
-    pub(crate) fn new(sink: Option<Rc<dyn RecordSink>>, tap_bytes_max: usize) -> Rc<Self> {
+    pub(crate) fn new(sink: Option<Rc<dyn RecordSink>>) -> Rc<Self> {
         Rc::new(Self {
             task: RefCell::default(),
             index: Cell::new(0),
@@ -111,16 +107,16 @@ impl Shared {
             bytes_out: Cell::new(0),
             hints: RefCell::default(),
             takeover: RefCell::default(),
-            tap: RefCell::new(Tap {
-                bytes_max: tap_bytes_max,
-                ..Tap::default()
-            }),
+            framing: RefCell::default(),
             unwritten: RefCell::default(),
             sink,
         })
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
+        if matches!(phase, Phase::Upgraded | Phase::Lingering) {
+            self.framing.borrow_mut().stop();
+        }
         self.phase.set(phase);
         self.epoch.set(self.epoch.get().wrapping_add(1));
     }
@@ -160,17 +156,27 @@ impl Shared {
         self.takeover.borrow().is_some()
     }
 
-    /// A request with a body was handed out: what is read from now on is not a head.
-    pub(crate) fn body_opened(&self) {
-        self.tap.borrow_mut().open = false;
+    /// What hyper does not tell of the head that it has just parsed.
+    pub(crate) fn next_head(&self) -> HeadMarks {
+        self.framing.borrow_mut().next_head()
+    }
+
+    /// Between two requests or before the first: everything is written, and nothing of a request was read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let framing = self.framing.borrow();
+        matches!(self.phase.get(), Phase::Idle | Phase::Head)
+            && self.flushed.get()
+            && !framing.is_in_head()
+            && !framing.is_in_body()
     }
 
     /// A request is over; `meter` is its record, if one is made.
     pub(crate) fn request_over(&self, meter: Option<Rc<Meter>>) {
         if self.phase.get() == Phase::Busy {
-            self.enter(Phase::Idle);
+            // The beginning of the next head may have come with this request.
+            let in_head = self.framing.borrow().is_in_head();
+            self.enter(if in_head { Phase::Head } else { Phase::Idle });
         }
-        self.tap.borrow_mut().open = true;
         if let Some(meter) = meter {
             self.unwritten.borrow_mut().push(meter);
         }
@@ -188,66 +194,14 @@ impl Shared {
         }
     }
 
-    /// Looks for `Content-Length` in the head, as it was sent, of the request with this method and target.
-    pub(crate) fn head_has_length(&self, method: &str, target: &str) -> bool {
-        self.tap.borrow().head_has_length(method, target)
-    }
-
     /// Gives back what only an active connection needs.
     pub(crate) fn shrink(&self) {
-        self.tap.borrow_mut().bytes = Vec::new();
+        self.framing.borrow_mut().shrink();
         *self.unwritten.borrow_mut() = Vec::new();
         let mut hints = self.hints.borrow_mut();
         hints.heads = VecDeque::new();
         hints.wakers = Vec::new();
     }
-}
-
-#[derive(Default)]
-struct Tap {
-    bytes: Vec<u8>,
-    bytes_max: usize,
-    open: bool,
-}
-
-impl Tap {
-    fn read(&mut self, bytes: &[u8]) {
-        let room = self.bytes_max.saturating_sub(self.bytes.len());
-        self.bytes
-            .extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    /// Head by head (a head ends with an empty line): the first one that begins with this request line and carries
-    /// `Transfer-Encoding` is the one that is asked for. Not finding it is harmless: hyper then takes the request as
-    /// chunked and closes after it.
-    fn head_has_length(&self, method: &str, target: &str) -> bool {
-        let (mut asked, mut length, mut chunked) = (false, false, false);
-        let mut first = true;
-        for line in self.bytes.split(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() {
-                if asked && chunked {
-                    return length;
-                }
-                (asked, length, chunked, first) = (false, false, false, true);
-            } else if first {
-                first = false;
-                asked = line
-                    .strip_prefix(method.as_bytes())
-                    .and_then(|rest| rest.strip_prefix(b" "))
-                    .and_then(|rest| rest.strip_prefix(target.as_bytes()))
-                    .is_some_and(|rest| rest.starts_with(b" "));
-            } else {
-                length |= is_field(line, b"content-length:");
-                chunked |= is_field(line, b"transfer-encoding:");
-            }
-        }
-        false
-    }
-}
-
-fn is_field(line: &[u8], name: &[u8]) -> bool {
-    line.len() >= name.len() && line[..name.len()].eq_ignore_ascii_case(name)
 }
 
 #[derive(Default)]
@@ -417,15 +371,17 @@ pub(crate) struct SocketIo {
     /// Bytes that were read before and have to be read again.
     rewind: Bytes,
     shared: Rc<Shared>,
+    /// Nothing more can be read: the next byte is one that hyper would take and must not.
+    malformed: bool,
 }
 
 impl SocketIo {
     pub(crate) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
-        shared.tap.borrow_mut().open = true;
         Self {
             socket,
             rewind: Bytes::new(),
             shared,
+            malformed: false,
         }
     }
 
@@ -449,25 +405,27 @@ impl SocketIo {
         either!(&self.socket, io => io.poll_read_ready(cx))
     }
 
-    fn note_read(&self, bytes: &[u8]) {
+    /// Follows what was read; returns how many of the bytes hyper may see.
+    fn note_read(&mut self, bytes: &[u8]) -> usize {
         let shared = &*self.shared;
         if bytes.is_empty() {
             shared.eof.set(true);
-            return;
+            return 0;
         }
         shared
             .bytes_in
             .set(shared.bytes_in.get() + bytes.len() as u64);
-        let first = shared.phase.get() == Phase::Idle;
-        if first {
+        let mut framing = shared.framing.borrow_mut();
+        let followed = framing.read(bytes);
+        if shared.phase.get() == Phase::Idle && framing.is_in_head() {
             shared.enter(Phase::Head);
         }
-        let mut tap = shared.tap.borrow_mut();
-        if tap.open {
-            if first {
-                tap.bytes.clear();
+        match followed {
+            Ok(()) => bytes.len(),
+            Err(BareLfInTrailers { bytes_before }) => {
+                self.malformed = true;
+                bytes_before
             }
-            tap.read(bytes);
         }
     }
 
@@ -519,22 +477,34 @@ impl AsyncRead for SocketIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        if self.rewind.is_empty() {
-            let result = either!(&mut self.socket, io => Pin::new(io).poll_read(cx, buf));
+        let me = &mut *self;
+        if !me.rewind.is_empty() {
+            let bytes = buf.remaining().min(me.rewind.len());
+            buf.put_slice(&me.rewind[..bytes]);
+            me.rewind.advance(bytes);
+            return Poll::Ready(Ok(()));
+        }
+        if !me.malformed {
+            let before = buf.filled().len();
+            let room = buf.remaining();
+            let result = either!(&mut me.socket, io => Pin::new(io).poll_read(cx, buf));
             if let Err(error) = ready!(result) {
-                self.shared.broken.set(true);
+                me.shared.broken.set(true);
                 return Poll::Ready(Err(error));
             }
-            if buf.remaining() > 0 || buf.filled().len() > before {
-                self.note_read(&buf.filled()[before..]);
+            if room == 0 {
+                return Poll::Ready(Ok(()));
             }
-        } else {
-            let bytes = buf.remaining().min(self.rewind.len());
-            buf.put_slice(&self.rewind[..bytes]);
-            self.rewind.advance(bytes);
+            let seen = me.note_read(&buf.filled()[before..]);
+            buf.set_filled(before + seen);
+            if seen > 0 || !me.malformed {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a trailer line ends without CR",
+        )))
     }
 }
 

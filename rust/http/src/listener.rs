@@ -59,7 +59,7 @@ pub(crate) struct ServerState {
 
 impl ServerState {
     fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
-        let shared = Shared::new(self.sink.clone(), self.config.limits.head_bytes_max);
+        let shared = Shared::new(self.sink.clone());
         if self.registry.enter(&shared) {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
         }
@@ -84,7 +84,7 @@ impl Server {
         spawn: impl Fn(Task) + 'static,
     ) -> Self {
         Self(Rc::new(ServerState {
-            http1: h1::builder(&config.limits),
+            http1: h1::builder(&config),
             service,
             config,
             registry: Registry::new(),

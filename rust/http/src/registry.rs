@@ -128,16 +128,16 @@ fn due(shared: &Shared, now: Instant, timeouts: &Timeouts) -> Option<Order> {
     };
     let elapsed = now - since;
     match shared.phase.get() {
-        Phase::Head => (elapsed >= timeouts.head).then_some(Order::Close),
-        Phase::Idle if !shared.flushed.get() => {
-            // The last response still leaves: not idle yet.
+        Phase::Head if elapsed >= timeouts.head => Some(Order::Close),
+        Phase::Idle if !shared.is_quiet() => {
+            // The last response still leaves, or the handler still reads: not idle yet.
             shared.seen.set(None);
             None
         }
         Phase::Idle if elapsed >= timeouts.idle => Some(Order::Close),
-        Phase::Idle => {
-            let park = timeouts.park_after.is_some_and(|after| elapsed >= after);
-            (park && !shared.parked.get()).then_some(Order::Park)
+        Phase::Head | Phase::Idle => {
+            let due = timeouts.park_after.is_some_and(|after| elapsed >= after);
+            (due && !shared.parked.get() && shared.is_quiet()).then_some(Order::Park)
         }
         Phase::Lingering => (elapsed >= timeouts.linger).then_some(Order::Close),
         Phase::Busy | Phase::Upgraded => None,

@@ -58,6 +58,13 @@ pub(crate) struct LoopCore {
     waiter: RefCell<Option<Waker>>,
     error: RefCell<Option<PyErr>>,
     fairness: Fairness,
+    before_sleep: RefCell<Vec<Weak<dyn BeforeSleep>>>,
+}
+
+/// Something that collects work on the loop's thread and passes it on when the loop is about to sleep.
+pub(crate) trait BeforeSleep {
+    /// Called at the end of each `select` and before the thread sleeps. Must be quick, and leave Python alone.
+    fn before_sleep(&self);
 }
 
 struct Turn {
@@ -80,6 +87,7 @@ impl LoopCore {
             waiter: RefCell::default(),
             error: RefCell::default(),
             fairness: Fairness::default(),
+            before_sleep: RefCell::default(),
         })
     }
 
@@ -223,7 +231,23 @@ impl LoopCore {
         self.fairness.offer();
     }
 
+    /// Call `hook` from now on, as long as somebody else owns it.
+    pub(crate) fn before_sleep(&self, hook: &Rc<dyn BeforeSleep>) {
+        let mut hooks = self.before_sleep.borrow_mut();
+        hooks.retain(|hook| hook.strong_count() > 0);
+        hooks.push(Rc::downgrade(hook));
+    }
+
     // --- for the selector ---
+
+    /// The thread is about to sleep or to leave `select`.
+    pub(crate) fn run_before_sleep(&self) {
+        for hook in &*self.before_sleep.borrow() {
+            if let Some(hook) = hook.upgrade() {
+                hook.before_sleep();
+            }
+        }
+    }
 
     /// This loop's turn on this thread begins: `event_loop` is what asyncio says runs here.
     pub(crate) fn enter_select(
@@ -295,6 +319,7 @@ impl InSelect<'_> {
 
 impl Drop for InSelect<'_> {
     fn drop(&mut self) {
+        self.0.run_before_sleep();
         self.0.in_select.set(false);
         // Whatever asked to leave has its way now.
         self.0.leave.set(false);

@@ -5,8 +5,10 @@ mod error;
 mod event_loop;
 mod gil;
 mod home;
+mod native;
 mod selector;
 mod signals;
+mod stats;
 mod worker;
 
 use pyo3::prelude::*;
@@ -14,16 +16,29 @@ use pyo3::prelude::*;
 /// HTTP core of framegate (Rust).
 #[pymodule]
 mod _http {
+    use pyo3::prelude::*;
+
     #[cfg(debug_assertions)]
     #[pymodule_export]
     use crate::home::ThreadBound;
+    #[cfg(debug_assertions)]
+    #[pymodule_export]
+    use crate::native::TestThread;
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
 
+    #[pymodule_export]
+    use crate::stats::RuntimeRow;
     #[pymodule_export]
     use crate::worker::Worker;
 
     /// Version of the distribution.
     #[pymodule_export]
     const VERSION: &str = env!("FRAMEGATE_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("RUNTIME_LAYOUT", crate::stats::layout(module.py())?)?;
+        module.add("RUNTIME_COUNTERS", crate::stats::counters(module.py())?)
+    }
 }

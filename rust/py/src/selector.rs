@@ -477,7 +477,10 @@ impl Driver {
     fn new(py: Python<'_>, epoll: Arc<OwnedFd>) -> PyResult<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .on_thread_park(gil::before_park)
+            .on_thread_park(|| {
+                LoopCore::with_current(LoopCore::run_before_sleep);
+                gil::before_park();
+            })
             .on_thread_unpark(gil::after_park)
             .build_local(LocalOptions::default())
             .map_err(os_error)?;

@@ -6,8 +6,10 @@
 #![expect(unsafe_code, reason = "a file descriptor given by Python becomes a listener here")]
 
 use std::{
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    cell::RefCell,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +24,13 @@ use pyo3::{
 use crate::asgi::{Application, AsgiService};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
+use crate::gil;
 use crate::home::LoopBound;
+use crate::native::{AccessLog, LoopWatch, NativeThread, duplicate};
+use crate::stats::{Counter, Gauge, RuntimeRow};
+
+/// Where the access log goes.
+const STDOUT: i32 = 1;
 
 /// HTTP server of one event loop.
 ///
@@ -30,6 +38,7 @@ use crate::home::LoopBound;
 ///     app: The ASGI application.
 ///     config: Settings by attribute, for instance `framegate.Config`.
 ///     state: The lifespan's state; each request gets a shallow copy. `None`: scopes have no state.
+///     row: The worker's row of the runtime segment; heartbeats and counters go there.
 #[pyclass(frozen, module = "framegate._http")]
 pub(crate) struct Worker(LoopBound<Inner>);
 
@@ -38,17 +47,42 @@ struct Inner {
     application: Rc<Application>,
     server: Server,
     connections: Connections,
+    native: RefCell<Option<Native>>,
+}
+
+/// The native thread and what it has on the loop.
+struct Native {
+    thread: NativeThread,
+    watch: LoopWatch,
+    log: Option<Rc<AccessLog>>,
+}
+
+impl Native {
+    /// Ends the thread, with the last lines of the log written.
+    fn stop(self, py: Python<'_>) {
+        let Self {
+            mut thread,
+            watch,
+            log,
+        } = self;
+        drop(watch);
+        if let Some(log) = log {
+            log.hand_over();
+        }
+        gil::detached(py, || thread.stop());
+    }
 }
 
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, config, *, state=None, _plain_tasks=false))]
+    #[pyo3(signature = (app, config, *, state=None, row=None, _plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
         config: &Bound<'_, PyAny>,
         state: Option<Py<PyDict>>,
+        row: Option<&Bound<'_, RuntimeRow>>,
         _plain_tasks: bool,
     ) -> PyResult<Self> {
         let core = LoopCore::current().ok_or_else(|| {
@@ -60,25 +94,53 @@ impl Worker {
         let server_config = Rc::new(server_config(config)?);
         let application = Application::new(py, core.clone(), app, config, state, _plain_tasks)?;
         let spawner = core.clone();
-        let server = Server::new(
+        let mut server = Server::new(
             Rc::new(AsgiService(application.clone())),
             server_config,
             move |task| {
                 spawner.spawn(task);
             },
         );
+        let connections = server.connections();
+        let is_logged = config.getattr("access_log")?.is_truthy()?;
+        let native = if is_logged || row.is_some() {
+            let output = is_logged
+                .then(|| duplicate(STDOUT))
+                .transpose()
+                .map_err(os_error)?;
+            let row = row.map(|row| Arc::clone(&row.get().0));
+            let thread = NativeThread::start(row, output).map_err(os_error)?;
+            let log = is_logged.then(|| thread.access_log(&core));
+            if let Some(log) = &log {
+                server = server.with_records(log.clone());
+            }
+            let (counted, published) = (connections.clone(), log.clone());
+            let watch = thread.watch_loop(&core, move |row| {
+                row.set(Gauge::Connections, counted.count() as u64);
+                row.count(Counter::Requests, counted.requests());
+                row.count(Counter::Accepted, counted.accepted());
+                if let Some(log) = &published {
+                    log.publish(row);
+                }
+            });
+            Some(Native { thread, watch, log })
+        } else {
+            None
+        };
         Ok(Self(LoopBound::new(Inner {
             core,
             application,
-            connections: server.connections(),
+            connections,
             server,
+            native: RefCell::new(native),
         })))
     }
 
     /// Accept connections from a socket that is bound and listens.
     ///
     /// Args:
-    ///     fd: File descriptor of a TCP or Unix socket. It is duplicated: the caller's stays open and its own.
+    ///     fd: File descriptor of a TCP or Unix socket. The worker owns it from here on, also when this fails:
+    ///         give it `socket.detach()` or `os.dup(...)`.
     ///
     /// Raises:
     ///     OSError: It is no socket, or cannot be used.
@@ -88,10 +150,12 @@ impl Worker {
         if fd < 0 {
             return Err(PyValueError::new_err(format!("{fd} is not a file descriptor")));
         }
-        // SAFETY: borrowed for this call, in which the caller holds it; a number that is not open fails in `dup`.
-        let socket = unsafe { BorrowedFd::borrow_raw(fd) }
-            .try_clone_to_owned()
-            .map_err(os_error)?;
+        // SAFETY: looks whether the descriptor is open.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            return Err(os_error(std::io::Error::last_os_error()));
+        }
+        // SAFETY: open, and the caller's to give away, as the documentation demands.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let listener = listener(socket)?;
         let _context = inner.core.enter();
         inner
@@ -137,14 +201,26 @@ impl Worker {
         Ok(future)
     }
 
-    /// Stop accepting and cut all connections. Done when the loop has run once more.
+    /// Stop accepting, cut all connections and end the native thread. Where connections are open, that is done when the
+    /// loop has run once more. May be called again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.0.get_or_raise()?;
+        inner.connections.stop_accepting();
+        inner.application.clear_pool(py);
+        let native = inner.native.take();
+        if inner.connections.count() == 0 {
+            if let Some(native) = native {
+                native.stop(py);
+            }
+            return Ok(());
+        }
         let connections = inner.connections.clone();
         inner.core.spawn(async move {
             connections.drain(Duration::ZERO).await;
+            if let Some(native) = native {
+                Python::attach(|py| native.stop(py));
+            }
         });
-        inner.application.clear_pool(py);
         Ok(())
     }
 
@@ -205,6 +281,7 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             idle: seconds("timeout_keep_alive")?,
             ..Timeouts::default()
         },
+        date_header: config.getattr("date_header")?.is_truthy()?,
     })
 }
 

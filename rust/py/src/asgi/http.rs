@@ -491,6 +491,7 @@ impl State {
         self.phase.set(Phase::Streaming);
         let stream = ResponseStream {
             exchange: exchange.clone().unbind(),
+            yielded: false,
         };
         self.respond(status, headers, ResponseBody::Stream(Box::pin(stream)));
         if more {
@@ -922,6 +923,8 @@ impl Drop for Later {
 /// The body of a streamed response, as the connection pulls it.
 struct ResponseStream {
     exchange: Py<HttpExchange>,
+    /// The connection had its chance to write what came before an abort.
+    yielded: bool,
 }
 
 impl http_body::Body for ResponseStream {
@@ -929,10 +932,11 @@ impl http_body::Body for ResponseStream {
     type Error = Aborted;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
-        let state = self.exchange.get().state();
+        let this = &mut *self;
+        let state = this.exchange.get().state();
         let next = state.queue.borrow_mut().pop_front();
         if let Some(data) = next {
             state.unsent.set(state.unsent.get() - data.len());
@@ -943,6 +947,12 @@ impl http_body::Body for ResponseStream {
         }
         match state.end.get() {
             StreamEnd::Complete => Poll::Ready(None),
+            StreamEnd::Aborted if !this.yielded => {
+                // An error makes hyper drop what it has buffered; a pause makes it write that first.
+                this.yielded = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             StreamEnd::Aborted => Poll::Ready(Some(Err(Aborted))),
             StreamEnd::Open => {
                 state.stream_waker.replace(Some(cx.waker().clone()));

@@ -1,0 +1,185 @@
+//! One line of text for one request, in the manner of uvicorn.
+//!
+//! ```text
+//! 2026-11-20T19:03:02.417Z 127.0.0.1:53124 "GET /items?q=1 HTTP/1.1" 200 in=0 out=13 0.41ms
+//! ```
+//! What a client can choose (method, target) is escaped, so that one request is one line and a terminal is not driven by it.
+
+use std::{
+    fmt::{self, Write},
+    time::{Duration, SystemTime},
+};
+
+use http::Version;
+
+use crate::record::RequestRecord;
+
+/// Appends the line for `record`, with its newline, to `line`. `-` stands for a response that was not made, and
+/// `aborted` follows when it did not reach its end.
+pub fn write_line(record: &RequestRecord, line: &mut String) {
+    // Writing to a String does not fail.
+    let _ = try_write(record, line);
+}
+
+fn try_write(record: &RequestRecord, line: &mut String) -> fmt::Result {
+    write_time(record.started_at, line)?;
+    write!(line, " {} \"", record.connection.peer)?;
+    escape(record.method.as_str(), line);
+    line.push(' ');
+    write_target(record, line)?;
+    write!(line, " {}\" ", version(record.version))?;
+    match record.status {
+        Some(status) => write!(line, "{}", status.as_u16())?,
+        None => line.push('-'),
+    }
+    let spent = Duration::from_nanos(record.end_ns.saturating_sub(record.start_ns));
+    let (received, sent) = (record.body_bytes_in, record.body_bytes_out);
+    write!(
+        line,
+        " in={received} out={sent} {:.2}ms",
+        spent.as_secs_f64() * 1000.0
+    )?;
+    line.push_str(if record.aborted { " aborted\n" } else { "\n" });
+    Ok(())
+}
+
+fn write_target(record: &RequestRecord, line: &mut String) -> fmt::Result {
+    /// Escapes what is written through it.
+    struct Escaping<'line>(&'line mut String);
+    impl Write for Escaping<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            escape(text, self.0);
+            Ok(())
+        }
+    }
+    write!(Escaping(line), "{}", record.target)
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Control characters, quotes, backslashes and everything that is not ASCII as `\x..`.
+fn escape(text: &str, line: &mut String) {
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\' {
+            line.push(char::from(byte));
+        } else {
+            let _ = write!(line, "\\x{byte:02x}");
+        }
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+fn write_time(time: SystemTime, line: &mut String) -> fmt::Result {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let (year, month, day) = civil(since.as_secs() / 86_400);
+    let second = since.as_secs() % 86_400;
+    write!(
+        line,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        since.subsec_millis()
+    )
+}
+
+/// Year, month and day of a number of days since 1970. Years are counted from March, so that the leap day is the last of its
+/// year (Hinnant, "chrono-compatible low-level date algorithms").
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::SocketAddr,
+        rc::Rc,
+        time::{Duration, SystemTime},
+    };
+
+    use http::{Method, StatusCode, Version};
+
+    use super::{civil, escape, write_line};
+    use crate::record::RequestRecord;
+    use crate::service::{Address, ConnectionInfo};
+
+    #[test]
+    fn line_has_all_parts() {
+        let peer = Address::Inet(SocketAddr::from(([127, 0, 0, 1], 53124)));
+        let connection = ConnectionInfo {
+            peer: peer.clone(),
+            local: peer,
+            tls: false,
+        };
+        let record = RequestRecord {
+            connection: Rc::new(connection),
+            method: Method::GET,
+            target: "/items?q=1".parse().unwrap(),
+            version: Version::HTTP_11,
+            status: Some(StatusCode::OK),
+            start_ns: 1_000_000,
+            first_byte_ns: None,
+            end_ns: 1_410_000,
+            started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_201_382_417),
+            body_bytes_in: 0,
+            body_bytes_out: 13,
+            aborted: false,
+        };
+        let mut line = String::new();
+        write_line(&record, &mut line);
+        let cut = RequestRecord {
+            status: None,
+            aborted: true,
+            ..record
+        };
+        write_line(&cut, &mut line);
+        assert_eq!(
+            line,
+            "2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" 200 in=0 out=13 0.41ms\n\
+             2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" - in=0 out=13 0.41ms aborted\n"
+        );
+    }
+
+    #[test]
+    fn what_could_drive_a_terminal_is_escaped() {
+        let mut line = String::new();
+        escape("a b\n\r\u{1b}[2J\"\\\u{7f}\u{e4}~", &mut line);
+        assert_eq!(line, "a b\\x0a\\x0d\\x1b[2J\\x22\\x5c\\x7f\\xc3\\xa4~");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (58, (1970, 2, 28)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (11_017, (2000, 3, 1)),
+            (20_777, (2026, 11, 20)),
+            (47_540, (2100, 2, 28)),
+            (47_541, (2100, 3, 1)),
+        ] {
+            assert_eq!(civil(days), date, "{days}");
+        }
+    }
+}

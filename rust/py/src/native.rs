@@ -1,0 +1,532 @@
+//! The native thread: what must not wait for Python.
+//!
+//! A handler that computes for seconds stalls its loop. This thread (`framegate-native`, one per worker) has a tokio
+//! runtime of its own, never touches Python and so goes on:
+//!
+//! - **Heartbeat.** It writes the time into the worker's row of the runtime segment, and asks the loop to answer. How long
+//!   the answer takes is the loop's lag; while none comes, the growing wait is. When the loop answers it also publishes
+//!   its gauges and counters ([`NativeThread::watch_loop`]), so nothing is written per request.
+//! - **Access log.** The loop's thread formats lines into a buffer of its own ([`AccessLog`]) and hands it over when a
+//!   `select` ends, before it sleeps, or when it is full. This thread writes what has come together every
+//!   [`LOG_DELAY`], on a thread of its blocking pool: a reader that stalls blocks neither the loop nor the heartbeat.
+//!   Then the bounded buffer fills, and whole batches are dropped and counted.
+//!
+//! All signals are blocked here, so that the kernel delivers them to the main thread.
+
+#![expect(unsafe_code, reason = "signal masks, and a descriptor given by Python")]
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::File,
+    io::{self, Write},
+    mem::{self, MaybeUninit},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    ptr,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use framegate_http::{
+    record::{RecordSink, RequestRecord},
+    service::Address,
+};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::{AbortHandle, spawn_blocking},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use crate::{
+    event_loop::{BeforeSleep, LoopCore},
+    stats::{Counter, Gauge, Row},
+};
+#[cfg(debug_assertions)]
+use {
+    crate::{error::os_error, gil, home::LoopBound, stats::RuntimeRow},
+    pyo3::{exceptions::PyRuntimeError, prelude::*},
+};
+
+/// Between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Lines wait for company that long: one wake-up and one write per this time instead of per request.
+const LOG_DELAY: Duration = Duration::from_millis(20);
+/// The loop's own buffer is handed over when it has grown to this.
+const LOG_BATCH_BYTES: usize = 64 << 10;
+/// Handed over and not yet written; beyond it batches are dropped. Some 10,000 lines.
+const LOG_BYTES_MAX: usize = 1 << 20;
+/// What the last lines get when the thread stops.
+const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+/// What both threads see.
+struct Shared {
+    row: Option<Arc<Row>>,
+    ping: Ping,
+    log: Mutex<LogBuffer>,
+    /// The buffer is no longer empty.
+    log_ready: Notify,
+}
+
+/// A question to the loop: do you still turn?
+#[derive(Default)]
+struct Ping {
+    /// When it was asked; 0 once it is answered.
+    asked_ns: AtomicU64,
+    notify: Notify,
+}
+
+#[derive(Default)]
+struct LogBuffer {
+    lines: Vec<u8>,
+    dropped: u64,
+}
+
+impl Shared {
+    /// Held for a copy of at most [`LOG_BATCH_BYTES`]; by the writer only to exchange the vector.
+    fn log(&self) -> MutexGuard<'_, LogBuffer> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn beat(&self) {
+        let now = monotonic_ns();
+        // Relaxed: the answer carries no data but the number itself.
+        let asked = self.ping.asked_ns.load(Ordering::Relaxed);
+        if asked == 0 {
+            self.ping.asked_ns.store(now, Ordering::Relaxed);
+            self.ping.notify.notify_one();
+        }
+        if let Some(row) = &self.row {
+            row.set(Gauge::HeartbeatNs, now);
+            if asked != 0 {
+                row.set(Gauge::LoopLagNs, now.saturating_sub(asked));
+            }
+            row.count(Counter::LogLinesDropped, self.log().dropped);
+        }
+    }
+}
+
+/// The thread, seen from its worker. Dropping it lets the thread end by itself; [`stop`](Self::stop) waits for it.
+pub(crate) struct NativeThread {
+    shared: Arc<Shared>,
+    /// Dropped to ask the thread to end.
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NativeThread {
+    /// Start the thread. Heartbeats go to `row`, the access log to `log`.
+    pub(crate) fn start(row: Option<Arc<Row>>, log: Option<OwnedFd>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            row,
+            ping: Ping::default(),
+            log: Mutex::default(),
+            log_ready: Notify::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let (stop, stopped) = oneshot::channel();
+        let theirs = Arc::clone(&shared);
+        let thread = without_signals(|| {
+            thread::Builder::new()
+                .name("framegate-native".to_owned())
+                .spawn(move || {
+                    runtime.block_on(run(&theirs, log.map(File::from), stopped));
+                    // A write that hangs is left behind.
+                    runtime.shutdown_background();
+                })
+        })?;
+        Ok(Self {
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Let the loop answer the heartbeat; `publish` is called on the loop's thread at each answer.
+    pub(crate) fn watch_loop(
+        &self,
+        core: &Rc<LoopCore>,
+        publish: impl Fn(&Row) + 'static,
+    ) -> LoopWatch {
+        let shared = Arc::clone(&self.shared);
+        let task = core.spawn(async move {
+            loop {
+                shared.ping.notify.notified().await;
+                let asked = shared.ping.asked_ns.swap(0, Ordering::Relaxed);
+                if let Some(row) = &shared.row {
+                    row.set(Gauge::LoopLagNs, monotonic_ns().saturating_sub(asked));
+                    publish(row);
+                }
+            }
+        });
+        LoopWatch(task.abort_handle())
+    }
+
+    /// The access log of a loop; to be called on the loop's thread.
+    pub(crate) fn access_log(&self, core: &LoopCore) -> Rc<AccessLog> {
+        let log = Rc::new(AccessLog {
+            shared: Arc::clone(&self.shared),
+            batch: RefCell::default(),
+            line_count: Cell::new(0),
+            totals: Cell::default(),
+        });
+        core.before_sleep(&(Rc::clone(&log) as Rc<dyn BeforeSleep>));
+        log
+    }
+
+    /// The thread itself, leaving one that has stopped: for ending it detached.
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            stop: self.stop.take(),
+            thread: self.thread.take(),
+        }
+    }
+
+    /// End the thread; takes at most [`LOG_FLUSH`] if the log's reader is slow. Never call it attached to Python.
+    pub(crate) fn stop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            // An error is a panic there, which has been printed.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// Stops the answers of [`NativeThread::watch_loop`] when dropped.
+pub(crate) struct LoopWatch(AbortHandle);
+
+impl Drop for LoopWatch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn run(shared: &Arc<Shared>, log: Option<File>, stopped: oneshot::Receiver<()>) {
+    let beats = async {
+        let mut ticks = interval(HEARTBEAT);
+        // After a pause of the whole machine one beat is enough.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            shared.beat();
+        }
+    };
+    let Some(log) = log else {
+        tokio::select! { _ = stopped => {}, () = beats => {} }
+        return;
+    };
+    // Locked while a write is under way: one that is left behind at the end must not mix with the last one.
+    let log = Arc::new(Mutex::new(log));
+    let writes = async {
+        loop {
+            shared.log_ready.notified().await;
+            sleep(LOG_DELAY).await;
+            write_log(shared, &log).await;
+        }
+    };
+    tokio::select! { _ = stopped => {}, () = beats => {}, () = writes => {} }
+    // The rest.
+    let _too_slow = timeout(LOG_FLUSH, write_log(shared, &log)).await;
+}
+
+/// Write everything that has been handed over.
+async fn write_log(shared: &Shared, log: &Arc<Mutex<File>>) {
+    let lines = mem::take(&mut shared.log().lines);
+    if lines.is_empty() {
+        return;
+    }
+    let log = Arc::clone(log);
+    let count = lines.iter().filter(|byte| **byte == b'\n').count();
+    let written = spawn_blocking(move || {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        write_all(&mut log, &lines)
+    })
+    .await;
+    if !matches!(written, Ok(Ok(()))) {
+        // The reader has gone away. There is nobody to tell but the counter.
+        shared.log().dropped += count as u64;
+    }
+}
+
+/// `Write::write_all` for a descriptor that may be non-blocking: standard output is shared, others may have made it so.
+fn write_all(log: &mut File, mut lines: &[u8]) -> io::Result<()> {
+    while !lines.is_empty() {
+        match log.write(lines) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => lines = &lines[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut wait = libc::pollfd {
+                    fd: log.as_raw_fd(),
+                    events: libc::POLLOUT,
+                    revents: 0,
+                };
+                // SAFETY: one pollfd, valid for the call. Errors show in the next write.
+                unsafe { libc::poll(&raw mut wait, 1, -1) };
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Formats request records and counts what they say. Belongs to one loop.
+pub(crate) struct AccessLog {
+    shared: Arc<Shared>,
+    batch: RefCell<Vec<u8>>,
+    line_count: Cell<u64>,
+    totals: Cell<Totals>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Totals {
+    body_bytes_in: u64,
+    body_bytes_out: u64,
+    aborted: u64,
+}
+
+impl AccessLog {
+    /// Publish what was counted.
+    pub(crate) fn publish(&self, row: &Row) {
+        let totals = self.totals.get();
+        row.count(Counter::BodyBytesIn, totals.body_bytes_in);
+        row.count(Counter::BodyBytesOut, totals.body_bytes_out);
+        row.count(Counter::Aborted, totals.aborted);
+    }
+
+    /// Add a line, which must end with a line feed.
+    pub(crate) fn line(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut batch = self.batch.borrow_mut();
+        write(&mut batch);
+        self.line_count.set(self.line_count.get() + 1);
+        if batch.len() >= LOG_BATCH_BYTES {
+            drop(batch);
+            self.hand_over();
+        }
+    }
+
+    /// Hand over what there is. Needed before [`NativeThread::stop`] only: otherwise it happens by itself.
+    pub(crate) fn hand_over(&self) {
+        let mut batch = self.batch.borrow_mut();
+        if batch.is_empty() {
+            return;
+        }
+        let mut log = self.shared.log();
+        let was_empty = log.lines.is_empty();
+        if log.lines.len() + batch.len() > LOG_BYTES_MAX {
+            log.dropped += self.line_count.get();
+        } else {
+            log.lines.extend_from_slice(&batch);
+        }
+        drop(log);
+        batch.clear();
+        self.line_count.set(0);
+        if was_empty {
+            self.shared.log_ready.notify_one();
+        }
+    }
+}
+
+impl BeforeSleep for AccessLog {
+    fn before_sleep(&self) {
+        self.hand_over();
+    }
+}
+
+impl RecordSink for AccessLog {
+    fn finished(&self, record: RequestRecord) {
+        let mut totals = self.totals.get();
+        totals.body_bytes_in += record.body_bytes_in;
+        totals.body_bytes_out += record.body_bytes_out;
+        totals.aborted += u64::from(record.aborted);
+        self.totals.set(totals);
+        self.line(|line| format_record(line, &record));
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
+/// `2026-03-01T12:00:00.123Z 127.0.0.1:52114 "GET /path HTTP/1.1" 200 13 0.512ms`
+fn format_record(line: &mut Vec<u8>, record: &RequestRecord) {
+    format_time(line, record.started_at);
+    // Writing to a vector cannot fail.
+    let _ok = match &record.connection.peer {
+        Address::Inet(peer) => write!(line, " {peer} \""),
+        Address::Unix(_) => write!(line, " unix \""),
+    };
+    escape(line, record.method.as_str());
+    line.push(b' ');
+    escape(
+        line,
+        record
+            .target
+            .path_and_query()
+            .map_or_else(|| record.target.path(), |target| target.as_str()),
+    );
+    let _ok = write!(line, " {:?}\" ", record.version);
+    let _ok = match record.status {
+        Some(status) => write!(line, "{}", status.as_u16()),
+        None => write!(line, "-"),
+    };
+    let micros = record.end_ns.saturating_sub(record.start_ns) / 1000;
+    let _ok = write!(
+        line,
+        " {} {}.{:03}ms",
+        record.body_bytes_out,
+        micros / 1000,
+        micros % 1000
+    );
+    if record.aborted {
+        line.extend_from_slice(b" aborted");
+    }
+    line.push(b'\n');
+}
+
+/// Text of the client's between quotes: it can neither end them nor begin a line nor talk to a terminal.
+fn escape(line: &mut Vec<u8>, text: &str) {
+    for &byte in text.as_bytes() {
+        if byte == b'"' || byte == b'\\' || !(b' '..=b'~').contains(&byte) {
+            let _ok = write!(line, "\\x{byte:02x}");
+        } else {
+            line.push(byte);
+        }
+    }
+}
+
+/// RFC 3339, UTC, milliseconds.
+fn format_time(line: &mut Vec<u8>, time: SystemTime) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    let _ok = write!(
+        line,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        since.subsec_millis(),
+    );
+}
+
+/// Days since 1970-01-01 to year, month, day: years begin in March, so the leap day is the last of its year
+/// (Howard Hinnant, "chrono-compatible low-level date algorithms").
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// `CLOCK_MONOTONIC`, which all processes of the machine share.
+fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `now` is a valid timespec; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// Call `f` with all signals blocked; a thread made by it keeps them so.
+fn without_signals<R>(f: impl FnOnce() -> R) -> R {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both sets are written by the calls before they are read; the mask of this thread only is changed.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let result = f();
+    // SAFETY: `before` was filled above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    result
+}
+
+/// A descriptor of Python's, duplicated.
+pub(crate) fn duplicate(fd: i32) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: borrowed for this call, in which the caller holds it; a number that is not open fails in the kernel.
+    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
+}
+
+/// For tests: a native thread whose log takes any line.
+#[cfg(debug_assertions)]
+#[pyclass(frozen, name = "_NativeThread", module = "framegate._http")]
+pub(crate) struct TestThread(LoopBound<RefCell<Test>>);
+
+#[cfg(debug_assertions)]
+struct Test {
+    log: Rc<AccessLog>,
+    watch: Option<LoopWatch>,
+    thread: NativeThread,
+}
+
+#[cfg(debug_assertions)]
+#[pymethods]
+impl TestThread {
+    #[new]
+    #[pyo3(signature = (row=None, log_fd=None))]
+    fn new(row: Option<&Bound<'_, RuntimeRow>>, log_fd: Option<i32>) -> PyResult<Self> {
+        let core = LoopCore::current()
+            .ok_or_else(|| PyRuntimeError::new_err("no loop runs in this thread"))?;
+        let log = log_fd.map(duplicate).transpose().map_err(os_error)?;
+        let thread =
+            NativeThread::start(row.map(|row| Arc::clone(&row.get().0)), log).map_err(os_error)?;
+        let log = thread.access_log(&core);
+        let published = Rc::clone(&log);
+        let watch = thread.watch_loop(&core, move |row| {
+            row.set(Gauge::Connections, 7);
+            row.count(Counter::Requests, 11);
+            row.count(Counter::Accepted, 3);
+            published.publish(row);
+        });
+        Ok(Self(LoopBound::new(RefCell::new(Test {
+            log,
+            watch: Some(watch),
+            thread,
+        }))))
+    }
+
+    /// Add a line to the log.
+    fn log(&self, line: &[u8]) -> PyResult<()> {
+        self.0
+            .get_or_raise()?
+            .borrow()
+            .log
+            .line(|batch| batch.extend_from_slice(line));
+        Ok(())
+    }
+
+    /// Wait for the end of the thread.
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        let mut test = self.0.get_or_raise()?.borrow_mut();
+        test.watch.take();
+        test.log.hand_over();
+        let mut thread = test.thread.take();
+        drop(test);
+        gil::detached(py, || thread.stop());
+        Ok(())
+    }
+}
