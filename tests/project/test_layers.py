@@ -14,7 +14,7 @@ PACKAGE = ROOT / "python" / "framegate"
 # anything below `cli`.
 PARENT_PROCESS = {"supervisor", "config", "errors", "runtime_segment", "__main__"}
 NATIVE = {
-    "_http": {"worker", "loop", "server", "build", "ingest", "runtime_segment", "__init__"},
+    "_http": {"worker", "loop", "server", "build", "body_ingest", "runtime_segment", "__init__"},
     "_shm": {"shm", "build", "__init__"},
 }
 

@@ -217,12 +217,6 @@ struct HintQueue {
     wakers: Vec<Waker>,
 }
 
-impl HintQueue {
-    fn wake(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
-    }
-}
-
 impl Shared {
     /// From now on request number `request` may send hints.
     pub(crate) fn open_hints(&self, request: u64) {
@@ -238,9 +232,10 @@ impl Shared {
             hints.heads.pop_back();
             hints.left += 1;
         }
-        if !hints.wakers.is_empty() {
-            hints.wake();
-        }
+        let wakers = mem::take(&mut hints.wakers);
+        // Outside the borrow: a waker may drop what holds a hint.
+        drop(hints);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -444,6 +439,23 @@ impl SocketIo {
     fn poll_hints(&mut self, cx: &mut Context<'_>, only_begun: bool) -> Poll<io::Result<()>> {
         let shared = self.shared.clone();
         let mut hints = shared.hints.borrow_mut();
+        let left = hints.left;
+        let result = self.poll_write_hints(cx, &mut hints, only_begun);
+        if hints.left > left {
+            let wakers = mem::take(&mut hints.wakers);
+            // Outside the borrow: a waker may drop what holds a hint.
+            drop(hints);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        result
+    }
+
+    fn poll_write_hints(
+        &mut self,
+        cx: &mut Context<'_>,
+        hints: &mut HintQueue,
+        only_begun: bool,
+    ) -> Poll<io::Result<()>> {
         while let Some(head) = hints.heads.front() {
             if only_begun && hints.written == 0 {
                 break;
@@ -460,7 +472,6 @@ impl SocketIo {
                 hints.heads.pop_front();
                 hints.written = 0;
                 hints.left += 1;
-                hints.wake();
             }
         }
         Poll::Ready(Ok(()))

@@ -23,9 +23,7 @@ fn responses_come_in_the_order_of_the_requests() {
             ok(name)
         });
         let mut client = server.connect().await;
-        let all: String = (0..50)
-            .map(|n| format!("GET /{n} HTTP/1.1\r\nhost: t\r\n\r\n"))
-            .collect();
+        let all = common::pipelined(50);
         client.send(all).await;
         for n in 0..50 {
             assert_eq!(client.reply().await.unwrap().text(), format!("/{n}"));
@@ -93,7 +91,7 @@ fn nine_thousand_pipelined_requests_with_hints_stay_in_place() {
         let server = TestServer::new(|request| {
             let name = path(&request);
             let number: usize = request.head.uri.path()[1..].parse().unwrap();
-            if number % 3 != 0 {
+            if !number.is_multiple_of(3) {
                 return ok(name).into();
             }
             ResponseFuture::later(async move {
@@ -120,7 +118,7 @@ fn nine_thousand_pipelined_requests_with_hints_stay_in_place() {
         let mut client = Client::new(read.reunite(writer.await.unwrap()).unwrap());
         for n in 0..REQUESTS {
             let mut reply = client.reply().await.unwrap();
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 assert_eq!(reply.status, 103, "{n}");
                 assert_eq!(reply.field("x-for"), Some(format!("/{n}").as_str()));
                 reply = client.reply().await.unwrap();

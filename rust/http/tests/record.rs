@@ -88,9 +88,7 @@ fn each_pipelined_request_has_its_record() {
     run(async {
         let (server, sink) = serve(|request| ok(Bytes::from(request.head.uri.to_string())).into());
         let mut client = server.connect().await;
-        let all: String = (0..100)
-            .map(|n| format!("GET /{n} HTTP/1.1\r\nhost: t\r\n\r\n"))
-            .collect();
+        let all = common::pipelined(100);
         client.send(all).await;
         let records = sink.wait(100).await;
         for (n, record) in records.iter().enumerate() {

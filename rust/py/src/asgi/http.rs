@@ -120,6 +120,8 @@ struct State {
 
     body: RefCell<Body>,
     incoming: Cell<Incoming>,
+    /// A piece of the body has left it.
+    begun: Cell<bool>,
     /// Arrived while somebody waited; taken by the next `receive()`.
     chunk: RefCell<Option<Bytes>>,
 
@@ -159,6 +161,7 @@ impl State {
             disconnected: Cell::new(false),
             body: RefCell::new(Body::empty()),
             incoming: Cell::new(Incoming::Complete),
+            begun: Cell::new(false),
             chunk: RefCell::default(),
             hints: RefCell::default(),
             hint: RefCell::default(),
@@ -190,6 +193,7 @@ impl State {
             disconnected,
             body,
             incoming,
+            begun,
             chunk,
             hints,
             hint,
@@ -239,6 +243,7 @@ impl State {
         } else {
             Incoming::Complete
         });
+        begun.set(false);
         chunk.take();
         hints.replace(new_hints);
         hint.take();
@@ -285,6 +290,7 @@ impl State {
         match polled {
             Poll::Pending => return false,
             Poll::Ready(Some(Ok(data))) => {
+                self.begun.set(true);
                 self.chunk.replace(Some(data));
             }
             // The last event may be empty.
@@ -349,11 +355,7 @@ impl State {
     }
 
     /// `http.response.start`.
-    fn start(
-        &self,
-        application: &Application,
-        message: &Bound<'_, PyDict>,
-    ) -> PyResult<()> {
+    fn start(&self, application: &Application, message: &Bound<'_, PyDict>) -> PyResult<()> {
         if self.phase.get() != Phase::Start {
             return Err(unexpected("http.response.start", self.phase.get()));
         }
@@ -430,9 +432,7 @@ impl State {
             Phase::Head => self.begin(exchange, data, more),
             Phase::Streaming => self.go_on(data, more),
             Phase::Discarding => self.discard(data.len(), more),
-            phase @ (Phase::Start | Phase::Done) => {
-                Err(unexpected("http.response.body", phase))
-            }
+            phase @ (Phase::Start | Phase::Done) => Err(unexpected("http.response.body", phase)),
         }
     }
 
@@ -776,6 +776,32 @@ impl HttpExchange {
         state.ended.get() && state.phase.get() == Phase::Done && !state.pumping.get()
     }
 
+    /// The application that the request is for.
+    pub(crate) fn application(&self) -> PyResult<Rc<Application>> {
+        self.0.get_or_raise()?.application()
+    }
+
+    /// True while no event of the body was given out and nobody waits for one.
+    pub(crate) fn body_is_untouched(&self) -> PyResult<bool> {
+        let state = self.0.get_or_raise()?;
+        Ok(state.incoming.get() == Incoming::Open
+            && !state.begun.get()
+            && !state.receivers.borrow().iter().any(Waiter::is_pending))
+    }
+
+    /// Takes the whole body out; from now on `receive()` waits for the client to go away. `None` if it was begun.
+    pub(crate) fn take_body(&self) -> PyResult<Option<Body>> {
+        if !self.body_is_untouched()? {
+            return Ok(None);
+        }
+        let state = self.0.get_or_raise()?;
+        if state.disconnected.get() {
+            return Err(state.application()?.client_disconnected());
+        }
+        state.incoming.set(Incoming::Complete);
+        Ok(Some(state.body.replace(Body::empty())))
+    }
+
     /// The response, if the application has sent its beginning.
     pub(crate) fn take_response(&self) -> Option<Response> {
         self.state().response.take()
@@ -810,7 +836,9 @@ impl Exchange for HttpExchange {
         waiter: Waiter,
     ) -> PyResult<()> {
         let state = self.0.get_or_raise()?;
-        let Owner::Http(exchange) = owner;
+        let Owner::Http(exchange) = owner else {
+            unreachable!("an HTTP exchange is its own owner");
+        };
         match operation {
             Operation::Receive => state.receivers.borrow_mut().push(waiter),
             Operation::Send => state.senders.borrow_mut().push(waiter),
@@ -973,7 +1001,10 @@ impl Drop for ResponseStream {
         let drained = state.queue.borrow().is_empty();
         // With a content-length the connection is done with the body at its last byte and does not ask for the end.
         let delivered = state.end.get() == StreamEnd::Complete
-            || state.length.get().is_some_and(|length| state.sent.get() == length);
+            || state
+                .length
+                .get()
+                .is_some_and(|length| state.sent.get() == length);
         if !(drained && delivered) {
             state.disconnect();
         }

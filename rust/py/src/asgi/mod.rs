@@ -5,14 +5,13 @@
 //! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
 //! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
-//! - [`http`]: one HTTP request. A WebSocket is another exchange beside it: it implements [`owner::Exchange`], has a variant in
-//!   [`owner::Owner`], takes [`scope::ScopeTemplate::common`] for its scope and [`task::Starter::start`] for its coroutine, and
-//!   is chosen in [`AsgiHandler::call`] when the request carries an upgrade.
+//! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake.
 //!
 //! # Rules of this folder
-//! - Python code runs in three places: the first segment of a request (inside the handler's call), a pump's resolving of
-//!   waiters (a task of the loop), and the application's own calls of `send` and `receive`. After the first two,
-//!   `LoopCore::after_python` decides whether `select` must return.
+//! - Python code runs in four places: the first segment of a request (inside the handler's call), a pump's resolving of
+//!   waiters (a task of the loop), a WebSocket session's turns (the connection's own poll, in which hyper has no part any
+//!   more), and the application's own calls of `send` and `receive`. After the first three, `LoopCore::after_python` decides
+//!   whether `select` must return.
 //! - Nothing is borrowed while Python code runs, and `Drop`s of response futures and bodies run none.
 //! - No globals but types: everything of a worker hangs on its [`Application`].
 
@@ -24,13 +23,21 @@ mod object;
 pub(crate) mod owner;
 pub(crate) mod scope;
 pub(crate) mod task;
+pub(crate) mod websocket;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
     body::ResponseBody,
     service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
+    websocket::{
+        handshake::{self, Offer},
+        session,
+    },
 };
 use pyo3::{
     exceptions::{PyException, PyValueError},
@@ -40,6 +47,7 @@ use pyo3::{
 };
 
 use crate::event_loop::LoopCore;
+use crate::frames::{BodyHandle, Publishers};
 use http::{HttpExchange, Later};
 use names::Names;
 use owner::Owner;
@@ -56,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) root_path: Py<PyString>,
     /// Unsent bytes of a response above which `send()` waits.
     pub(crate) send_buffer_bytes: usize,
+    /// Limits of a WebSocket.
+    pub(crate) websocket: session::Settings,
     /// `server: framegate`, unless the application sends its own.
     server_header: bool,
     /// Added to every response.
@@ -69,8 +79,10 @@ impl Settings {
             .iter()
             .map(|(name, value)| {
                 // Latin-1, as ever in HTTP/1.
-                let value: Option<Vec<u8>> =
-                    value.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                let value: Option<Vec<u8>> = value
+                    .chars()
+                    .map(|c| u8::try_from(u32::from(c)).ok())
+                    .collect();
                 let name = HeaderName::from_bytes(name.as_bytes()).ok();
                 let value = value.and_then(|value| HeaderValue::from_bytes(&value).ok());
                 name.zip(value)
@@ -83,6 +95,10 @@ impl Settings {
                 .cast_into::<PyString>()?
                 .unbind(),
             send_buffer_bytes: config.getattr("send_buffer_bytes")?.extract()?,
+            websocket: session::Settings {
+                message_bytes_max: config.getattr("ws_max_size")?.extract()?,
+                ..session::Settings::default()
+            },
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
         })
@@ -141,6 +157,10 @@ pub(crate) struct Application {
     pub(crate) state: Option<Py<PyDict>>,
     /// The awaitable that a `send()` without waiting returns.
     pub(crate) ready: Py<PyAny>,
+    /// Publishers that bodies were ingested by.
+    pub(crate) publishers: Publishers,
+    /// Bodies that became frames without Python, and with it.
+    ingested: [Cell<u64>; 2],
     logger: Py<PyAny>,
     disconnected: Py<PyType>,
     pool: RefCell<Vec<Bundle>>,
@@ -156,9 +176,7 @@ impl Application {
         state: Option<Py<PyDict>>,
         plain_tasks: bool,
     ) -> PyResult<Rc<Self>> {
-        let event_loop = py
-            .import("asyncio")?
-            .call_method0("get_running_loop")?;
+        let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
         let context = py.import("contextvars")?.call_method0("copy_context")?;
         let settings = Settings::new(config)?;
         let root_path = settings.root_path.bind(py).to_str()?.to_owned();
@@ -183,8 +201,21 @@ impl Application {
                 .getattr("ClientDisconnected")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            publishers: Publishers::default(),
+            ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
         }))
+    }
+
+    /// A body became a frame, natively or through Python.
+    pub(crate) fn count_ingest(&self, native: bool) {
+        let count = &self.ingested[usize::from(!native)];
+        count.set(count.get() + 1);
+    }
+
+    /// How many bodies became frames natively, and through Python.
+    pub(crate) fn ingested(&self) -> (u64, u64) {
+        (self.ingested[0].get(), self.ingested[1].get())
     }
 
     /// The exception for a `send()` to nobody.
@@ -201,7 +232,12 @@ impl Application {
     /// it is for whoever debugs.
     pub(crate) fn report(&self, py: Python<'_>, error: &PyErr) {
         let logged = if self.is_disconnection(py, error.value(py).as_any()) {
-            self.log(py, "debug", "the ASGI application ended: the client disconnected", None)
+            self.log(
+                py,
+                "debug",
+                "the ASGI application ended: the client disconnected",
+                None,
+            )
         } else if error.is_instance_of::<PyException>(py) {
             self.log(py, "error", "exception in ASGI application", Some(error))
         } else {
@@ -229,7 +265,9 @@ impl Application {
     ) -> PyResult<()> {
         let keywords = PyDict::new(py);
         if let Some(error) = error {
-            keywords.set_item(intern!(py, "exc_info"), error.value(py))?;
+            // Not `value`: before Python 3.12 that one is without its traceback.
+            let error = error.clone_ref(py).into_value(py);
+            keywords.set_item(intern!(py, "exc_info"), error)?;
         }
         self.logger
             .bind(py)
@@ -337,13 +375,51 @@ impl AsgiHandler {
         Ok(template)
     }
 
+    /// Runs the application on a WebSocket, if the handshake is right.
+    fn start_websocket(
+        &self,
+        py: Python<'_>,
+        request: Request,
+        offer: Result<Offer, handshake::Rejected>,
+    ) -> PyResult<ResponseFuture> {
+        match offer {
+            Ok(offer) => {
+                let template = self.template(py)?;
+                websocket::serve(py, &self.application, &template, request, offer)
+            }
+            Err(rejected) => {
+                let mut response = rejected.response().map(ResponseBody::from);
+                self.application
+                    .settings
+                    .add_headers(response.headers_mut());
+                Ok(response.into())
+            }
+        }
+    }
+
+    /// Puts the handle for `framegate.ingest` into the scope of a request that has a body.
+    fn offer_body(
+        &self,
+        py: Python<'_>,
+        scope: &Bound<'_, PyDict>,
+        bundle: &Bundle,
+    ) -> PyResult<()> {
+        let extensions = scope.get_item(intern!(py, "extensions"))?;
+        let extensions = extensions
+            .expect("every scope has it")
+            .cast_into::<PyDict>()?;
+        let handle = Bound::new(py, BodyHandle::new(bundle.exchange.clone_ref(py)))?;
+        extensions.set_item(intern!(py, "framegate.frames"), handle)
+    }
+
     fn start_http(&self, py: Python<'_>, request: Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
-        let scope = self
-            .template(py)?
-            .http(py, application, &request.head)?;
+        let scope = self.template(py)?.http(py, application, &request.head)?;
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
+        if !request.body.is_end_stream() {
+            self.offer_body(py, &scope, &bundle)?;
+        }
         exchange.begin(application.clone(), request);
         let started = application.starter.start(
             py,
@@ -379,7 +455,11 @@ impl AsgiHandler {
 impl Handler for AsgiHandler {
     fn call(&self, request: Request) -> ResponseFuture {
         Python::attach(|py| {
-            self.start_http(py, request).unwrap_or_else(|error| {
+            let started = match Offer::of(&request.head) {
+                Some(offer) => self.start_websocket(py, request, offer),
+                None => self.start_http(py, request),
+            };
+            started.unwrap_or_else(|error| {
                 self.application.report(py, &error);
                 let mut response = Response::new(ResponseBody::Empty);
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -388,4 +468,3 @@ impl Handler for AsgiHandler {
         })
     }
 }
-
