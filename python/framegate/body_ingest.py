@@ -201,10 +201,10 @@ def _chunks(request: Any, scope: Scope, receive: Receive | None) -> AsyncIterato
         if receive is None:
             raise TypeError("this server is not framegate: ingest(scope, ...) also needs receive=")
         return _received(receive)
-    if hasattr(request, "stream") and callable(request.stream):  # Starlette, FastAPI, Litestar
-        return request.stream()  # type: ignore[no-any-return]
     if hasattr(request, "body") and hasattr(request.body, "__aiter__"):  # Quart
         return request.body  # type: ignore[no-any-return]
+    if hasattr(request, "stream") and callable(request.stream):  # Starlette, FastAPI, Litestar
+        return request.stream()  # type: ignore[no-any-return]
     if hasattr(request, "read"):  # Django: the body lies in memory or in a temporary file
         return _read(request)
     raise TypeError(f"ingest() does not know how to read the body of a {type(request).__name__}")
@@ -264,7 +264,8 @@ def _both(
         base.__init__(self, **arguments)
         self.problem, self.cause, self.fix = problem, "", ""
 
-    both = type(
-        kind.__name__, (kind, base), {"__init__": initialise, "__module__": kind.__module__}
-    )
-    return both()
+    body: dict[str, Any] = {"__init__": initialise, "__module__": kind.__module__}
+    if hasattr(base, "code"):  # werkzeug reads the status from the class
+        body["code"] = base.code
+    both: Exception = type(kind.__name__, (kind, base), body)()
+    return both
