@@ -27,13 +27,13 @@ async def respond(
 
 async def read_body(receive: Receive) -> bytes:
     """Receive the whole body."""
-    body = b""
+    pieces = []
     while True:
         event = await receive()
         assert event["type"] == "http.request", event
-        body += event["body"]
+        pieces.append(event["body"])
         if not event["more_body"]:
-            return body
+            return b"".join(pieces)
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

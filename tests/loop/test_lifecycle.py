@@ -224,7 +224,10 @@ def test_the_interpreter_exits_with_a_loop_that_was_never_closed(script: Script)
         """
     )
     out, err = process.communicate()
-    assert (out, err, process.returncode) == ("", "", 0)
+    assert (out, process.returncode) == ("", 0)
+    # In development mode 3.13 itself reports an error of its own here, also with asyncio's loop.
+    assert "panicked" not in err
+    assert "fatal" not in err.lower()
 
 
 def test_the_interpreter_exits_while_a_daemon_thread_runs_a_loop(script: Script) -> None:

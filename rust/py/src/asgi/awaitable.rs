@@ -59,6 +59,8 @@ struct WaiterContents {
     /// (callback, context); nearly always one, the wake-up of a task.
     callbacks: RefCell<Vec<(Py<PyAny>, Py<PyAny>)>>,
     event_loop: Cell<Option<Py<PyAny>>>,
+    /// What `cancel` was given. It has to come out again in the `CancelledError`: anyio tells its own cancellations by it.
+    message: RefCell<Option<Py<PyAny>>>,
 }
 
 impl Contents for WaiterContents {
@@ -73,16 +75,39 @@ impl Contents for WaiterContents {
         if let Some(event_loop) = object::peek(&self.event_loop) {
             visit(event_loop);
         }
+        if let Ok(message) = self.message.try_borrow()
+            && let Some(message) = &*message
+        {
+            visit(message.as_ptr());
+        }
     }
 
     fn clear(&self, py: Python<'_>) {
         let callbacks = self.callbacks.take();
         release_callbacks(py, callbacks);
         object::release(py, self.event_loop.take());
+        let message = self.message.take();
+        object::release(py, message);
     }
 
     fn release(self, py: Python<'_>) {
         self.clear(py);
+    }
+}
+
+impl WaiterContents {
+    fn cancelled_error(&self, py: Python<'_>) -> PyResult<PyErr> {
+        static CANCELLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let class = CANCELLED.import(py, "asyncio", "CancelledError")?;
+        let message = self
+            .message
+            .borrow()
+            .as_ref()
+            .map(|message| message.clone_ref(py));
+        Ok(PyErr::from_value(match message {
+            Some(message) => class.call1((message,))?,
+            None => class.call0()?,
+        }))
     }
 }
 
@@ -106,6 +131,7 @@ impl Waiter {
             blocking: Cell::new(true),
             callbacks: RefCell::default(),
             event_loop: Cell::new(Some(event_loop.unbind())),
+            message: RefCell::default(),
         };
         Ok(Self(
             object::allocate(waiter_type(py)?, contents)?.unbind(),
@@ -230,7 +256,7 @@ unsafe extern "C" fn waiter_next(this: *mut ffi::PyObject) -> *mut ffi::PyObject
             }
             // No exception set: the iterator is exhausted.
             State::Done => Ok(null_mut()),
-            State::Cancelled => Err(cancelled_error(py)?),
+            State::Cancelled => Err(contents.cancelled_error(py)?),
         }
     })
 }
@@ -308,10 +334,11 @@ unsafe extern "C" fn waiter_result(
 ) -> *mut ffi::PyObject {
     slot(null_mut(), |py| {
         // SAFETY: the receiver is a waiter.
-        match unsafe { contents::<WaiterContents>(this) }.state.get() {
+        let contents: &WaiterContents = unsafe { contents(this) };
+        match contents.state.get() {
             State::Pending => Err(PyRuntimeError::new_err("the result is not ready")),
             State::Done => Ok(py.None().into_ptr()),
-            State::Cancelled => Err(cancelled_error(py)?),
+            State::Cancelled => Err(contents.cancelled_error(py)?),
         }
     })
 }
@@ -392,30 +419,35 @@ unsafe extern "C" fn waiter_remove_done_callback(
 
 unsafe extern "C" fn waiter_cancel(
     this: *mut ffi::PyObject,
-    _arguments: *const *mut ffi::PyObject,
-    _count: ffi::Py_ssize_t,
-    _keywords: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     slot(null_mut(), |py| {
-        // SAFETY: the receiver is a waiter.
-        let this = unsafe { Bound::from_borrowed_ptr(py, this) };
+        // SAFETY: the receiver is a waiter. A fast call passes `count` positional arguments and then one per name in
+        // `keywords`; `cancel(msg=None)` has one of either.
+        let (this, message) = unsafe {
+            let names = Bound::from_borrowed_ptr_or_opt(py, keywords);
+            let named = names.map_or(Ok(0), |names| names.len())?;
+            let given = count > 0 || named > 0;
+            (
+                Bound::from_borrowed_ptr(py, this),
+                given.then(|| Bound::from_borrowed_ptr(py, *arguments)),
+            )
+        };
         // SAFETY: as above.
         let contents: &WaiterContents = unsafe { contents(this.as_ptr()) };
         let pending = contents.state.get() == State::Pending;
         if pending {
             contents.state.set(State::Cancelled);
             contents.blocking.set(false);
+            let message = message.filter(|message| !message.is_none());
+            contents.message.replace(message.map(Bound::unbind));
             Waiter::schedule_callbacks(&this)?;
         }
         // SAFETY: gives an owned bool.
         Ok(unsafe { ffi::PyBool_FromLong(pending.into()) })
     })
-}
-
-fn cancelled_error(py: Python<'_>) -> PyResult<PyErr> {
-    static CANCELLED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = CANCELLED.import(py, "asyncio", "CancelledError")?;
-    Ok(PyErr::from_value(class.call0()?))
 }
 
 fn waiter_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {

@@ -310,11 +310,14 @@ impl RequestTask {
     /// True when nobody can have seen it: blank, no other reference, no weak reference.
     pub(crate) fn unseen(&self, py: Python<'_>) -> bool {
         let task = self.0.bind(py);
-        // SAFETY: a live object whose type has weak references (checked when the type was made).
+        // SAFETY: a live object whose type has weak references (checked when the type was made). The list's head is
+        // found by bytes here: pyo3's PyObject_GET_WEAKREFS_LISTPTR counts in objects (pyo3-ffi 0.28).
         unsafe {
+            let weak_references = (*ffi::Py_TYPE(task.as_ptr())).tp_weaklistoffset;
+            let list = task.as_ptr().byte_offset(weak_references);
             !extension(task).live.get()
                 && ffi::Py_REFCNT(task.as_ptr()) == 1
-                && (*ffi::PyObject_GET_WEAKREFS_LISTPTR(task.as_ptr())).is_null()
+                && (*list.cast::<*mut ffi::PyObject>()).is_null()
         }
     }
 
@@ -823,10 +826,7 @@ impl RunnerContents {
             Held::Yield(future) => {
                 let future = future.into_bound(py);
                 // A bare `yield`: the coroutine learns of it at its next step.
-                let delivered = !future.is_none()
-                    && future
-                        .call_method0(intern!(py, "cancel"))?
-                        .is_truthy()?;
+                let delivered = !future.is_none() && cancel(&future, &error)?;
                 if !delivered {
                     self.held.replace(Held::Throw(error));
                 }
@@ -847,6 +847,19 @@ impl RunnerContents {
             }
         })
     }
+}
+
+/// `future.cancel()` with the message of the cancellation.
+fn cancel(future: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<bool> {
+    let py = future.py();
+    let arguments = error.value(py).getattr(intern!(py, "args"))?;
+    let keywords = PyDict::new(py);
+    if arguments.len()? > 0 {
+        keywords.set_item(intern!(py, "msg"), arguments.get_item(0)?)?;
+    }
+    future
+        .call_method(intern!(py, "cancel"), (), Some(&keywords))?
+        .is_truthy()
 }
 
 fn new_runner(
