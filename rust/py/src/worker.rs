@@ -3,7 +3,10 @@
 //! A worker belongs to the loop and thread it was made on and owns nothing global, so that a process may have as many as it
 //! has loops. It is made inside the running loop, after the application's startup, because it captures the current context:
 //! every request starts from a copy of it.
-#![expect(unsafe_code, reason = "a file descriptor given by Python becomes a listener here")]
+#![expect(
+    unsafe_code,
+    reason = "a file descriptor given by Python becomes a listener here"
+)]
 
 use std::{
     cell::RefCell,
@@ -148,7 +151,9 @@ impl Worker {
     fn listen(&self, fd: i32) -> PyResult<()> {
         let inner = self.0.get_or_raise()?;
         if fd < 0 {
-            return Err(PyValueError::new_err(format!("{fd} is not a file descriptor")));
+            return Err(PyValueError::new_err(format!(
+                "{fd} is not a file descriptor"
+            )));
         }
         // SAFETY: looks whether the descriptor is open.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {

@@ -349,11 +349,7 @@ impl State {
     }
 
     /// `http.response.start`.
-    fn start(
-        &self,
-        application: &Application,
-        message: &Bound<'_, PyDict>,
-    ) -> PyResult<()> {
+    fn start(&self, application: &Application, message: &Bound<'_, PyDict>) -> PyResult<()> {
         if self.phase.get() != Phase::Start {
             return Err(unexpected("http.response.start", self.phase.get()));
         }
@@ -430,9 +426,7 @@ impl State {
             Phase::Head => self.begin(exchange, data, more),
             Phase::Streaming => self.go_on(data, more),
             Phase::Discarding => self.discard(data.len(), more),
-            phase @ (Phase::Start | Phase::Done) => {
-                Err(unexpected("http.response.body", phase))
-            }
+            phase @ (Phase::Start | Phase::Done) => Err(unexpected("http.response.body", phase)),
         }
     }
 
@@ -973,7 +967,10 @@ impl Drop for ResponseStream {
         let drained = state.queue.borrow().is_empty();
         // With a content-length the connection is done with the body at its last byte and does not ask for the end.
         let delivered = state.end.get() == StreamEnd::Complete
-            || state.length.get().is_some_and(|length| state.sent.get() == length);
+            || state
+                .length
+                .get()
+                .is_some_and(|length| state.sent.get() == length);
         if !(drained && delivered) {
             state.disconnect();
         }

@@ -69,8 +69,10 @@ impl Settings {
             .iter()
             .map(|(name, value)| {
                 // Latin-1, as ever in HTTP/1.
-                let value: Option<Vec<u8>> =
-                    value.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                let value: Option<Vec<u8>> = value
+                    .chars()
+                    .map(|c| u8::try_from(u32::from(c)).ok())
+                    .collect();
                 let name = HeaderName::from_bytes(name.as_bytes()).ok();
                 let value = value.and_then(|value| HeaderValue::from_bytes(&value).ok());
                 name.zip(value)
@@ -156,9 +158,7 @@ impl Application {
         state: Option<Py<PyDict>>,
         plain_tasks: bool,
     ) -> PyResult<Rc<Self>> {
-        let event_loop = py
-            .import("asyncio")?
-            .call_method0("get_running_loop")?;
+        let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
         let context = py.import("contextvars")?.call_method0("copy_context")?;
         let settings = Settings::new(config)?;
         let root_path = settings.root_path.bind(py).to_str()?.to_owned();
@@ -201,7 +201,12 @@ impl Application {
     /// it is for whoever debugs.
     pub(crate) fn report(&self, py: Python<'_>, error: &PyErr) {
         let logged = if self.is_disconnection(py, error.value(py).as_any()) {
-            self.log(py, "debug", "the ASGI application ended: the client disconnected", None)
+            self.log(
+                py,
+                "debug",
+                "the ASGI application ended: the client disconnected",
+                None,
+            )
         } else if error.is_instance_of::<PyException>(py) {
             self.log(py, "error", "exception in ASGI application", Some(error))
         } else {
@@ -339,9 +344,7 @@ impl AsgiHandler {
 
     fn start_http(&self, py: Python<'_>, request: Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
-        let scope = self
-            .template(py)?
-            .http(py, application, &request.head)?;
+        let scope = self.template(py)?.http(py, application, &request.head)?;
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
         exchange.begin(application.clone(), request);
@@ -388,4 +391,3 @@ impl Handler for AsgiHandler {
         })
     }
 }
-
