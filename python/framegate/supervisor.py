@@ -273,8 +273,9 @@ class Supervisor:
                     self._on_report(place, report)
 
     def _judge_end(self, place: Place, status: int) -> None:
-        # SIGTERM before the worker had its handler: it did as it was told.
-        if status in (EXIT_STOPPED, -signal.SIGTERM) or self._exit_code != EXIT_STOPPED:
+        # A signal before the worker had its handlers: it did as it was told.
+        quiet = (EXIT_STOPPED, -signal.SIGTERM, -signal.SIGINT)
+        if status in quiet or self._exit_code != EXIT_STOPPED:
             return
         logger.error("%s ended with %s while stopping", place.name, _status_text(status))
         self._exit_code = status if status in (EXIT_CONFIG, EXIT_STARTUP) else EXIT_RUNTIME
@@ -394,7 +395,7 @@ class Supervisor:
                 self._set_kill_time(HASTY_SECONDS)
                 for place in self._places:
                     if place.process is not None:
-                        place.process.send_signal(signal.SIGTERM)
+                        place.process.send_signal(signal.SIGINT)  # see worker.Signals
             else:
                 self._set_kill_time(-STOP_MARGIN_SECONDS)
 

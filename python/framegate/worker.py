@@ -24,6 +24,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
@@ -66,16 +67,16 @@ class HttpCore(Protocol):
     """What a worker needs of `_http.Worker`."""
 
     def listen(self, fd: int) -> None:
-        """Accept from this listening socket; the core owns the descriptor from now on."""
+        """Accept from this listening socket; the core takes a duplicate of the descriptor."""
 
     def stop_accepting(self) -> None:
-        """Close the listening sockets."""
+        """Close its listening sockets."""
 
     def drain(self, seconds: float) -> Any:
         """Awaitable: let exchanges finish, cut the rest; the number of those that were cut."""
 
     def close(self) -> None:
-        """Cut what is left and free everything; may be called twice."""
+        """Cut what is left; done when the loop has run once more."""
 
 
 class Toolkit(Protocol):
@@ -214,7 +215,7 @@ class Worker:
         try:
             start_listening(self._listeners, self._config.backlog)
             for listener in self._listeners:
-                core.listen(os.dup(listener.fileno()))
+                core.listen(listener.fileno())
             self._on_ready()
             await self._stop.wait()
             core.stop_accepting()
@@ -223,6 +224,9 @@ class Worker:
                 listener.close()
             await self._unless(self._haste, self._drain(core))
         finally:
+            # After a complete drain this does nothing; else it cuts what is left, so that the
+            # application shuts down when nobody uses any more what it closes.
+            await core.drain(0.0)
             core.close()
 
     async def _drain(self, core: HttpCore) -> None:
@@ -268,42 +272,46 @@ class Watchdog:
     """Ends the process when something takes too long although its own deadline has passed.
 
     A daemon thread: it works while Python code blocks the loop, though not while native code holds
-    the GIL; against that the supervisor's SIGKILL remains.
+    the GIL; against that the supervisor's SIGKILL remains. Signal handlers give it orders, even in
+    the middle of another order, so they go through a queue whose put() is reentrant: with a lock
+    a second signal that interrupts the first one's handler would wait for itself.
     """
 
     def __init__(self) -> None:
-        self._disarmed = threading.Event()
-        self._lock = threading.Lock()
+        self._orders: queue.SimpleQueue[tuple[float, str, int] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._watch, name="framegate watchdog", daemon=True).start()
 
     def arm(self, seconds: float, reason: str, exit_code: int) -> None:
         """Start to wait, in place of whatever was waited for before."""
-        self.disarm()
-        with self._lock:
-            self._disarmed = threading.Event()
-            threading.Thread(
-                target=self._wait,
-                args=(self._disarmed, seconds, reason, exit_code),
-                name="framegate watchdog",
-                daemon=True,
-            ).start()
+        self._orders.put((time.monotonic() + seconds, reason, exit_code))
 
     def disarm(self) -> None:
         """Stop waiting."""
-        self._disarmed.set()
+        self._orders.put(None)
 
-    @staticmethod
-    def _wait(disarmed: threading.Event, seconds: float, reason: str, exit_code: int) -> None:
-        if not disarmed.wait(seconds):
-            dump_stacks(f"error: {reason}")
-            os._exit(exit_code)
+    def _watch(self) -> None:
+        order: tuple[float, str, int] | None = None
+        while True:
+            seconds = None if order is None else max(0.0, order[0] - time.monotonic())
+            try:
+                order = self._orders.get(timeout=seconds)
+            except queue.Empty:
+                assert order is not None
+                dump_stacks(f"error: {order[1]}")
+                os._exit(order[2])
 
 
 class Signals:
     """The signals of a process with one worker.
 
-    SIGTERM and SIGINT ask to stop. SIGHUP tells a supervised worker that its supervisor is gone: it
-    comes from the kernel and from the thread that watches the channel, so it counts once and never
-    as a second request.
+    | signal  | on its own                      | under a supervisor                           |
+    |---------|---------------------------------|----------------------------------------------|
+    | SIGTERM | stop; in haste; at once         | stop                                         |
+    | SIGINT  | the same                        | stop in haste                                |
+    | SIGHUP  | not handled                     | stop: the supervisor is gone                 |
+
+    Under a supervisor each has one meaning, because equal signals that are pending merge into one,
+    and because SIGHUP comes twice: from the kernel and from the thread that watches the channel.
 
     Handlers of `signal.signal`, not of the loop: they must work before there is a loop and while
     Python code blocks it.
@@ -324,9 +332,14 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        handlers = {signal.SIGTERM: self._handle, signal.SIGINT: self._handle}
         if self._is_supervised:
-            handlers[signal.SIGHUP] = self._handle_orphaned
+            handlers = {
+                signal.SIGTERM: self._handle_stop,
+                signal.SIGINT: self._handle_haste,
+                signal.SIGHUP: self._handle_stop,
+            }
+        else:
+            handlers = {signal.SIGTERM: self._handle_any, signal.SIGINT: self._handle_any}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -334,11 +347,15 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle_any(self, number: int, frame: FrameType | None) -> None:
         self._ask()
 
-    def _handle_orphaned(self, number: int, frame: FrameType | None) -> None:
-        if self._count == 0:
+    def _handle_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._count < 1:
+            self._ask()
+
+    def _handle_haste(self, number: int, frame: FrameType | None) -> None:
+        while self._count < 2:
             self._ask()
 
     def _ask(self) -> None:

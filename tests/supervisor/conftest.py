@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-COMMAND = [sys.executable, "-P", str(HERE / "stand_in.py")]
+COMMAND = [sys.executable, "-m", "framegate"]
 PATIENCE_SECONDS = 60.0
 
 
@@ -132,6 +132,7 @@ class ServerProcess:
         self.reader.join(PATIENCE_SECONDS)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        print(self.text)  # shown by pytest when the test fails
         return code
 
     def stop(self) -> int:
