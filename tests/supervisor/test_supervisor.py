@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from framegate import supervisor, worker
+from framegate import _http, supervisor, worker
 from framegate.runtime_segment import RUNTIME_LAYOUT, RuntimeSegment
 from framegate.supervisor import RESTARTS_MAX, restart_delay_seconds
 
@@ -400,3 +400,7 @@ def test_supervisor_waits_as_long_as_its_workers_take() -> None:
     assert supervisor.HASTY_SECONDS == worker.HASTY_SECONDS
     assert supervisor.STOP_MARGIN_SECONDS > worker.MARGIN_SECONDS
     assert supervisor.STARTUP_MARGIN_SECONDS > worker.MARGIN_SECONDS
+
+
+def test_layout_of_the_runtime_segment_is_the_cores() -> None:
+    assert _http.RUNTIME_LAYOUT == RUNTIME_LAYOUT

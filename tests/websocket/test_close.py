@@ -23,7 +23,14 @@ def disconnect(code: int, reason: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [(1000, ""), (1000, "bye"), (1001, "going away"), (1011, ""), (3000, "grüße"), (4999, "x" * 123)],
+    [
+        (1000, ""),
+        (1000, "bye"),
+        (1001, "going away"),
+        (1011, ""),
+        (3000, "grüße"),
+        (4999, "x" * 123),
+    ],
 )
 def test_the_client_closes(
     serve: Any, accepting: Any, raw: Any, saw: Any, code: int, reason: str

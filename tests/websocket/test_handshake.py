@@ -232,7 +232,9 @@ def test_messages_out_of_order_raise(
     assert messages[-1]["type"] in saw.next()
 
 
-@pytest.mark.parametrize(("status", "error"), [(101, ValueError), (99, ValueError), ("x", TypeError)])
+@pytest.mark.parametrize(
+    ("status", "error"), [(101, ValueError), (99, ValueError), ("x", TypeError)]
+)
 def test_a_denial_needs_a_final_status(
     serve: Any, raw: Any, saw: Any, status: Any, error: type[Exception]
 ) -> None:

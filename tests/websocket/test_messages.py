@@ -26,7 +26,15 @@ def url(server: Any) -> str:
 def test_text_and_binary(serve: Any, echo_app: Any) -> None:
     server = serve(echo_app, lifespan="off")
     with connect(url(server), compression=None) as client:
-        for message in ["", "hello", "grüße 🦀 \x00", b"", b"\x00\xff", "x" * 70_000, b"y" * 70_000]:
+        for message in [
+            "",
+            "hello",
+            "grüße 🦀 \x00",
+            b"",
+            b"\x00\xff",
+            "x" * 70_000,
+            b"y" * 70_000,
+        ]:
             client.send(message)
             assert client.recv() == message
 
