@@ -14,6 +14,15 @@
 #include "source.hpp"
 
 namespace framegate::py {
+namespace {
+
+bool is_mapping(nb::handle object) {
+    return PyDict_Check(object.ptr()) != 0 ||
+           (PyMapping_Check(object.ptr()) != 0 && nb::hasattr(object, "keys") &&
+            nb::hasattr(object, "values"));
+}
+
+}  // namespace
 
 PublishDetails::PublishDetails(std::optional<double> time, nb::handle metadata,
                                std::optional<std::string> content_type)
@@ -21,9 +30,12 @@ PublishDetails::PublishDetails(std::optional<double> time, nb::handle metadata,
     if (metadata.is_none()) {
         return;
     }
+    if (!is_mapping(metadata)) {
+        throw nb::type_error("metadata is a mapping of strings to what JSON can say");
+    }
     const nb::object text = nb::module_::import_("json").attr("dumps")(
-        metadata, nb::arg("separators") = nb::make_tuple(",", ":"),
-        nb::arg("ensure_ascii") = false);
+        metadata, nb::arg("separators") = nb::make_tuple(",", ":"), nb::arg("ensure_ascii") = false,
+        nb::arg("allow_nan") = false);
     metadata_ = nb::cast<std::string>(text);
     if (metadata_.size() > FG_USER_METADATA_BYTES_MAX) {
         raise_error(FG_INVALID_ARGUMENT, "metadata is " + std::to_string(metadata_.size()) +
@@ -87,13 +99,16 @@ fg_publisher* Publisher::handle() const {
     return handle_;
 }
 
-fg_loan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
+OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
     fg_publisher* handle = this->handle();
+    const Deadline deadline(timeout);
     fg_loan loan{};
     fg_status status = fg_publisher_loan(handle, bytes, 0, &loan);
-    const Deadline deadline(timeout);
+    if (status == FG_OK) [[likely]] {
+        return {handle, loan};
+    }
     while (status == FG_TOPIC_FULL || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
-        if (status == FG_INTERRUPTED && PyErr_CheckSignals() != 0) {
+        if (PyErr_CheckSignals() != 0) {
             throw nb::python_error();
         }
         if (deadline.is_immediate() || deadline.is_over()) {
@@ -102,23 +117,25 @@ fg_loan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
                             " are leased by subscribers, loaned, or the newest frame; wait longer "
                             "(timeout=), release frames sooner, or create it with more slots");
         }
-        fg_publisher_retain(
-            handle);  // close() on another thread may drop the opener's reference meanwhile
+        // close() on another thread may drop the opener's reference meanwhile
+        fg_publisher_retain(handle);
         {
             const WithoutGil released;
             status = fg_publisher_loan(handle, bytes, deadline.slice_ns(), &loan);
         }
         const std::string text = status == FG_OK ? "" : fg_last_error();
         fg_publisher_release_handle(handle);
+        if (status == FG_OK) {
+            return {handle, loan};
+        }
         if (status == FG_CLOSED) {
             raise_error(status, "this publisher of topic \"" + topic + "\" was closed");
         }
-        if (status != FG_OK && PyErr_CheckSignals() != 0) {
-            throw nb::python_error();
+        if (status != FG_TOPIC_FULL && status != FG_TIMEOUT && status != FG_INTERRUPTED) {
+            raise_error(status, text);
         }
     }
-    check(status);
-    return loan;
+    raise_status(status);
 }
 
 namespace {
@@ -146,12 +163,6 @@ Layout lay_out(std::vector<Field> fields) {
 const SchemaPtr& raw_schema() {
     static const SchemaPtr raw = std::make_shared<Schema>();
     return raw;
-}
-
-bool is_mapping(nb::handle object) {
-    return PyDict_Check(object.ptr()) != 0 ||
-           (PyMapping_Check(object.ptr()) != 0 && nb::hasattr(object, "keys") &&
-            nb::hasattr(object, "values"));
 }
 
 // (dtype, shape), or anything that has both.
@@ -242,27 +253,23 @@ template <typename Fill>
 std::uint64_t publish_filled(Publisher& publisher, const Layout& layout,
                              const PublishDetails& details, std::optional<double> timeout,
                              Fill&& fill) {
-    fg_loan loan = publisher.loan(layout.bytes, timeout);
-    fg_publisher* handle = publisher.handle();  // the loan keeps it alive from here on
-    auto* data = static_cast<std::byte*>(loan.data);
+    OwnedLoan loan = publisher.loan(layout.bytes, timeout);
     if (layout.bytes > kCopyWithGilBytesMax) {
         const WithoutGil released;
-        fill(data);
+        fill(loan.data());
     } else {
-        fill(data);
+        fill(loan.data());
     }
     std::vector<fg_array> arrays;
     if (!layout.is_schema) {
         arrays = arrays_from_schema(*layout.schema);
     }
-    const fg_publish_info info = details.info(layout.bytes, arrays);
     std::uint64_t sequence = 0;
-    const fg_status status = fg_publisher_publish(handle, &loan, &info, &sequence);
+    const fg_status status = loan.publish(details.info(layout.bytes, arrays), sequence);
     if (status != FG_OK) [[unlikely]] {
-        const std::string text = fg_last_error();
-        if (loan.data != nullptr) {
-            (void)fg_publisher_abandon(handle, &loan);
-        }
+        const std::string text =
+            fg_last_error();  // before the loan goes back, which also is a call
+        loan.abandon();
         raise_error(status, text);
     }
     ++publisher.counters->published;
@@ -337,16 +344,16 @@ void prepare(nb::handle self, nb::handle data, bool is_layout) {
         return;
     }
     nb::list rows;
-    std::size_t bytes = 0;
+    nb::object bytes = nb::none();
     if (is_layout && data.is_none()) {
-        rows = {};
+        // Nothing is known: the Python side says so.
     } else if (is_layout && PyLong_Check(data.ptr()) != 0) {
-        bytes = nb::cast<std::size_t>(data);
+        bytes = nb::borrow(data);
     } else if (is_layout || is_mapping(data)) {
         rows = schema_to_python(*lay_out(fields_from(data)).schema);
     } else {
         const Source source(data);
-        bytes = source.bytes;
+        bytes = nb::cast(source.bytes);
         if (!source.octets) {
             rows = schema_to_python(*lay_out({source.as_field("")}).schema);
         }
@@ -381,10 +388,8 @@ nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> t
     } else {
         layout = match(publisher, fields_from(wanted));
     }
-    // Owned from the first moment, so that nothing that fails from here on leaks the slot.
-    auto loan = std::make_unique<Loan>(publisher, publisher.loan(layout.bytes, timeout),
-                                       layout.bytes, layout.schema, layout.is_schema);
-    return nb::cast(std::move(loan));
+    return nb::cast(std::make_unique<Loan>(publisher, publisher.loan(layout.bytes, timeout),
+                                           layout.bytes, layout.schema, layout.is_schema));
 }
 
 }  // namespace
@@ -392,14 +397,13 @@ nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> t
 // ---- loan
 // -----------------------------------------------------------------------------------------------------------
 
-Loan::Loan(const Publisher& publisher, const fg_loan& loan, std::size_t size, SchemaPtr layout,
+Loan::Loan(const Publisher& publisher, OwnedLoan loan, std::size_t size, SchemaPtr layout,
            bool is_schema)
-    : handle_(publisher.handle()),
-      loan_(loan),
+    : loan_(std::move(loan)),
       counters_(publisher.counters),
       layout_(std::move(layout)),
       is_schema_(is_schema) {
-    data = static_cast<std::byte*>(loan.data);
+    data = loan_.data();
     bytes = size;
     readonly = false;
     live = true;
@@ -426,9 +430,8 @@ std::uint64_t Loan::publish(const PublishDetails& details, std::optional<std::si
     if (!is_schema_) {
         arrays = arrays_from_schema(*layout_);
     }
-    const fg_publish_info info = details.info(published_bytes, arrays);
     std::uint64_t sequence = 0;
-    const fg_status status = fg_publisher_publish(handle_, &loan_, &info, &sequence);
+    const fg_status status = loan_.publish(details.info(published_bytes, arrays), sequence);
     if (status == FG_OK) {
         end("published");
         ++counters_->published;
@@ -436,18 +439,22 @@ std::uint64_t Loan::publish(const PublishDetails& details, std::optional<std::si
         return sequence;
     }
     const std::string text = fg_last_error();
-    if (loan_.data == nullptr) {
+    if (loan_.data() == nullptr) {
         end("lost");
     }
     raise_error(status, text);
 }
+
+Loan::~Loan() { abandon(); }
 
 void Loan::abandon() noexcept {
     if (!live) {
         return;
     }
     if (fork_generation == py::fork_generation()) {
-        (void)fg_publisher_abandon(handle_, &loan_);
+        loan_.abandon();
+    } else {
+        loan_.forget();
     }
     end("abandoned");
 }

@@ -29,6 +29,38 @@ class PublishDetails {
     std::string content_type_;
 };
 
+// A loan that nobody fills any more goes back: owns it from the library's call on. What it points
+// to stays alive with it, also when the Publisher is closed on another thread meanwhile.
+class OwnedLoan {
+  public:
+    OwnedLoan(fg_publisher* handle, const fg_loan& loan) : handle_(handle), loan_(loan) {}
+    OwnedLoan(OwnedLoan&& other) noexcept : handle_(other.handle_), loan_(other.loan_) {
+        other.loan_.data = nullptr;
+    }
+    OwnedLoan(const OwnedLoan&) = delete;
+    OwnedLoan& operator=(const OwnedLoan&) = delete;
+    OwnedLoan& operator=(OwnedLoan&&) = delete;
+    ~OwnedLoan() { abandon(); }
+
+    [[nodiscard]] std::byte* data() const { return static_cast<std::byte*>(loan_.data); }
+    // On FG_OK, and on some failures, the loan is gone and data() is null.
+    fg_status publish(const fg_publish_info& info, std::uint64_t& sequence) {
+        return fg_publisher_publish(handle_, &loan_, &info, &sequence);
+    }
+    void abandon() noexcept {
+        if (loan_.data != nullptr) {
+            (void)fg_publisher_abandon(handle_, &loan_);
+        }
+        loan_.data = nullptr;
+    }
+    // In a forked child: the loan is the parent's.
+    void forget() noexcept { loan_.data = nullptr; }
+
+  private:
+    fg_publisher* handle_;
+    fg_loan loan_;
+};
+
 // Not attached to a topic at first: framegate.Publisher creates its topic when the first array
 // shows what to hold.
 class Publisher {
@@ -46,7 +78,7 @@ class Publisher {
     [[nodiscard]] fg_publisher* handle() const;
 
     // A loan of `bytes`, waiting up to the time-out for a slot; raises TopicFull.
-    fg_loan loan(std::size_t bytes, std::optional<double> timeout);
+    OwnedLoan loan(std::size_t bytes, std::optional<double> timeout);
 
     // Shared with the loans, which may be published after the Publisher object is gone.
     struct Counters {
@@ -69,9 +101,9 @@ class Loan final : public Region {
   public:
     // Takes over `loan`; `layout` says how its bytes divide, `is_schema` that this is the topic's
     // own schema.
-    Loan(const Publisher& publisher, const fg_loan& loan, std::size_t size, SchemaPtr layout,
+    Loan(const Publisher& publisher, OwnedLoan loan, std::size_t size, SchemaPtr layout,
          bool is_schema);
-    ~Loan() override { abandon(); }
+    ~Loan() override;
 
     const Schema& schema() override { return *layout_; }
     std::uint64_t publish(const PublishDetails& details, std::optional<std::size_t> size);
@@ -83,8 +115,7 @@ class Loan final : public Region {
   private:
     void end(const char* how) noexcept;
 
-    fg_publisher* handle_;  // kept alive by the loan itself
-    fg_loan loan_;
+    OwnedLoan loan_;
     std::shared_ptr<Publisher::Counters> counters_;
     SchemaPtr layout_;
     bool is_schema_;

@@ -62,10 +62,15 @@ void Frame::release() {
             "drop the frame and let the last of them end the lease";
         throw nb::buffer_error(message.c_str());
     }
-    // What stays readable afterwards has to be fetched before the slot goes.
-    (void)schema();
-    (void)metadata();
-    (void)content_type();
+    // These stay readable afterwards. As bytes: whatever a publisher put there, a release must not
+    // fail of it.
+    if (frame_.user_metadata_bytes > 0) {
+        metadata_text_.assign(static_cast<const char*>(frame_.user_metadata),
+                              frame_.user_metadata_bytes);
+    }
+    if (frame_.content_type_bytes > 0) {
+        content_type_.assign(frame_.content_type, frame_.content_type_bytes);
+    }
     live = false;
     check(fg_subscriber_release(subscriber_, &frame_));
 }
@@ -78,32 +83,43 @@ nb::object Frame::metadata() {
         metadata_ = nb::dict();
         return metadata_;
     }
-    require_live();
-    const nb::object text = nb::steal(PyUnicode_DecodeUTF8(
-        static_cast<const char*>(frame_.user_metadata), frame_.user_metadata_bytes, nullptr));
-    if (!text.is_valid()) {
-        throw nb::python_error();
+    std::string_view text = metadata_text_;
+    if (live) {
+        require_live();
+        text = {static_cast<const char*>(frame_.user_metadata), frame_.user_metadata_bytes};
     }
-    metadata_ = nb::module_::import_("json").attr("loads")(text);
-    return metadata_;
+    try {
+        const nb::object decoded =
+            nb::module_::import_("json").attr("loads")(nb::bytes(text.data(), text.size()));
+        if (PyDict_Check(decoded.ptr()) != 0) {
+            metadata_ = decoded;
+            return metadata_;
+        }
+    } catch (nb::python_error& error) {
+        if (!error.matches(PyExc_ValueError)) {
+            throw;
+        }
+    }
+    raise_error(FG_SCHEMA_MISMATCH,
+                "the metadata of frame " + std::to_string(frame_.sequence) +
+                    " is not a JSON object; its publisher put something else there");
 }
 
 nb::object Frame::content_type() {
-    if (content_type_.is_valid()) {
-        return content_type_;
-    }
     if (frame_.content_type_bytes == 0) {
-        content_type_ = nb::none();
-        return content_type_;
+        return nb::none();
     }
-    require_live();
-    nb::object text =
-        nb::steal(PyUnicode_DecodeUTF8(frame_.content_type, frame_.content_type_bytes, "replace"));
-    if (!text.is_valid()) {
+    std::string_view text = content_type_;
+    if (live) {
+        require_live();
+        text = {frame_.content_type, frame_.content_type_bytes};
+    }
+    nb::object decoded = nb::steal(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+    if (!decoded.is_valid()) {
         throw nb::python_error();
     }
-    content_type_ = text;
-    return content_type_;
+    return decoded;
 }
 
 // ---- subscriber
@@ -183,12 +199,12 @@ nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
 nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
     closed = false;
     fg_subscriber* handle = this->handle();
+    const Deadline deadline(timeout);
     fg_frame frame;
     fg_status status = fg_subscriber_take(handle, 0, &frame);
     if (status == FG_OK) [[likely]] {
         return make_frame(handle, frame);
     }
-    const Deadline deadline(timeout);
     while (status == FG_EMPTY || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
         if (status == FG_INTERRUPTED && PyErr_CheckSignals() != 0) {
             throw nb::python_error();

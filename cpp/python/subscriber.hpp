@@ -22,7 +22,7 @@ class Frame final : public Region {
     void release();
 
     [[nodiscard]] const fg_frame& header() const { return frame_; }
-    // Decoded on first use; kept, so that they can still be read after the lease.
+    // Can still be read after release().
     nb::object metadata();
     nb::object content_type();
 
@@ -31,7 +31,8 @@ class Frame final : public Region {
     fg_frame frame_;
     SchemaPtr schema_;
     nb::object metadata_;
-    nb::object content_type_;
+    std::string metadata_text_;  // these two: copied at release()
+    std::string content_type_;
 };
 
 class Subscriber {

@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -390,6 +391,7 @@ class Publisher(_shm.Publisher):
     ) -> None:
         super().__init__(topic if isinstance(topic, str) else topic.name)
         self._name = _own_name() if name is None else name
+        self._attaching = threading.Lock()
         self._options: dict[str, Any] = {
             "slots": slots,
             "keep": keep,
@@ -415,12 +417,19 @@ class Publisher(_shm.Publisher):
         with contextlib.suppress(TopicNotFound), Topic.open(topic) as opened:
             self._attach(opened._native, self._name)
 
-    def _prepare(self, rows: Sequence[Row], nbytes: int) -> None:
+    def _prepare(self, rows: Sequence[Row], nbytes: int | None) -> None:
         """Called by the native side with what the first frame holds, while there is no topic."""
+        with self._attaching:  # several threads may send their first frame at once
+            if not self.is_attached and not self.closed:
+                with self._topic_for(rows, nbytes) as opened:
+                    self._attach(opened._native, self._name)
+
+    def _topic_for(self, rows: Sequence[Row], nbytes: int | None) -> Topic:
+        """The topic of this name, or a new one that holds such frames."""
         arrays = {name: (dtype, shape) for name, dtype, shape in rows}
         slot_bytes = None
         if not arrays:
-            if nbytes == 0:
+            if nbytes is None:
                 raise ShmArgumentError(
                     f"topic {self.topic!r} does not exist yet: say what to loan",
                     fix='loan(("uint8", (480, 640, 3))), or Publisher(..., slot_bytes=...)',
@@ -428,21 +437,12 @@ class Publisher(_shm.Publisher):
             slot_bytes = max(RAW_SLOT_BYTES_MIN, nbytes)
         while True:
             # Somebody else's topic counts as it is; send() then says whether the frame fits it.
-            try:
-                opened = Topic.open(self.topic)
-            except TopicNotFound:
-                try:
-                    opened = Topic.create(
-                        self.topic,
-                        arrays=arrays or None,
-                        slot_bytes=slot_bytes,
-                        **self._options,
-                    )
-                except TopicExists:
-                    continue
-            with opened:
-                self._attach(opened._native, self._name)
-            return
+            with contextlib.suppress(TopicNotFound):
+                return Topic.open(self.topic)
+            with contextlib.suppress(TopicExists):
+                return Topic.create(
+                    self.topic, arrays=arrays or None, slot_bytes=slot_bytes, **self._options
+                )
 
     def __enter__(self) -> Self:
         return self

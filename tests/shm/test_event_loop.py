@@ -9,11 +9,17 @@ from typing import Any
 
 import pytest
 import trio
+import uvloop
 
+import framegate
 from framegate import shm
 from framegate.errors import ClosedError
 
-LOOPS = {"asyncio": asyncio.new_event_loop}
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+    "framegate": framegate.new_event_loop,
+}
 
 
 @pytest.fixture(params=list(LOOPS))

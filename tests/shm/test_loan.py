@@ -228,6 +228,13 @@ def test_metadata_has_a_limit(raw: Any) -> None:
         publisher.send(b"", metadata={"k": "v" * 1024})
     with pytest.raises(TypeError, match="JSON"):
         publisher.send(b"", metadata={"k": object()})
+    with pytest.raises(TypeError, match="mapping"):
+        publisher.send(b"", metadata=[1])
+    with pytest.raises(ValueError, match="JSON"):
+        publisher.send(b"", metadata={"k": float("nan")})
+    with pytest.raises(ShmArgumentError, match="content"):
+        publisher.send(b"", content_type="x" * 65)
+    assert shm.inspect("raw").slots_loaned == 0
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan")])
@@ -279,6 +286,8 @@ def test_the_first_frame_makes_the_topic() -> None:
         publisher.send(b"hello")
         assert shm.inspect("lazy-bytes").slot_bytes == shm.RAW_SLOT_BYTES_MIN
         assert shm.inspect("lazy-bytes").slots == 3
+    with shm.Publisher("lazy-empty") as publisher:
+        assert publisher.send(b"") == 1
     with shm.Publisher("lazy-loan") as publisher:
         with pytest.raises(ShmArgumentError, match="what to loan"):
             publisher.loan()

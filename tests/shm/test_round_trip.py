@@ -4,6 +4,7 @@ import array
 import math
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from framegate import shm
+from framegate.errors import SchemaMismatch
 
 DTYPES = [
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -196,6 +198,27 @@ def test_time_metadata_and_content_type_travel_with_the_frame() -> None:
     frame.release()
     assert frame.metadata["gain"] == 2.5  # stays readable after the lease
     assert frame.content_type == "image/jpeg"
+
+
+@pytest.mark.parametrize("spoiled", [b"[1,2,3,4,5,6]", b"\xff" * 13, b'{"key":"abcd}'])
+def test_metadata_that_another_program_spoiled_is_refused_but_the_frame_is_good(
+    runtime_directory: Path, spoiled: bytes
+) -> None:
+    with shm.Publisher("t", slot_bytes=8) as publisher, shm.Subscriber("t", "queue") as subscriber:
+        publisher.send(b"payload", metadata={"key": "abc"})
+        frame = subscriber.take()
+        for file in runtime_directory.iterdir():
+            place = file.read_bytes().find(b'{"key":"abc"}')
+            if place >= 0:
+                with file.open("r+b") as stream:
+                    stream.seek(place)
+                    stream.write(spoiled)
+        with pytest.raises(SchemaMismatch, match="frame 1"):
+            frame.metadata  # noqa: B018
+        assert bytes(frame) == b"payload"
+        frame.release()
+        with pytest.raises(SchemaMismatch):
+            frame.metadata  # noqa: B018
 
 
 def test_without_them_there_is_none() -> None:

@@ -65,12 +65,14 @@ def test_threads_share_a_publisher_and_a_subscriber(frame_bytes: int) -> None:
 
 def test_closing_under_use_is_an_error_for_the_user_and_nothing_worse() -> None:
     for _ in range(20):
-        close_under_use()
+        close_under_use(1024)
+        close_under_use(1 << 20)  # copied without the GIL
 
 
-def close_under_use() -> None:
-    publisher = shm.Publisher("t", slot_bytes=1024)
-    subscriber = shm.Subscriber("t", "queue")
+def close_under_use(size: int) -> None:
+    publisher = shm.Publisher(f"t{size}", slot_bytes=size)
+    subscriber = shm.Subscriber(f"t{size}", "queue")
+    payload = bytes(size)
     barrier = threading.Barrier(5)
 
     def until_closed(use: Callable[[], Any]) -> None:
@@ -87,12 +89,29 @@ def close_under_use() -> None:
         subscriber.close()
 
     run_all(
-        lambda: until_closed(lambda: publisher.send(b"x" * 1024)),
+        lambda: until_closed(lambda: publisher.send(payload)),
         lambda: until_closed(lambda: publisher.loan(8).publish()),
         lambda: until_closed(lambda: subscriber.take(timeout=1)),
         lambda: until_closed(subscriber.try_take),
         close,
     )
+
+
+def test_first_frames_of_several_threads_make_one_topic() -> None:
+    for index in range(10):
+        publisher = shm.Publisher(f"t{index}")
+        barrier = threading.Barrier(4)
+
+        def send(
+            publisher: shm.Publisher = publisher, barrier: threading.Barrier = barrier
+        ) -> None:
+            barrier.wait()
+            publisher.send(b"first")
+
+        run_all(*[send] * 4)
+        assert publisher.published == 4
+        assert shm.inspect(f"t{index}").publishers == 1
+        publisher.close()
 
 
 def test_a_frame_may_end_on_another_thread() -> None:

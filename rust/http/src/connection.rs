@@ -46,7 +46,7 @@ impl Drop for Membership {
     fn drop(&mut self) {
         // What was not written by now never will be.
         self.shared.finish_records(true);
-        self.shared.close_hints();
+        self.shared.abandon_hints();
         drop(self.shared.take_takeover());
         self.registry.leave(&self.shared);
     }

@@ -27,6 +27,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -34,7 +35,6 @@ use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::Instant,
 };
 
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     pub(crate) phase: Cell<Phase>,
     pub(crate) epoch: Cell<u32>,
     /// The sweep's: the epoch it saw last, and since when.
-    pub(crate) seen: Cell<Option<(u32, Instant)>>,
+    pub(crate) seen: Cell<Option<(u32, Duration)>>,
     pub(crate) order: Cell<Option<Order>>,
     pub(crate) draining: Cell<bool>,
     pub(crate) parked: Cell<bool>,
@@ -236,6 +236,14 @@ impl Shared {
         // Outside the borrow: a waker may drop what holds a hint.
         drop(hints);
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Shared {
+    /// The connection is over: nobody waits any longer.
+    pub(crate) fn abandon_hints(&self) {
+        self.hints.borrow_mut().written = 0;
+        self.close_hints();
     }
 }
 

@@ -188,10 +188,15 @@ impl BodyHandle {
             timeout,
         };
         let result = future.clone().unbind();
+        let exchange = self.0.clone_ref(py);
         let core = application.core.clone();
         let task = core.spawn(async move {
-            let outcome = job.run(body).await;
+            let mut body = Some(body);
+            let outcome = job.run(&mut body).await;
             Python::attach(|py| {
+                if outcome.is_err() {
+                    exchange.get().give_back_body(body);
+                }
                 if let Err(error) = settle(result.bind(py), outcome.map_err(|e| e.to_python(py))) {
                     job.application.core.report(
                         py,
@@ -259,7 +264,7 @@ impl Failure {
             Self::Shm(error) => error::shm_error(py, &error),
             Self::Short { bytes, expected } => error::exception(
                 py,
-                "SchemaMismatch",
+                "FrameTooShort",
                 &format!("the body has {bytes} bytes, dtype and shape want {expected}"),
             ),
             Self::Long { bytes, room, topic } => {
@@ -297,8 +302,9 @@ struct Job {
 }
 
 impl Job {
-    async fn run(&self, mut body: Body) -> Result<Published, Failure> {
-        let declared = body.remaining();
+    /// Takes the body when it begins to read it: what was not begun can be read by the application after a failure.
+    async fn run(&self, offered: &mut Option<Body>) -> Result<Published, Failure> {
+        let declared = offered.as_ref().and_then(Body::remaining);
         let publisher = self.publisher(declared).await?;
         let room = self
             .target
@@ -319,6 +325,7 @@ impl Job {
             time: self.time,
         };
         let sink = Loaned(RefCell::new(Some(Box::new(slot))));
+        let mut body = offered.take().expect("a body is ingested once");
         match ingest::ingest(&mut body, &sink, None).await {
             Ok(published) => {
                 self.application.count_ingest(true);

@@ -611,7 +611,7 @@ impl State {
     }
 
     /// An answer in place of the application's, when its head was not sent yet.
-    fn respond_500(&self) {
+    fn respond_error(&self, status: StatusCode, text: Bytes) {
         let mut headers = self.spare_headers.take();
         headers.clear();
         headers.insert(
@@ -619,13 +619,13 @@ impl State {
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
         let body = if self.is_head.get() {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("21"));
+            headers.insert(header::CONTENT_LENGTH, text.len().into());
             ResponseBody::Empty
         } else {
-            ResponseBody::Full(Bytes::from_static(b"Internal Server Error"))
+            ResponseBody::Full(text)
         };
         self.held.take();
-        self.respond(StatusCode::INTERNAL_SERVER_ERROR, headers, body);
+        self.respond(status, headers, body);
         self.finish();
     }
 }
@@ -802,6 +802,24 @@ impl HttpExchange {
         Ok(Some(state.body.replace(Body::empty())))
     }
 
+    /// An ingest failed: `body` is whole again, or `None` when some of it is lost, and then `receive()` says so.
+    pub(crate) fn give_back_body(&self, body: Option<Body>) {
+        let Some(state) = self.0.get() else { return };
+        if state.is_over() {
+            return;
+        }
+        state.incoming.set(match body {
+            Some(body) => {
+                state.body.replace(body);
+                Incoming::Open
+            }
+            None => Incoming::Failed,
+        });
+        if !state.receivers.borrow().is_empty() {
+            state.wake_pump();
+        }
+    }
+
     /// The response, if the application has sent its beginning.
     pub(crate) fn take_response(&self) -> Option<Response> {
         self.state().response.take()
@@ -879,7 +897,10 @@ impl Exchange for HttpExchange {
         let Ok(application) = state.application() else {
             return;
         };
-        if let Err(error) = result {
+        let answer = result
+            .err()
+            .and_then(|error| application.answer(py, error));
+        if let (Err(error), None) = (result, &answer) {
             application.report(py, error);
         }
         match state.phase.get() {
@@ -891,7 +912,11 @@ impl Exchange for HttpExchange {
                             "the ASGI application returned without sending a response",
                         );
                     }
-                    state.respond_500();
+                    let (status, text) = answer.unwrap_or((
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        Bytes::from_static(b"Internal Server Error"),
+                    ));
+                    state.respond_error(status, text);
                 }
             }
             Phase::Streaming => {

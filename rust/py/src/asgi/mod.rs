@@ -30,6 +30,7 @@ use std::{
     rc::Rc,
 };
 
+use ::bytes::Bytes;
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
     body::ResponseBody,
@@ -163,6 +164,7 @@ pub(crate) struct Application {
     ingested: [Cell<u64>; 2],
     logger: Py<PyAny>,
     disconnected: Py<PyType>,
+    framegate_error: Py<PyType>,
     pool: RefCell<Vec<Bundle>>,
 }
 
@@ -199,6 +201,11 @@ impl Application {
             disconnected: py
                 .import("framegate.errors")?
                 .getattr("ClientDisconnected")?
+                .cast_into::<PyType>()?
+                .unbind(),
+            framegate_error: py
+                .import("framegate.errors")?
+                .getattr("FramegateError")?
                 .cast_into::<PyType>()?
                 .unbind(),
             publishers: Publishers::default(),
@@ -247,6 +254,22 @@ impl Application {
         if let Err(error) = logged {
             error.write_unraisable(py, None);
         }
+    }
+
+    /// What to answer instead of 500: errors of framegate that say so (`framegate.ingest` marks those that are the client's
+    /// doing, or a passing shortage).
+    pub(crate) fn answer(&self, py: Python<'_>, error: &PyErr) -> Option<(StatusCode, Bytes)> {
+        let value = error.value(py);
+        if !value.is_instance(self.framegate_error.bind(py)).ok()? {
+            return None;
+        }
+        let status: u16 = value
+            .getattr(intern!(py, "status_code"))
+            .ok()?
+            .extract()
+            .ok()?;
+        let text = value.str().ok()?.to_string();
+        Some((StatusCode::from_u16(status).ok()?, text.into()))
     }
 
     /// An error of the application that is not an exception.

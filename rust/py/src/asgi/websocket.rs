@@ -362,44 +362,38 @@ impl State {
         message: &Bound<'_, PyDict>,
     ) -> PyResult<()> {
         let py = message.py();
-        let code = match item(message, intern!(py, "code"))? {
-            Some(code) => code.extract::<u16>().ok(),
-            None => Some(code::NORMAL),
-        };
-        let code = code
-            .filter(|code| code::is_sendable(*code))
-            .ok_or_else(|| {
-                PyValueError::new_err(
-                    "the code of websocket.close is 1000 to 1003, 1007 to 1014, or 3000 to 4999",
-                )
-            })?;
-        let reason = item(message, intern!(py, "reason"))?
-            .map(|reason| reason.extract::<String>())
-            .transpose()?
-            .unwrap_or_default();
         match self.phase.get() {
             Phase::Connecting => {
+                // Code and reason have no place in a 403, so they may be anything: FastAPI gives a list as reason.
                 self.phase.set(Phase::Finished);
                 self.refuse(StatusCode::FORBIDDEN);
                 self.end(exchange.as_unbound(), lost());
-                Ok(())
             }
             Phase::Accepted => {
+                let code = close_code(message)?;
+                let reason = item(message, intern!(py, "reason"))?
+                    .map(|reason| reason.extract::<String>())
+                    .transpose()?
+                    .unwrap_or_default();
                 self.phase.set(Phase::Finished);
                 // False when the peer was faster: then all is said.
                 self.outbox.close(code, &reason);
-                Ok(())
             }
-            Phase::Denying => Err(misplaced(
-                "websocket.close",
-                "after websocket.http.response.start",
-            )),
-            Phase::Finished if self.ended.borrow().is_some() => Ok(()),
-            Phase::Finished => Err(misplaced(
-                "websocket.close",
-                "after the WebSocket was closed",
-            )),
+            Phase::Denying => {
+                return Err(misplaced(
+                    "websocket.close",
+                    "after websocket.http.response.start",
+                ));
+            }
+            Phase::Finished if self.ended.borrow().is_some() => {}
+            Phase::Finished => {
+                return Err(misplaced(
+                    "websocket.close",
+                    "after the WebSocket was closed",
+                ));
+            }
         }
+        Ok(())
     }
 
     fn deny(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
@@ -925,6 +919,19 @@ fn lost() -> Closed {
 
 fn misplaced(message: &str, when: &str) -> PyErr {
     PyRuntimeError::new_err(format!("unexpected ASGI message {message}: it came {when}"))
+}
+
+/// `code` of `websocket.close`.
+fn close_code(message: &Bound<'_, PyDict>) -> PyResult<u16> {
+    let code = match item(message, intern!(message.py(), "code"))? {
+        Some(code) => code.extract::<u16>().ok(),
+        None => Some(code::NORMAL),
+    };
+    code.filter(|code| code::is_sendable(*code)).ok_or_else(|| {
+        PyValueError::new_err(
+            "the code of websocket.close is 1000 to 1003, 1007 to 1014, or 3000 to 4999",
+        )
+    })
 }
 
 /// The value of a key; `None` in Python's sense is none.
