@@ -81,7 +81,9 @@ class Server:
     def stop(self) -> None:
         assert self._thread is not None
         if self._thread.is_alive() and self.loop is not None and self._stop is not None:
-            self.loop.call_soon_threadsafe(self._stop.set)
+            # An application may have ended the loop just now.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
         assert not self._thread.is_alive(), "the server did not stop"
         if self.error is not None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from framegate import _http
+from framegate import _http, runtime_segment
 from loop.helpers import Run, in_thread, open_descriptors
 
 LAYOUT = _http.RUNTIME_LAYOUT
@@ -39,6 +39,10 @@ def wait_until(condition: object) -> None:
     assert callable(condition)
     while not condition():
         time.sleep(0.01)
+
+
+def test_the_supervisor_has_the_same_layout() -> None:
+    assert runtime_segment.RUNTIME_LAYOUT == _http.RUNTIME_LAYOUT
 
 
 def test_the_layout_has_no_overlapping_fields() -> None:
@@ -102,7 +106,7 @@ def test_the_heart_beats_while_python_blocks_and_the_lag_shows_it(run: Run) -> N
         with segment() as (fd, _):
             row = _http.RuntimeRow(fd, 0)
             native = _http._NativeThread(row)
-            beats = set()
+            beats: set[int] = set()
             # The loop does not turn here; time.sleep lets nobody but the native thread run.
             while len(beats) < 4:
                 beats.add(row.get("row_heartbeat_ns"))

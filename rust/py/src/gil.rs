@@ -22,7 +22,7 @@ use std::{cell::Cell, mem, ptr::null_mut, time::Duration};
 
 use pyo3::{Python, ffi};
 
-/// As long as CPython's own default (`sys.getswitchinterval`).
+/// As long as Python's own default (`sys.getswitchinterval`).
 pub(crate) const SWITCH_INTERVAL: Duration = Duration::from_millis(5);
 
 thread_local! {
@@ -45,7 +45,7 @@ pub(crate) fn after_park() {
     }
 }
 
-/// Attach again. While the interpreter finalizes, CPython ends daemon threads inside this call by unwinding them, which
+/// Attach again. While the interpreter finalizes, it ends daemon threads inside this call by unwinding them, which
 /// Rust frames do not allow: such a thread sleeps for the rest of the process instead.
 fn restore(state: *mut ffi::PyThreadState) {
     struct SleepForever;

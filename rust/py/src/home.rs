@@ -18,7 +18,7 @@
 
 use std::{
     any::Any,
-    cell::Cell,
+    cell::{Cell, RefCell},
     fmt,
     mem::{self, ManuallyDrop},
     sync::{
@@ -39,7 +39,7 @@ pub(crate) struct HomeId(u64);
 thread_local! {
     /// 0 until asked for. Without a destructor, so that it can be asked while the thread ends.
     static THREAD: Cell<u64> = const { Cell::new(0) };
-    static HOME: HomeSlot = HomeSlot(Arc::new(Home::new()));
+    static HOME: RefCell<HomeSlot> = RefCell::new(HomeSlot(Arc::new(Home::new())));
 }
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -99,7 +99,7 @@ struct Inbox {
 }
 
 /// A thread-bound value on its way home.
-struct Stray(Box<dyn Any>);
+struct Stray(#[expect(dead_code, reason = "owned for its destructor")] Box<dyn Any>);
 
 // SAFETY: a Stray is made from the value of a LoopBound and only ever opened or dropped by `Home::empty`, on the thread
 // where the value was made; everywhere else it is moved or forgotten, which runs no code of the value.
@@ -115,12 +115,12 @@ impl Home {
 
     /// That of the calling thread.
     pub(crate) fn here() -> Arc<Self> {
-        HOME.with(|slot| {
-            if slot.0.id == HomeId::here() {
-                return Arc::clone(&slot.0);
+        HOME.with_borrow_mut(|slot| {
+            if slot.0.id != HomeId::here() {
+                // A forked child: the slot is the parent's, left untouched as another thread may have held its lock.
+                mem::forget(mem::replace(slot, HomeSlot(Arc::new(Self::new()))));
             }
-            // A forked child: the slot is the parent's. Not cached, a child that starts loops of its own is rare.
-            Arc::new(Self::new())
+            Arc::clone(&slot.0)
         })
     }
 
@@ -184,9 +184,9 @@ pub(crate) struct LoopBound<T: 'static> {
     value: ManuallyDrop<T>,
 }
 
-// SAFETY: `value` is only reached through `get`, `get_mut` and `into_inner`, which give it out on the thread where it was
-// made, and its destructor runs there only (`Drop`). Other threads can do no more than move its bytes. Thread identities
-// are never used again and a forked child has none of its parent's (`watch_forks`).
+// SAFETY: `value` is only reached through `get`, which gives it out on the thread where it was made, and its destructor runs
+// there only (`Drop`, `Home::empty`). Other threads can do no more than move its bytes. Thread identities are never used
+// again, and a forked child has none of its parent's (`watch_forks`).
 unsafe impl<T> Send for LoopBound<T> {}
 // SAFETY: as above: a shared reference gives `&T` on the home thread only.
 unsafe impl<T> Sync for LoopBound<T> {}
@@ -221,35 +221,11 @@ impl<T> LoopBound<T> {
             )
         })
     }
-
-    /// The value; `None` away from home.
-    #[inline]
-    pub(crate) fn get_mut(&mut self) -> Option<&mut T> {
-        if self.is_home() {
-            Some(&mut self.value)
-        } else {
-            None
-        }
-    }
-
-    /// Unbind the value, at home only.
-    pub(crate) fn into_inner(self) -> Result<T, Self> {
-        if !self.is_home() {
-            return Err(self);
-        }
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never used again and its destructor does not run: value and home are moved out exactly once.
-        unsafe {
-            let value = ManuallyDrop::take(&mut this.value);
-            std::ptr::drop_in_place(&raw mut this.home);
-            Ok(value)
-        }
-    }
 }
 
 impl<T> Drop for LoopBound<T> {
     fn drop(&mut self) {
-        // SAFETY: the value is taken once, here; `into_inner` does not come by.
+        // SAFETY: the value is taken once, here, and nobody can borrow it any more.
         let value = unsafe { ManuallyDrop::take(&mut self.value) };
         if self.is_home() {
             drop(value);

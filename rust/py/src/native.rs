@@ -82,6 +82,7 @@ struct Ping {
 #[derive(Default)]
 struct LogBuffer {
     lines: Vec<u8>,
+    line_count: u64,
     dropped: u64,
 }
 
@@ -237,12 +238,17 @@ async fn run(shared: &Arc<Shared>, log: Option<File>, stopped: oneshot::Receiver
 
 /// Write everything that has been handed over.
 async fn write_log(shared: &Shared, log: &Arc<Mutex<File>>) {
-    let lines = mem::take(&mut shared.log().lines);
+    let (lines, line_count) = {
+        let mut buffer = shared.log();
+        (
+            mem::take(&mut buffer.lines),
+            mem::take(&mut buffer.line_count),
+        )
+    };
     if lines.is_empty() {
         return;
     }
     let log = Arc::clone(log);
-    let count = lines.iter().filter(|byte| **byte == b'\n').count();
     let written = spawn_blocking(move || {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         write_all(&mut log, &lines)
@@ -250,7 +256,7 @@ async fn write_log(shared: &Shared, log: &Arc<Mutex<File>>) {
     .await;
     if !matches!(written, Ok(Ok(()))) {
         // The reader has gone away. There is nobody to tell but the counter.
-        shared.log().dropped += count as u64;
+        shared.log().dropped += line_count;
     }
 }
 
@@ -323,6 +329,7 @@ impl AccessLog {
             log.dropped += self.line_count.get();
         } else {
             log.lines.extend_from_slice(&batch);
+            log.line_count += self.line_count.get();
         }
         drop(log);
         batch.clear();

@@ -283,6 +283,10 @@ impl Selector {
     /// Keep the loop busy with Rust work alone for some seconds: `tasks` tasks that are always ready.
     #[cfg(debug_assertions)]
     #[pyo3(name = "_keep_busy")]
+    #[expect(
+        clippy::unused_self,
+        reason = "a method, so that a loop is at hand where it is called"
+    )]
     fn keep_busy(&self, seconds: f64, tasks: usize) -> PyResult<()> {
         let end = std::time::Instant::now() + Duration::from_secs_f64(seconds);
         let core = LoopCore::current()
@@ -354,6 +358,10 @@ impl Selector {
         self.close(py)
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the signature that pyo3 calls"
+    )]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.keys)?;
         visit.call(&self.key_type)

@@ -2,7 +2,7 @@
 //!
 //! Python's own handler only notes a signal; the Python-level handler runs when the main thread executes bytecode again.
 //! A loop that sleeps in tokio would do that at its next timer, because tokio swallows `EINTR`, and because the kernel
-//! may interrupt another thread instead. CPython offers a remedy: it writes the signal's number to a *wake-up fd*
+//! may interrupt another thread instead. Python offers a remedy: it writes the signal's number to a *wake-up fd*
 //! (`signal.set_wakeup_fd`). There is one per process, so this is the one piece of process-wide state of the loop: a
 //! socket pair made once and never closed, so that no stale number of ours can stay behind in somebody's chain.
 //!

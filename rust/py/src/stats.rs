@@ -281,9 +281,9 @@ impl Drop for Map {
 ///     index: Number of the worker.
 ///
 /// Raises:
-///     ValueError: The file is no runtime segment of this version.
-///     IndexError: It has no such row.
-///     OSError: It cannot be mapped.
+///     `ValueError`: The file is no runtime segment of this version.
+///     `IndexError`: It has no such row.
+///     `OSError`: It cannot be mapped.
 #[pyclass(frozen, module = "framegate._http")]
 pub(crate) struct RuntimeRow(pub(crate) Arc<Row>);
 

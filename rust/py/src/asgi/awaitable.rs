@@ -133,9 +133,7 @@ impl Waiter {
             event_loop: Cell::new(Some(event_loop.unbind())),
             message: RefCell::default(),
         };
-        Ok(Self(
-            object::allocate(waiter_type(py)?, contents)?.unbind(),
-        ))
+        Ok(Self(object::allocate(waiter_type(py)?, contents)?.unbind()))
     }
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
@@ -544,7 +542,9 @@ impl AwaitableContents {
         match &*self.step.borrow() {
             Step::Ready => return Ok(Ok(py.None().into_bound(py))),
             Step::Finished => {
-                return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+                return Err(PyRuntimeError::new_err(
+                    "cannot reuse already awaited coroutine",
+                ));
             }
             // Stepped again before it was resolved: still waiting.
             Step::Waiting(waiter) if waiter.is_pending() => {

@@ -115,9 +115,7 @@ fn header(pair: &Bound<'_, PyAny>) -> PyResult<(HeaderName, HeaderValue)> {
         ));
     }
     let not_a_pair = || PyTypeError::new_err("a header is a pair of bytes: (name, value)");
-    let pair = pair
-        .cast::<PyList>()
-        .map_err(|_| not_a_pair())?;
+    let pair = pair.cast::<PyList>().map_err(|_| not_a_pair())?;
     if pair.len() != 2 {
         return Err(not_a_pair());
     }

@@ -76,10 +76,7 @@ impl Names {
             && let Some(known) = &self.paths.borrow()[index]
             && known.raw.as_bytes(py) == raw.as_bytes()
         {
-            return (
-                known.decoded.bind(py).clone(),
-                known.raw.bind(py).clone(),
-            );
+            return (known.decoded.bind(py).clone(), known.raw.bind(py).clone());
         }
         let decoded = self.decode(py, raw);
         let bytes = PyBytes::new(py, raw.as_bytes());
@@ -126,10 +123,11 @@ fn percent_decode(raw: &[u8], out: &mut Vec<u8>) {
 /// FNV-like: quick for the short texts that come here; collisions only cost a miss.
 fn slot_of(text: &[u8]) -> usize {
     let (words, tail) = text.as_chunks::<8>();
-    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    let hash = words
-        .iter()
-        .fold(text.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let mix =
+        |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let hash = words.iter().fold(text.len() as u64, |hash, word| {
+        mix(hash, u64::from_le_bytes(*word))
+    });
     let hash = tail
         .iter()
         .fold(hash, |hash, &byte| mix(hash, u64::from(byte)));

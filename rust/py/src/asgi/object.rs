@@ -210,9 +210,8 @@ pub(crate) unsafe fn thrown<'py>(
         ));
     }
     // SAFETY: the caller vouches for the array; borrowed references stay alive for the call.
-    let argument = |index: ffi::Py_ssize_t| unsafe {
-        Bound::from_borrowed_ptr(py, *arguments.offset(index))
-    };
+    let argument =
+        |index: ffi::Py_ssize_t| unsafe { Bound::from_borrowed_ptr(py, *arguments.offset(index)) };
     let value = if count >= 2 { Some(argument(1)) } else { None };
     Ok(PyErr::from_value(match value {
         Some(value) if !value.is_none() => value,

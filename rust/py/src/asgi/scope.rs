@@ -92,10 +92,7 @@ impl ScopeTemplate {
         if let Some(method) = method {
             scope.set_item(intern!(py, "method"), method)?;
         }
-        scope.set_item(
-            intern!(py, "extensions"),
-            self.extensions.bind(py).copy()?,
-        )?;
+        scope.set_item(intern!(py, "extensions"), self.extensions.bind(py).copy()?)?;
         Ok(scope)
     }
 
@@ -151,11 +148,8 @@ impl ScopeTemplate {
                 list.push(known.bind(py).clone());
                 continue;
             }
-            let pair = (
-                application.names.header(py, name),
-                PyBytes::new(py, value),
-            )
-                .into_pyobject(py)?;
+            let pair =
+                (application.names.header(py, name), PyBytes::new(py, value)).into_pyobject(py)?;
             match pairs.get_mut(index) {
                 Some(known) => {
                     replaced.push(std::mem::replace(known, pair.clone().unbind()));
@@ -195,9 +189,9 @@ fn client<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>
 fn server<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     match address {
         Address::Inet(_) => client(py, address),
-        Address::Unix(Some(path)) => Ok((path.as_os_str(), py.None())
-            .into_pyobject(py)?
-            .into_any()),
+        Address::Unix(Some(path)) => {
+            Ok((path.as_os_str(), py.None()).into_pyobject(py)?.into_any())
+        }
         // An abstract or unnamed socket.
         Address::Unix(None) => Ok(py.None().into_bound(py)),
     }

@@ -153,12 +153,14 @@ impl Starter {
         unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_Copy(self.context.as_ptr())) }
     }
 
-    fn call<'py>(&self, py: Python<'py>, arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.callable.bind(py).call1((
-            arguments.scope,
-            arguments.receive,
-            arguments.send,
-        ))
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: &Arguments<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.callable
+            .bind(py)
+            .call1((arguments.scope, arguments.receive, arguments.send))
     }
 
     /// Calls the application for one request and runs its coroutine as far as it goes, or schedules that. `task` is a blank
@@ -391,7 +393,10 @@ fn materialise(task: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call site; the parts of a segment")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one call site; the parts of a segment"
+)]
 fn start_lazy<'py>(
     starter: &Starter,
     core: &LoopCore,
@@ -423,9 +428,7 @@ fn start_lazy<'py>(
         .call(py, arguments)
         .and_then(as_coroutine)
         .map(|coroutine| {
-            segment
-                .coroutine
-                .replace(Some(coroutine.clone().unbind()));
+            segment.coroutine.replace(Some(coroutine.clone().unbind()));
             // The application touched the task before it returned its coroutine.
             if let Some((runner, _)) = &*segment.live.borrow() {
                 runner_contents(runner.bind(py))
@@ -509,13 +512,7 @@ fn is_exit(py: Python<'_>, error: &PyErr) -> bool {
 }
 
 /// The coroutine waits for something but cannot have a task: end it.
-fn abandon(
-    py: Python<'_>,
-    core: &LoopCore,
-    segment: &Segment<'_>,
-    owner: &Owner,
-    error: &PyErr,
-) {
+fn abandon(py: Python<'_>, core: &LoopCore, segment: &Segment<'_>, owner: &Owner, error: &PyErr) {
     let coroutine = segment.coroutine.take();
     if let Some(coroutine) = coroutine
         && let Err(error) = coroutine.bind(py).call_method0(intern!(py, "close"))
@@ -638,7 +635,8 @@ fn task_type_new(py: Python<'_>) -> PyResult<TaskClass> {
         let base = base.as_type_ptr();
         ((*base).tp_basicsize, (*base).tp_weaklistoffset)
     };
-    if weak_references <= 0 {
+    // From 3.12 on the list lies before the object, at a negative offset.
+    if weak_references == 0 {
         return Err(PyRuntimeError::new_err(
             "this interpreter keeps the weak references of a task in an unknown place",
         ));
@@ -789,9 +787,9 @@ impl RunnerContents {
     }
 
     fn throw_into<'py>(&self, py: Python<'py>, error: PyErr) -> Step<'py> {
-        let thrown = self
-            .coroutine(py)
-            .and_then(|coroutine| coroutine.call_method1(intern!(py, "throw"), (error.into_value(py),)));
+        let thrown = self.coroutine(py).and_then(|coroutine| {
+            coroutine.call_method1(intern!(py, "throw"), (error.into_value(py),))
+        });
         match thrown {
             Ok(yielded) => Step::Yielded(yielded),
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => Step::Returned,
@@ -927,7 +925,10 @@ unsafe extern "C" fn runner_send(
 ) -> *mut ffi::PyObject {
     slot(null_mut(), |py| {
         // SAFETY: the receiver is a runner.
-        deliver(py, unsafe { contents::<RunnerContents>(this) }.advance(py, value))
+        deliver(
+            py,
+            unsafe { contents::<RunnerContents>(this) }.advance(py, value),
+        )
     })
 }
 
