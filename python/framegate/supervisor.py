@@ -49,7 +49,7 @@ from framegate.config import Config
 from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPPED, ConfigError
 from framegate.listener import Listeners, open_listeners
 from framegate.logging import banner, logger
-from framegate.runtime_segment import RuntimeSegment, runtime_directory
+from framegate.runtime_segment import RuntimeSegment, open_segment
 
 __all__ = ["RESTARTS_MAX", "RESTART_WINDOW_SECONDS", "Supervisor", "restart_delay_seconds"]
 
@@ -144,15 +144,15 @@ class Supervisor:
 
         Raises:
             ListenError: The address cannot be bound.
-            RuntimeDirectoryError: The runtime segment cannot be made.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("several workers need the main thread, which gets the signals")
         with contextlib.ExitStack() as stack:
             self._listeners = open_listeners(self._config)
             stack.callback(self._listeners.close)
-            self._segment = RuntimeSegment(runtime_directory(), self._config.workers)
-            stack.callback(self._segment.close)
+            self._segment = open_segment(self._config.workers)
+            if self._segment is not None:
+                stack.callback(self._segment.close)
             stack.callback(self._selector.close)
             stack.enter_context(self._signals())
             stack.callback(self._kill_all)  # whatever happens here, nobody stays behind

@@ -39,6 +39,18 @@ mod _http {
     #[pymodule_export]
     const VERSION: &str = env!("FRAMEGATE_VERSION");
 
+    /// `release`, or `debug` for a build that must not be measured.
+    #[pymodule_export]
+    const PROFILE: &str = env!("FRAMEGATE_PROFILE");
+
+    /// Compiler that built this module.
+    #[pymodule_export]
+    const RUSTC: &str = env!("FRAMEGATE_RUSTC");
+
+    /// Commit that this module was built from.
+    #[pymodule_export]
+    const COMMIT: &str = env!("FRAMEGATE_COMMIT");
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add(
