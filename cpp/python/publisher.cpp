@@ -17,9 +17,13 @@ namespace framegate::py {
 namespace {
 
 bool is_mapping(nb::handle object) {
-    return PyDict_Check(object.ptr()) != 0 ||
-           (PyMapping_Check(object.ptr()) != 0 && nb::hasattr(object, "keys") &&
-            nb::hasattr(object, "values"));
+    if (PyDict_Check(object.ptr()) != 0) {
+        return true;
+    }
+    // Bytes and arrays have the mapping slots too; asking them for `keys` would cost more than a
+    // small send.
+    return PyObject_CheckBuffer(object.ptr()) == 0 && PyMapping_Check(object.ptr()) != 0 &&
+           nb::hasattr(object, "keys") && nb::hasattr(object, "values");
 }
 
 }  // namespace
