@@ -214,11 +214,20 @@ nb::object import_optional(const char* name) {
 }  // namespace
 
 nb::object to_array(nb::handle exporter, const Field* field) {
-    const nb::object numpy = import_optional("numpy");
-    if (!numpy.is_valid()) {
-        return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+    // Looked up once: the import machinery costs as much as making the array. Never given back, for
+    // the interpreter may be gone before static objects are.
+    static PyObject* asarray = nullptr;
+    if (asarray == nullptr) {
+        const nb::object numpy = import_optional("numpy");
+        if (!numpy.is_valid()) {
+            return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+        }
+        asarray = nb::object(numpy.attr("asarray")).release().ptr();
     }
-    nb::object array = numpy.attr("asarray")(exporter);
+    nb::object array = nb::steal(PyObject_CallOneArg(asarray, exporter.ptr()));
+    if (!array.is_valid()) {
+        throw nb::python_error();
+    }
     if (field != nullptr && field->type->needs_ml_dtypes) {
         // Without ml_dtypes the bits stay visible as unsigned integers of the same width.
         const nb::object types = import_optional("ml_dtypes");
