@@ -15,8 +15,7 @@
 
 namespace framegate::py {
 
-// ---- frame
-// ----------------------------------------------------------------------------------------------------------
+// ---- frame --------------------------------------------------------------------------------------
 
 Frame::Frame(fg_subscriber* subscriber, const fg_frame& frame)
     : subscriber_(subscriber), frame_(frame) {
@@ -126,8 +125,7 @@ nb::object Frame::content_type() {
     return decoded;
 }
 
-// ---- subscriber
-// -----------------------------------------------------------------------------------------------------
+// ---- subscriber ---------------------------------------------------------------------------------
 
 Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
                        std::uint32_t lease_quota, const std::string& start, double spin,
@@ -262,8 +260,7 @@ fg_subscriber_stats Subscriber::stats() const {
     return stats;
 }
 
-// ---- binding
-// --------------------------------------------------------------------------------------------------------
+// ---- binding ------------------------------------------------------------------------------------
 
 namespace {
 
