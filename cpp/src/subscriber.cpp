@@ -263,6 +263,10 @@ fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
         if (head <= position_) {
             return nothing_new(head);
         }
+        if (head > FG_SEQUENCE_MAX) {  // else the loop below would never end
+            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its head is not a sequence",
+                        topic_->name_);
+        }
         const std::uint64_t ring_length = std::uint64_t{view().ring_mask} + 1;
         std::uint64_t next = position_ + 1;
         if (head - position_ > ring_length) {

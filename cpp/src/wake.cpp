@@ -59,14 +59,14 @@ void socket_address(sockaddr_un& address, const Topic& topic, std::uint32_t inde
 }
 
 int send_socket(Topic& topic) {
-    int fd = __atomic_load_n(&topic.fds_.fds[kSendFd],
-                             __ATOMIC_RELAXED);  // relaxed: a number, nothing behind it
+    // acquire: pairs with the release below; the socket exists before its number is seen.
+    int fd = __atomic_load_n(&topic.fds_.fds[kSendFd], __ATOMIC_ACQUIRE);
     if (fd < 0) {
         const ForkGuard guard;
         fd = topic.fds_.fds[kSendFd];
         if (fd < 0) {
             fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-            __atomic_store_n(&topic.fds_.fds[kSendFd], fd, __ATOMIC_RELAXED);
+            __atomic_store_n(&topic.fds_.fds[kSendFd], fd, __ATOMIC_RELEASE);
         }
     }
     return fd;

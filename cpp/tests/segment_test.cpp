@@ -460,7 +460,9 @@ TEST_CASE("policies: latest jumps, queue goes on, both count") {
     CHECK(stats.received + stats.lost == stats.position);
 
     // A late subscriber: latest sees the newest frame, queue only what comes.
-    CHECK(take(test::subscriber(topic, FG_POLICY_LATEST), &frame) == FG_OK);
+    const test::Subscriber late = test::subscriber(topic, FG_POLICY_LATEST);
+    CHECK(take(late, &frame) == FG_OK);
+    CHECK(fg_subscriber_release(late.get(), &frame) == FG_OK);
     CHECK(take(test::subscriber(topic, FG_POLICY_QUEUE), &frame) == FG_EMPTY);
 }
 
@@ -695,13 +697,14 @@ TEST_CASE("participant is dead although its forked child lives") {
     REQUIRE(pipe(pipe_fds) == 0);
     const pid_t participant = test::in_child([&] {
         const test::Subscriber subscriber = test::subscriber(test::open("t"));
-        const pid_t grandchild = fork();
-        if (grandchild == 0) {
+        if (fork() == 0) {
             alarm(60);
+            // Only now: between fork and its handlers the child does hold the parent's lock.
+            const pid_t grandchild = getpid();
+            static_cast<void>(!write(pipe_fds[1], &grandchild, sizeof grandchild));
             pause();
             _exit(0);
         }
-        static_cast<void>(!write(pipe_fds[1], &grandchild, sizeof grandchild));
         pause();
         return 0;
     });
@@ -810,4 +813,16 @@ TEST_CASE("inspector sees names, roles and counters") {
     CHECK(fg_subscriber_release(subscriber.get(), &frame) == FG_OK);
     options.name_bytes = FG_PARTICIPANT_NAME_BYTES_MAX + 1;
     CHECK(fg_publisher_open(topic.get(), &options, &raw) == FG_INVALID_ARGUMENT);
+}
+
+TEST_CASE("head that is no sequence is a status, not an endless loop") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Subscriber queue = test::subscriber(topic);
+    const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
+    reinterpret_cast<framegate::impl::Topic*>(topic.get())
+        ->view_.shared->head.store(~std::uint64_t{0});
+    fg_frame frame{};
+    CHECK(take(queue, &frame) == FG_SEGMENT_CORRUPT);
+    CHECK(take(latest, &frame) == FG_EMPTY);
 }

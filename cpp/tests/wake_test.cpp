@@ -39,12 +39,15 @@ TEST_CASE("wait ends with the time-out") {
     REQUIRE(test::send(publisher, "x") == FG_OK);
     CHECK(fg_subscriber_wait(subscriber.get(), 0) == FG_OK);
     CHECK(fg_subscriber_wait(subscriber.get(), -1) == FG_OK);
-    fg_loan loan{};
+    fg_loan loans[4] = {};
     for (int i = 0; i < 3; ++i) {
-        REQUIRE(fg_publisher_loan(publisher.get(), 1, 0, &loan) == FG_OK);
+        REQUIRE(fg_publisher_loan(publisher.get(), 1, 0, &loans[i]) == FG_OK);
     }
-    CHECK(fg_publisher_loan(publisher.get(), 1, 1000000, &loan) == FG_TOPIC_FULL);
-    CHECK(fg_publisher_loan(publisher.get(), 65, 1000000, &loan) == FG_FRAME_TOO_LARGE);
+    CHECK(fg_publisher_loan(publisher.get(), 1, 1000000, &loans[3]) == FG_TOPIC_FULL);
+    CHECK(fg_publisher_loan(publisher.get(), 65, 1000000, &loans[3]) == FG_FRAME_TOO_LARGE);
+    for (fg_loan& loan : loans) {
+        CHECK(fg_publisher_abandon(publisher.get(), &loan) == FG_OK);
+    }
 }
 
 TEST_CASE("sleeping subscribers of one handle all wake, in threads and with spinning") {
@@ -134,6 +137,8 @@ TEST_CASE("signal interrupts a wait") {
     sleeper.join();
     CHECK(wait_status == FG_INTERRUPTED);
     CHECK(loan_status == FG_INTERRUPTED);
+    CHECK(fg_publisher_abandon(publisher.get(), &loans[0]) == FG_OK);
+    CHECK(fg_publisher_abandon(publisher.get(), &loans[1]) == FG_OK);
 }
 
 TEST_CASE("event fd is readable after a publication and quiet after a drain") {
