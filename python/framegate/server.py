@@ -16,6 +16,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Callable
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from framegate.build import build_info
 from framegate.config import Config
 from framegate.errors import (
     EXIT_RUNTIME,
+    EXIT_STOPPED,
     FramegateError,
     WorkerError,
     describe,
@@ -32,7 +34,15 @@ from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
 from framegate.logging import banner, configure, logger
 from framegate.runtime_segment import open_segment
-from framegate.worker import NativeToolkit, RowPlace, Signals, Toolkit, Worker, run_worker
+from framegate.worker import (
+    NativeToolkit,
+    RowPlace,
+    Signals,
+    StopRequested,
+    Toolkit,
+    Worker,
+    run_worker,
+)
 
 __all__ = ["RunningServer", "Server", "build_info", "run", "serve_until_stopped"]
 
@@ -116,8 +126,10 @@ def serve_until_stopped(config: Config, *, toolkit: Toolkit | None = None) -> in
             row=row,
             at_force=clean_up,
         )
-    except (FramegateError, KeyboardInterrupt):
+    except FramegateError:
         raise
+    except StopRequested:
+        return EXIT_STOPPED
     except Exception:
         logger.exception("the worker failed")
         return EXIT_RUNTIME
@@ -162,7 +174,7 @@ class Server:
 
     @property
     def addresses(self) -> list[Address]:
-        """Where it really listens: (host, port), or a Unix socket's path. Empty until bound."""
+        """Where it listens: (host, port), or a Unix socket's path. Empty until it accepts."""
         return list(self._addresses)
 
     @property
@@ -184,9 +196,9 @@ class Server:
         """
         self._check_loop()
         signals = Signals(self.config)
-        listeners = self._open()
+        listeners = open_listeners(self.config)
         try:
-            self._worker = signals.worker = self._new_worker(listeners, threading.Event())
+            self._worker = signals.worker = self._new_worker(listeners, lambda: None)
             with signals.installed():
                 await self._worker.serve()
         finally:
@@ -213,18 +225,17 @@ class Server:
                 "or keep your loop and call Server(app).start_in_thread()",
             )
 
-    def _open(self) -> Listeners:
-        listeners = open_listeners(self.config)
-        self._addresses, self._urls = listeners.addresses, listeners.urls
-        return listeners
+    def _new_worker(self, listeners: Listeners, on_ready: Callable[[], None]) -> Worker:
+        def ready() -> None:
+            self._addresses, self._urls = listeners.addresses, listeners.urls
+            on_ready()
 
-    def _new_worker(self, listeners: Listeners, ready: threading.Event) -> Worker:
         return Worker(
             load_application(self.config),
             self.config,
             listeners.of_worker[0],
             toolkit=self._toolkit,
-            on_ready=ready.set,
+            on_ready=ready,
         )
 
 
@@ -242,9 +253,9 @@ class RunningServer:
         self._server = server
         self._error: BaseException | None = None
         self._ready = threading.Event()
-        self._listeners = server._open()
+        self._listeners = open_listeners(server.config)
         try:
-            self._worker = server._worker = server._new_worker(self._listeners, self._ready)
+            self._worker = server._worker = server._new_worker(self._listeners, self._ready.set)
         except BaseException:
             self._listeners.close()
             raise

@@ -366,6 +366,7 @@ class Signals:
         self._watchdog = watchdog
         self._is_supervised = is_supervised
         self._count = 0
+        self._is_over = False
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -385,6 +386,7 @@ class Signals:
         try:
             yield
         finally:
+            self._is_over = True
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -408,7 +410,7 @@ class Signals:
             self._arm(self._watchdog)
         if self.worker is not None:
             self.worker.stop()
-        else:
+        elif not self._is_over:
             raise StopRequested
 
     def _arm(self, watchdog: Watchdog) -> None:
@@ -447,6 +449,7 @@ def run_worker(
 
     Raises:
         FramegateError: It never became ready, or failed while it ran.
+        StopRequested: It was asked to stop in the very moment in which it failed.
     """
     tools: Toolkit = toolkit or NativeToolkit()
     watchdog = Watchdog(at_force)
@@ -532,6 +535,8 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         if is_ready or not channel.send_report(WorkerReport("failed", text=describe(error))):
             print(describe(error), file=sys.stderr, flush=True)
         return error.exit_code
+    except StopRequested:  # in the moment between the failure above and the end of the handlers
+        return EXIT_STOPPED
     except Exception:
         logger.exception("the worker failed")
         return EXIT_RUNTIME
