@@ -4,7 +4,7 @@
 
 #include "status.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 struct DtypeInfo {
@@ -141,4 +141,4 @@ bool same_schema(const fg_array& left, const fg_array& right) {
     return fits_schema(left, right) && fits_schema(right, left);
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

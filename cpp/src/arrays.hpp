@@ -6,7 +6,7 @@
 
 #include "framegate/shm.h"
 
-namespace framegate {
+namespace framegate::impl {
 
 std::uint32_t dtype_item_bytes(fg_dtype dtype);
 const char* dtype_name(fg_dtype dtype);
@@ -24,4 +24,4 @@ fg_status lay_out_arrays(fg_array* arrays, std::size_t count, std::uint64_t* pay
 bool fits_schema(const fg_array& array, const fg_array& schema);
 bool same_schema(const fg_array& left, const fg_array& right);
 
-}  // namespace framegate
+}  // namespace framegate::impl

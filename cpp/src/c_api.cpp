@@ -18,11 +18,11 @@
 
 namespace {
 
-using framegate::fail;
-using framegate::Inspector;
-using framegate::Publisher;
-using framegate::Subscriber;
-using framegate::Topic;
+using framegate::impl::fail;
+using framegate::impl::Inspector;
+using framegate::impl::Publisher;
+using framegate::impl::Subscriber;
+using framegate::impl::Topic;
 
 Topic* unwrap(fg_topic* topic) { return reinterpret_cast<Topic*>(topic); }
 const Topic* unwrap(const fg_topic* topic) { return reinterpret_cast<const Topic*>(topic); }
@@ -89,7 +89,7 @@ const fg_status_info* fg_status_table(size_t* count) {
     return kStatusTable;
 }
 
-const char* fg_last_error(void) { return framegate::last_error(); }
+const char* fg_last_error(void) { return framegate::impl::last_error(); }
 
 uint32_t fg_layout_version(void) { return FG_LAYOUT_VERSION; }
 
@@ -104,34 +104,34 @@ const fg_struct_size* fg_struct_sizes(size_t* count) {
 
 fg_status fg_topic_name_check(const char* name, size_t name_bytes) {
     FG_REQUIRE(name);
-    return framegate::check_topic_name(name, name_bytes);
+    return framegate::impl::check_topic_name(name, name_bytes);
 }
 
 fg_status fg_topic_file_name(const char* name, size_t name_bytes, char* out, size_t out_bytes) {
     FG_REQUIRE(name);
     FG_REQUIRE(out);
-    return framegate::topic_file_stem(name, name_bytes, out, out_bytes);
+    return framegate::impl::topic_file_stem(name, name_bytes, out, out_bytes);
 }
 
 fg_status fg_topic_name_from_file(const char* file, size_t file_bytes, char* out, size_t out_bytes) {
     FG_REQUIRE(file);
     FG_REQUIRE(out);
-    return framegate::topic_name_from_file(file, file_bytes, out, out_bytes);
+    return framegate::impl::topic_name_from_file(file, file_bytes, out, out_bytes);
 }
 
 fg_status fg_runtime_directory(char* out, size_t out_bytes) {
     FG_REQUIRE(out);
-    return framegate::runtime_directory_path(out, out_bytes);
+    return framegate::impl::runtime_directory_path(out, out_bytes);
 }
 
 // ---- arrays
 
-uint32_t fg_dtype_item_bytes(fg_dtype dtype) { return framegate::dtype_item_bytes(dtype); }
+uint32_t fg_dtype_item_bytes(fg_dtype dtype) { return framegate::impl::dtype_item_bytes(dtype); }
 
-const char* fg_dtype_name(fg_dtype dtype) { return framegate::dtype_name(dtype); }
+const char* fg_dtype_name(fg_dtype dtype) { return framegate::impl::dtype_name(dtype); }
 
 fg_dtype fg_dtype_from_name(const char* name, size_t name_bytes) {
-    return name == nullptr ? fg_dtype{0} : framegate::dtype_from_name(name, name_bytes);
+    return name == nullptr ? fg_dtype{0} : framegate::impl::dtype_from_name(name, name_bytes);
 }
 
 fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_bytes) {
@@ -139,7 +139,7 @@ fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_by
     if (count != 0) {
         FG_REQUIRE(arrays);
     }
-    return framegate::lay_out_arrays(arrays, count, payload_bytes);
+    return framegate::impl::lay_out_arrays(arrays, count, payload_bytes);
 }
 
 // ---- topic
@@ -159,13 +159,13 @@ fg_status fg_topic_create(const char* name, size_t name_bytes, const fg_topic_op
     FG_REQUIRE(name);
     FG_REQUIRE_STRUCT(fg_topic_options, options);
     FG_REQUIRE(out);
-    return framegate::create_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out));
+    return framegate::impl::create_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out));
 }
 
 fg_status fg_topic_open(const char* name, size_t name_bytes, fg_topic** out) {
     FG_REQUIRE(name);
     FG_REQUIRE(out);
-    return framegate::open_topic(name, name_bytes, reinterpret_cast<Topic**>(out));
+    return framegate::impl::open_topic(name, name_bytes, reinterpret_cast<Topic**>(out));
 }
 
 fg_status fg_topic_create_or_open(const char* name, size_t name_bytes, const fg_topic_options* options,
@@ -175,7 +175,7 @@ fg_status fg_topic_create_or_open(const char* name, size_t name_bytes, const fg_
     FG_REQUIRE(out);
     bool was_created = false;
     const fg_status status =
-        framegate::create_or_open_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out), &was_created);
+        framegate::impl::create_or_open_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out), &was_created);
     if (status == FG_OK && created != nullptr) {
         *created = was_created ? 1 : 0;
     }
@@ -184,13 +184,13 @@ fg_status fg_topic_create_or_open(const char* name, size_t name_bytes, const fg_
 
 fg_status fg_topic_unlink(const char* name, size_t name_bytes) {
     FG_REQUIRE(name);
-    return framegate::unlink_topic(name, name_bytes);
+    return framegate::impl::unlink_topic(name, name_bytes);
 }
 
 fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out) {
     FG_REQUIRE(topic);
     FG_REQUIRE_STRUCT(fg_topic_info, out);
-    framegate::describe(unwrap(topic)->identity_, out);
+    framegate::impl::describe(unwrap(topic)->identity_, out);
     return FG_OK;
 }
 
@@ -210,17 +210,17 @@ fg_status fg_topic_schema(const fg_topic* topic, fg_array* out, size_t capacity,
 
 fg_status fg_topic_sweep(fg_topic* topic, uint32_t* reaped) {
     FG_REQUIRE(topic);
-    if (const fg_status status = framegate::check_usable(*unwrap(topic)); status != FG_OK) {
+    if (const fg_status status = framegate::impl::check_usable(*unwrap(topic)); status != FG_OK) {
         return status;
     }
-    const uint32_t count = framegate::sweep(*unwrap(topic));
+    const uint32_t count = framegate::impl::sweep(*unwrap(topic));
     if (reaped != nullptr) {
         *reaped = count;
     }
-    return framegate::check_usable(*unwrap(topic));
+    return framegate::impl::check_usable(*unwrap(topic));
 }
 
-void fg_topic_close(fg_topic* topic) { framegate::release_topic(unwrap(topic)); }
+void fg_topic_close(fg_topic* topic) { framegate::impl::release_topic(unwrap(topic)); }
 
 // ---- publisher
 

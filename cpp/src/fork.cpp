@@ -13,7 +13,7 @@
 
 #include <cerrno>
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 constinit pthread_mutex_t list_mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -87,4 +87,4 @@ void* map_unforked(std::size_t bytes, int protection, int fd) {
     return memory;
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

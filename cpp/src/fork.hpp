@@ -7,7 +7,7 @@
 
 #include "framegate/shm.h"
 
-namespace framegate {
+namespace framegate::impl {
 
 enum Condition : std::uint32_t { kAlive = 0, kForked = 1, kPoisoned = 2 };
 
@@ -34,4 +34,4 @@ class ForkGuard {
 // mmap that a forked child does not inherit. nullptr on failure, errno set.
 void* map_unforked(std::size_t bytes, int protection, int fd);
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -4,7 +4,7 @@
 #include "status.hpp"
 #include "wake.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 Deadline::Deadline(std::int64_t timeout_ns) : end_ns_(~std::uint64_t{0}) {
     if (timeout_ns >= 0) {
@@ -32,4 +32,4 @@ fg_status check_participant_name(const char* name, std::uint32_t name_bytes) {
     return FG_OK;
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -11,7 +11,7 @@
 #include "slots.hpp"
 #include "topic.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 struct Handle {
     Topic* topic_ = nullptr;
@@ -43,4 +43,4 @@ class Deadline {
 
 fg_status check_participant_name(const char* name, std::uint32_t name_bytes);
 
-}  // namespace framegate
+}  // namespace framegate::impl

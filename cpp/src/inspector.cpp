@@ -13,7 +13,7 @@
 #include "status.hpp"
 #include "topic.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;  // everything here is a snapshot for people
 }  // namespace
@@ -186,4 +186,4 @@ void Inspector::destroy() {
     std::free(this);
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

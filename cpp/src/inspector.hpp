@@ -8,7 +8,7 @@
 #include "layout.hpp"
 #include "slots.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 class Inspector {
   public:
@@ -36,4 +36,4 @@ class Inspector {
     char stem_[FG_TOPIC_FILE_NAME_BYTES_MAX] = {};
 };
 
-}  // namespace framegate
+}  // namespace framegate::impl

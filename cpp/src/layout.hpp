@@ -21,7 +21,7 @@
 
 #include "framegate/shm.h"
 
-namespace framegate {
+namespace framegate::impl {
 
 inline constexpr char kMagic[8] = {'F', 'G', 'F', 'R', 'A', 'M', 'E', 'S'};
 inline constexpr std::uint32_t kByteOrder = 0x01020304;
@@ -205,4 +205,4 @@ struct SlotHeader {
 };
 static_assert(sizeof(SlotHeader) == kPageBytes && offsetof(SlotHeader, arrays) % kCacheLine == 0);
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -31,7 +31,7 @@
 #define F_OFD_SETLK 37
 #endif
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 struct flock byte_range(std::uint32_t byte, short type) {
@@ -180,4 +180,4 @@ std::uint32_t sweep(Topic& topic) {
     return check_usable(topic) == FG_OK ? sweep_locked(topic) : 0;
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

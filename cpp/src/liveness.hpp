@@ -6,7 +6,7 @@
 #include "slots.hpp"
 #include "topic.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 bool lock_byte(int fd, std::uint32_t byte);  // never blocks
 void unlock_byte(int fd, std::uint32_t byte);
@@ -17,4 +17,4 @@ void detach(Topic& topic, const Self& self);
 // Reaps the dead; also verifies that our own locks still exist and poisons the handle if not. Number of reaped rows.
 std::uint32_t sweep(Topic& topic);
 
-}  // namespace framegate
+}  // namespace framegate::impl

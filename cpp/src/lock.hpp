@@ -13,7 +13,7 @@
 // glibc's own hint (2.32 and newer); weak, so that an older or another libc links and always takes the atomic way.
 extern "C" char __libc_single_threaded __attribute__((weak));
 
-namespace framegate {
+namespace framegate::impl {
 
 class Lock {
   public:
@@ -70,4 +70,4 @@ class Locked {
     Lock& lock_;
 };
 
-}  // namespace framegate
+}  // namespace framegate::impl

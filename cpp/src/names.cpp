@@ -16,7 +16,7 @@
 
 #include "status.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 bool is_first(char c) {
@@ -187,4 +187,4 @@ fg_status open_runtime_directory(bool create, int* out) {
     return FG_OK;
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

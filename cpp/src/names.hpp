@@ -6,7 +6,7 @@
 
 #include "framegate/shm.h"
 
-namespace framegate {
+namespace framegate::impl {
 
 inline constexpr std::size_t kPathBytesMax = 4096;
 inline constexpr std::size_t kFileBytesMax = 256;
@@ -18,4 +18,4 @@ fg_status runtime_directory_path(char* out, std::size_t out_bytes);
 // Opens the runtime directory after checking that nobody else can put things there; creates it if asked.
 fg_status open_runtime_directory(bool create, int* fd);
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -15,7 +15,7 @@
 #include "steps.hpp"
 #include "wake.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
@@ -268,7 +268,7 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info, 
         return status;  // the loan stays good
     }
     write_header(loan->slot, info);
-    const Publication publication = framegate::publish(view(), self_, loan->slot, loan->ticket);
+    const Publication publication = framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
     forget(loan);
     if (publication.result == PublishResult::kOk) {
         ParticipantRow& row = view().participants[self_.index];
@@ -339,7 +339,7 @@ fg_status Publisher::abandon(fg_loan* loan) {
             forget(loan);
             status = check_usable(*topic_);
             if (status == FG_OK) {
-                if (!framegate::abandon(view(), slot, ticket)) {
+                if (!framegate::impl::abandon(view(), slot, ticket)) {
                     status = fail(FG_LOAN_LOST, "topic \"%s\": the loan had been taken back", topic_->name_);
                 }
                 wake_space(*topic_);
@@ -426,4 +426,4 @@ void Publisher::destroy() {
     release_topic(topic);
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -6,7 +6,7 @@
 #include "framegate/shm.h"
 #include "handle.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 class Publisher : private Handle {
   public:
@@ -34,4 +34,4 @@ class Publisher : private Handle {
     std::uint64_t published_ = 0;
 };
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -33,7 +33,7 @@
 #include "steps.hpp"
 #include "topic.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 constexpr int kOpenAttempts = 16;  // lost races against unlink and create before giving up
@@ -792,4 +792,4 @@ void describe(const Identity& identity, fg_topic_info* info) {
     info->data_bytes = identity.data_bytes;
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -35,7 +35,7 @@ void (*framegate_test_step)(std::uint32_t step) = nullptr;
 std::uint32_t framegate_test_mutations = 0;
 #endif
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
@@ -165,6 +165,7 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
         if (any_holder(view, slot, kRelaxed)) {  // relaxed: cheap pre-check, confirmed below
             continue;
         }
+        FG_STEP(kLoanCandidate);
         // seq_cst: the claim/take pair (1); pairs with take()'s fetch_or and word load.
         if (!slot.word.compare_exchange_strong(word, slot_word(sequence, self.owner, SlotState::kTry), kSeqCst,
                                                kRelaxed)) {
@@ -417,4 +418,4 @@ void free_row(const SegmentView& view, std::uint32_t index) {
     FG_STEP(kReapFreed);
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

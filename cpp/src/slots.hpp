@@ -6,7 +6,7 @@
 
 #include "layout.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 // Where things are: pointers into the mapping and a private copy of the checked geometry.
 struct SegmentView {
@@ -105,4 +105,4 @@ bool row_in_use(const SegmentView& view, std::uint32_t index);
 void scrub_row(const SegmentView& view, std::uint32_t index);
 void free_row(const SegmentView& view, std::uint32_t index);
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <cstring>
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 // Per thread and plain, so it needs neither a constructor nor a lock. It is the library's only state beside the list
 // of topics that fork() has to know.
@@ -55,4 +55,4 @@ fg_status fail_errno(const char* format, ...) {
 
 const char* last_error() { return last_error_text; }
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -3,7 +3,7 @@
 
 #include "framegate/shm.h"
 
-namespace framegate {
+namespace framegate::impl {
 
 // Remembers the text for fg_last_error() and returns the status.
 [[gnu::format(printf, 2, 3)]] fg_status fail(fg_status status, const char* format, ...);
@@ -11,4 +11,4 @@ namespace framegate {
 [[gnu::format(printf, 1, 2)]] fg_status fail_errno(const char* format, ...);
 const char* last_error();
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -6,10 +6,11 @@
 
 #include <cstdint>
 
-namespace framegate {
+namespace framegate::impl {
 
 enum class Step : std::uint32_t {
-    kLoanTry = 1,         // slot word is TRY
+    kLoanCandidate = 1,   // slot looked claimable and unheld, word untouched
+    kLoanTry,             // slot word is TRY
     kLoanChecked,         // no holders seen, not yet CLAIM
     kLoanClaimed,         // slot word is CLAIM
     kPublishCommitted,    // slot word is COMMIT, ring not written
@@ -45,7 +46,7 @@ enum Mutation : std::uint32_t {
     kMutateNoHelp = 2,            // neither a loan nor a scrub helps a stalled head
 };
 
-}  // namespace framegate
+}  // namespace framegate::impl
 
 #ifdef FRAMEGATE_STEPS
 extern "C" {
@@ -55,10 +56,10 @@ extern std::uint32_t framegate_test_mutations;
 #define FG_STEP(name)                                                                                                 \
     do {                                                                                                              \
         if (framegate_test_step != nullptr) {                                                                         \
-            framegate_test_step(static_cast<std::uint32_t>(::framegate::Step::name));                                 \
+            framegate_test_step(static_cast<std::uint32_t>(::framegate::impl::Step::name));                                 \
         }                                                                                                             \
     } while (false)
-#define FG_MUTATED(mutation) ((framegate_test_mutations & ::framegate::mutation) != 0)
+#define FG_MUTATED(mutation) ((framegate_test_mutations & ::framegate::impl::mutation) != 0)
 #else
 #define FG_STEP(name) static_cast<void>(0)
 #define FG_MUTATED(mutation) false

@@ -17,7 +17,7 @@
 #include "status.hpp"
 #include "steps.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
@@ -119,7 +119,7 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
                                         leases_[slot].sequence == sequence)) {
         return Attempt::kQuota;
     }
-    const TakeAttempt attempt = framegate::take(view(), self_, sequence, holds, this);
+    const TakeAttempt attempt = framegate::impl::take(view(), self_, sequence, holds, this);
     if (attempt.space) {
         wake_space(*topic_);
     }
@@ -176,7 +176,7 @@ bool Subscriber::drop_lease(std::uint32_t slot, std::uint64_t sequence) {
     }
     --slots_held_;
     view().participants[self_.index].leases.store(slots_held_, kRelaxed);
-    const bool intact = framegate::release(view(), self_, slot, sequence);
+    const bool intact = framegate::impl::release(view(), self_, slot, sequence);
     wake_space(*topic_);
     return intact;
 }
@@ -606,4 +606,4 @@ void Subscriber::destroy() {
     release_topic(topic);
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -7,7 +7,7 @@
 #include "handle.hpp"
 #include "wake.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 class Subscriber : private Handle {
   public:
@@ -62,4 +62,4 @@ class Subscriber : private Handle {
     EventFd event_fd_;
 };
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -12,7 +12,7 @@
 #include "names.hpp"
 #include "slots.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 inline constexpr std::int64_t kSweepIntervalNs = 1000000000;
 
@@ -81,4 +81,4 @@ void describe(const Identity& identity, fg_topic_info* info);
 // Opens <stem>.ctl in `directory`, checks and copies its identity. `flags`: O_RDWR or O_RDONLY.
 fg_status open_control(int directory, const char* stem, const char* name, int flags, int* fd, Identity* identity);
 
-}  // namespace framegate
+}  // namespace framegate::impl

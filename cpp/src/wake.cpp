@@ -33,7 +33,7 @@
 #include "status.hpp"
 #include "steps.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 namespace {
 
 void futex_wake_all(HalfWord& word) { syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
@@ -226,4 +226,4 @@ bool EventFd::drain() {
     return ticked;
 }
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -8,7 +8,7 @@
 #include "slots.hpp"
 #include "topic.hpp"
 
-namespace framegate {
+namespace framegate::impl {
 
 std::uint64_t monotonic_ns();
 
@@ -48,4 +48,4 @@ class EventFd {
     bool ticking_ = false;
 };
 
-}  // namespace framegate
+}  // namespace framegate::impl

@@ -26,7 +26,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -39,7 +39,13 @@ from framegate._shm import (
     runtime_directory,
     unlink,
 )
-from framegate.errors import ClosedError, ShmArgumentError, TopicExists, TopicNotFound
+from framegate.errors import (
+    ClosedError,
+    SchemaMismatch,
+    ShmArgumentError,
+    TopicExists,
+    TopicNotFound,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,6 +128,16 @@ def _schema(rows: Sequence[Row]) -> dict[str, ArraySpec]:
         name: ArraySpec(dtype, tuple(None if length < 0 else length for length in shape))
         for name, dtype, shape in rows
     }
+
+
+def _describe(rows: Iterable[tuple[str, str, tuple[int | None, ...]]]) -> str:
+    """A schema in one line, for messages."""
+    texts = []
+    for name, dtype, shape in rows:
+        lengths = ", ".join("any" if length is None else str(length) for length in shape)
+        comma = "," if len(shape) == 1 else ""
+        texts.append(f"{name}{': ' if name else ''}{dtype} ({lengths}{comma})")
+    return "; ".join(texts) or "free frames"
 
 
 def _own_name() -> str:
@@ -259,17 +275,29 @@ class Topic:
             FrameTooLarge: It exists with smaller slots.
         """
         rows = _rows(dtype, shape, arrays)
-        native, created = _shm.Topic.open_or_create(
-            name,
-            open=True,
-            create=True,
-            slots=slots,
-            slot_bytes=_slot_bytes(slot_bytes, rows),
-            schema=rows,
-            keep=keep,
-            participants_max=participants_max,
-            mode=mode,
-        )
+        try:
+            native, created = _shm.Topic.open_or_create(
+                name,
+                open=True,
+                create=True,
+                slots=slots,
+                slot_bytes=_slot_bytes(slot_bytes, rows),
+                schema=rows,
+                keep=keep,
+                participants_max=participants_max,
+                mode=mode,
+            )
+        except SchemaMismatch as error:
+            with cls.open(name) as existing:
+                found = _describe(
+                    (n, spec.dtype, spec.shape) for n, spec in existing.schema.items()
+                )
+            wanted = _describe((n, _shm.dtype_name(kind), lengths) for n, kind, lengths in rows)
+            raise SchemaMismatch(
+                error.problem,
+                cause=f"it holds {found}, asked for is {wanted}",
+                fix=f'open it as it is, or remove it first: framegate.shm.unlink("{name}")',
+            ) from None
         return cls(native, created)
 
     @property

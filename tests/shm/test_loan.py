@@ -301,5 +301,10 @@ def test_a_publisher_of_an_existing_topic_takes_it_as_it_is() -> None:
         with shm.Publisher("cam", slots=20) as publisher:
             publisher.send(np.zeros((2, 2), "u1"))
         assert shm.inspect("cam").slots == 3
+        for shape in ((2, 3), (2,), (None, 2)):
+            with pytest.raises(SchemaMismatch, match=r'"cam".*\n.*holds uint8 \(2, 2\), asked for'):
+                shm.Publisher("cam", dtype="u1", shape=shape, slot_bytes=64)
         with pytest.raises(SchemaMismatch):
-            shm.Publisher("cam", dtype="u1", shape=(2, 3))
+            shm.Publisher("cam", arrays={"a": ("u1", (2, 2))})
+        with pytest.raises(FrameTooLarge):
+            shm.Publisher("cam", slot_bytes=5)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
+import socket
 import threading
 from typing import Any
 
@@ -14,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 import framegate
+from framegate import _http
 from websocket.raw import BINARY, CLOSE, TEXT, close_frame, frame
 
 
@@ -283,6 +286,100 @@ def test_a_draining_server_says_1012(serve: Any, accepting: Any, raw: Any, saw: 
     assert client.read_to_end() == b""
     stopping.join(30)
     assert saw.next() == disconnect(1012)
+
+
+def test_a_client_that_ignores_the_drain_is_cut(
+    serve: Any, accepting: Any, raw: Any, saw: Any
+) -> None:
+    @accepting
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        saw("open")
+        saw(await receive())
+
+    server = serve(app, lifespan="off")
+    client = raw(server).open()
+    assert saw.next() == "open"
+
+    async def drain() -> Any:
+        return await server.worker.drain(0.3)
+
+    assert server.submit(drain) == 1
+    assert client.read_close()[0] == 1012
+    assert saw.next() == disconnect(1006)
+
+
+def test_a_loop_that_ends_with_open_websockets(raw: Any, accepting: Any) -> None:
+    ended = []
+
+    @accepting
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+        finally:
+            ended.append(scope["path"])
+
+    clients = []
+
+    class Address:
+        port = 0
+
+        def connect(self) -> socket.socket:
+            return socket.create_connection(("127.0.0.1", self.port), 20)
+
+    async def main() -> None:
+        worker = _http.Worker(app, framegate.Config(lifespan="off", access_log=False))
+        listener = socket.create_server(("127.0.0.1", 0))
+        Address.port = listener.getsockname()[1]
+        worker.listen(listener.detach())
+        for _ in range(3):
+            clients.append(await asyncio.to_thread(lambda: raw(Address()).open()))
+
+    with asyncio.Runner(loop_factory=framegate.new_event_loop) as runner:
+        runner.run(main())
+    # The tasks were cancelled, as asyncio does; the connections went with the loop.
+    assert ended == ["/"] * 3
+    for client in clients:
+        with contextlib.suppress(ConnectionResetError):
+            client.read_to_end()
+
+
+def test_nothing_is_left_of_a_closed_websocket(serve: Any, echo_app: Any, raw: Any) -> None:
+    def left() -> int:
+        gc.collect()
+        return sum(type(thing).__name__ == "WebSocketExchange" for thing in gc.get_objects())
+
+    server = serve(echo_app, lifespan="off")
+    before = server.submit(left)
+    for number in range(10):
+        client = raw(server).open()
+        client.send(frame(TEXT, b"x"))
+        assert client.read_frame() == (TEXT, b"x")
+        if number % 2:
+            client.reset()
+        else:
+            client.send(close_frame(1000))
+            client.read_to_end()
+            client.socket.close()
+
+    async def gone() -> None:
+        while server.worker.connections or left() > before:
+            await asyncio.sleep(0.01)
+
+    server.submit(lambda: asyncio.wait_for(gone(), 15))
+
+
+def test_send_and_receive_belong_to_their_loop(
+    serve: Any, accepting: Any, raw: Any, saw: Any
+) -> None:
+    @accepting
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for call in [receive, lambda: send({"type": "websocket.send", "text": "x"})]:
+            with pytest.raises(RuntimeError, match="another thread"):
+                await asyncio.to_thread(call)
+        await send({"type": "websocket.send", "text": "fine here"})
+
+    client = raw(serve(app, lifespan="off")).open()
+    assert client.read_frame() == (TEXT, b"fine here")
 
 
 def test_a_closed_connection_is_forgotten(serve: Any, accepting: Any, raw: Any) -> None:

@@ -78,9 +78,7 @@ def test_fastapi_disconnect_while_sending(serve: Any, raw: Any, saw: Any) -> Non
     assert saw.next() == 1006
 
 
-def test_fastapi_error_after_accept(
-    serve: Any, raw: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fastapi_error_after_accept(serve: Any, raw: Any, caplog: pytest.LogCaptureFixture) -> None:
     app = FastAPI()
 
     @app.websocket("/")

@@ -11,7 +11,7 @@ use std::{
 };
 
 use hyper::server::conn::http1;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
 use crate::connection::{self, Membership};
@@ -140,18 +140,6 @@ impl Server {
         }
         Ok(())
     }
-
-    /// Serves a connection that was accepted elsewhere.
-    ///
-    /// # Errors
-    /// When the socket cannot be registered with the runtime.
-    pub fn adopt(&self, stream: std::net::TcpStream) -> Result<(), Error> {
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream)?;
-        let info = tcp_info(&stream)?;
-        self.0.start(Socket::Tcp(stream), info);
-        Ok(())
-    }
 }
 
 /// A kind of listener.
@@ -189,16 +177,6 @@ impl Accept for UnixListener {
         let info = unix_info(&stream);
         Poll::Ready(Ok((Socket::Unix(stream), info)))
     }
-}
-
-fn tcp_info(stream: &TcpStream) -> io::Result<ConnectionInfo> {
-    let _ = stream.set_nodelay(true);
-    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-    Ok(ConnectionInfo {
-        peer: Address::Inet(peer),
-        local: Address::Inet(local),
-        tls: false,
-    })
 }
 
 fn unix_info(stream: &UnixStream) -> ConnectionInfo {

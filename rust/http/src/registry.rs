@@ -141,7 +141,7 @@ fn due(shared: &Shared, now: Duration, timeouts: &Timeouts) -> Option<Order> {
             now
         }
     };
-    let elapsed = now - since;
+    let elapsed = now.saturating_sub(since);
     match shared.phase.get() {
         Phase::Head if elapsed >= timeouts.head => Some(Order::Close),
         Phase::Idle if !shared.is_quiet() => {

@@ -22,6 +22,41 @@ fn requests_share_a_connection() {
 }
 
 #[test]
+fn date_is_added_unless_it_is_switched_off_or_there() {
+    use framegate_http::Config;
+    run(async {
+        for (date_header, expected) in [(true, 1), (false, 0)] {
+            let config = Config {
+                date_header,
+                ..Config::default()
+            };
+            let server = TestServer::with(config, hello);
+            let reply = server.connect().await.get("/").await;
+            let dates = reply
+                .fields
+                .iter()
+                .filter(|(name, _)| name == "date")
+                .count();
+            assert_eq!(dates, expected);
+        }
+        let server = TestServer::new(|_| {
+            let mut response = ok("");
+            response
+                .headers_mut()
+                .insert("date", "today".parse().unwrap());
+            response.into()
+        });
+        let reply = server.connect().await.get("/").await;
+        let dates: Vec<_> = reply
+            .fields
+            .iter()
+            .filter(|(name, _)| name == "date")
+            .collect();
+        assert_eq!(dates, [&("date".to_owned(), "today".to_owned())]);
+    });
+}
+
+#[test]
 fn bytes_of_open_and_closed_connections_are_counted() {
     run(async {
         let server = TestServer::new(hello);

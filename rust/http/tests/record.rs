@@ -74,12 +74,10 @@ fn record_tells_all_of_a_request() {
             record.connection.peer.to_string(),
             client.stream.local_addr().unwrap().to_string()
         );
-        let mut line = String::new();
+        let mut line = Vec::new();
         access_log::write_line(record, &mut line);
-        assert!(
-            line.contains(" \"POST /a?b HTTP/1.1\" 201 in=4 out=5 "),
-            "{line}"
-        );
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.contains(" \"POST /a?b HTTP/1.1\" 201 5 "), "{line}");
     });
 }
 

@@ -13,7 +13,7 @@
 //! `websocket.disconnect` to `receive` behind all messages that came before. `send` raises `ClientDisconnected` from then
 //! on; only `websocket.close` is silent, because closing what is closed is no mistake of the application.
 //!
-//! The [`Session`] runs on the connection's task; [`User`] is its handler and hands messages over as Python objects. After
+//! The session runs on the connection's task ([`link`]); its handler [`User`] hands messages over as Python objects. After
 //! each read the waiting `receive` is resolved there and then: the application runs inside the poll of its connection, and
 //! everything that it sends until it waits again leaves in one write.
 //!
@@ -21,6 +21,9 @@
 //! `send` waits while more than `send_buffer_bytes` wait to be written.
 //!
 //! No borrow of a cell is held while Python code may run.
+
+mod denial;
+mod link;
 
 use std::{
     cell::{Cell, RefCell},
@@ -31,20 +34,17 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
 use framegate_http::{
     body::{Aborted, ResponseBody},
-    service::{ByteStream, Draining, Request, Response, ResponseFuture, Upgrade, Upgraded},
+    service::{Request, Response, ResponseFuture, Upgrade},
     websocket::{
-        Failure, Kind, code,
+        Kind, code,
         handshake::{self, Offer},
-        message::{MessageBuffer, MessageSink},
         outbox::Outbox,
-        session::{Closed, Handler, Session, Settings},
+        session::{Closed, Settings},
     },
 };
 use http::{HeaderMap, StatusCode};
-use http_body::Frame as BodyFrame;
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyRuntimeError, PyTypeError, PyValueError},
@@ -53,6 +53,10 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyString},
 };
 
+use self::{
+    denial::{Denial, DenialBody},
+    link::{Link, User},
+};
 use super::{
     Application,
     awaitable::{Waiter, awaitable},
@@ -297,27 +301,9 @@ impl State {
             .upgrade
             .take()
             .ok_or_else(|| PyRuntimeError::new_err("this connection cannot be upgraded"))?;
-        let user = User {
-            exchange: exchange.clone().unbind(),
-            kind: Kind::Binary,
-            buffer: MessageBuffer::default(),
-        };
-        let exchange = exchange.clone().unbind();
+        let user = User::new(exchange.clone().unbind());
         let (settings, outbox) = (self.settings, Rc::clone(&self.outbox));
-        upgrade.accept(move |upgraded: Upgraded| {
-            let Upgraded {
-                stream,
-                leftover,
-                draining,
-            } = upgraded;
-            let session = Session::new(stream, &leftover, settings, outbox, user);
-            let draining = Some(draining);
-            Box::pin(Link {
-                session,
-                exchange,
-                draining,
-            })
-        });
+        upgrade.accept(move |upgraded| Box::pin(Link::new(upgraded, settings, outbox, user)));
         self.phase.set(Phase::Accepted);
         self.answer(response.map(|()| ResponseBody::Empty));
         Ok(())
@@ -718,193 +704,6 @@ impl Drop for Handshake {
         if !self.answered {
             self.exchange.get().state().end(&self.exchange, lost());
         }
-    }
-}
-
-/// A response that the application gives instead of accepting.
-#[derive(Default)]
-struct Denial {
-    /// Held back until the first body event tells how to frame it.
-    head: RefCell<Option<Response>>,
-    /// Of a response in several pieces: those that the connection has not taken.
-    pieces: RefCell<VecDeque<Bytes>>,
-    bytes: Cell<usize>,
-    end: Cell<Option<Result<(), Aborted>>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Denial {
-    /// Has the connection got the head?
-    fn is_started(&self) -> bool {
-        self.head.borrow().is_none()
-    }
-
-    fn push(&self, piece: Bytes, core: &LoopCore) {
-        if !piece.is_empty() {
-            self.bytes.set(self.bytes.get() + piece.len());
-            self.pieces.borrow_mut().push_back(piece);
-        }
-        self.wake(core);
-    }
-
-    fn finish(&self, end: Result<(), Aborted>, core: &LoopCore) {
-        self.end.set(Some(end));
-        self.wake(core);
-    }
-
-    fn wake(&self, core: &LoopCore) {
-        let waker = self.waker.take();
-        if let Some(waker) = waker {
-            core.wake(waker);
-        }
-    }
-}
-
-/// The body of a denial in several pieces, as the connection pulls it.
-struct DenialBody {
-    exchange: Py<WebSocketExchange>,
-}
-
-impl http_body::Body for DenialBody {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
-        let state = self.exchange.get().state();
-        let denial = &state.denial;
-        let piece = denial.pieces.borrow_mut().pop_front();
-        if let Some(piece) = piece {
-            denial.bytes.set(denial.bytes.get() - piece.len());
-            if !state.is_full() {
-                state.resolve_soon(&self.exchange);
-            }
-            return Poll::Ready(Some(Ok(BodyFrame::data(piece))));
-        }
-        if let Some(end) = denial.end.get() {
-            return Poll::Ready(end.err().map(Err));
-        }
-        denial.waker.replace(Some(cx.waker().clone()));
-        Poll::Pending
-    }
-}
-
-impl Drop for DenialBody {
-    fn drop(&mut self) {
-        // Does nothing when the application has sent all.
-        self.exchange.get().state().end(&self.exchange, lost());
-    }
-}
-
-/// The session's handler.
-struct User {
-    exchange: Py<WebSocketExchange>,
-    /// Of the message in `buffer`.
-    kind: Kind,
-    buffer: MessageBuffer,
-}
-
-impl User {
-    fn state(&self) -> &State {
-        self.exchange.get().state()
-    }
-
-    fn queue(&self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
-        let object = Python::attach(|py| match kind {
-            Kind::Text => PyString::from_bytes(py, payload).map(|text| text.into_any().unbind()),
-            Kind::Binary => Ok(PyBytes::new(py, payload).into_any().unbind()),
-        });
-        // The text is checked already: what fails here is memory.
-        let object = object.map_err(|_| Failure {
-            code: code::TOO_BIG,
-            reason: "out of memory",
-        })?;
-        self.state().queue(kind, object, payload.len());
-        Ok(())
-    }
-}
-
-impl MessageSink for User {
-    fn begin(&mut self, kind: Kind, _size_hint: u64) -> Result<(), Failure> {
-        self.kind = kind;
-        Ok(())
-    }
-
-    fn space(&mut self, want: usize) -> &mut [u8] {
-        self.buffer.space(want)
-    }
-
-    fn filled(&mut self, count: usize) {
-        self.buffer.filled(count);
-    }
-
-    fn end(&mut self) -> Result<(), Failure> {
-        let payload = self.buffer.take();
-        self.queue(self.kind, &payload)
-    }
-
-    fn whole(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
-        self.queue(kind, payload)
-    }
-}
-
-impl Handler for User {
-    fn wants_message(&self) -> bool {
-        self.state().has_place()
-    }
-
-    fn turn(&mut self) {
-        let state = self.state();
-        Python::attach(|py| state.resolve(py, &state.receivers));
-    }
-
-    fn drained(&mut self) {
-        let state = self.state();
-        if !state.senders.borrow().is_empty() {
-            Python::attach(|py| state.resolve(py, &state.senders));
-        }
-    }
-
-    fn closed(&mut self, closed: Closed) {
-        self.state().end(&self.exchange, closed);
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        // Does nothing after a session. Without one the client went away between its request and the `101`.
-        self.state().end(&self.exchange, lost());
-    }
-}
-
-/// The life of a connection after its `101`.
-struct Link {
-    session: Session<Pin<Box<dyn ByteStream>>, User>,
-    exchange: Py<WebSocketExchange>,
-    /// Until the server drains.
-    draining: Option<Draining>,
-}
-
-impl Future for Link {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let state = this.exchange.get().state();
-        if let Some(draining) = &this.draining
-            && draining.poll_draining(cx).is_ready()
-        {
-            this.draining = None;
-            state
-                .outbox
-                .close(code::SERVICE_RESTART, "the server is shutting down");
-        }
-        state.in_session.set(true);
-        let polled = Pin::new(&mut this.session).poll(cx);
-        state.in_session.set(false);
-        polled
     }
 }
 
