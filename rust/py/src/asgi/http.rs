@@ -756,6 +756,7 @@ impl HttpExchange {
 
     /// Begins a request.
     pub(crate) fn begin(&self, application: Rc<Application>, request: Request) {
+        application.call_begins();
         self.state().reset(Some(application), Some(request));
     }
 
@@ -845,6 +846,7 @@ impl Exchange for HttpExchange {
         let Ok(application) = state.application() else {
             return;
         };
+        application.call_ended();
         if let Err(error) = result {
             application.report(py, error);
         }

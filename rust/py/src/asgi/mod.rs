@@ -7,7 +7,8 @@
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
 //! - [`http`]: one HTTP request. A WebSocket is another exchange beside it: it implements [`owner::Exchange`], has a variant in
 //!   [`owner::Owner`], takes [`scope::ScopeTemplate::common`] for its scope and [`task::Starter::start`] for its coroutine, and
-//!   is chosen in [`AsgiHandler::call`] when the request carries an upgrade.
+//!   is chosen in [`AsgiHandler::call`] when the request carries an upgrade. It also tells [`Application::call_begins`] and
+//!   [`Application::call_ended`], which a graceful stop waits for.
 //!
 //! # Rules of this folder
 //! - Python code runs in three places: the first segment of a request (inside the handler's call), a pump's resolving of
@@ -25,7 +26,12 @@ pub(crate) mod owner;
 pub(crate) mod scope;
 pub(crate) mod task;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
@@ -146,6 +152,10 @@ pub(crate) struct Application {
     logger: Py<PyAny>,
     disconnected: Py<PyType>,
     pool: RefCell<Vec<Bundle>>,
+    /// Calls of the application that have not ended, also those whose response is long complete.
+    calls: Cell<usize>,
+    /// Who waits for the last of them.
+    idle: RefCell<Option<Waker>>,
 }
 
 impl Application {
@@ -184,7 +194,42 @@ impl Application {
                 .cast_into::<PyType>()?
                 .unbind(),
             pool: RefCell::default(),
+            calls: Cell::new(0),
+            idle: RefCell::default(),
         }))
+    }
+
+    /// A call of the application begins.
+    pub(crate) fn call_begins(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    /// A call of the application has ended. Every exchange tells that once.
+    pub(crate) fn call_ended(&self) {
+        self.calls.set(self.calls.get() - 1);
+        if self.calls.get() == 0 {
+            let waker = self.idle.take();
+            if let Some(waker) = waker {
+                self.core.wake(waker);
+            }
+        }
+    }
+
+    /// Calls of the application that have not ended.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.get()
+    }
+
+    /// Completes when no call of the application is left. One task may wait.
+    pub(crate) async fn no_calls(&self) {
+        poll_fn(|cx| {
+            if self.calls.get() == 0 {
+                return Poll::Ready(());
+            }
+            self.idle.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// The exception for a `send()` to nobody.
