@@ -1,3 +1,440 @@
-#include "framegate/shm.h"
+// shm.h over the classes: null checks by argument name, struct sizes, nothing else.
+#include <cmath>
+#include <cstddef>
+#include <cstring>
 
-extern "C" unsigned fg_layout_version(void) { return 1; }
+#include "arrays.hpp"
+#include "framegate/shm.h"
+#include "inspector.hpp"
+#include "liveness.hpp"
+#include "names.hpp"
+#include "publisher.hpp"
+#include "status.hpp"
+#include "subscriber.hpp"
+#include "topic.hpp"
+
+// Hidden by default; the functions of shm.h are what a shared object built from this library may export.
+#pragma GCC visibility push(default)
+
+namespace {
+
+using framegate::impl::fail;
+using framegate::impl::Inspector;
+using framegate::impl::Publisher;
+using framegate::impl::Subscriber;
+using framegate::impl::Topic;
+
+Topic* unwrap(fg_topic* topic) { return reinterpret_cast<Topic*>(topic); }
+const Topic* unwrap(const fg_topic* topic) { return reinterpret_cast<const Topic*>(topic); }
+Publisher* unwrap(fg_publisher* publisher) { return reinterpret_cast<Publisher*>(publisher); }
+Subscriber* unwrap(fg_subscriber* subscriber) { return reinterpret_cast<Subscriber*>(subscriber); }
+Inspector* unwrap(fg_inspector* inspector) { return reinterpret_cast<Inspector*>(inspector); }
+
+fg_status is_null(const char* argument) { return fail(FG_INVALID_ARGUMENT, "%s is NULL", argument); }
+
+fg_status wrong_size(const char* type, std::uint32_t bytes) {
+    return fail(FG_INVALID_ARGUMENT, "%s.struct_bytes is %u: initialise the struct with sizeof or its fg_*_init", type,
+                bytes);
+}
+
+constexpr fg_status_info kStatusTable[] = {
+#define FG_STATUS_ROW(name, number, text) {FG_##name, #name, text},
+    FG_STATUS_LIST(FG_STATUS_ROW)
+#undef FG_STATUS_ROW
+};
+
+constexpr fg_struct_size kStructSizes[] = {
+#define FG_SIZE_ROW(type) {#type, sizeof(type)}
+    FG_SIZE_ROW(fg_array),
+    FG_SIZE_ROW(fg_frame),
+    FG_SIZE_ROW(fg_loan),
+    FG_SIZE_ROW(fg_participant),
+    FG_SIZE_ROW(fg_publish_info),
+    FG_SIZE_ROW(fg_publisher_options),
+    FG_SIZE_ROW(fg_status_info),
+    FG_SIZE_ROW(fg_struct_size),
+    FG_SIZE_ROW(fg_subscriber_options),
+    FG_SIZE_ROW(fg_subscriber_stats),
+    FG_SIZE_ROW(fg_topic_info),
+    FG_SIZE_ROW(fg_topic_options),
+    FG_SIZE_ROW(fg_topic_stats),
+#undef FG_SIZE_ROW
+};
+
+}  // namespace
+
+// Version 1 knows one size of each struct; a later version that appends fields accepts the smaller ones, too.
+#define FG_REQUIRE(argument)           \
+    do {                               \
+        if ((argument) == nullptr) {   \
+            return is_null(#argument); \
+        }                              \
+    } while (false)
+#define FG_REQUIRE_STRUCT(type, argument)                        \
+    do {                                                         \
+        FG_REQUIRE(argument);                                    \
+        if ((argument)->struct_bytes != sizeof(type)) {          \
+            return wrong_size(#type, (argument)->struct_bytes);  \
+        }                                                        \
+    } while (false)
+
+extern "C" {
+
+// ---- status
+
+const fg_status_info* fg_status_table(size_t* count) {
+    if (count != nullptr) {
+        *count = sizeof kStatusTable / sizeof kStatusTable[0];
+    }
+    return kStatusTable;
+}
+
+const char* fg_last_error(void) { return framegate::impl::last_error(); }
+
+uint32_t fg_layout_version(void) { return FG_LAYOUT_VERSION; }
+
+const fg_struct_size* fg_struct_sizes(size_t* count) {
+    if (count != nullptr) {
+        *count = sizeof kStructSizes / sizeof kStructSizes[0];
+    }
+    return kStructSizes;
+}
+
+// ---- names and places
+
+fg_status fg_topic_name_check(const char* name, size_t name_bytes) {
+    FG_REQUIRE(name);
+    return framegate::impl::check_topic_name(name, name_bytes);
+}
+
+fg_status fg_topic_file_name(const char* name, size_t name_bytes, char* out, size_t out_bytes) {
+    FG_REQUIRE(name);
+    FG_REQUIRE(out);
+    return framegate::impl::topic_file_stem(name, name_bytes, out, out_bytes);
+}
+
+fg_status fg_topic_name_from_file(const char* file, size_t file_bytes, char* out, size_t out_bytes) {
+    FG_REQUIRE(file);
+    FG_REQUIRE(out);
+    return framegate::impl::topic_name_from_file(file, file_bytes, out, out_bytes);
+}
+
+fg_status fg_runtime_directory(char* out, size_t out_bytes) {
+    FG_REQUIRE(out);
+    return framegate::impl::runtime_directory_path(out, out_bytes);
+}
+
+// ---- arrays
+
+uint32_t fg_dtype_item_bytes(fg_dtype dtype) { return framegate::impl::dtype_item_bytes(dtype); }
+
+const char* fg_dtype_name(fg_dtype dtype) { return framegate::impl::dtype_name(dtype); }
+
+fg_dtype fg_dtype_from_name(const char* name, size_t name_bytes) {
+    return name == nullptr ? fg_dtype{0} : framegate::impl::dtype_from_name(name, name_bytes);
+}
+
+fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_bytes) {
+    FG_REQUIRE(payload_bytes);
+    if (count != 0) {
+        FG_REQUIRE(arrays);
+    }
+    return framegate::impl::lay_out_arrays(arrays, count, payload_bytes);
+}
+
+// ---- topic
+
+void fg_topic_options_init(fg_topic_options* options) {
+    *options = fg_topic_options{};
+    options->struct_bytes = sizeof *options;
+    options->slots = 8;
+    options->slot_bytes = 1 << 20;
+    options->keep = 1;
+    options->participants_max = 128;
+    options->metadata_bytes = 4096;
+    options->mode = 0600;
+}
+
+fg_status fg_topic_create(const char* name, size_t name_bytes, const fg_topic_options* options, fg_topic** out) {
+    FG_REQUIRE(name);
+    FG_REQUIRE_STRUCT(fg_topic_options, options);
+    FG_REQUIRE(out);
+    return framegate::impl::create_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out));
+}
+
+fg_status fg_topic_open(const char* name, size_t name_bytes, fg_topic** out) {
+    FG_REQUIRE(name);
+    FG_REQUIRE(out);
+    return framegate::impl::open_topic(name, name_bytes, reinterpret_cast<Topic**>(out));
+}
+
+fg_status fg_topic_create_or_open(const char* name, size_t name_bytes, const fg_topic_options* options,
+                                  fg_topic** out, int* created) {
+    FG_REQUIRE(name);
+    FG_REQUIRE_STRUCT(fg_topic_options, options);
+    FG_REQUIRE(out);
+    bool was_created = false;
+    const fg_status status =
+        framegate::impl::create_or_open_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out), &was_created);
+    if (status == FG_OK && created != nullptr) {
+        *created = was_created ? 1 : 0;
+    }
+    return status;
+}
+
+fg_status fg_topic_unlink(const char* name, size_t name_bytes) {
+    FG_REQUIRE(name);
+    return framegate::impl::unlink_topic(name, name_bytes);
+}
+
+fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out) {
+    FG_REQUIRE(topic);
+    FG_REQUIRE_STRUCT(fg_topic_info, out);
+    framegate::impl::describe(unwrap(topic)->identity_, out);
+    return FG_OK;
+}
+
+const char* fg_topic_name(const fg_topic* topic) { return topic == nullptr ? "" : unwrap(topic)->name_; }
+
+fg_status fg_topic_schema(const fg_topic* topic, fg_array* out, size_t capacity, size_t* count) {
+    FG_REQUIRE(topic);
+    FG_REQUIRE(count);
+    const Topic& impl = *unwrap(topic);
+    *count = impl.identity_.schema_count;
+    if (capacity != 0 && *count != 0) {
+        FG_REQUIRE(out);
+        std::memcpy(out, impl.schema_, (*count < capacity ? *count : capacity) * sizeof(fg_array));
+    }
+    return FG_OK;
+}
+
+fg_status fg_topic_sweep(fg_topic* topic, uint32_t* reaped) {
+    FG_REQUIRE(topic);
+    if (const fg_status status = framegate::impl::check_usable(*unwrap(topic)); status != FG_OK) {
+        return status;
+    }
+    const uint32_t count = framegate::impl::sweep(*unwrap(topic));
+    if (reaped != nullptr) {
+        *reaped = count;
+    }
+    return framegate::impl::check_usable(*unwrap(topic));
+}
+
+void fg_topic_close(fg_topic* topic) { framegate::impl::release_topic(unwrap(topic)); }
+
+// ---- publisher
+
+void fg_publisher_options_init(fg_publisher_options* options) {
+    *options = fg_publisher_options{};
+    options->struct_bytes = sizeof *options;
+}
+
+fg_status fg_publisher_open(fg_topic* topic, const fg_publisher_options* options, fg_publisher** out) {
+    FG_REQUIRE(topic);
+    FG_REQUIRE(out);
+    fg_publisher_options defaults;
+    fg_publisher_options_init(&defaults);
+    if (options != nullptr) {
+        FG_REQUIRE_STRUCT(fg_publisher_options, options);
+    }
+    return Publisher::open(*unwrap(topic), options != nullptr ? *options : defaults,
+                           reinterpret_cast<Publisher**>(out));
+}
+
+fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t timeout_ns, fg_loan* out) {
+    FG_REQUIRE(publisher);
+    FG_REQUIRE(out);
+    return unwrap(publisher)->loan(bytes, timeout_ns, out);
+}
+
+void fg_publish_info_init(fg_publish_info* info) {
+    *info = fg_publish_info{};
+    info->struct_bytes = sizeof *info;
+    info->timestamp_s = std::nan("");
+}
+
+fg_status fg_publisher_publish(fg_publisher* publisher, fg_loan* loan, const fg_publish_info* info,
+                               uint64_t* sequence) {
+    FG_REQUIRE(publisher);
+    FG_REQUIRE(loan);
+    FG_REQUIRE_STRUCT(fg_publish_info, info);
+    return unwrap(publisher)->publish(loan, *info, sequence);
+}
+
+fg_status fg_publisher_abandon(fg_publisher* publisher, fg_loan* loan) {
+    FG_REQUIRE(publisher);
+    FG_REQUIRE(loan);
+    return unwrap(publisher)->abandon(loan);
+}
+
+fg_status fg_publisher_send(fg_publisher* publisher, const void* data, const fg_publish_info* info, int64_t timeout_ns,
+                            uint64_t* sequence) {
+    FG_REQUIRE(publisher);
+    FG_REQUIRE_STRUCT(fg_publish_info, info);
+    if (info->bytes != 0) {
+        FG_REQUIRE(data);
+    }
+    return unwrap(publisher)->send(data, *info, timeout_ns, sequence);
+}
+
+void fg_publisher_retain(fg_publisher* publisher) { unwrap(publisher)->retain(); }
+
+void fg_publisher_release_handle(fg_publisher* publisher) { unwrap(publisher)->drop_reference(); }
+
+void fg_publisher_close(fg_publisher* publisher) {
+    if (publisher != nullptr) {
+        unwrap(publisher)->close();
+    }
+}
+
+// ---- subscriber
+
+void fg_subscriber_options_init(fg_subscriber_options* options) {
+    *options = fg_subscriber_options{};
+    options->struct_bytes = sizeof *options;
+    options->policy = FG_POLICY_LATEST;
+    options->start = FG_START_DEFAULT;
+}
+
+fg_status fg_subscriber_open(fg_topic* topic, const fg_subscriber_options* options, fg_subscriber** out) {
+    FG_REQUIRE(topic);
+    FG_REQUIRE(out);
+    fg_subscriber_options defaults;
+    fg_subscriber_options_init(&defaults);
+    if (options != nullptr) {
+        FG_REQUIRE_STRUCT(fg_subscriber_options, options);
+    }
+    return Subscriber::open(*unwrap(topic), options != nullptr ? *options : defaults,
+                            reinterpret_cast<Subscriber**>(out));
+}
+
+fg_status fg_subscriber_take(fg_subscriber* subscriber, int64_t timeout_ns, fg_frame* out) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(out);
+    return unwrap(subscriber)->take(timeout_ns, out);
+}
+
+fg_status fg_subscriber_take_latest(fg_subscriber* subscriber, fg_frame* out) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(out);
+    return unwrap(subscriber)->try_take(Subscriber::Mode::kLatest, out);
+}
+
+fg_status fg_subscriber_take_next(fg_subscriber* subscriber, fg_frame* out) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(out);
+    return unwrap(subscriber)->try_take(Subscriber::Mode::kNext, out);
+}
+
+fg_status fg_subscriber_peek(fg_subscriber* subscriber, fg_frame* out) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(out);
+    return unwrap(subscriber)->try_take(Subscriber::Mode::kPeek, out);
+}
+
+fg_status fg_subscriber_arrays(fg_subscriber* subscriber, const fg_frame* frame, fg_array* out, size_t capacity,
+                               size_t* count) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(frame);
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    return unwrap(subscriber)->arrays(*frame, out, capacity, count);
+}
+
+fg_status fg_subscriber_release(fg_subscriber* subscriber, fg_frame* frame) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(frame);
+    return unwrap(subscriber)->release(frame);
+}
+
+fg_status fg_subscriber_wait(fg_subscriber* subscriber, int64_t timeout_ns) {
+    FG_REQUIRE(subscriber);
+    return unwrap(subscriber)->wait(timeout_ns);
+}
+
+fg_status fg_subscriber_event_fd(fg_subscriber* subscriber, int* fd) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(fd);
+    return unwrap(subscriber)->event_fd(fd);
+}
+
+fg_status fg_subscriber_arm(fg_subscriber* subscriber, int* ready) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(ready);
+    bool is_ready = false;
+    const fg_status status = unwrap(subscriber)->arm(&is_ready);
+    if (status == FG_OK) {
+        *ready = is_ready ? 1 : 0;
+    }
+    return status;
+}
+
+fg_status fg_subscriber_drain(fg_subscriber* subscriber) {
+    FG_REQUIRE(subscriber);
+    return unwrap(subscriber)->drain();
+}
+
+fg_status fg_subscriber_get_stats(const fg_subscriber* subscriber, fg_subscriber_stats* out) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE_STRUCT(fg_subscriber_stats, out);
+    // The lock inside changes; what the caller sees of the subscriber does not.
+    return unwrap(const_cast<fg_subscriber*>(subscriber))->stats(out);
+}
+
+void fg_subscriber_retain(fg_subscriber* subscriber) { unwrap(subscriber)->retain(); }
+
+void fg_subscriber_release_handle(fg_subscriber* subscriber) { unwrap(subscriber)->drop_reference(); }
+
+void fg_subscriber_close(fg_subscriber* subscriber) {
+    if (subscriber != nullptr) {
+        unwrap(subscriber)->close();
+    }
+}
+
+// ---- inspector
+
+fg_status fg_inspector_open(const char* name, size_t name_bytes, fg_inspector** out) {
+    FG_REQUIRE(name);
+    FG_REQUIRE(out);
+    return Inspector::open(name, name_bytes, reinterpret_cast<Inspector**>(out));
+}
+
+fg_status fg_inspector_get_info(const fg_inspector* inspector, fg_topic_info* out) {
+    FG_REQUIRE(inspector);
+    FG_REQUIRE_STRUCT(fg_topic_info, out);
+    return unwrap(const_cast<fg_inspector*>(inspector))->info(out);
+}
+
+fg_status fg_inspector_schema(const fg_inspector* inspector, fg_array* out, size_t capacity, size_t* count) {
+    FG_REQUIRE(inspector);
+    FG_REQUIRE(count);
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    return unwrap(const_cast<fg_inspector*>(inspector))->schema(out, capacity, count);
+}
+
+fg_status fg_inspector_stats(fg_inspector* inspector, fg_topic_stats* out) {
+    FG_REQUIRE(inspector);
+    FG_REQUIRE_STRUCT(fg_topic_stats, out);
+    return unwrap(inspector)->stats(out);
+}
+
+fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out, size_t capacity, size_t* count) {
+    FG_REQUIRE(inspector);
+    FG_REQUIRE(count);
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    return unwrap(inspector)->participants(out, capacity, count);
+}
+
+void fg_inspector_close(fg_inspector* inspector) {
+    if (inspector != nullptr) {
+        unwrap(inspector)->close();
+    }
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

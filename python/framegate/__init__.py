@@ -10,11 +10,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from framegate import errors
+    from framegate import errors, shm
+    from framegate.body_ingest import Ingested, ingest
     from framegate.config import Config
     from framegate.errors import ClientDisconnected, ConfigError, FramegateError
     from framegate.loop import new_event_loop
     from framegate.server import RunningServer, Server, build_info, run
+    from framegate.shm import Frame, Publisher, Subscriber, Topic
 
     __version__: str
 
@@ -22,14 +24,21 @@ __all__ = [
     "ClientDisconnected",
     "Config",
     "ConfigError",
+    "Frame",
     "FramegateError",
+    "Ingested",
+    "Publisher",
     "RunningServer",
     "Server",
+    "Subscriber",
+    "Topic",
     "__version__",
     "build_info",
     "errors",
+    "ingest",
     "new_event_loop",
     "run",
+    "shm",
 ]
 
 # Public name -> module that holds it; the name of a module itself maps to that module.
@@ -37,13 +46,20 @@ _HOMES = {
     "ClientDisconnected": "framegate.errors",
     "Config": "framegate.config",
     "ConfigError": "framegate.errors",
+    "Frame": "framegate.shm",
     "FramegateError": "framegate.errors",
+    "Ingested": "framegate.body_ingest",
+    "Publisher": "framegate.shm",
     "RunningServer": "framegate.server",
     "Server": "framegate.server",
+    "Subscriber": "framegate.shm",
+    "Topic": "framegate.shm",
     "build_info": "framegate.server",
     "errors": "framegate.errors",
+    "ingest": "framegate.body_ingest",
     "new_event_loop": "framegate.loop",
     "run": "framegate.server",
+    "shm": "framegate.shm",
 }
 
 

@@ -8,6 +8,9 @@ from typing import Any, Final, TypeAlias, TypeVar, final, overload
 from _typeshed import FileDescriptorLike
 
 VERSION: Final[str]
+PROFILE: Final[str]
+RUSTC: Final[str]
+COMMIT: Final[str]
 RUNTIME_LAYOUT: Final[dict[str, int]]
 RUNTIME_COUNTERS: Final[dict[str, int]]
 

@@ -15,17 +15,19 @@ def build_info() -> dict[str, Any]:
     """Return facts about the build.
 
     Returns:
-        `version`, `python`, `gil`, and what each native module knows of itself, among it
-        `profile`: `release`, or `dev` for a build that must not be measured.
+        `version`; `profile`: `release`, or `debug` for a build that must not be measured;
+        `commit`; `rustc`; `segment_layout`; `python`, `implementation` and `gil` of this process.
     """
     from framegate import _http, _shm
 
-    facts: dict[str, Any] = {"version": version("framegate"), **python_info()}
-    for module in (_http, _shm):
-        describe = getattr(module, "build_info", None)
-        if describe is not None:
-            facts.update(describe())
-    return facts
+    return {
+        "version": version("framegate"),
+        "profile": _http.PROFILE,
+        "commit": _http.COMMIT,
+        "rustc": _http.RUSTC,
+        "segment_layout": _shm.LAYOUT_VERSION,
+        **python_info(),
+    }
 
 
 def python_info() -> dict[str, Any]:

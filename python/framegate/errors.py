@@ -20,6 +20,7 @@ FramegateError
     ├── TopicFull                   no free slot: every one is loaned, leased or the newest
     ├── FrameTooLarge               the payload does not fit into a slot
     ├── SchemaMismatch              dtype or shape is not what the topic holds
+    │   └── FrameTooShort           a request body ends before the frame is full
     ├── LeaseQuotaExceeded          this subscriber already holds as many frames as it may
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
@@ -56,6 +57,7 @@ __all__ = [
     "ConfigError",
     "ForkedHandleError",
     "FrameTooLarge",
+    "FrameTooShort",
     "FramegateError",
     "HandlePoisoned",
     "LeaseLost",
@@ -218,6 +220,12 @@ class SchemaMismatch(ShmError):
     """The dtype, shape or names of arrays are not those of the topic."""
 
     code = "FG-SHM-007"
+
+
+class FrameTooShort(SchemaMismatch):
+    """The body of a request is shorter than dtype and shape demand: the client's mistake."""
+
+    code = "FG-SHM-024"
 
 
 class LeaseQuotaExceeded(ShmError):

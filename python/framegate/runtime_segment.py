@@ -1,6 +1,6 @@
 """The runtime segment: one small file per server, one row per worker.
 
-Layout (little-endian u64 throughout; the worker's side declares the same numbers in
+Layout (u64 in the byte order of the machine; the worker's side declares the same numbers in
 `rust/py/src/stats.rs`, and a test compares them):
 
     header | row of totals | row of worker 0 | row of worker 1 | ...
@@ -31,8 +31,9 @@ from pathlib import Path
 from typing import Final
 
 from framegate.errors import RuntimeDirectoryError
+from framegate.logging import logger
 
-__all__ = ["RUNTIME_LAYOUT", "RuntimeSegment", "runtime_directory"]
+__all__ = ["RUNTIME_LAYOUT", "RuntimeSegment", "open_segment", "runtime_directory"]
 
 RUNTIME_LAYOUT: Final[dict[str, int]] = {
     "magic": int.from_bytes(b"FGRUNTIM", "little"),
@@ -53,7 +54,7 @@ RUNTIME_LAYOUT: Final[dict[str, int]] = {
     "row_counters": 64,
 }
 
-_WORD: Final = struct.Struct("<Q")
+_WORD: Final = struct.Struct("=Q")
 _MASK: Final = (1 << 64) - 1
 _SUFFIX: Final = ".runtime"
 
@@ -82,6 +83,15 @@ def runtime_directory() -> Path:
             fix="remove it, or set FRAMEGATE_RUNTIME_DIR",
         )
     return path
+
+
+def open_segment(row_count: int) -> RuntimeSegment | None:
+    """Make the segment of this server, or log why there is none: it serves without one, too."""
+    try:
+        return RuntimeSegment(runtime_directory(), row_count)
+    except RuntimeDirectoryError as error:
+        logger.warning("no runtime segment: %s", error)
+        return None
 
 
 class RuntimeSegment:

@@ -13,6 +13,7 @@ on another one: not a matter of speed, there is nothing that would call it.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from importlib.metadata import version
@@ -30,7 +31,8 @@ from framegate.errors import (
 from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
 from framegate.logging import banner, configure, logger
-from framegate.worker import NativeToolkit, Signals, Toolkit, Worker, run_worker
+from framegate.runtime_segment import open_segment
+from framegate.worker import NativeToolkit, RowPlace, Signals, Toolkit, Worker, run_worker
 
 __all__ = ["RunningServer", "Server", "build_info", "run", "serve_until_stopped"]
 
@@ -91,25 +93,43 @@ def serve_until_stopped(config: Config, *, toolkit: Toolkit | None = None) -> in
         return Supervisor(config).run()
     tools: Toolkit = toolkit or NativeToolkit()
     listeners = open_listeners(config)
+    segment = open_segment(1)
+    row = None
+    if segment is not None:
+        segment.begin(0, os.getpid(), 0)
+        row = RowPlace(str(segment.path), 0)
 
     def ready() -> None:
         _announce(config, listeners.urls, tools.build_info())
 
+    def clean_up() -> None:
+        listeners.close()
+        if segment is not None:
+            segment.close()
+
     try:
-        return run_worker(config, listeners.of_worker[0], on_ready=ready, toolkit=tools)
+        return run_worker(
+            config,
+            listeners.of_worker[0],
+            on_ready=ready,
+            toolkit=tools,
+            row=row,
+            at_force=clean_up,
+        )
     except (FramegateError, KeyboardInterrupt):
         raise
     except Exception:
         logger.exception("the worker failed")
         return EXIT_RUNTIME
     finally:
-        listeners.close()
+        clean_up()
 
 
 def _announce(config: Config, urls: list[str], build: dict[str, Any]) -> None:
     name = config.app if isinstance(config.app, str) else type(config.app).__qualname__
     for line in banner(version("framegate"), urls, config.workers, build, name):
         logger.info("%s", line)
+    logger.info("ready: pid %d", os.getpid())
 
 
 class Server:

@@ -49,7 +49,7 @@ from framegate.config import Config
 from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPPED, ConfigError
 from framegate.listener import Listeners, open_listeners
 from framegate.logging import banner, logger
-from framegate.runtime_segment import RuntimeSegment, runtime_directory
+from framegate.runtime_segment import RuntimeSegment, open_segment
 
 __all__ = ["RESTARTS_MAX", "RESTART_WINDOW_SECONDS", "Supervisor", "restart_delay_seconds"]
 
@@ -144,15 +144,15 @@ class Supervisor:
 
         Raises:
             ListenError: The address cannot be bound.
-            RuntimeDirectoryError: The runtime segment cannot be made.
         """
         if threading.current_thread() is not threading.main_thread():
             raise ConfigError("several workers need the main thread, which gets the signals")
         with contextlib.ExitStack() as stack:
             self._listeners = open_listeners(self._config)
             stack.callback(self._listeners.close)
-            self._segment = RuntimeSegment(runtime_directory(), self._config.workers)
-            stack.callback(self._segment.close)
+            self._segment = open_segment(self._config.workers)
+            if self._segment is not None:
+                stack.callback(self._segment.close)
             stack.callback(self._selector.close)
             stack.enter_context(self._signals())
             stack.callback(self._kill_all)  # whatever happens here, nobody stays behind
@@ -230,7 +230,7 @@ class Supervisor:
             for line in banner(version("framegate"), urls, len(self._places), place.build, app):
                 logger.info("%s", line)
             pids = ", ".join(str(other.process.pid) for other in self._places if other.process)
-            logger.info("workers ready: pids %s", pids)
+            logger.info("ready: pids %s", pids)
 
     def _reap(self, place: Place) -> None:
         if place.process is None:
@@ -273,8 +273,9 @@ class Supervisor:
                     self._on_report(place, report)
 
     def _judge_end(self, place: Place, status: int) -> None:
-        # SIGTERM before the worker had its handler: it did as it was told.
-        if status in (EXIT_STOPPED, -signal.SIGTERM) or self._exit_code != EXIT_STOPPED:
+        # A signal before the worker had its handlers: it did as it was told.
+        quiet = (EXIT_STOPPED, -signal.SIGTERM, -signal.SIGINT)
+        if status in quiet or self._exit_code != EXIT_STOPPED:
             return
         logger.error("%s ended with %s while stopping", place.name, _status_text(status))
         self._exit_code = status if status in (EXIT_CONFIG, EXIT_STARTUP) else EXIT_RUNTIME
@@ -394,7 +395,7 @@ class Supervisor:
                 self._set_kill_time(HASTY_SECONDS)
                 for place in self._places:
                     if place.process is not None:
-                        place.process.send_signal(signal.SIGTERM)
+                        place.process.send_signal(signal.SIGINT)  # see worker.Signals
             else:
                 self._set_kill_time(-STOP_MARGIN_SECONDS)
 

@@ -24,6 +24,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import queue
 import signal
 import socket
 import sys
@@ -31,7 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from framegate.build import build_info
 from framegate.channel import Channel, WorkerReport
@@ -48,9 +49,7 @@ from framegate.lifespan import Lifespan
 from framegate.listener import start_listening
 from framegate.logging import configure, dump_stacks, logger
 
-__all__ = ["HttpCore", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
-
-T = TypeVar("T")
+__all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
 
 SHUTDOWN_SECONDS: Final = 5.0
 """What lifespan shutdown gets at least, if draining used up the whole grace period."""
@@ -62,20 +61,32 @@ MARGIN_SECONDS: Final = 2.0
 """How much later than asyncio's own deadline a watchdog acts."""
 
 
+class RowPlace(NamedTuple):
+    """A row of a runtime segment.
+
+    Attributes:
+        path: The file.
+        place: Which worker's row.
+    """
+
+    path: str
+    place: int
+
+
 class HttpCore(Protocol):
     """What a worker needs of `_http.Worker`."""
 
     def listen(self, fd: int) -> None:
-        """Accept from this listening socket; the core owns the descriptor from now on."""
+        """Accept from this listening socket; the descriptor is the core's from now on."""
 
     def stop_accepting(self) -> None:
-        """Close the listening sockets."""
+        """Close its listening sockets."""
 
     def drain(self, seconds: float) -> Any:
         """Awaitable: let exchanges finish, cut the rest; the number of those that were cut."""
 
     def close(self) -> None:
-        """Cut what is left and free everything; may be called twice."""
+        """Cut what is left; done when the loop has run once more."""
 
 
 class Toolkit(Protocol):
@@ -88,7 +99,12 @@ class Toolkit(Protocol):
         """Return the class of that loop."""
 
     def new_core(
-        self, application: Application, config: Config, *, state: dict[str, Any]
+        self,
+        application: Application,
+        config: Config,
+        *,
+        state: dict[str, Any] | None,
+        row: RowPlace | None,
     ) -> HttpCore:
         """Return the core; called on the loop's thread after lifespan startup."""
 
@@ -112,12 +128,24 @@ class NativeToolkit:
         return EventLoop
 
     def new_core(
-        self, application: Application, config: Config, *, state: dict[str, Any]
+        self,
+        application: Application,
+        config: Config,
+        *,
+        state: dict[str, Any] | None,
+        row: RowPlace | None,
     ) -> HttpCore:
         """Return the Rust core."""
         from framegate import _http
 
-        core: HttpCore = _http.Worker(application, config, state=state)
+        native_row = None
+        if row is not None:
+            fd = os.open(row.path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                native_row = _http.RuntimeRow(fd, row.place)
+            finally:
+                os.close(fd)
+        core: HttpCore = _http.Worker(application, config, state=state, row=native_row)
         return core
 
     def build_info(self) -> dict[str, Any]:
@@ -140,6 +168,7 @@ class Worker:
         on_ready: Called on the loop once connections are accepted.
         startup_deadline: Monotonic time by which it has to be ready.
         is_supervised: Whether somebody else tells the user about stopping.
+        row: Where heartbeats and counters go.
     """
 
     def __init__(
@@ -152,6 +181,7 @@ class Worker:
         on_ready: Callable[[], None] = lambda: None,
         startup_deadline: float | None = None,
         is_supervised: bool = False,
+        row: RowPlace | None = None,
     ) -> None:
         self._application = application
         self._config = config
@@ -160,6 +190,7 @@ class Worker:
         self._on_ready = on_ready
         self._startup_deadline = startup_deadline
         self._stop_level = logging.DEBUG if is_supervised else logging.INFO
+        self._row = row
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_count = 0
         self._stopped_at = 0.0
@@ -209,7 +240,11 @@ class Worker:
     async def _serve_requests(self, lifespan: Lifespan) -> None:
         # In the context of the lifespan: the core keeps a copy for the requests to start from.
         core = lifespan.context.run(
-            self._toolkit.new_core, self._application, self._config, state=lifespan.state
+            self._toolkit.new_core,
+            self._application,
+            self._config,
+            state=None if self._config.lifespan == "off" else lifespan.state,
+            row=self._row,
         )
         try:
             start_listening(self._listeners, self._config.backlog)
@@ -223,6 +258,9 @@ class Worker:
                 listener.close()
             await self._unless(self._haste, self._drain(core))
         finally:
+            # After a complete drain this does nothing; else it cuts what is left, so that the
+            # application shuts down when nobody uses any more what it closes.
+            await core.drain(0.0)
             core.close()
 
     async def _drain(self, core: HttpCore) -> None:
@@ -268,42 +306,53 @@ class Watchdog:
     """Ends the process when something takes too long although its own deadline has passed.
 
     A daemon thread: it works while Python code blocks the loop, though not while native code holds
-    the GIL; against that the supervisor's SIGKILL remains.
+    the GIL; against that the supervisor's SIGKILL remains. Signal handlers give it orders, even in
+    the middle of another order, so they go through a queue whose put() is reentrant: with a lock
+    a second signal that interrupts the first one's handler would wait for itself.
     """
 
-    def __init__(self) -> None:
-        self._disarmed = threading.Event()
-        self._lock = threading.Lock()
+    def __init__(self, at_force: Callable[[], None] = lambda: None) -> None:
+        self._at_force = at_force
+        self._orders: queue.SimpleQueue[tuple[float, str, int] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._watch, name="framegate watchdog", daemon=True).start()
 
     def arm(self, seconds: float, reason: str, exit_code: int) -> None:
         """Start to wait, in place of whatever was waited for before."""
-        self.disarm()
-        with self._lock:
-            self._disarmed = threading.Event()
-            threading.Thread(
-                target=self._wait,
-                args=(self._disarmed, seconds, reason, exit_code),
-                name="framegate watchdog",
-                daemon=True,
-            ).start()
+        self._orders.put((time.monotonic() + seconds, reason, exit_code))
 
     def disarm(self) -> None:
         """Stop waiting."""
-        self._disarmed.set()
+        self._orders.put(None)
 
-    @staticmethod
-    def _wait(disarmed: threading.Event, seconds: float, reason: str, exit_code: int) -> None:
-        if not disarmed.wait(seconds):
-            dump_stacks(f"error: {reason}")
-            os._exit(exit_code)
+    def _watch(self) -> None:
+        order: tuple[float, str, int] | None = None
+        while True:
+            seconds = None if order is None else max(0.0, order[0] - time.monotonic())
+            try:
+                order = self._orders.get(timeout=seconds)
+            except queue.Empty:
+                assert order is not None
+                dump_stacks(f"error: {order[1]}")
+                self.force(order[2])
+
+    def force(self, exit_code: int) -> NoReturn:
+        """End the process here and now."""
+        with contextlib.suppress(Exception):
+            self._at_force()
+        os._exit(exit_code)
 
 
 class Signals:
     """The signals of a process with one worker.
 
-    SIGTERM and SIGINT ask to stop. SIGHUP tells a supervised worker that its supervisor is gone: it
-    comes from the kernel and from the thread that watches the channel, so it counts once and never
-    as a second request.
+    | signal  | on its own                      | under a supervisor                           |
+    |---------|---------------------------------|----------------------------------------------|
+    | SIGTERM | stop; in haste; at once         | stop                                         |
+    | SIGINT  | the same                        | stop in haste                                |
+    | SIGHUP  | not handled                     | stop: the supervisor is gone                 |
+
+    Under a supervisor each has one meaning, because equal signals that are pending merge into one,
+    and because SIGHUP comes twice: from the kernel and from the thread that watches the channel.
 
     Handlers of `signal.signal`, not of the loop: they must work before there is a loop and while
     Python code blocks it.
@@ -324,9 +373,14 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        handlers = {signal.SIGTERM: self._handle, signal.SIGINT: self._handle}
         if self._is_supervised:
-            handlers[signal.SIGHUP] = self._handle_orphaned
+            handlers = {
+                signal.SIGTERM: self._handle_stop,
+                signal.SIGINT: self._handle_haste,
+                signal.SIGHUP: self._handle_stop,
+            }
+        else:
+            handlers = {signal.SIGTERM: self._handle_any, signal.SIGINT: self._handle_any}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -334,11 +388,15 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle_any(self, number: int, frame: FrameType | None) -> None:
         self._ask()
 
-    def _handle_orphaned(self, number: int, frame: FrameType | None) -> None:
-        if self._count == 0:
+    def _handle_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._count < 1:
+            self._ask()
+
+    def _handle_haste(self, number: int, frame: FrameType | None) -> None:
+        while self._count < 2:
             self._ask()
 
     def _ask(self) -> None:
@@ -346,7 +404,7 @@ class Signals:
         self._count += 1
         if self._watchdog is not None:
             if self._count >= 3:
-                os._exit(EXIT_RUNTIME)
+                self._watchdog.force(EXIT_RUNTIME)
             self._arm(self._watchdog)
         if self.worker is not None:
             self.worker.stop()
@@ -370,6 +428,8 @@ def run_worker(
     on_ready: Callable[[], None],
     toolkit: Toolkit | None = None,
     is_supervised: bool = False,
+    row: RowPlace | None = None,
+    at_force: Callable[[], None] = lambda: None,
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -378,7 +438,9 @@ def run_worker(
         listeners: Bound sockets.
         on_ready: Called once connections are accepted.
         toolkit: What makes the loop and the core; the native ones if None.
-        is_supervised: Whether SIGHUP means that the supervisor is gone.
+        is_supervised: Whether signals come from a supervisor.
+        row: Where heartbeats and counters go.
+        at_force: Removes files if the process has to end by force.
 
     Returns:
         The exit code.
@@ -387,7 +449,7 @@ def run_worker(
         FramegateError: It never became ready, or failed while it ran.
     """
     tools: Toolkit = toolkit or NativeToolkit()
-    watchdog = Watchdog()
+    watchdog = Watchdog(at_force)
     signals = Signals(config, watchdog, is_supervised=is_supervised)
     with signals.installed():
         try:
@@ -412,6 +474,7 @@ def run_worker(
                 on_ready=ready,
                 startup_deadline=deadline,
                 is_supervised=is_supervised,
+                row=row,
             )
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
@@ -456,7 +519,14 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         channel.send_report(WorkerReport("ready", build=tools.build_info()))
 
     try:
-        return run_worker(spec.config, listeners, on_ready=ready, toolkit=tools, is_supervised=True)
+        return run_worker(
+            spec.config,
+            listeners,
+            on_ready=ready,
+            toolkit=tools,
+            is_supervised=True,
+            row=RowPlace(spec.runtime_path, spec.index) if spec.runtime_path else None,
+        )
     except FramegateError as error:
         # One report to the supervisor, which says it once, however many workers fail alike.
         if is_ready or not channel.send_report(WorkerReport("failed", text=describe(error))):

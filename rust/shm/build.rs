@@ -3,7 +3,8 @@ use std::path::PathBuf;
 
 fn main() {
     // Read at run time, not by `env!`: a target directory shared by two checkouts would keep the path of the dead one.
-    let cpp = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo")).join("../../cpp");
+    let cpp = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"))
+        .join("../../cpp");
     println!("cargo::rerun-if-changed={}", cpp.join("src").display());
     println!("cargo::rerun-if-changed={}", cpp.join("include").display());
     let mut sources: Vec<_> = std::fs::read_dir(cpp.join("src"))

@@ -148,9 +148,7 @@ def test_the_application_is_not_cancelled(serve: Any) -> None:
     assert run(serve, handler, leave=reset).seen == ["went on"]
 
 
-def test_a_propagated_disconnect_is_no_error(
-    serve: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_propagated_disconnect_is_no_error(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def handler(probe: Probe, receive: Any, send: Any) -> None:
         await receive()
         probe.waiting.set()

@@ -293,8 +293,9 @@ def test_a_cancelled_receive_loses_nothing(serve: Any, way: Any) -> None:
         assert read_all(client).endswith(b"0123456789")
 
 
-@pytest.mark.parametrize("way", [wait_for_nothing, task_that_never_ran, never_awaited],
-                         ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "way", [wait_for_nothing, task_that_never_ran, never_awaited], ids=lambda way: way.__name__
+)
 def test_a_receive_that_never_ran_takes_nothing(serve: Any, way: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await way(receive)

@@ -216,7 +216,9 @@ def test_pipelined_requests_are_answered_in_order(serve: Any) -> None:
     server = serve(app, lifespan="off")
     with server.connect() as client:
         client.sendall(
-            head("GET", "/first") + head("GET", "/second") + head("GET", "/third", "connection: close")
+            head("GET", "/first")
+            + head("GET", "/second")
+            + head("GET", "/third", "connection: close")
         )
         data = read_all(client)
     places = [data.index(path.encode()) for path in delays]

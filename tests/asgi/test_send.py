@@ -14,9 +14,7 @@ from peers.h11_client import Client
 from peers.raw import head, read_all, read_head
 
 
-def start(
-    status: int = 200, headers: list[tuple[bytes, bytes]] | None = None
-) -> dict[str, Any]:
+def start(status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> dict[str, Any]:
     return {"type": "http.response.start", "status": status, "headers": headers or []}
 
 
@@ -482,8 +480,10 @@ def test_an_exception_before_the_response_is_500_and_logged(
             assert response.header("content-type") == b"text/plain; charset=utf-8"
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 3
-    assert all("ValueError: boom" in str(record.exc_text or record.exc_info) or record.exc_info
-               for record in errors)
+    assert all(
+        "ValueError: boom" in str(record.exc_text or record.exc_info) or record.exc_info
+        for record in errors
+    )
     assert {record.name for record in errors} == {"framegate"}
 
 
@@ -545,9 +545,7 @@ def test_an_application_may_return_any_awaitable(serve: Any) -> None:
             yield from asyncio.sleep(0).__await__()
             yield from respond(self.send, b"awaited").__await__()
 
-    with Client(
-        serve(lambda scope, receive, send: Call(send), lifespan="off").connect()
-    ) as client:
+    with Client(serve(lambda scope, receive, send: Call(send), lifespan="off").connect()) as client:
         assert client.request("GET").body == b"awaited"
 
 
@@ -620,8 +618,10 @@ def test_early_hints_come_before_the_response(serve: Any, way: str) -> None:
     with Client(serve(app, lifespan="off").connect()) as client:
         for _ in range(2):
             response = client.request("GET")
-            assert [(status, [v for k, v in fields if k == b"link"])
-                    for status, fields in response.informational] == [(103, links)]
+            assert [
+                (status, [v for k, v in fields if k == b"link"])
+                for status, fields in response.informational
+            ] == [(103, links)]
             assert response.body == b"done"
 
 

@@ -46,5 +46,3 @@ def head(method: str, target: str, *fields: str, version: str = "1.1") -> bytes:
     """Make a request head; `Host` is added."""
     lines = [f"{method} {target} HTTP/{version}", "host: example", *fields]
     return "".join(line + "\r\n" for line in [*lines, ""]).encode("latin-1")
-
-

@@ -12,9 +12,18 @@ PACKAGE = ROOT / "python" / "framegate"
 
 # Modules of the package that each module may import. A module that is not listed may import
 # anything below `cli`.
-PARENT_PROCESS = {"supervisor", "config", "errors", "runtime_segment", "__main__"}
+PARENT_PROCESS = {
+    "supervisor",
+    "config",
+    "errors",
+    "runtime_segment",
+    "channel",
+    "listener",
+    "logging",
+    "__main__",
+}
 NATIVE = {
-    "_http": {"worker", "loop", "server", "build", "ingest", "runtime_segment", "__init__"},
+    "_http": {"worker", "loop", "server", "build", "body_ingest", "runtime_segment", "__init__"},
     "_shm": {"shm", "build", "__init__"},
 }
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import re
 import signal
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from framegate import supervisor, worker
+from framegate import _http, supervisor, worker
 from framegate.runtime_segment import RUNTIME_LAYOUT, RuntimeSegment
 from framegate.supervisor import RESTARTS_MAX, restart_delay_seconds
-
-from .conftest import Launch, body, wait_for_death
+from server_process import Launch, body, wait_for_death
 
 APP = "supervised_apps:app"
 
@@ -56,6 +58,45 @@ def test_sigterm_drains_and_exits_0(launch: Launch) -> None:
     assert [body(peer) for peer in peers] == ["done"] * 6
     assert server.wait() == 0
     assert sorted(server.events("shutdown")) == sorted(server.events("startup"))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_under_load_loses_no_accepted_request(launch: Launch, workers: str) -> None:
+    server = launch(APP, "--workers", workers, "--no-access-log").wait_ready()
+    port, answers, refused = server.port, [], threading.Event()
+
+    def ask() -> None:
+        # One connection, many requests: a response that has begun arrives whole, and the last one
+        # says that it was the last.
+        while not refused.is_set():
+            try:
+                with contextlib.closing(
+                    http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                ) as connection:
+                    while True:
+                        connection.request("GET", "/pid")
+                        response = connection.getresponse()
+                        answers.append((response.status, bool(response.read())))
+                        if response.will_close:
+                            break
+            except ConnectionRefusedError:
+                refused.set()
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                pass  # the connection was idle when the server closed it: nothing was accepted
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while len(answers) < 200:
+        assert threads[0].is_alive()
+        threads[0].join(0.01)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    for thread in threads:
+        thread.join()
+    assert set(answers) == {(200, True)}
+    assert "were cut" not in server.text
+    assert len(server.events("shutdown")) == int(workers)
 
 
 def test_ctrl_c_at_the_terminal_is_one_request_to_stop(launch: Launch) -> None:
@@ -400,3 +441,7 @@ def test_supervisor_waits_as_long_as_its_workers_take() -> None:
     assert supervisor.HASTY_SECONDS == worker.HASTY_SECONDS
     assert supervisor.STOP_MARGIN_SECONDS > worker.MARGIN_SECONDS
     assert supervisor.STARTUP_MARGIN_SECONDS > worker.MARGIN_SECONDS
+
+
+def test_layout_of_the_runtime_segment_is_the_cores() -> None:
+    assert _http.RUNTIME_LAYOUT == RUNTIME_LAYOUT

@@ -1,58 +1,53 @@
 //! One line of text for one request, in the manner of uvicorn.
 //!
 //! ```text
-//! 2026-11-20T19:03:02.417Z 127.0.0.1:53124 "GET /items?q=1 HTTP/1.1" 200 in=0 out=13 0.41ms
+//! 2026-11-20T19:03:02.417Z 127.0.0.1:53124 "GET /items?q=1 HTTP/1.1" 200 13 0.410ms
 //! ```
 //! What a client can choose (method, target) is escaped, so that one request is one line and a terminal is not driven by it.
 
 use std::{
-    fmt::{self, Write},
-    time::{Duration, SystemTime},
+    io::{self, Write},
+    time::SystemTime,
 };
 
-use http::Version;
+use http::{Version, uri::PathAndQuery};
 
 use crate::record::RequestRecord;
 
-/// Appends the line for `record`, with its newline, to `line`. `-` stands for a response that was not made, and
-/// `aborted` follows when it did not reach its end.
-pub fn write_line(record: &RequestRecord, line: &mut String) {
-    // Writing to a String does not fail.
+/// Appends the line for `record`, with its newline, to `line`: when, who, what, status, bytes of the response's body, time.
+/// `-` stands for a response that was not made, and `aborted` follows when it did not reach its end.
+pub fn write_line(record: &RequestRecord, line: &mut Vec<u8>) {
+    // Writing to a vector does not fail.
     let _ = try_write(record, line);
 }
 
-fn try_write(record: &RequestRecord, line: &mut String) -> fmt::Result {
+fn try_write(record: &RequestRecord, line: &mut Vec<u8>) -> io::Result<()> {
     write_time(record.started_at, line)?;
     write!(line, " {} \"", record.connection.peer)?;
-    escape(record.method.as_str(), line);
-    line.push(' ');
-    write_target(record, line)?;
+    escape(record.method.as_str(), line)?;
+    line.push(b' ');
+    escape(
+        record
+            .target
+            .path_and_query()
+            .map_or("", PathAndQuery::as_str),
+        line,
+    )?;
     write!(line, " {}\" ", version(record.version))?;
     match record.status {
         Some(status) => write!(line, "{}", status.as_u16())?,
-        None => line.push('-'),
+        None => line.push(b'-'),
     }
-    let spent = Duration::from_nanos(record.end_ns.saturating_sub(record.start_ns));
-    let (received, sent) = (record.body_bytes_in, record.body_bytes_out);
+    let micros = record.end_ns.saturating_sub(record.start_ns) / 1000;
     write!(
         line,
-        " in={received} out={sent} {:.2}ms",
-        spent.as_secs_f64() * 1000.0
+        " {} {}.{:03}ms",
+        record.body_bytes_out,
+        micros / 1000,
+        micros % 1000
     )?;
-    line.push_str(if record.aborted { " aborted\n" } else { "\n" });
+    line.extend_from_slice(if record.aborted { b" aborted\n" } else { b"\n" });
     Ok(())
-}
-
-fn write_target(record: &RequestRecord, line: &mut String) -> fmt::Result {
-    /// Escapes what is written through it.
-    struct Escaping<'line>(&'line mut String);
-    impl Write for Escaping<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            escape(text, self.0);
-            Ok(())
-        }
-    }
-    write!(Escaping(line), "{}", record.target)
 }
 
 fn version(version: Version) -> &'static str {
@@ -64,18 +59,19 @@ fn version(version: Version) -> &'static str {
 }
 
 /// Control characters, quotes, backslashes and everything that is not ASCII as `\x..`.
-fn escape(text: &str, line: &mut String) {
+fn escape(text: &str, line: &mut Vec<u8>) -> io::Result<()> {
     for byte in text.bytes() {
         if matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\' {
-            line.push(char::from(byte));
+            line.push(byte);
         } else {
-            let _ = write!(line, "\\x{byte:02x}");
+            write!(line, "\\x{byte:02x}")?;
         }
     }
+    Ok(())
 }
 
 /// RFC 3339 in UTC with milliseconds.
-fn write_time(time: SystemTime, line: &mut String) -> fmt::Result {
+fn write_time(time: SystemTime, line: &mut Vec<u8>) -> io::Result<()> {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -145,7 +141,7 @@ mod tests {
             body_bytes_out: 13,
             aborted: false,
         };
-        let mut line = String::new();
+        let mut line = Vec::new();
         write_line(&record, &mut line);
         let cut = RequestRecord {
             status: None,
@@ -154,17 +150,20 @@ mod tests {
         };
         write_line(&cut, &mut line);
         assert_eq!(
-            line,
-            "2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" 200 in=0 out=13 0.41ms\n\
-             2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" - in=0 out=13 0.41ms aborted\n"
+            String::from_utf8(line).unwrap(),
+            "2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" 200 13 0.410ms\n\
+             2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" - 13 0.410ms aborted\n"
         );
     }
 
     #[test]
     fn what_could_drive_a_terminal_is_escaped() {
-        let mut line = String::new();
-        escape("a b\n\r\u{1b}[2J\"\\\u{7f}\u{e4}~", &mut line);
-        assert_eq!(line, "a b\\x0a\\x0d\\x1b[2J\\x22\\x5c\\x7f\\xc3\\xa4~");
+        let mut line = Vec::new();
+        escape("a b\n\r\u{1b}[2J\"\\\u{7f}\u{e4}~", &mut line).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "a b\\x0a\\x0d\\x1b[2J\\x22\\x5c\\x7f\\xc3\\xa4~"
+        );
     }
 
     #[test]

@@ -87,16 +87,13 @@ impl Body {
                     },
                 },
             };
-            match &item {
-                Some(Ok(data)) => {
-                    if let Some(meter) = &self.meter {
-                        meter.received(data.len());
-                    }
+            if let Some(Ok(data)) = &item {
+                if let Some(meter) = &self.meter {
+                    meter.received(data.len());
                 }
-                Some(Err(_)) | None => {
-                    self.finished = true;
-                    self.source = Source::Empty;
-                }
+            } else {
+                self.finished = true;
+                self.source = Source::Empty;
             }
             return Poll::Ready(item);
         }

@@ -56,7 +56,8 @@ impl Default for Limits {
     }
 }
 
-/// Bounds on time. They are checked by one sweep over all connections, so each may end up to one `sweep` late.
+/// Bounds on time. They are checked by one sweep over all connections, so each may end up to two `sweep` late, and later by
+/// as much as the thread was blocked.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
     /// From accept, or from the first byte of a later request, to the end of the head. Default 10 s: a slow phone needs 2 s;

@@ -30,17 +30,23 @@ use crate::service::{ConnectionInfo, Draining, Upgraded};
 
 type Http1 = http1::Connection<TokioIo<SocketIo>, ConnectionService>;
 
-/// Takes the connection out of the registry however its task ends.
-struct Membership {
+/// A connection's place in the registry, which it leaves however its task ends, even unpolled.
+pub(crate) struct Membership {
     registry: Rc<Registry>,
     shared: Rc<Shared>,
+}
+
+impl Membership {
+    pub(crate) fn new(registry: Rc<Registry>, shared: Rc<Shared>) -> Self {
+        Self { registry, shared }
+    }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
         // What was not written by now never will be.
         self.shared.finish_records(true);
-        self.shared.close_hints();
+        self.shared.abandon_hints();
         drop(self.shared.take_takeover());
         self.registry.leave(&self.shared);
     }
@@ -63,12 +69,9 @@ pub(crate) async fn run(
     server: Rc<ServerState>,
     socket: Socket,
     info: ConnectionInfo,
-    shared: Rc<Shared>,
+    membership: Membership,
 ) {
-    let membership = Membership {
-        registry: server.registry.clone(),
-        shared: shared.clone(),
-    };
+    let shared = membership.shared.clone();
     let info = Rc::new(info);
     let handler = server.service.open(&info);
     let mut io = SocketIo::new(socket, shared.clone());
@@ -88,10 +91,11 @@ pub(crate) async fn run(
         match serve(connection, &shared).await {
             Served::Parked(parked, leftover) => {
                 io = parked;
-                if leftover.is_empty() {
+                // Blank lines between requests, or the connection would not count as idle.
+                if leftover.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+                    drop(leftover);
                     shared.shrink();
                 } else {
-                    // Only blank lines, or the connection would not count as idle.
                     io.rewind(leftover);
                 }
             }
@@ -163,7 +167,7 @@ async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
         if shared.has_takeover() && result.is_ok() {
             return Poll::Ready(Served::Switched(io, parts.read_buf));
         }
-        let refused = result.as_ref().err().is_some_and(|error| error.is_parse());
+        let refused = result.as_ref().err().is_some_and(hyper::Error::is_parse);
         if (result.is_ok() || refused) && !shared.broken.get() && !shared.eof.get() {
             return Poll::Ready(Served::Done(io));
         }

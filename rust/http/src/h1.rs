@@ -284,10 +284,10 @@ fn to_origin_form(head: &mut http::request::Parts) {
         return;
     }
     let uri = std::mem::take(&mut head.uri).into_parts();
-    if let Some(authority) = uri.authority {
-        if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-            head.headers.insert(HOST, host);
-        }
+    if let Some(authority) = uri.authority
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
     }
     let target = uri
         .path_and_query
@@ -332,10 +332,10 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let mut meter = self.meter.take();
-        if !self.complete {
-            if let (Some(meter), Some(sink)) = (meter.take(), &self.shared.sink) {
-                meter.finish(&**sink, true);
-            }
+        if !self.complete
+            && let (Some(meter), Some(sink)) = (meter.take(), &self.shared.sink)
+        {
+            meter.finish(&**sink, true);
         }
         self.shared.request_over(meter);
     }
@@ -436,7 +436,15 @@ impl Exchange {
             meter.responded(head.status);
         }
         open.complete |= body.is_end_stream() && !count;
-        http::Response::from_parts(head, Outgoing { body, open, count })
+        http::Response::from_parts(
+            head,
+            Outgoing {
+                body,
+                open,
+                count,
+                aborted: false,
+            },
+        )
     }
 }
 
@@ -471,6 +479,8 @@ pub(crate) struct Outgoing {
     open: Open,
     /// The body's size differs from the declared length: hyper has to count, so it is not told the size.
     count: bool,
+    /// The body was aborted, and hyper had its chance to write what came before.
+    aborted: bool,
 }
 
 impl http_body::Body for Outgoing {
@@ -481,6 +491,9 @@ impl http_body::Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
+        if self.aborted {
+            return Poll::Ready(Some(Err(Aborted)));
+        }
         let item = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &item {
             Some(Ok(frame)) => {
@@ -491,7 +504,12 @@ impl http_body::Body for Outgoing {
                     self.open.complete = true;
                 }
             }
-            Some(Err(Aborted)) => {}
+            Some(Err(Aborted)) => {
+                // hyper drops what it has not written when a body fails; it writes when a body pends.
+                self.aborted = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             None => self.open.complete = true,
         }
         Poll::Ready(item)

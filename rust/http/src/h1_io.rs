@@ -27,6 +27,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -34,7 +35,6 @@ use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::Instant,
 };
 
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     pub(crate) phase: Cell<Phase>,
     pub(crate) epoch: Cell<u32>,
     /// The sweep's: the epoch it saw last, and since when.
-    pub(crate) seen: Cell<Option<(u32, Instant)>>,
+    pub(crate) seen: Cell<Option<(u32, Duration)>>,
     pub(crate) order: Cell<Option<Order>>,
     pub(crate) draining: Cell<bool>,
     pub(crate) parked: Cell<bool>,
@@ -217,12 +217,6 @@ struct HintQueue {
     wakers: Vec<Waker>,
 }
 
-impl HintQueue {
-    fn wake(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
-    }
-}
-
 impl Shared {
     /// From now on request number `request` may send hints.
     pub(crate) fn open_hints(&self, request: u64) {
@@ -238,9 +232,18 @@ impl Shared {
             hints.heads.pop_back();
             hints.left += 1;
         }
-        if !hints.wakers.is_empty() {
-            hints.wake();
-        }
+        let wakers = mem::take(&mut hints.wakers);
+        // Outside the borrow: a waker may drop what holds a hint.
+        drop(hints);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Shared {
+    /// The connection is over: nobody waits any longer.
+    pub(crate) fn abandon_hints(&self) {
+        self.hints.borrow_mut().written = 0;
+        self.close_hints();
     }
 }
 
@@ -444,6 +447,23 @@ impl SocketIo {
     fn poll_hints(&mut self, cx: &mut Context<'_>, only_begun: bool) -> Poll<io::Result<()>> {
         let shared = self.shared.clone();
         let mut hints = shared.hints.borrow_mut();
+        let left = hints.left;
+        let result = self.poll_write_hints(cx, &mut hints, only_begun);
+        if hints.left > left {
+            let wakers = mem::take(&mut hints.wakers);
+            // Outside the borrow: a waker may drop what holds a hint.
+            drop(hints);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        result
+    }
+
+    fn poll_write_hints(
+        &mut self,
+        cx: &mut Context<'_>,
+        hints: &mut HintQueue,
+        only_begun: bool,
+    ) -> Poll<io::Result<()>> {
         while let Some(head) = hints.heads.front() {
             if only_begun && hints.written == 0 {
                 break;
@@ -460,7 +480,6 @@ impl SocketIo {
                 hints.heads.pop_front();
                 hints.written = 0;
                 hints.left += 1;
-                hints.wake();
             }
         }
         Poll::Ready(Ok(()))

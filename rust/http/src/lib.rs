@@ -1,4 +1,52 @@
 //! The HTTP core of framegate: from accepted sockets to requests, and back. No Python, no C++.
+//!
+//! # Example
+//! ```
+//! use std::rc::Rc;
+//! use framegate_http::{Config, Server, body::ResponseBody, service::{Response, service_fn}};
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! # let local = tokio::task::LocalSet::new();
+//! # local.block_on(&runtime, async {
+//! let hello = service_fn(|_request| Response::new(ResponseBody::from("hello")).into());
+//! let spawn = |task| drop(tokio::task::spawn_local(task));
+//! let server = Server::new(hello, Rc::new(Config::default()), spawn);
+//! server.listen(std::net::TcpListener::bind("127.0.0.1:0")?)?;
+//! // ... until it is time to stop:
+//! let cut = server.connections().drain(std::time::Duration::from_secs(30)).await;
+//! assert_eq!(cut, 0);
+//! # Ok::<(), framegate_http::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Life of a connection
+//! An accept loop ([`Server::listen`]) takes a socket and starts one task for it. The task opens a handler
+//! ([`service::Service::open`]) and waits for a byte; it holds no parser and no buffers until there is one. Then hyper
+//! parses requests, one after the other, and for each complete head:
+//!
+//! 1. What hyper lets through and must not be served is refused with 400 and a close (`h1`, `framing`).
+//! 2. [`service::Handler::call`] gets a [`service::Request`] and answers at once or later. It runs inside hyper's own poll, so it must
+//!    not wait; what waits is the future that it returns.
+//! 3. The body is read from the socket as the handler polls it. `100 Continue` leaves at the first poll.
+//! 4. The response is written; its body is polled while less than [`Limits::buffer_bytes_max`] waits to be written.
+//! 5. When the last byte has left, or was given up, the record goes to the [`record::RecordSink`].
+//!
+//! A connection that has been idle for a while is parked: it waits for a byte again. A `101` ends HTTP on it and runs what
+//! the handler left with [`service::Upgrade::accept`]. Time limits and parking are ordered by one sweep over all connections,
+//! which runs only while there are any. [`Connections::drain`] ends them all.
+//!
+//! # Threads
+//! Everything here lives on one thread, inside a current-thread tokio runtime with IO and time and a `LocalSet` that the caller
+//! drives. All tasks are started through the function given to [`Server::new`]. There is no global state: any number of
+//! servers live in one process.
+//!
+//! # Cancel safety
+//! - A client that goes away drops what works for it: the future of [`service::ResponseFuture::Later`], the stream of a
+//!   response, the future of an upgrade. Dropping is how they learn of it. One that has left unread bytes behind, such
+//!   as a part of its body, is noticed when those are read or when the response is written.
+//! - [`body::Body::data`] and [`service::Hints::send`] may be dropped at any point; see there.
+//! - [`ingest::ingest`] abandons its loan when it is dropped.
+//! - Dropping a connection's task closes the socket and gives everything back.
 #![forbid(unsafe_code)]
 
 pub mod access_log;
@@ -15,6 +63,7 @@ pub mod record;
 mod registry;
 pub mod routes;
 pub mod service;
+pub mod websocket;
 
 pub use config::{Config, Limits, Timeouts};
 pub use error::Error;

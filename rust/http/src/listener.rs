@@ -11,10 +11,10 @@ use std::{
 };
 
 use hyper::server::conn::http1;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
-use crate::connection;
+use crate::connection::{self, Membership};
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Shared, Socket};
@@ -24,6 +24,8 @@ use crate::service::{Address, ConnectionInfo, Service};
 
 /// A task of the server: an accept loop, a connection, the sweep.
 pub type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+type Report = Box<dyn Fn(&Error)>;
 
 /// A bound socket that listens.
 #[derive(Debug)]
@@ -53,21 +55,23 @@ pub(crate) struct ServerState {
     pub(crate) http1: http1::Builder,
     pub(crate) registry: Rc<Registry>,
     sink: Option<Rc<dyn RecordSink>>,
-    on_accept_error: Option<Box<dyn Fn(&Error)>>,
+    on_accept_error: Option<Report>,
     spawn: Box<dyn Fn(Task)>,
 }
 
 impl ServerState {
     fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
         let shared = Shared::new(self.sink.clone());
-        if self.registry.enter(&shared) {
+        let start_sweep = self.registry.enter(&shared);
+        let membership = Membership::new(self.registry.clone(), shared);
+        if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
         }
         (self.spawn)(Box::pin(connection::run(
             self.clone(),
             socket,
             info,
-            shared,
+            membership,
         )));
     }
 }
@@ -136,18 +140,6 @@ impl Server {
         }
         Ok(())
     }
-
-    /// Serves a connection that was accepted elsewhere.
-    ///
-    /// # Errors
-    /// When the socket cannot be registered with the runtime.
-    pub fn adopt(&self, stream: std::net::TcpStream) -> Result<(), Error> {
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream)?;
-        let info = tcp_info(&stream)?;
-        self.0.start(Socket::Tcp(stream), info);
-        Ok(())
-    }
 }
 
 /// A kind of listener.
@@ -185,16 +177,6 @@ impl Accept for UnixListener {
         let info = unix_info(&stream);
         Poll::Ready(Ok((Socket::Unix(stream), info)))
     }
-}
-
-fn tcp_info(stream: &TcpStream) -> io::Result<ConnectionInfo> {
-    let _ = stream.set_nodelay(true);
-    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-    Ok(ConnectionInfo {
-        peer: Address::Inet(peer),
-        local: Address::Inet(local),
-        tls: false,
-    })
 }
 
 fn unix_info(stream: &UnixStream) -> ConnectionInfo {
@@ -278,4 +260,109 @@ async fn pause(registry: &Registry, time: Duration) {
         sleep.as_mut().poll(cx)
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        io,
+        rc::Rc,
+        task::{Context, Poll},
+        time::Duration,
+    };
+
+    use tokio::time::{Instant, advance};
+
+    use super::{Accept, Server, Socket, accept};
+    use crate::config::Config;
+    use crate::service::{ConnectionInfo, Response, service_fn};
+
+    /// A listener whose queue gives only errors: first those listed, then nothing.
+    struct Failing {
+        errors: RefCell<Vec<io::Error>>,
+        calls: Rc<Cell<usize>>,
+    }
+
+    impl Accept for Failing {
+        fn poll_accept(&self, _: &mut Context<'_>) -> Poll<io::Result<(Socket, ConnectionInfo)>> {
+            self.calls.set(self.calls.get() + 1);
+            match self.errors.borrow_mut().pop() {
+                Some(error) => Poll::Ready(Err(error)),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    /// Runs the accept loop over `errors`, last first; gives its calls, the reports and when they came.
+    fn run(errors: Vec<io::Error>) -> (usize, Vec<Duration>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let start = Instant::now();
+            let reports = Rc::new(RefCell::new(Vec::new()));
+            let kept = reports.clone();
+            let service = service_fn(|_| Response::default().into());
+            let server = Server::new(service, Rc::new(Config::default()), |_| {})
+                .with_accept_errors(move |_| kept.borrow_mut().push(start.elapsed()));
+            let calls = Rc::new(Cell::new(0));
+            let listener = Failing {
+                errors: RefCell::new(errors),
+                calls: calls.clone(),
+            };
+            let task = tokio::task::spawn_local(accept(server.0.clone(), listener));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert!(!task.is_finished(), "an error does not end the loop");
+            server.connections().stop_accepting();
+            task.await.unwrap();
+            (calls.get(), reports.take())
+        })
+    }
+
+    fn no_descriptors() -> io::Error {
+        io::Error::from_raw_os_error(24)
+    }
+
+    #[test]
+    fn lasting_errors_neither_spin_nor_end_the_loop() {
+        let (calls, reports) = run((0..12).map(|_| no_descriptors()).collect());
+        // 10 ms, doubled each time, up to 1 s.
+        let expected = [0, 10, 30, 70, 150, 310, 630, 1270, 2270, 3270, 4270, 5270];
+        let reports: Vec<_> = reports.iter().map(Duration::as_millis).collect();
+        assert_eq!(reports.len(), expected.len());
+        for (seen, expected) in reports.iter().zip(expected) {
+            // The timer's grain is 1 ms.
+            assert!(seen.abs_diff(expected) <= 15, "{reports:?}");
+        }
+        assert!((13..20).contains(&calls), "{calls} calls");
+    }
+
+    #[test]
+    fn connections_that_died_in_the_queue_cost_no_pause_and_no_report() {
+        let died = || io::Error::from(io::ErrorKind::ConnectionAborted);
+        let (calls, reports) = run((0..100).map(|_| died()).collect());
+        assert_eq!(reports, []);
+        assert!(calls > 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_ends_a_pause() {
+        let service = service_fn(|_| Response::default().into());
+        let server = Server::new(service, Rc::new(Config::default()), |_| {});
+        let listener = Failing {
+            errors: RefCell::new(vec![no_descriptors()]),
+            calls: Rc::new(Cell::new(0)),
+        };
+        let connections = server.connections();
+        let accepting = accept(server.0.clone(), listener);
+        let start = Instant::now();
+        tokio::join!(accepting, async {
+            advance(Duration::from_millis(1)).await;
+            connections.stop_accepting();
+        });
+        assert!(start.elapsed() < Duration::from_millis(10));
+    }
 }

@@ -57,7 +57,8 @@ pub fn monotonic_ns() -> u64 {
 
 /// The record of a request that is still open, shared by its body, its response and its handler.
 pub(crate) struct Meter {
-    record: RefCell<RequestRecord>,
+    /// Gone once it was handed out.
+    record: RefCell<Option<RequestRecord>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
 }
@@ -65,7 +66,7 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn new(record: RequestRecord) -> Rc<Self> {
         Rc::new(Self {
-            record: RefCell::new(record),
+            record: RefCell::new(Some(record)),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
         })
@@ -80,18 +81,23 @@ impl Meter {
     }
 
     pub(crate) fn responded(&self, status: StatusCode) {
-        let mut record = self.record.borrow_mut();
-        record.status = Some(status);
-        record.first_byte_ns = Some(monotonic_ns());
+        if let Some(record) = &mut *self.record.borrow_mut() {
+            record.status = Some(status);
+            record.first_byte_ns = Some(monotonic_ns());
+        }
     }
 
     pub(crate) fn finish(&self, sink: &dyn RecordSink, aborted: bool) {
-        let mut record = self.record.borrow().clone();
-        record.end_ns = monotonic_ns();
-        record.aborted = aborted;
-        record.body_bytes_in = self.bytes_in.get();
-        record.body_bytes_out = self.bytes_out.get();
-        sink.finished(record);
+        let Some(record) = self.record.borrow_mut().take() else {
+            return;
+        };
+        sink.finished(RequestRecord {
+            end_ns: monotonic_ns(),
+            aborted,
+            body_bytes_in: self.bytes_in.get(),
+            body_bytes_out: self.bytes_out.get(),
+            ..record
+        });
     }
 }
 
@@ -105,8 +111,13 @@ impl Record {
         self.0.is_some()
     }
 
-    /// When the head of the request was complete, in nanoseconds of [`monotonic_ns`].
+    /// When the head of the request was complete, in nanoseconds of [`monotonic_ns`]; until the record is handed out.
     pub fn start_ns(&self) -> Option<u64> {
-        self.0.as_ref().map(|meter| meter.record.borrow().start_ns)
+        self.0
+            .as_ref()?
+            .record
+            .borrow()
+            .as_ref()
+            .map(|record| record.start_ns)
     }
 }

@@ -1,9 +1,11 @@
 //! All open connections of one server, and the sweep that watches over them.
 //!
 //! One timer serves all connections: each sweep looks at the phase of every connection and orders what is due. A
-//! connection counts its changes of phase (`epoch`) and reads no clock; the sweep remembers since when it has seen the same epoch.
-//! So time limits cost nothing per request, and a worker that was stalled by a busy handler does not find all of its
-//! connections late: what came in meanwhile is read before the next sweep.
+//! connection counts its changes of phase (`epoch`) and reads no clock; the sweep remembers since when it has seen the same
+//! epoch. So time limits cost nothing per request.
+//!
+//! The sweep's clock is the loop's: a pause between two sweeps counts as two periods at most. When a handler
+//! blocks the thread for a minute, bytes of many clients wait unread in their sockets, and those clients are not late.
 //!
 //! The sweep runs only while connections exist: a server without connections never wakes up.
 
@@ -25,6 +27,9 @@ pub(crate) struct Registry {
     entries: RefCell<Vec<Rc<Shared>>>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
+    /// Bytes of connections that are closed.
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
     sweeping: Cell<bool>,
     accepting: Cell<bool>,
     draining: Cell<bool>,
@@ -38,6 +43,8 @@ impl Registry {
             entries: RefCell::default(),
             accepted: Cell::new(0),
             requests: Cell::new(0),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
             sweeping: Cell::new(false),
             accepting: Cell::new(true),
             draining: Cell::new(false),
@@ -59,6 +66,10 @@ impl Registry {
     }
 
     pub(crate) fn leave(&self, shared: &Shared) {
+        self.bytes_in
+            .set(self.bytes_in.get() + shared.bytes_in.get());
+        self.bytes_out
+            .set(self.bytes_out.get() + shared.bytes_out.get());
         let mut entries = self.entries.borrow_mut();
         let index = shared.index.get();
         let removed = entries.swap_remove(index);
@@ -98,11 +109,15 @@ impl Registry {
         );
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut wakers = Vec::new();
+        let mut clock = Duration::ZERO;
+        let mut last = Instant::now();
         loop {
             ticks.tick().await;
             let now = Instant::now();
+            clock += (now - last).min(config.timeouts.sweep * 2);
+            last = now;
             for shared in self.entries.borrow().iter() {
-                if let Some(order) = due(shared, now, &config.timeouts) {
+                if let Some(order) = due(shared, clock, &config.timeouts) {
                     wakers.extend(shared.give_order(order));
                 }
             }
@@ -117,7 +132,7 @@ impl Registry {
 }
 
 /// What a connection is due for, if anything.
-fn due(shared: &Shared, now: Instant, timeouts: &Timeouts) -> Option<Order> {
+fn due(shared: &Shared, now: Duration, timeouts: &Timeouts) -> Option<Order> {
     let epoch = shared.epoch.get();
     let since = match shared.seen.get() {
         Some((seen, since)) if seen == epoch => since,
@@ -126,7 +141,7 @@ fn due(shared: &Shared, now: Instant, timeouts: &Timeouts) -> Option<Order> {
             now
         }
     };
-    let elapsed = now - since;
+    let elapsed = now.saturating_sub(since);
     match shared.phase.get() {
         Phase::Head if elapsed >= timeouts.head => Some(Order::Close),
         Phase::Idle if !shared.is_quiet() => {
@@ -181,6 +196,30 @@ impl Connections {
     /// Requests whose head was complete, since the start.
     pub fn requests(&self) -> u64 {
         self.0.requests.get()
+    }
+
+    /// Bytes read from sockets since the start.
+    pub fn bytes_in(&self) -> u64 {
+        let open: u64 = self
+            .0
+            .entries
+            .borrow()
+            .iter()
+            .map(|shared| shared.bytes_in.get())
+            .sum();
+        self.0.bytes_in.get() + open
+    }
+
+    /// Bytes written to sockets since the start.
+    pub fn bytes_out(&self) -> u64 {
+        let open: u64 = self
+            .0
+            .entries
+            .borrow()
+            .iter()
+            .map(|shared| shared.bytes_out.get())
+            .sum();
+        self.0.bytes_out.get() + open
     }
 
     /// Ends all accept loops; their sockets are closed. Open connections go on.
@@ -238,4 +277,106 @@ fn remember(wakers: &RefCell<Vec<Waker>>, waker: &Waker) {
 fn wake_all(wakers: &RefCell<Vec<Waker>>) {
     let taken = std::mem::take(&mut *wakers.borrow_mut());
     taken.into_iter().for_each(Waker::wake);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{rc::Rc, time::Duration};
+
+    use tokio::time::{advance, sleep};
+
+    use super::Registry;
+    use crate::config::{Config, Timeouts};
+    use crate::h1_io::{Order, Phase, Shared};
+
+    /// Runs `test` beside the sweep over one connection, on a clock that moves only when told to.
+    fn sweep(phase: Phase, test: impl AsyncFnOnce(Rc<Shared>, Timeouts)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let registry = Registry::new();
+            let shared = Shared::new(None);
+            shared.enter(phase);
+            assert!(
+                registry.enter(&shared),
+                "the first connection starts the sweep"
+            );
+            assert!(!registry.enter(&Shared::new(None)), "and no other does");
+            let config = Rc::new(Config::default());
+            let sweeping = tokio::task::spawn_local(registry.clone().sweep(config.clone()));
+            test(shared.clone(), config.timeouts.clone()).await;
+            let entries = registry.entries.borrow().clone();
+            for shared in entries {
+                registry.leave(&shared);
+            }
+            sweeping.await.unwrap();
+            assert!(
+                registry.enter(&shared),
+                "the sweep ended with the last connection"
+            );
+        });
+    }
+
+    #[test]
+    fn connections_are_closed_when_their_time_is_over_and_not_before() {
+        for (phase, limit) in [(Phase::Head, 10), (Phase::Idle, 75), (Phase::Lingering, 2)] {
+            sweep(phase, async |shared, timeouts| {
+                sleep(Duration::from_secs(limit)).await;
+                assert_ne!(shared.order.take(), Some(Order::Close), "{phase:?}");
+                sleep(timeouts.sweep * 2).await;
+                assert_eq!(shared.order.take(), Some(Order::Close), "{phase:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn busy_and_upgraded_connections_have_no_time() {
+        for phase in [Phase::Busy, Phase::Upgraded] {
+            sweep(phase, async |shared, _| {
+                sleep(Duration::from_secs(1000)).await;
+                assert_eq!(shared.order.take(), None, "{phase:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn change_of_phase_starts_the_time_anew() {
+        sweep(Phase::Idle, async |shared, _| {
+            for _ in 0..10 {
+                sleep(Duration::from_secs(50)).await;
+                assert_ne!(shared.order.take(), Some(Order::Close));
+                // A whole request between two sweeps.
+                shared.enter(Phase::Busy);
+                shared.enter(Phase::Idle);
+            }
+        });
+    }
+
+    #[test]
+    fn idle_connection_is_parked_once() {
+        sweep(Phase::Idle, async |shared, timeouts| {
+            sleep(Duration::from_secs(2)).await;
+            assert_eq!(shared.order.take(), Some(Order::Park));
+            shared.parked.set(true);
+            sleep(timeouts.idle / 2).await;
+            assert_eq!(shared.order.take(), None);
+        });
+    }
+
+    #[test]
+    fn stalled_thread_does_not_make_its_clients_late() {
+        sweep(Phase::Idle, async |shared, timeouts| {
+            sleep(timeouts.sweep * 4).await;
+            shared.order.take();
+            // The clock jumps: nothing ran meanwhile.
+            advance(timeouts.idle * 10).await;
+            sleep(timeouts.sweep * 2).await;
+            assert_ne!(shared.order.take(), Some(Order::Close));
+            sleep(timeouts.idle).await;
+            assert_eq!(shared.order.take(), Some(Order::Close));
+        });
+    }
 }

@@ -1,7 +1,11 @@
 //! A client that leaves is noticed, whatever the handler is doing.
 mod common;
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use common::{Event, SetOnDrop, TestServer, collect, ok, run, until};
@@ -10,10 +14,7 @@ use framegate_http::{
     service::ResponseFuture,
 };
 use http_body::Frame as BodyFrame;
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use tokio::io::AsyncWriteExt;
 
 #[test]
 fn waiting_handler_is_dropped() {
@@ -69,6 +70,33 @@ fn handler_that_reads_the_body_gets_an_error() {
             seen.wait().await;
             server.connections_become(0).await;
         }
+    });
+}
+
+#[test]
+fn body_that_is_read_elsewhere_ends_with_an_error_when_the_connection_is_cut() {
+    run(async {
+        // Not with an end: half a body must not pass for a whole one.
+        let seen = Event::default();
+        let server = {
+            let seen = seen.clone();
+            TestServer::new(move |mut request| {
+                let seen = seen.clone();
+                tokio::task::spawn_local(async move {
+                    let error = collect(&mut request.body).await.unwrap_err();
+                    assert!(error.is_disconnected(), "{error:?}");
+                    seen.set();
+                });
+                ResponseFuture::later(std::future::pending())
+            })
+        };
+        let mut client = server.connect().await;
+        client
+            .send("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 10\r\n\r\nabc")
+            .await;
+        until(|| server.connections.busy() == 1).await;
+        assert_eq!(server.connections.drain(Duration::ZERO).await, 1);
+        seen.wait().await;
     });
 }
 
@@ -172,7 +200,6 @@ fn lingering_is_bounded_in_bytes() {
         let server = TestServer::with(config, common::hello);
         let mut client = server.connect().await;
         client.send("GET / HTTP/1.1\r\n\r\n").await;
-        use tokio::io::AsyncWriteExt;
         let flood = vec![0; 50_000];
         while client.stream.write_all(&flood).await.is_ok() {}
         server.connections_become(0).await;

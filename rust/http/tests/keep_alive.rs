@@ -22,6 +22,64 @@ fn requests_share_a_connection() {
 }
 
 #[test]
+fn date_is_added_unless_it_is_switched_off_or_there() {
+    use framegate_http::Config;
+    run(async {
+        for (date_header, expected) in [(true, 1), (false, 0)] {
+            let config = Config {
+                date_header,
+                ..Config::default()
+            };
+            let server = TestServer::with(config, hello);
+            let reply = server.connect().await.get("/").await;
+            let dates = reply
+                .fields
+                .iter()
+                .filter(|(name, _)| name == "date")
+                .count();
+            assert_eq!(dates, expected);
+        }
+        let server = TestServer::new(|_| {
+            let mut response = ok("");
+            response
+                .headers_mut()
+                .insert("date", "today".parse().unwrap());
+            response.into()
+        });
+        let reply = server.connect().await.get("/").await;
+        let dates: Vec<_> = reply
+            .fields
+            .iter()
+            .filter(|(name, _)| name == "date")
+            .collect();
+        assert_eq!(dates, [&("date".to_owned(), "today".to_owned())]);
+    });
+}
+
+#[test]
+fn bytes_of_open_and_closed_connections_are_counted() {
+    run(async {
+        let server = TestServer::new(hello);
+        for round in 1..=2 {
+            let mut client = server.connect().await;
+            let request = "GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
+            client.send(request).await;
+            let reply = client.rest().await;
+            drop(client);
+            let (bytes_in, bytes_out) = (
+                server.connections.bytes_in(),
+                server.connections.bytes_out(),
+            );
+            assert_eq!(bytes_in, round * request.len() as u64);
+            assert_eq!(bytes_out, round * reply.len() as u64);
+            server.connections_become(0).await;
+            assert_eq!(server.connections.bytes_in(), bytes_in);
+            assert_eq!(server.connections.bytes_out(), bytes_out);
+        }
+    });
+}
+
+#[test]
 fn connection_close_of_the_client_ends_it_after_the_response() {
     run(async {
         let server = TestServer::new(hello);

@@ -23,9 +23,7 @@ fn responses_come_in_the_order_of_the_requests() {
             ok(name)
         });
         let mut client = server.connect().await;
-        let all: String = (0..50)
-            .map(|n| format!("GET /{n} HTTP/1.1\r\nhost: t\r\n\r\n"))
-            .collect();
+        let all = common::pipelined(50);
         client.send(all).await;
         for n in 0..50 {
             assert_eq!(client.reply().await.unwrap().text(), format!("/{n}"));
@@ -85,6 +83,98 @@ fn bodies_stay_with_their_requests() {
     });
 }
 
+/// Numbers that look random and are the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// A valid request of any shape, and its body.
+fn any_request(numbers: &mut Numbers) -> (Vec<u8>, Vec<u8>) {
+    let body: Vec<u8> = (0..numbers.below(200))
+        .map(|_| b"\r\n0:;aZ"[numbers.below(7)])
+        .collect();
+    let mut request = "\r\n".repeat(numbers.below(3)).into_bytes();
+    let extra = "C: d\r\nT:\r\ncontent-lengthy: 3\r\nX: Content-Length: 7\r\n";
+    let fields = if numbers.below(2) == 0 { "" } else { extra };
+    match numbers.below(3) {
+        0 => {
+            request.extend(format!("GET / HTTP/1.1\r\nhost: t\r\n{fields}\r\n").into_bytes());
+            return (request, Vec::new());
+        }
+        1 => {
+            let length = body.len();
+            let head =
+                format!("PUT / HTTP/1.1\r\n{fields}content-length: {length}\r\nhost: t\r\n\r\n");
+            request.extend(head.into_bytes());
+            request.extend(&body);
+        }
+        _ => {
+            let head =
+                format!("PUT / HTTP/1.1\r\nTRANSFER-encoding: Chunked\r\n{fields}host: t\r\n\r\n");
+            request.extend(head.into_bytes());
+            for chunk in body.chunks(1 + numbers.below(50)) {
+                let extension = ["", ";a", "; a=\"b;c\""][numbers.below(3)];
+                request.extend(format!("{:X}{extension}\r\n", chunk.len()).into_bytes());
+                request.extend(chunk);
+                request.extend(b"\r\n");
+            }
+            request.extend(
+                [&b"0\r\n\r\n"[..], b"000\r\nx: content-length: 1\r\n\r\n"][numbers.below(2)],
+            );
+        }
+    }
+    (request, body)
+}
+
+#[test]
+fn valid_requests_of_any_shape_and_in_any_pieces_are_served() {
+    use tokio::io::AsyncWriteExt;
+    run(async {
+        let server = TestServer::later(|mut request| async move {
+            ok(bytes::Bytes::from(
+                collect(&mut request.body).await.unwrap(),
+            ))
+        });
+        for seed in 1..=20 {
+            let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15 ^ seed);
+            let (requests, bodies): (Vec<_>, Vec<_>) =
+                (0..40).map(|_| any_request(&mut numbers)).unzip();
+            let client = server.connect().await;
+            client.stream.set_nodelay(true).unwrap();
+            let (read, mut write) = client.stream.into_split();
+            let writer = tokio::task::spawn_local(async move {
+                let all = requests.concat();
+                let mut rest = &all[..];
+                while !rest.is_empty() {
+                    let (piece, after) = rest.split_at(rest.len().min(1 + numbers.below(300)));
+                    write.write_all(piece).await.unwrap();
+                    tokio::task::yield_now().await;
+                    rest = after;
+                }
+                write
+            });
+            let write = writer.await.unwrap();
+            let mut client = Client::new(read.reunite(write).unwrap());
+            for (n, body) in bodies.iter().enumerate() {
+                let reply = client.reply().await.unwrap();
+                assert_eq!(
+                    (reply.status, &reply.body),
+                    (200, body),
+                    "request {n} of seed {seed}"
+                );
+            }
+        }
+    });
+}
+
 /// A slow reader with 9,000 requests in the pipe; every third asks for a `103` first.
 #[test]
 fn nine_thousand_pipelined_requests_with_hints_stay_in_place() {
@@ -93,7 +183,7 @@ fn nine_thousand_pipelined_requests_with_hints_stay_in_place() {
         let server = TestServer::new(|request| {
             let name = path(&request);
             let number: usize = request.head.uri.path()[1..].parse().unwrap();
-            if number % 3 != 0 {
+            if !number.is_multiple_of(3) {
                 return ok(name).into();
             }
             ResponseFuture::later(async move {
@@ -120,7 +210,7 @@ fn nine_thousand_pipelined_requests_with_hints_stay_in_place() {
         let mut client = Client::new(read.reunite(writer.await.unwrap()).unwrap());
         for n in 0..REQUESTS {
             let mut reply = client.reply().await.unwrap();
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 assert_eq!(reply.status, 103, "{n}");
                 assert_eq!(reply.field("x-for"), Some(format!("/{n}").as_str()));
                 reply = client.reply().await.unwrap();

@@ -74,12 +74,10 @@ fn record_tells_all_of_a_request() {
             record.connection.peer.to_string(),
             client.stream.local_addr().unwrap().to_string()
         );
-        let mut line = String::new();
+        let mut line = Vec::new();
         access_log::write_line(record, &mut line);
-        assert!(
-            line.contains(" \"POST /a?b HTTP/1.1\" 201 in=4 out=5 "),
-            "{line}"
-        );
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.contains(" \"POST /a?b HTTP/1.1\" 201 5 "), "{line}");
     });
 }
 
@@ -88,9 +86,7 @@ fn each_pipelined_request_has_its_record() {
     run(async {
         let (server, sink) = serve(|request| ok(Bytes::from(request.head.uri.to_string())).into());
         let mut client = server.connect().await;
-        let all: String = (0..100)
-            .map(|n| format!("GET /{n} HTTP/1.1\r\nhost: t\r\n\r\n"))
-            .collect();
+        let all = common::pipelined(100);
         client.send(all).await;
         let records = sink.wait(100).await;
         for (n, record) in records.iter().enumerate() {

@@ -69,6 +69,7 @@ const VECTORS: &[(&str, &str, Verdict)] = &[
     ("value of latin-1", get!("X: \u{e4}\r\n\r\n"), Served("")),
     ("all characters of a name", get!("!#$%&'*+-.^_`|~09azAZ: x\r\n\r\n"), Served("")),
     ("query", "GET /?a=b&c HTTP/1.1\r\nHost: t\r\n\r\n", Served("")),
+    ("fragment", "GET /a#b HTTP/1.1\r\nHost: t\r\n\r\n", Served("")), // dropped by hyper
     ("double slash", "GET //a HTTP/1.1\r\nHost: t\r\n\r\n", Served("")),
     ("percent", "GET /%2F%00 HTTP/1.1\r\nHost: t\r\n\r\n", Served("")),
     ("URL as target", "GET http://t/a HTTP/1.1\r\nHost: t\r\n\r\n", Served("")),
@@ -387,6 +388,19 @@ async fn status_of(server: &TestServer, request: String) -> u16 {
     let mut client = server.connect().await;
     client.send(request).await;
     client.reply().await.expect("a response").status
+}
+
+#[test]
+fn preface_of_http_2_is_a_close() {
+    run(async {
+        let server = limited(Limits::default());
+        let mut client = server.connect().await;
+        client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        client.rest().await;
+        drop(client);
+        server.connections_become(0).await;
+        assert_eq!(server.connections.requests(), 0);
+    });
 }
 
 #[test]

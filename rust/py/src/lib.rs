@@ -3,6 +3,7 @@
 mod asgi;
 mod error;
 mod event_loop;
+mod frames;
 mod gil;
 mod home;
 mod native;
@@ -28,6 +29,8 @@ mod _http {
     use crate::selector::{Selector, SelectorMap};
 
     #[pymodule_export]
+    use crate::frames::BodyHandle;
+    #[pymodule_export]
     use crate::stats::RuntimeRow;
     #[pymodule_export]
     use crate::worker::Worker;
@@ -36,8 +39,24 @@ mod _http {
     #[pymodule_export]
     const VERSION: &str = env!("FRAMEGATE_VERSION");
 
+    /// `release`, or `debug` for a build that must not be measured.
+    #[pymodule_export]
+    const PROFILE: &str = env!("FRAMEGATE_PROFILE");
+
+    /// Compiler that built this module.
+    #[pymodule_export]
+    const RUSTC: &str = env!("FRAMEGATE_RUSTC");
+
+    /// Commit that this module was built from.
+    #[pymodule_export]
+    const COMMIT: &str = env!("FRAMEGATE_COMMIT");
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add(
+            "SHM_ERROR_CLASSES",
+            crate::error::shm_error_classes(module.py())?,
+        )?;
         module.add("RUNTIME_LAYOUT", crate::stats::layout(module.py())?)?;
         module.add("RUNTIME_COUNTERS", crate::stats::counters(module.py())?)
     }

@@ -223,6 +223,7 @@ impl Worker {
         let inner = self.0.get_or_raise()?;
         inner.connections.stop_accepting();
         inner.application.clear_pool(py);
+        inner.application.publishers.clear();
         let native = inner.native.take();
         if inner.connections.count() == 0 {
             if let Some(native) = native {
@@ -262,6 +263,12 @@ impl Worker {
     #[getter]
     fn requests(&self) -> PyResult<u64> {
         Ok(self.0.get_or_raise()?.connections.requests())
+    }
+
+    /// Request bodies that became frames without Python, and those that went through it.
+    #[getter]
+    fn ingested(&self) -> PyResult<(u64, u64)> {
+        Ok(self.0.get_or_raise()?.application.ingested())
     }
 
     /// Whether requests start without a task of their own.

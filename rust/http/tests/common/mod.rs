@@ -122,6 +122,16 @@ pub fn ok(body: impl Into<ResponseBody>) -> Response {
     Response::new(body.into())
 }
 
+/// Requests for `/0`, `/1` and so on, without anything between them.
+pub fn pipelined(count: usize) -> String {
+    use std::fmt::Write;
+    let mut all = String::new();
+    for n in 0..count {
+        write!(all, "GET /{n} HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    }
+    all
+}
+
 pub async fn collect(body: &mut Body) -> Result<Vec<u8>, framegate_http::Error> {
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
@@ -194,14 +204,8 @@ impl Client {
 
     /// Reads more; false at the end of the stream or when it was reset.
     async fn fill(&mut self) -> bool {
-        let mut chunk = [0; 16384];
-        match self.stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => false,
-            Ok(read) => {
-                self.buffer.extend_from_slice(&chunk[..read]);
-                true
-            }
-        }
+        self.buffer.reserve(16 * 1024);
+        matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..))
     }
 
     async fn line(&mut self) -> Option<String> {

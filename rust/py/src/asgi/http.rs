@@ -120,6 +120,8 @@ struct State {
 
     body: RefCell<Body>,
     incoming: Cell<Incoming>,
+    /// A piece of the body has left it.
+    begun: Cell<bool>,
     /// Arrived while somebody waited; taken by the next `receive()`.
     chunk: RefCell<Option<Bytes>>,
 
@@ -159,6 +161,7 @@ impl State {
             disconnected: Cell::new(false),
             body: RefCell::new(Body::empty()),
             incoming: Cell::new(Incoming::Complete),
+            begun: Cell::new(false),
             chunk: RefCell::default(),
             hints: RefCell::default(),
             hint: RefCell::default(),
@@ -190,6 +193,7 @@ impl State {
             disconnected,
             body,
             incoming,
+            begun,
             chunk,
             hints,
             hint,
@@ -239,6 +243,7 @@ impl State {
         } else {
             Incoming::Complete
         });
+        begun.set(false);
         chunk.take();
         hints.replace(new_hints);
         hint.take();
@@ -285,6 +290,7 @@ impl State {
         match polled {
             Poll::Pending => return false,
             Poll::Ready(Some(Ok(data))) => {
+                self.begun.set(true);
                 self.chunk.replace(Some(data));
             }
             // The last event may be empty.
@@ -605,7 +611,7 @@ impl State {
     }
 
     /// An answer in place of the application's, when its head was not sent yet.
-    fn respond_500(&self) {
+    fn respond_error(&self, status: StatusCode, text: Bytes) {
         let mut headers = self.spare_headers.take();
         headers.clear();
         headers.insert(
@@ -613,13 +619,13 @@ impl State {
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
         let body = if self.is_head.get() {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("21"));
+            headers.insert(header::CONTENT_LENGTH, text.len().into());
             ResponseBody::Empty
         } else {
-            ResponseBody::Full(Bytes::from_static(b"Internal Server Error"))
+            ResponseBody::Full(text)
         };
         self.held.take();
-        self.respond(StatusCode::INTERNAL_SERVER_ERROR, headers, body);
+        self.respond(status, headers, body);
         self.finish();
     }
 }
@@ -771,6 +777,50 @@ impl HttpExchange {
         state.ended.get() && state.phase.get() == Phase::Done && !state.pumping.get()
     }
 
+    /// The application that the request is for.
+    pub(crate) fn application(&self) -> PyResult<Rc<Application>> {
+        self.0.get_or_raise()?.application()
+    }
+
+    /// True while no event of the body was given out and nobody waits for one.
+    pub(crate) fn body_is_untouched(&self) -> PyResult<bool> {
+        let state = self.0.get_or_raise()?;
+        Ok(state.incoming.get() == Incoming::Open
+            && !state.begun.get()
+            && !state.receivers.borrow().iter().any(Waiter::is_pending))
+    }
+
+    /// Takes the whole body out; from now on `receive()` waits for the client to go away. `None` if it was begun.
+    pub(crate) fn take_body(&self) -> PyResult<Option<Body>> {
+        if !self.body_is_untouched()? {
+            return Ok(None);
+        }
+        let state = self.0.get_or_raise()?;
+        if state.disconnected.get() {
+            return Err(state.application()?.client_disconnected());
+        }
+        state.incoming.set(Incoming::Complete);
+        Ok(Some(state.body.replace(Body::empty())))
+    }
+
+    /// An ingest failed: `body` is whole again, or `None` when some of it is lost, and then `receive()` says so.
+    pub(crate) fn give_back_body(&self, body: Option<Body>) {
+        let Some(state) = self.0.get() else { return };
+        if state.is_over() {
+            return;
+        }
+        state.incoming.set(match body {
+            Some(body) => {
+                state.body.replace(body);
+                Incoming::Open
+            }
+            None => Incoming::Failed,
+        });
+        if !state.receivers.borrow().is_empty() {
+            state.wake_pump();
+        }
+    }
+
     /// The response, if the application has sent its beginning.
     pub(crate) fn take_response(&self) -> Option<Response> {
         self.state().response.take()
@@ -805,7 +855,9 @@ impl Exchange for HttpExchange {
         waiter: Waiter,
     ) -> PyResult<()> {
         let state = self.0.get_or_raise()?;
-        let Owner::Http(exchange) = owner;
+        let Owner::Http(exchange) = owner else {
+            unreachable!("an HTTP exchange is its own owner");
+        };
         match operation {
             Operation::Receive => state.receivers.borrow_mut().push(waiter),
             Operation::Send => state.senders.borrow_mut().push(waiter),
@@ -847,7 +899,8 @@ impl Exchange for HttpExchange {
             return;
         };
         application.call_ended();
-        if let Err(error) = result {
+        let answer = result.err().and_then(|error| application.answer(py, error));
+        if let (Err(error), None) = (result, &answer) {
             application.report(py, error);
         }
         match state.phase.get() {
@@ -859,7 +912,11 @@ impl Exchange for HttpExchange {
                             "the ASGI application returned without sending a response",
                         );
                     }
-                    state.respond_500();
+                    let (status, text) = answer.unwrap_or((
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        Bytes::from_static(b"Internal Server Error"),
+                    ));
+                    state.respond_error(status, text);
                 }
             }
             Phase::Streaming => {

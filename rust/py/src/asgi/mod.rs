@@ -5,15 +5,14 @@
 //! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
 //! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
-//! - [`http`]: one HTTP request. A WebSocket is another exchange beside it: it implements [`owner::Exchange`], has a variant in
-//!   [`owner::Owner`], takes [`scope::ScopeTemplate::common`] for its scope and [`task::Starter::start`] for its coroutine, and
-//!   is chosen in [`AsgiHandler::call`] when the request carries an upgrade. It also tells [`Application::call_begins`] and
-//!   [`Application::call_ended`], which a graceful stop waits for.
+//! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake. Both tell
+//!   [`Application::call_begins`] and [`Application::call_ended`], which a graceful stop waits for.
 //!
 //! # Rules of this folder
-//! - Python code runs in three places: the first segment of a request (inside the handler's call), a pump's resolving of
-//!   waiters (a task of the loop), and the application's own calls of `send` and `receive`. After the first two,
-//!   `LoopCore::after_python` decides whether `select` must return.
+//! - Python code runs in four places: the first segment of a request (inside the handler's call), a pump's resolving of
+//!   waiters (a task of the loop), a WebSocket session's turns (the connection's own poll, in which hyper has no part any
+//!   more), and the application's own calls of `send` and `receive`. After the first three, `LoopCore::after_python` decides
+//!   whether `select` must return.
 //! - Nothing is borrowed while Python code runs, and `Drop`s of response futures and bodies run none.
 //! - No globals but types: everything of a worker hangs on its [`Application`].
 
@@ -25,6 +24,7 @@ mod object;
 pub(crate) mod owner;
 pub(crate) mod scope;
 pub(crate) mod task;
+pub(crate) mod websocket;
 
 use std::{
     cell::{Cell, RefCell},
@@ -33,10 +33,15 @@ use std::{
     task::{Poll, Waker},
 };
 
+use ::bytes::Bytes;
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
     body::ResponseBody,
     service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
+    websocket::{
+        handshake::{self, Offer},
+        session,
+    },
 };
 use pyo3::{
     exceptions::{PyException, PyValueError},
@@ -46,6 +51,7 @@ use pyo3::{
 };
 
 use crate::event_loop::LoopCore;
+use crate::frames::{BodyHandle, Publishers};
 use http::{HttpExchange, Later};
 use names::Names;
 use owner::Owner;
@@ -62,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) root_path: Py<PyString>,
     /// Unsent bytes of a response above which `send()` waits.
     pub(crate) send_buffer_bytes: usize,
+    /// Limits of a WebSocket.
+    pub(crate) websocket: session::Settings,
     /// `server: framegate`, unless the application sends its own.
     server_header: bool,
     /// Added to every response.
@@ -91,6 +99,10 @@ impl Settings {
                 .cast_into::<PyString>()?
                 .unbind(),
             send_buffer_bytes: config.getattr("send_buffer_bytes")?.extract()?,
+            websocket: session::Settings {
+                message_bytes_max: config.getattr("ws_max_size")?.extract()?,
+                ..session::Settings::default()
+            },
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
         })
@@ -149,8 +161,13 @@ pub(crate) struct Application {
     pub(crate) state: Option<Py<PyDict>>,
     /// The awaitable that a `send()` without waiting returns.
     pub(crate) ready: Py<PyAny>,
+    /// Publishers that bodies were ingested by.
+    pub(crate) publishers: Publishers,
+    /// Bodies that became frames without Python, and with it.
+    ingested: [Cell<u64>; 2],
     logger: Py<PyAny>,
     disconnected: Py<PyType>,
+    framegate_error: Py<PyType>,
     pool: RefCell<Vec<Bundle>>,
     /// Calls of the application that have not ended, also those whose response is long complete.
     calls: Cell<usize>,
@@ -193,6 +210,13 @@ impl Application {
                 .getattr("ClientDisconnected")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            framegate_error: py
+                .import("framegate.errors")?
+                .getattr("FramegateError")?
+                .cast_into::<PyType>()?
+                .unbind(),
+            publishers: Publishers::default(),
+            ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
             calls: Cell::new(0),
             idle: RefCell::default(),
@@ -232,6 +256,17 @@ impl Application {
         .await;
     }
 
+    /// A body became a frame, natively or through Python.
+    pub(crate) fn count_ingest(&self, native: bool) {
+        let count = &self.ingested[usize::from(!native)];
+        count.set(count.get() + 1);
+    }
+
+    /// How many bodies became frames natively, and through Python.
+    pub(crate) fn ingested(&self) -> (u64, u64) {
+        (self.ingested[0].get(), self.ingested[1].get())
+    }
+
     /// The exception for a `send()` to nobody.
     pub(crate) fn client_disconnected(&self) -> PyErr {
         Python::attach(|py| {
@@ -263,6 +298,22 @@ impl Application {
         }
     }
 
+    /// What to answer instead of 500: errors of framegate that say so (`framegate.ingest` marks those that are the client's
+    /// doing, or a passing shortage).
+    pub(crate) fn answer(&self, py: Python<'_>, error: &PyErr) -> Option<(StatusCode, Bytes)> {
+        let value = error.value(py);
+        if !value.is_instance(self.framegate_error.bind(py)).ok()? {
+            return None;
+        }
+        let status: u16 = value
+            .getattr(intern!(py, "status_code"))
+            .ok()?
+            .extract()
+            .ok()?;
+        let text = value.str().ok()?.to_string();
+        Some((StatusCode::from_u16(status).ok()?, text.into()))
+    }
+
     /// An error of the application that is not an exception.
     pub(crate) fn log_error(&self, py: Python<'_>, message: &str) {
         if let Err(error) = self.log(py, "error", message, None) {
@@ -279,7 +330,9 @@ impl Application {
     ) -> PyResult<()> {
         let keywords = PyDict::new(py);
         if let Some(error) = error {
-            keywords.set_item(intern!(py, "exc_info"), error.value(py))?;
+            // Not `value`: before Python 3.12 that one is without its traceback.
+            let error = error.clone_ref(py).into_value(py);
+            keywords.set_item(intern!(py, "exc_info"), error)?;
         }
         self.logger
             .bind(py)
@@ -387,11 +440,51 @@ impl AsgiHandler {
         Ok(template)
     }
 
+    /// Runs the application on a WebSocket, if the handshake is right.
+    fn start_websocket(
+        &self,
+        py: Python<'_>,
+        request: Request,
+        offer: Result<Offer, handshake::Rejected>,
+    ) -> PyResult<ResponseFuture> {
+        match offer {
+            Ok(offer) => {
+                let template = self.template(py)?;
+                websocket::serve(py, &self.application, &template, request, offer)
+            }
+            Err(rejected) => {
+                let mut response = rejected.response().map(ResponseBody::from);
+                self.application
+                    .settings
+                    .add_headers(response.headers_mut());
+                Ok(response.into())
+            }
+        }
+    }
+
+    /// Puts the handle for `framegate.ingest` into the scope of a request that has a body.
+    fn offer_body(
+        &self,
+        py: Python<'_>,
+        scope: &Bound<'_, PyDict>,
+        bundle: &Bundle,
+    ) -> PyResult<()> {
+        let extensions = scope.get_item(intern!(py, "extensions"))?;
+        let extensions = extensions
+            .expect("every scope has it")
+            .cast_into::<PyDict>()?;
+        let handle = Bound::new(py, BodyHandle::new(bundle.exchange.clone_ref(py)))?;
+        extensions.set_item(intern!(py, "framegate.frames"), handle)
+    }
+
     fn start_http(&self, py: Python<'_>, request: Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
         let scope = self.template(py)?.http(py, application, &request.head)?;
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
+        if !request.body.is_end_stream() {
+            self.offer_body(py, &scope, &bundle)?;
+        }
         exchange.begin(application.clone(), request);
         let started = application.starter.start(
             py,
@@ -427,7 +520,11 @@ impl AsgiHandler {
 impl Handler for AsgiHandler {
     fn call(&self, request: Request) -> ResponseFuture {
         Python::attach(|py| {
-            self.start_http(py, request).unwrap_or_else(|error| {
+            let started = match Offer::of(&request.head) {
+                Some(offer) => self.start_websocket(py, request, offer),
+                None => self.start_http(py, request),
+            };
+            started.unwrap_or_else(|error| {
                 self.application.report(py, &error);
                 let mut response = Response::new(ResponseBody::Empty);
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

@@ -2,7 +2,7 @@
 
 use pyo3::{ffi, prelude::*};
 
-use super::{awaitable::Waiter, http::HttpExchange};
+use super::{awaitable::Waiter, http::HttpExchange, websocket::WebSocketExchange};
 
 /// What an awaitable waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub(crate) trait Exchange {
 pub(crate) enum Owner {
     /// One HTTP request.
     Http(Py<HttpExchange>),
+    /// One WebSocket.
+    WebSocket(Py<WebSocketExchange>),
 }
 
 impl Owner {
@@ -50,12 +52,14 @@ impl Owner {
     pub(crate) fn exchange(&self) -> &dyn Exchange {
         match self {
             Self::Http(exchange) => exchange.get(),
+            Self::WebSocket(exchange) => exchange.get(),
         }
     }
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Http(exchange) => Self::Http(exchange.clone_ref(py)),
+            Self::WebSocket(exchange) => Self::WebSocket(exchange.clone_ref(py)),
         }
     }
 
@@ -63,6 +67,7 @@ impl Owner {
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
         match self {
             Self::Http(exchange) => exchange.as_ptr(),
+            Self::WebSocket(exchange) => exchange.as_ptr(),
         }
     }
 
@@ -70,6 +75,7 @@ impl Owner {
     pub(crate) fn release(self, py: Python<'_>) {
         match self {
             Self::Http(exchange) => drop(exchange.into_bound(py)),
+            Self::WebSocket(exchange) => drop(exchange.into_bound(py)),
         }
     }
 }

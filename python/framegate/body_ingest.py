@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from framegate.errors import FramegateError, FrameTooLarge, SchemaMismatch
+from framegate.errors import FramegateError, FrameTooLarge, FrameTooShort
 
 __all__ = ["EXTENSION", "Ingested", "ingest"]
 
@@ -60,25 +60,28 @@ async def ingest(
 
     Args:
         request: The framework's request (FastAPI, Starlette, Litestar, Quart, Django) or the ASGI
-        scope itself. topic: Topic name, for example `camera/front`. dtype: Name of the items' type,
-        for example `uint8`; goes with `shape`. shape: Lengths of the dimensions, C order; the body
-        must have exactly `prod(shape)` items. slots: Slots of the topic, if this call creates it.
+            scope itself.
+        topic: Topic name, for example `camera/front`.
+        dtype: Name of the items' type, for example `uint8`; goes with `shape`.
+        shape: Lengths of the dimensions, C order; the body must have exactly `prod(shape)` items.
+        slots: Slots of the topic, if this call creates it.
         slot_bytes: Bytes of a slot, if this call creates it; without it those of dtype and shape,
-        or the body's
-            Content-Length.
-        time: The application's own time of the frame, in seconds; consumers read it as
-        `Frame.time`. timeout: Seconds to wait for a free slot. receive: ASGI `receive`, needed only
-        when `request` is a scope and the server is not framegate.
+            or the body's Content-Length.
+        time: The application's own time of the frame, in seconds; consumers read `Frame.time`.
+        timeout: Seconds to wait for a free slot.
+        receive: ASGI `receive`, needed only when `request` is a scope and the server is not
+            framegate.
 
     Returns:
         Sequence and size of the published frame.
 
     Raises:
         FrameTooLarge: The body does not fit into a slot; known from Content-Length before a byte is
-        read. It is also
-            the framework's own HTTP error with status 413, so an unhandled one answers 413.
-        SchemaMismatch: The body is not `prod(shape)` items long (status 400), or the topic holds
-        something else. TopicFull: No slot became free within `timeout` (status 503).
+            read. It is also the framework's own HTTP error with status 413, so an unhandled one
+            answers 413.
+        FrameTooShort: The body has fewer than `prod(shape)` items (status 400).
+        SchemaMismatch: The topic holds frames of another dtype or shape.
+        TopicFull: No slot became free within `timeout` (status 503).
         ClientDisconnected: The client went away in the middle; nothing was published.
     """
     scope = _scope_of(request)
@@ -186,7 +189,7 @@ async def _copy(
                 room[filled : filled + len(chunk)] = chunk
                 filled += len(chunk)
         if expected is not None and filled != expected:
-            raise SchemaMismatch(f"the body has {filled} bytes, dtype and shape want {expected}")
+            raise FrameTooShort(f"the body has {filled} bytes, dtype and shape want {expected}")
         return Ingested(loan.publish(size=filled, time=time), filled, native=False)
 
 
@@ -198,10 +201,10 @@ def _chunks(request: Any, scope: Scope, receive: Receive | None) -> AsyncIterato
         if receive is None:
             raise TypeError("this server is not framegate: ingest(scope, ...) also needs receive=")
         return _received(receive)
-    if hasattr(request, "stream") and callable(request.stream):  # Starlette, FastAPI, Litestar
-        return request.stream()  # type: ignore[no-any-return]
     if hasattr(request, "body") and hasattr(request.body, "__aiter__"):  # Quart
         return request.body  # type: ignore[no-any-return]
+    if hasattr(request, "stream") and callable(request.stream):  # Starlette, FastAPI, Litestar
+        return request.stream()  # type: ignore[no-any-return]
     if hasattr(request, "read"):  # Django: the body lies in memory or in a temporary file
         return _read(request)
     raise TypeError(f"ingest() does not know how to read the body of a {type(request).__name__}")
@@ -225,7 +228,7 @@ async def _read(request: Any) -> AsyncIterator[bytes]:
 
 
 # Errors that are the client's doing (or a passing shortage), with the status that says so.
-_STATUS: Mapping[str, int] = {"FrameTooLarge": 413, "SchemaMismatch": 400, "TopicFull": 503}
+_STATUS: Mapping[str, int] = {"FrameTooLarge": 413, "FrameTooShort": 400, "TopicFull": 503}
 
 
 def _adapted(error: FramegateError, request: Any) -> Exception | None:
@@ -236,7 +239,7 @@ def _adapted(error: FramegateError, request: Any) -> Exception | None:
     if status is None:
         return None
     error.status_code = status  # type: ignore[attr-defined]  # read by the server for raw ASGI apps
-    packages = {base.__module__.partition(".")[0] for base in type(request).__mro__}
+    packages = {base.__module__.partition(".")[0] for base in request.__class__.__mro__}
     base: type[Exception]
     if "starlette" in packages:
         base = sys.modules["starlette.exceptions"].HTTPException
@@ -261,7 +264,8 @@ def _both(
         base.__init__(self, **arguments)
         self.problem, self.cause, self.fix = problem, "", ""
 
-    both = type(
-        kind.__name__, (kind, base), {"__init__": initialise, "__module__": kind.__module__}
-    )
-    return both()
+    body: dict[str, Any] = {"__init__": initialise, "__module__": kind.__module__}
+    if hasattr(base, "code"):  # werkzeug reads the status from the class
+        body["code"] = base.code
+    both: Exception = type(kind.__name__, (kind, base), body)()
+    return both

@@ -13,6 +13,8 @@ from typing import Any
 
 Scope = dict[str, Any]
 
+NEVER = asyncio.Event()
+
 
 def note(event: str) -> None:
     with open(os.environ["EVENTS"], "a") as file:
@@ -47,7 +49,7 @@ async def app(scope: Scope, receive: Any, send: Any) -> None:
             await answer(send, "done")
         case "/endless":
             note("endless")
-            await asyncio.Event().wait()
+            await NEVER.wait()
         case "/block":
             note("block")
             time.sleep(600)
@@ -73,7 +75,7 @@ async def failing(scope: Scope, receive: Any, send: Any) -> None:
 async def hanging(scope: Scope, receive: Any, send: Any) -> None:
     await receive()
     note("startup")
-    await asyncio.Event().wait()
+    await NEVER.wait()
 
 
 async def failing_later(scope: Scope, receive: Any, send: Any) -> None:

@@ -1,0 +1,175 @@
+"""`python -m framegate_bench run | table | pin`."""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from framegate_bench import environments, machine, measure, question, report
+from framegate_bench.loadgen import Times
+from framegate_bench.processes import BenchError
+from framegate_bench.question import Question
+
+RESULTS = environments.HOME / "results"
+DOCUMENTS = (environments.HOME / "README.md", environments.ROOT / "README.md")
+QUIET_SHARE = 0.10
+SHOWN_VERSIONS = (
+    "fastapi", "framegate", "granian", "httptools", "numpy", "pydantic", "starlette", "uvicorn",
+    "uvloop", "websockets",
+)  # fmt: skip
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="framegate_bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run", help="build, measure, print tables and bars, write a result file"
+    )
+    run.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(question.ORDER))
+    run.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
+    run.add_argument("--seconds", type=float, default=2.0, help="length of a window (default: 2)")
+    run.add_argument(
+        "--quick", action="store_true", help="one round of 1 s windows: does it run at all?"
+    )
+    run.add_argument(
+        "--servers", help="only these, by comma; without framegate nothing of it is built"
+    )
+    run.add_argument(
+        "--json", action="store_true", help="print the result as JSON, the tables on stderr"
+    )
+    table = commands.add_parser("table", help="write the newest result into the documents")
+    table.add_argument("result", nargs="?", type=Path, help="another result file")
+    table.add_argument(
+        "--allow-quick", action="store_true", help="write a quick run, marked as such"
+    )
+    commands.add_parser("pin", help="pin the newest versions of the rivals")
+    return parser
+
+
+def _only(questions: Sequence[Question], names: str | None) -> list[Question]:
+    """The questions with only the servers that are wanted."""
+    if names is None:
+        return list(questions)
+    wanted = set(names.split(","))
+    known = {server.name for one in questions for server in one.servers}
+    if unknown := sorted(wanted - known):
+        raise BenchError(
+            f"no server is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
+        )
+    kept = []
+    for one in questions:
+        servers = tuple(server for server in one.servers if server.name in wanted)
+        if servers:
+            kept.append(question.with_servers(one, servers))
+    return kept
+
+
+def _prepare(
+    questions: Sequence[Question],
+) -> tuple[dict[str, Path], dict[str, str], dict[str, Any]]:
+    """Environments, those that could not be made and why, and framegate's build information."""
+    venvs: dict[str, Path] = {}
+    missing: dict[str, str] = {}
+    build_info: dict[str, Any] = {}
+    for name in sorted({server.venv for one in questions for server in one.servers if server.venv}):
+        print(f"environment {name}", file=sys.stderr, flush=True)
+        if name == "framegate":
+            # Ours is not a rival: without it there is nothing to measure, so its error ends the
+            # run.
+            venvs[name], build_info = environments.framegate()
+            continue
+        try:
+            venvs[name] = environments.rival(name)
+        except BenchError as error:
+            missing[name] = f"not installed: {error}".splitlines()[0]
+            print(error, file=sys.stderr)
+    return venvs, missing, build_info
+
+
+def _run(options: argparse.Namespace) -> None:
+    began = time.monotonic()
+    questions = _only(question.load(environments.HOME, options.questions), options.servers)
+    if options.quick:
+        options.rounds, options.seconds = 1, 1.0
+    if options.rounds < 1 or options.seconds <= 0:
+        raise BenchError("--rounds must be at least 1 and --seconds positive")
+    cores = measure.choose_cores()
+    venvs, missing, build_info = _prepare(questions)
+    print("load generator and limit", file=sys.stderr, flush=True)
+    native = environments.native()
+    facts = machine.describe(environments.ROOT)
+    busy = machine.busy_shares((cores.server, cores.load), 1.0)
+    if max(busy) > QUIET_SHARE:
+        shares = " and ".join(f"{share:.0%}" for share in busy)
+        facts["warnings"] = [f"the machine was not quiet before the run: cores {shares} busy"]
+        print(f"warning: {facts['warnings'][0]}", file=sys.stderr)
+    installed = [environments.versions(venv) for venv in venvs.values()]
+    facts["versions"] = {
+        **{name: one[name] for one in installed for name in SHOWN_VERSIONS if name in one},
+        **environments.locked_crates("hyper", "tokio"),
+    }
+    facts["python"] = platform.python_version()
+    facts["build_info"] = build_info
+    times = Times(options.seconds, warmup_s=0.4)
+    bench = measure.Bench(venvs, native, cores, times, options.rounds)
+    # The driver waits most of the time; when it does not, it must not do so on the server's core.
+    os.sched_setaffinity(0, {cores.load})
+    result: dict[str, Any] = {
+        "format": 1,
+        "environment": facts,
+        "settings": {"rounds": options.rounds, "seconds": options.seconds, "quick": options.quick},
+        "questions": [],
+    }
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    path = RESULTS / f"{stamp}-{facts['commit']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for one in questions:
+        result["questions"].append(measure.ask(bench, one, missing))
+        # After each question: what is measured is kept if the next one is interrupted.
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    print(report.text(result), file=sys.stderr if options.json else sys.stdout)
+    if options.json:
+        print(json.dumps(result))
+    print(f"\nresult: {path} ({time.monotonic() - began:.0f} s in all)", file=sys.stderr)
+
+
+def _table(options: argparse.Namespace) -> None:
+    path = options.result or report.newest(sorted(RESULTS.glob("*.json")))
+    result = json.loads(path.read_text())
+    if result["settings"]["quick"] and not options.allow_quick:
+        raise BenchError(f"{path.name} is a quick run; its numbers do not belong in a document")
+    contents = (report.markdown_full(result), report.markdown_summary(result))
+    for document, content in zip(DOCUMENTS, contents, strict=True):
+        changed = report.write_between_markers(document, content)
+        print(f"{document}: {'written from' if changed else 'already as in'} {path.name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    options = _options().parse_args(arguments)
+    # An exception, so that every server is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if options.command == "run":
+            _run(options)
+        elif options.command == "table":
+            _table(options)
+        else:
+            environments.pin()
+    except BenchError as error:
+        print(f"framegate_bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,203 @@
+"""Everything that is measured, installed where it cannot disturb anything else.
+
+framegate: the release wheel of this tree, built once per state of the sources, in
+`.venvs/framegate`. A rival: `rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The Rust
+programs: `native/`, built into `.build/native`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from framegate_bench.processes import BenchError
+
+HOME = Path(__file__).resolve().parent.parent
+ROOT = HOME.parent
+BUILD = HOME / ".build"
+VENVS = HOME / ".venvs"
+RIVALS = HOME / "rivals"
+LOGS = HOME / "results" / "logs"
+
+# One interpreter for all that is measured: that of the driver (`uv run --python 3.13 task bench`).
+PYTHON: str = getattr(sys, "_base_executable", sys.executable)
+
+BUILD_TIMEOUT_S = 1800.0
+INSTALL_TIMEOUT_S = 600.0
+
+# What ends up in the wheel; the same list as `cache-keys` in the root pyproject.toml, plus the
+# Python sources.
+WHEEL_SOURCES = (
+    "pyproject.toml", "Cargo.toml", "Cargo.lock", "CMakeLists.txt", "cmake/*",
+    "rust/**/*", "cpp/**/*", "python/framegate/**/*",
+)  # fmt: skip
+
+
+def _uv() -> str:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        raise BenchError("uv was not found; the benchmarks build and install with it")
+    return uv
+
+
+def _run(command: Sequence[str | Path], what: str, timeout_s: float, folder: Path = ROOT) -> None:
+    """Run a command quietly; what it said goes into the error, and all of it into a log."""
+    log = LOGS / "build.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # framegate is built with the tools of the driver's environment: uv.lock pins them.
+    tools = {
+        "VIRTUAL_ENV": sys.prefix,
+        "PATH": f"{Path(sys.prefix, 'bin')}{os.pathsep}{os.environ['PATH']}",
+    }
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with log.open("a") as output:
+        output.write(f"$ {' '.join(map(str, command))}\n")
+        output.flush()
+        try:
+            code = subprocess.run(
+                [str(word) for word in command],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**clean, **tools},
+                timeout=timeout_s,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{what} took more than {timeout_s:.0f} s (log: {log})") from None
+    if code != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-8:])
+        raise BenchError(f"{what} failed (log: {log}):\n{tail}")
+
+
+def _digest(paths: Sequence[Path], *words: str) -> str:
+    digest = hashlib.sha256("\0".join(words).encode())
+    for path in paths:
+        digest.update(str(path).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _make_venv(name: str, wheel: Path | None) -> Path:
+    """A venv with `rivals/NAME.txt` (and a wheel), made again only when one of these changed."""
+    venv = VENVS / name
+    pins = RIVALS / f"{name}.txt"
+    key = _digest([pins, *([wheel] if wheel else [])], PYTHON)
+    stamp = venv / "framegate-bench.key"
+    if stamp.exists() and stamp.read_text() == key:
+        return venv
+    if venv.exists():
+        shutil.rmtree(venv)
+    _run([_uv(), "venv", "--quiet", "--python", PYTHON, venv], f"making {venv}", INSTALL_TIMEOUT_S)
+    install: list[str | Path] = [
+        _uv(),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        venv / "bin/python",
+    ]
+    _run([*install, "--require-hashes", "-r", pins], f"installing {pins.name}", INSTALL_TIMEOUT_S)
+    if wheel is not None:
+        _run([*install, "--no-deps", wheel], f"installing {wheel.name}", INSTALL_TIMEOUT_S)
+    stamp.write_text(key)
+    return venv
+
+
+def rival(name: str) -> Path:
+    """The venv of a rival."""
+    return _make_venv(name, None)
+
+
+def _wheel() -> Path:
+    """The release wheel of the sources as they are now."""
+    sources = sorted(
+        path
+        for pattern in WHEEL_SOURCES
+        for path in ROOT.glob(pattern)
+        if path.is_file() and path.suffix not in {".so", ".pyc"}
+    )
+    folder = BUILD / "wheel" / _digest(sources, PYTHON)
+    found = sorted(folder.glob("framegate-*.whl"))
+    if not found:
+        print("building the release wheel of framegate (minutes the first time)", file=sys.stderr)
+        command: list[str | Path] = [
+            _uv(),
+            "build",
+            "--wheel",
+            "--python",
+            sys.executable,
+            "--out-dir",
+            folder,
+            ROOT,
+        ]
+        _run(command, "building the wheel", BUILD_TIMEOUT_S)
+        found = sorted(folder.glob("framegate-*.whl"))
+    if len(found) != 1:
+        raise BenchError(f"expected one wheel in {folder}, found {len(found)}")
+    return found[0]
+
+
+def framegate() -> tuple[Path, dict[str, Any]]:
+    """The venv of framegate and its build information; refuses anything but a release build."""
+    venv = _make_venv("framegate", _wheel())
+    ask = "import framegate, json; print(json.dumps(framegate.build_info(), default=str))"
+    command = [str(venv / "bin/python"), "-c", ask]
+    # From another folder, so that the package that answers is the installed one.
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=60)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BenchError(f"framegate.build_info() of the built wheel failed: {last}")
+    info: dict[str, Any] = json.loads(done.stdout)
+    if info.get("profile") != "release":
+        raise BenchError(
+            f"refusing to measure a build with profile {info.get('profile')!r}: "
+            "only release builds are measured"
+        )
+    return venv, info
+
+
+def native(profile: str = "release") -> Path:
+    """The folder with `loadgen`, `limit` and `receive`; the tests build them in profile `dev`."""
+    target = BUILD / "native"
+    command: list[str | Path] = [
+        "cargo", "build", "--profile", profile, "--locked", "--jobs", "2", "--target-dir", target,
+        "--manifest-path", HOME / "native/Cargo.toml",
+    ]  # fmt: skip
+    if shutil.which("cargo") is None:
+        raise BenchError("cargo was not found; the load generator is written in Rust")
+    _run(command, "building benchmarks/native", BUILD_TIMEOUT_S)
+    return target / ("debug" if profile == "dev" else profile)
+
+
+def pin() -> None:
+    """Write `rivals/NAME.txt` from `rivals/NAME.in`: the newest versions, with hashes."""
+    for source in sorted(RIVALS.glob("*.in")):
+        command = [
+            _uv(), "pip", "compile", "--quiet", "--upgrade", "--universal",
+            "--python-version", "3.11", "--generate-hashes",
+            "--custom-compile-command", "task bench:pin",
+            f"rivals/{source.name}", "--output-file", f"rivals/{source.stem}.txt",
+        ]  # fmt: skip
+        _run(command, f"pinning {source.name}", INSTALL_TIMEOUT_S, HOME)
+
+
+def versions(venv: Path) -> dict[str, str]:
+    """All that is installed in a venv."""
+    command = [_uv(), "pip", "list", "--format", "json", "--python", str(venv / "bin/python")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        return {}
+    return {entry["name"]: entry["version"] for entry in json.loads(done.stdout)}
+
+
+def locked_crates(*names: str) -> dict[str, str]:
+    """Versions of crates that `native/` is built with."""
+    import tomllib
+
+    lock = tomllib.loads((HOME / "native/Cargo.lock").read_text())
+    return {one["name"]: one["version"] for one in lock["package"] if one["name"] in names}

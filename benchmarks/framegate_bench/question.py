@@ -1,0 +1,102 @@
+"""The words in which a benchmark is described; a question is a file beside the package."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from framegate_bench.processes import BenchError
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A process that takes what the server publishes; its CPU counts as the server's."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One contestant: where it is installed and how it is started.
+
+    `{bin}`, `{python}` and `{port}` are replaced in the command; `{bin}` is the folder of its
+    programs.
+    """
+
+    name: str
+    """The name in the tables."""
+    venv: str | None
+    """Which environment it is in; None for the Rust limit."""
+    command: tuple[str, ...]
+    consumer: Consumer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One kind of load on every server, measured in one window per round."""
+
+    name: str
+    title: str
+    load: tuple[str, ...]
+    """Arguments of `loadgen` without port, rate and times."""
+    rate: float | None = None
+    """Units per second; None is a closed loop."""
+    servers: tuple[str, ...] | None = None
+    """Those that take part; None is all."""
+    consumer_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What framegate is held to: so many times less CPU than another server, in one phase."""
+
+    other: str
+    phase: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Servers, what is asked of them, and what we want to be the answer."""
+
+    name: str
+    title: str
+    unit: str
+    servers: tuple[Server, ...]
+    phases: tuple[Phase, ...]
+    bars: tuple[Bar, ...]
+    probe: str
+    """A path whose 200 says that the server is up."""
+    probe_body_bytes: int = 0
+    """More than 0: the probe is a POST of so many bytes."""
+
+
+def with_servers(question: Question, servers: tuple[Server, ...]) -> Question:
+    """The same question to fewer servers."""
+    names = {server.name for server in servers}
+    phases = tuple(
+        phase for phase in question.phases if phase.servers is None or names & set(phase.servers)
+    )
+    kept = {phase.name for phase in phases}
+    bars = tuple(bar for bar in question.bars if bar.phase in kept)
+    return replace(question, servers=servers, phases=phases, bars=bars)
+
+
+ORDER = ("hello", "fastapi_route", "websocket_small", "frame_ingest")
+
+
+def load(home: Path, names: Sequence[str]) -> list[Question]:
+    """The questions with these names, or all of them, from their files in `home`."""
+    unknown = [name for name in names if name not in ORDER]
+    if unknown:
+        raise BenchError(f"no question is called {unknown[0]!r}; there are {', '.join(ORDER)}")
+    questions = []
+    for name in names or ORDER:
+        spec = importlib.util.spec_from_file_location(
+            f"framegate_bench_{name}", home / f"{name}.py"
+        )
+        assert spec is not None and spec.loader is not None, "a file name always gives a loader"
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        questions.append(module.QUESTION)
+    return questions

@@ -1,0 +1,38 @@
+"""How each server is started: one worker, no access log, its fastest published settings."""
+
+from framegate_bench.question import Consumer, Server
+
+
+def framegate(app: str, consumer: Consumer | None = None) -> Server:
+    """framegate, in its defaults."""
+    options = ("--host", "127.0.0.1", "--port", "{port}", "--workers", "1", "--no-access-log")
+    return Server("framegate", "framegate", ("{bin}/platform", "serve", app, *options), consumer)
+
+
+def granian(app: str) -> Server:
+    """granian by ASGI on uvloop; `st` and `mt` are equal on one core."""
+    options = (
+        "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1",
+        "--no-access-log", "--log-level", "error", "--loop", "uvloop", "--runtime-mode", "st",
+    )  # fmt: skip
+    return Server("granian", "granian", ("{bin}/granian", *options, app))
+
+
+def uvicorn(app: str, consumer: Consumer | None = None) -> Server:
+    """uvicorn[standard]: httptools, uvloop, websockets."""
+    options = (
+        "--host", "127.0.0.1", "--port", "{port}", "--workers", "1", "--no-access-log",
+        "--log-level", "error", "--http", "httptools", "--loop", "uvloop", "--ws", "websockets",
+        "--timeout-keep-alive", "75",
+    )  # fmt: skip
+    return Server("uvicorn", "uvicorn", ("{bin}/uvicorn", *options, app), consumer)
+
+
+def receive() -> Server:
+    """The floor of the frame path: the body read into warm memory, by blocking reads, in Rust."""
+    return Server("recv() alone", None, ("{bin}/receive", "--port", "{port}"))
+
+
+def hyper() -> Server:
+    """The limit: one thread of bare hyper, no Python."""
+    return Server("hyper", None, ("{bin}/limit", "--port", "{port}"))

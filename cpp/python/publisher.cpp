@@ -1,0 +1,643 @@
+#include "publisher.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+
+#include <cmath>
+#include <memory>
+
+#include "deadline.hpp"
+#include "errors.hpp"
+#include "fork.hpp"
+#include "gil.hpp"
+#include "source.hpp"
+
+namespace framegate::py {
+namespace {
+
+bool is_mapping(nb::handle object) {
+    return PyDict_Check(object.ptr()) != 0 ||
+           (PyMapping_Check(object.ptr()) != 0 && nb::hasattr(object, "keys") &&
+            nb::hasattr(object, "values"));
+}
+
+}  // namespace
+
+PublishDetails::PublishDetails(std::optional<double> time, nb::handle metadata,
+                               std::optional<std::string> content_type)
+    : time_(time.value_or(std::nan(""))), content_type_(std::move(content_type).value_or("")) {
+    if (metadata.is_none()) {
+        return;
+    }
+    if (!is_mapping(metadata)) {
+        throw nb::type_error("metadata is a mapping of strings to what JSON can say");
+    }
+    const nb::object text = nb::module_::import_("json").attr("dumps")(
+        metadata, nb::arg("separators") = nb::make_tuple(",", ":"), nb::arg("ensure_ascii") = false,
+        nb::arg("allow_nan") = false);
+    metadata_ = nb::cast<std::string>(text);
+    if (metadata_.size() > FG_USER_METADATA_BYTES_MAX) {
+        raise_error(FG_INVALID_ARGUMENT, "metadata is " + std::to_string(metadata_.size()) +
+                                             " bytes of JSON; at most " +
+                                             std::to_string(FG_USER_METADATA_BYTES_MAX) +
+                                             " go beside a frame: put the rest into an array");
+    }
+}
+
+fg_publish_info PublishDetails::info(std::size_t bytes, const std::vector<fg_array>& arrays) const {
+    fg_publish_info info;
+    fg_publish_info_init(&info);
+    info.bytes = bytes;
+    info.timestamp_s = time_;
+    info.arrays = arrays.data();
+    info.array_count = static_cast<std::uint32_t>(arrays.size());
+    if (!metadata_.empty()) {
+        info.user_metadata = metadata_.data();
+        info.user_metadata_bytes = static_cast<std::uint32_t>(metadata_.size());
+    }
+    if (!content_type_.empty()) {
+        info.content_type = content_type_.data();
+        info.content_type_bytes = static_cast<std::uint32_t>(content_type_.size());
+    }
+    return info;
+}
+
+// ---- publisher
+// ------------------------------------------------------------------------------------------------------
+
+void Publisher::attach(const Topic& opened, const std::string& name) {
+    if (handle_ != nullptr || closed_) {
+        raise_error(FG_INVALID_ARGUMENT, "this publisher was attached before");
+    }
+    fg_publisher_options options;
+    fg_publisher_options_init(&options);
+    options.name = name.data();
+    options.name_bytes = static_cast<std::uint32_t>(
+        std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
+    check(fg_publisher_open(opened.handle(), &options, &handle_));
+    topic = opened.name;
+    schema = opened.schema;
+    slot_bytes = opened.info.slot_bytes;
+    slots = opened.info.slots;
+}
+
+void Publisher::close() noexcept {
+    closed_ = true;
+    fg_publisher* handle = handle_;
+    handle_ = nullptr;
+    if (handle != nullptr) {
+        fg_publisher_close(handle);
+    }
+}
+
+fg_publisher* Publisher::handle() const {
+    if (handle_ == nullptr) [[unlikely]] {
+        raise_error(FG_CLOSED, closed_ ? "this publisher of topic \"" + topic + "\" was closed"
+                                       : "this publisher has no topic yet");
+    }
+    return handle_;
+}
+
+OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
+    fg_publisher* handle = this->handle();
+    const Deadline deadline(timeout);
+    fg_loan loan{};
+    fg_status status = fg_publisher_loan(handle, bytes, 0, &loan);
+    if (status == FG_OK) [[likely]] {
+        return {handle, loan};
+    }
+    while (status == FG_TOPIC_FULL || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
+        if (PyErr_CheckSignals() != 0) {
+            throw nb::python_error();
+        }
+        if (deadline.is_immediate() || deadline.is_over()) {
+            raise_error(FG_TOPIC_FULL,
+                        "topic \"" + topic + "\" has no free slot: all " + std::to_string(slots) +
+                            " are leased by subscribers, loaned, or the newest frame; wait longer "
+                            "(timeout=), release frames sooner, or create it with more slots");
+        }
+        // close() on another thread may drop the opener's reference meanwhile
+        fg_publisher_retain(handle);
+        {
+            const WithoutGil released;
+            status = fg_publisher_loan(handle, bytes, deadline.slice_ns(), &loan);
+        }
+        const std::string text = status == FG_OK ? "" : fg_last_error();
+        fg_publisher_release_handle(handle);
+        if (status == FG_OK) {
+            return {handle, loan};
+        }
+        if (status == FG_CLOSED) {
+            raise_error(status, "this publisher of topic \"" + topic + "\" was closed");
+        }
+        if (status != FG_TOPIC_FULL && status != FG_TIMEOUT && status != FG_INTERRUPTED) {
+            raise_error(status, text);
+        }
+    }
+    raise_status(status);
+}
+
+namespace {
+
+// What a frame will hold and where: how the bytes of a loan divide into arrays.
+struct Layout {
+    SchemaPtr schema;
+    std::size_t bytes = 0;
+    bool is_schema = false;  // exactly the topic's own, so a frame needs no descriptors
+};
+
+Layout lay_out(std::vector<Field> fields) {
+    if (fields.size() > FG_ARRAYS_MAX) {
+        raise_error(FG_INVALID_ARGUMENT, "a frame has at most " + std::to_string(FG_ARRAYS_MAX) +
+                                             " arrays, not " + std::to_string(fields.size()));
+    }
+    Schema schema;
+    schema.fields = std::move(fields);
+    std::vector<fg_array> arrays = arrays_from_schema(schema);
+    std::uint64_t bytes = 0;
+    check(fg_arrays_lay_out(arrays.data(), arrays.size(), &bytes));
+    return {schema_from_arrays(arrays.data(), arrays.size()), bytes, false};
+}
+
+const SchemaPtr& raw_schema() {
+    static const SchemaPtr raw = std::make_shared<Schema>();
+    return raw;
+}
+
+// (dtype, shape), or anything that has both.
+Field field_from(const std::string& name, nb::handle spec) {
+    nb::object dtype;
+    nb::object shape;
+    if (PyTuple_Check(spec.ptr()) != 0 && nb::len(spec) == 2) {
+        dtype = nb::object(spec[0]);
+        shape = nb::object(spec[1]);
+    } else if (nb::hasattr(spec, "dtype") && nb::hasattr(spec, "shape")) {
+        dtype = nb::getattr(spec, "dtype");
+        shape = nb::getattr(spec, "shape");
+    } else {
+        return Source(spec).as_field(name);
+    }
+    if (PyLong_Check(shape.ptr()) != 0) {
+        shape = nb::make_tuple(shape);
+    }
+    const nb::object row = nb::make_tuple(nb::str(name.c_str(), name.size()), dtype, shape);
+    Field field = schema_from_python(nb::make_tuple(row))->fields[0];
+    for (int axis = 0; axis < field.ndim; ++axis) {
+        if (field.shape[axis] < 0) {
+            throw nb::value_error("a loan needs the length of every dimension");
+        }
+    }
+    return field;
+}
+
+std::vector<Field> fields_from(nb::handle layout) {
+    std::vector<Field> fields;
+    if (!is_mapping(layout)) {
+        fields.push_back(field_from("", layout));
+        return fields;
+    }
+    for (nb::handle item : layout.attr("items")()) {
+        fields.push_back(field_from(nb::cast<std::string>(item[0]), item[1]));
+    }
+    return fields;
+}
+
+// The layout against the topic: names, types and shapes must be the schema's, in any order.
+Layout match(const Publisher& publisher, std::vector<Field> fields) {
+    const Schema& schema = *publisher.schema;
+    if (schema.is_raw()) {
+        return lay_out(std::move(fields));
+    }
+    std::vector<Field> ordered;
+    for (const Field& wanted : schema.fields) {
+        const Field* found = nullptr;
+        for (const Field& field : fields) {
+            // The only array of a topic may go without its name.
+            if (field.name == wanted.name || (schema.fields.size() == 1 && field.name.empty())) {
+                found = &field;
+            }
+        }
+        bool same = found != nullptr && found->type == wanted.type && found->ndim == wanted.ndim;
+        for (int axis = 0; same && axis < wanted.ndim; ++axis) {
+            same = wanted.shape[axis] < 0 || wanted.shape[axis] == found->shape[axis];
+        }
+        if (!same) {
+            raise_error(
+                FG_SCHEMA_MISMATCH,
+                "topic \"" + publisher.topic + "\": array \"" + wanted.name + "\" is " +
+                    describe(wanted.type->name, wanted.ndim, wanted.shape) + ", got " +
+                    (found == nullptr ? "none"
+                                      : describe(found->type->name, found->ndim, found->shape)));
+        }
+        ordered.push_back(*found);
+        ordered.back().name = wanted.name;
+    }
+    if (fields.size() != schema.fields.size()) {
+        for (const Field& field : fields) {
+            if (schema.find(field.name) != nullptr) {
+                continue;
+            }
+            raise_error(FG_SCHEMA_MISMATCH,
+                        "topic \"" + publisher.topic + "\" has no array \"" + field.name + "\"");
+        }
+    }
+    if (schema.is_fixed) {
+        return {publisher.schema, schema.payload_bytes, true};
+    }
+    return lay_out(std::move(ordered));
+}
+
+// Publish what `fill` writes into a fresh loan. Nothing is left behind when anything fails.
+template <typename Fill>
+std::uint64_t publish_filled(Publisher& publisher, const Layout& layout,
+                             const PublishDetails& details, std::optional<double> timeout,
+                             Fill&& fill) {
+    OwnedLoan loan = publisher.loan(layout.bytes, timeout);
+    if (layout.bytes > kCopyWithGilBytesMax) {
+        const WithoutGil released;
+        fill(loan.data());
+    } else {
+        fill(loan.data());
+    }
+    std::vector<fg_array> arrays;
+    if (!layout.is_schema) {
+        arrays = arrays_from_schema(*layout.schema);
+    }
+    std::uint64_t sequence = 0;
+    const fg_status status = loan.publish(details.info(layout.bytes, arrays), sequence);
+    if (status != FG_OK) [[unlikely]] {
+        const std::string text =
+            fg_last_error();  // before the loan goes back, which also is a call
+        loan.abandon();
+        raise_error(status, text);
+    }
+    ++publisher.counters->published;
+    publisher.counters->sequence = sequence;
+    return sequence;
+}
+
+std::uint64_t send_one(Publisher& publisher, nb::handle data, const PublishDetails& details,
+                       std::optional<double> timeout) {
+    const Source source(data);
+    const Schema& schema = *publisher.schema;
+    Layout layout;
+    if (schema.fields.size() == 1) {
+        source.require(schema.fields[0], publisher.topic.c_str());
+        if (schema.is_fixed) {
+            layout = {publisher.schema, source.bytes, true};
+        } else if (source.octets) {
+            layout = {raw_schema(), source.bytes, false};
+        } else {
+            layout = match(publisher, {source.as_field("")});
+        }
+    } else if (!schema.is_raw()) {
+        raise_error(FG_SCHEMA_MISMATCH, "topic \"" + publisher.topic + "\" holds " +
+                                            std::to_string(schema.fields.size()) +
+                                            " named arrays; send a mapping of name to array");
+    } else if (source.octets || source.type == nullptr) {
+        if (!source.octets && !source.contiguous) {
+            (void)source.as_field("");  // raises: bytes of what?
+        }
+        layout = {raw_schema(), source.bytes, false};
+    } else {
+        layout = lay_out({source.as_field("")});
+    }
+    return publish_filled(publisher, layout, details, timeout,
+                          [&](std::byte* to) noexcept { source.copy_to(to); });
+}
+
+std::uint64_t send_mapping(Publisher& publisher, nb::handle data, const PublishDetails& details,
+                           std::optional<double> timeout) {
+    std::vector<std::unique_ptr<Source>> sources;
+    std::vector<Field> fields;
+    for (nb::handle item : data.attr("items")()) {
+        sources.push_back(std::make_unique<Source>(item[1]));
+        fields.push_back(sources.back()->as_field(nb::cast<std::string>(item[0])));
+    }
+    if (fields.empty()) {
+        throw nb::value_error("a mapping without arrays is not a frame");
+    }
+    const std::vector<Field> given = fields;
+    const Layout layout = match(publisher, std::move(fields));
+    // Where each source goes: by name, whatever the order of the mapping.
+    std::vector<std::pair<const Source*, std::size_t>> places;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+        const Field* field = layout.schema->find(given[i].name);
+        if (field == nullptr) {
+            field = layout.schema->fields.data();  // the only one, given without its name
+        }
+        places.emplace_back(sources[i].get(), field->offset);
+    }
+    return publish_filled(publisher, layout, details, timeout, [&](std::byte* to) noexcept {
+        for (const auto& [source, offset] : places) {
+            source->copy_to(to + offset);
+        }
+    });
+}
+
+// framegate.Publisher creates or opens the topic on first use; rows and bytes say what the frame at
+// hand needs.
+void prepare(nb::handle self, nb::handle data, bool is_layout) {
+    auto& publisher = nb::cast<Publisher&>(self);
+    if (publisher.is_attached() || publisher.is_closed()) {
+        return;
+    }
+    nb::list rows;
+    nb::object bytes = nb::none();
+    if (is_layout && data.is_none()) {
+        // Nothing is known: the Python side says so.
+    } else if (is_layout && PyLong_Check(data.ptr()) != 0) {
+        bytes = nb::borrow(data);
+    } else if (is_layout || is_mapping(data)) {
+        rows = schema_to_python(*lay_out(fields_from(data)).schema);
+    } else {
+        const Source source(data);
+        bytes = nb::cast(source.bytes);
+        if (!source.octets) {
+            rows = schema_to_python(*lay_out({source.as_field("")}).schema);
+        }
+    }
+    self.attr("_prepare")(rows, bytes);
+}
+
+nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> timeout) {
+    prepare(self, wanted, true);
+    auto& publisher = nb::cast<Publisher&>(self);
+    (void)publisher.handle();  // raises when closed
+    const Schema& schema = *publisher.schema;
+    Layout layout;
+    if (wanted.is_none()) {
+        if (!schema.is_raw() && !schema.is_fixed) {
+            raise_error(
+                FG_SCHEMA_MISMATCH,
+                "topic \"" + publisher.topic +
+                    "\" has dimensions of any length: say the dtype and shape of this loan");
+        }
+        layout = schema.is_raw() ? Layout{raw_schema(), publisher.slot_bytes, false}
+                                 : Layout{publisher.schema, schema.payload_bytes, true};
+    } else if (PyLong_Check(wanted.ptr()) != 0) {
+        const auto bytes = nb::cast<std::size_t>(wanted);
+        if (!schema.is_raw() && schema.is_fixed && bytes != schema.payload_bytes) {
+            raise_error(FG_SCHEMA_MISMATCH, "a frame of topic \"" + publisher.topic + "\" has " +
+                                                std::to_string(schema.payload_bytes) +
+                                                " bytes, not " + std::to_string(bytes));
+        }
+        layout = !schema.is_raw() && schema.is_fixed ? Layout{publisher.schema, bytes, true}
+                                                     : Layout{raw_schema(), bytes, false};
+    } else {
+        layout = match(publisher, fields_from(wanted));
+    }
+    return nb::cast(std::make_unique<Loan>(publisher, publisher.loan(layout.bytes, timeout),
+                                           layout.bytes, layout.schema, layout.is_schema));
+}
+
+}  // namespace
+
+// ---- loan
+// -----------------------------------------------------------------------------------------------------------
+
+Loan::Loan(const Publisher& publisher, OwnedLoan loan, std::size_t size, SchemaPtr layout,
+           bool is_schema)
+    : loan_(std::move(loan)),
+      counters_(publisher.counters),
+      layout_(std::move(layout)),
+      is_schema_(is_schema) {
+    data = loan_.data();
+    bytes = size;
+    readonly = false;
+    live = true;
+    noun = "loan";
+    fork_generation = py::fork_generation();
+}
+
+std::uint64_t Loan::publish(const PublishDetails& details, std::optional<std::size_t> size) {
+    require_live();
+    std::size_t published_bytes = bytes;
+    if (size.has_value()) {
+        if (!layout_->is_raw() && *size != bytes) {
+            raise_error(FG_SCHEMA_MISMATCH, "a loan of arrays is published whole: it has " +
+                                                std::to_string(bytes) + " bytes, not " +
+                                                std::to_string(*size));
+        }
+        if (*size > bytes) {
+            raise_error(FG_FRAME_TOO_LARGE, "the loan has " + std::to_string(bytes) +
+                                                " bytes, fewer than " + std::to_string(*size));
+        }
+        published_bytes = *size;
+    }
+    std::vector<fg_array> arrays;
+    if (!is_schema_) {
+        arrays = arrays_from_schema(*layout_);
+    }
+    std::uint64_t sequence = 0;
+    const fg_status status = loan_.publish(details.info(published_bytes, arrays), sequence);
+    if (status == FG_OK) {
+        end("published");
+        ++counters_->published;
+        counters_->sequence = sequence;
+        return sequence;
+    }
+    const std::string text = fg_last_error();
+    if (loan_.data() == nullptr) {
+        end("lost");
+    }
+    raise_error(status, text);
+}
+
+Loan::~Loan() { abandon(); }
+
+void Loan::abandon() noexcept {
+    if (!live) {
+        return;
+    }
+    if (fork_generation == py::fork_generation()) {
+        loan_.abandon();
+    } else {
+        loan_.forget();
+    }
+    end("abandoned");
+}
+
+void Loan::remember(nb::handle array) {
+    PyObject* reference = PyWeakref_NewRef(array.ptr(), nullptr);
+    if (reference == nullptr) {
+        throw nb::python_error();
+    }
+    handed_out_.push_back(nb::steal(reference));
+}
+
+void Loan::end(const char* how) noexcept {
+    live = false;
+    ended = how;
+    // The memory belongs to others now. A view of a view escapes this; everything else gets an
+    // error instead of writing into somebody's frame.
+    for (const nb::object& reference : handed_out_) {
+        try {
+            const nb::object array = reference();
+            if (!array.is_none()) {
+                array.attr("flags").attr("writeable") = false;
+            }
+        } catch (nb::python_error& error) {
+            error.discard_as_unraisable("a loan's array");
+        }
+    }
+    handed_out_.clear();
+}
+
+// ---- binding
+// --------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// numpy arrays can be made read-only later; a memoryview (no numpy) cannot.
+void remember_array(Loan& loan, nb::handle array) {
+    if (nb::hasattr(array, "flags")) {
+        loan.remember(array);
+    }
+}
+
+}  // namespace
+
+void bind_publisher(nb::module_& module) {
+    using nb::literals::operator""_a;
+
+    nb::class_<Loan>(
+        module, "Loan", nb::type_slots(region_slots<Loan>), nb::is_final(),
+        "The exclusive right to fill one slot.\n"
+        "\n"
+        "A context manager: leaving it without `publish()`, or by an exception, gives the\n"
+        "slot back. Supports the buffer protocol (writable). When the loan ends, the arrays\n"
+        "it handed out become read-only; do not keep views of them.")
+        .def_prop_ro(
+            "array",
+            [](nb::handle_t<Loan> self) {
+                Loan& loan = nb::cast<Loan&>(self);
+                loan.require_live();
+                const Field* field = loan.only_field("array");
+                nb::object array = to_array(self, field);
+                remember_array(loan, array);
+                return array;
+            },
+            nb::sig("def array(self) -> numpy.typing.NDArray[typing.Any]"),
+            "The slot as a writable numpy array (a memoryview without numpy). Raises\n"
+            "SchemaMismatch for several.")
+        .def_prop_ro(
+            "arrays",
+            [](nb::handle_t<Loan> self) {
+                Loan& loan = nb::cast<Loan&>(self);
+                nb::dict arrays = arrays_of(self, loan);
+                for (auto [name, array] : arrays) {
+                    remember_array(loan, array);
+                }
+                return arrays;
+            },
+            nb::sig("def arrays(self) -> dict[str, numpy.typing.NDArray[typing.Any]]"),
+            "The arrays of the slot by name, writable.")
+        .def_prop_ro(
+            "nbytes", [](const Loan& self) { return self.bytes; }, "Payload bytes.")
+        .def_prop_ro(
+            "is_live", [](const Loan& self) { return self.live; },
+            "Whether the slot can still be filled and published.")
+        .def(
+            "publish",
+            [](Loan& self, std::optional<double> time, nb::object metadata,
+               std::optional<std::string> content_type, std::optional<std::size_t> size) {
+                return self.publish(PublishDetails(time, metadata, std::move(content_type)), size);
+            },
+            nb::kw_only(), "time"_a = nb::none(), "metadata"_a = nb::none(),
+            "content_type"_a = nb::none(), "size"_a = nb::none(),
+            nb::sig("def publish(self, *, time: float | None = None, metadata: "
+                    "collections.abc.Mapping[str, "
+                    "typing.Any] | None = None, content_type: str | None = None, size: int | None "
+                    "= None) -> int"),
+            "Publishes the slot as the next frame and returns its sequence; `size` may shorten\n"
+            "raw bytes.")
+        .def("abandon", &Loan::abandon,
+             "Gives the slot back unpublished. Harmless when the loan has ended.")
+        .def(
+            "__enter__",
+            [](nb::handle_t<Loan> self) {
+                nb::cast<Loan&>(self).require_live();
+                return nb::borrow(self);
+            },
+            nb::sig("def __enter__(self) -> Loan"))
+        .def(
+            "__exit__", [](Loan& self, nb::args) { self.abandon(); },
+            nb::sig("def __exit__(self, *exception: object) -> None"));
+
+    nb::class_<Publisher>(module, "Publisher",
+                          "The writing side of a topic; see framegate.shm.Publisher.")
+        .def(nb::init<std::string>(), "topic"_a)
+        .def("_attach", &Publisher::attach, "topic"_a, "name"_a)
+        .def(
+            "send",
+            [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> time,
+               nb::object metadata, std::optional<std::string> content_type,
+               std::optional<double> timeout) {
+                prepare(self, data, false);
+                auto& publisher = nb::cast<Publisher&>(self);
+                (void)publisher.handle();  // raises when closed
+                const PublishDetails details(time, metadata, std::move(content_type));
+                return is_mapping(data) ? send_mapping(publisher, data, details, timeout)
+                                        : send_one(publisher, data, details, timeout);
+            },
+            "data"_a, nb::kw_only(), "time"_a = nb::none(), "metadata"_a = nb::none(),
+            "content_type"_a = nb::none(), "timeout"_a.none() = 0.0,
+            nb::sig("def send(self, data: typing.Any, *, time: float | "
+                    "None = None, "
+                    "metadata: collections.abc.Mapping[str, typing.Any] | None = None, "
+                    "content_type: str | None = "
+                    "None, timeout: float | None = 0.0) -> int"),
+            "Copies `data` into a slot and publishes it.\n"
+            "\n"
+            "Args:\n"
+            "    data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of\n"
+            "        name to array.\n"
+            "    time: The application's own time of the frame in seconds, for example of its\n"
+            "        exposure.\n"
+            "    metadata: A small mapping that travels beside the frame as JSON (1024 bytes at\n"
+            "        most).\n"
+            "    content_type: Media type of the payload, when it is encoded.\n"
+            "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for ever.\n"
+            "\n"
+            "Returns:\n"
+            "    The sequence of the frame.\n"
+            "\n"
+            "Raises:\n"
+            "    TopicFull: No slot became free in time.\n"
+            "    SchemaMismatch: The topic holds arrays of another dtype, shape or name.\n"
+            "    FrameTooLarge: The payload does not fit into a slot.")
+        .def("loan", make_loan, "layout"_a = nb::none(), nb::kw_only(), "timeout"_a.none() = 0.0,
+             nb::sig("def loan(self, layout: typing.Any = None, *, timeout: float | None = 0.0) -> "
+                     "Loan"),
+             "Gets a slot to fill in place.\n"
+             "\n"
+             "Args:\n"
+             "    layout: Nothing for the topic's own arrays (or a whole slot of bytes), a number\n"
+             "        of bytes, `(dtype, shape)`, something with both (an array to be like), or a\n"
+             "        mapping of name to such.\n"
+             "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for ever.\n"
+             "\n"
+             "Raises:\n"
+             "    TopicFull: No slot became free in time.\n"
+             "    SchemaMismatch: The topic holds arrays of another dtype, shape or name.\n"
+             "    FrameTooLarge: The layout does not fit into a slot.")
+        .def_prop_ro(
+            "topic", [](const Publisher& self) { return self.topic; }, "Name of the topic.")
+        .def_prop_ro("is_attached", &Publisher::is_attached)
+        .def_prop_ro("closed", &Publisher::is_closed)
+        .def_prop_ro(
+            "published", [](const Publisher& self) { return self.counters->published; },
+            "Frames published by this handle.")
+        .def_prop_ro(
+            "sequence", [](const Publisher& self) { return self.counters->sequence; },
+            "Sequence of the last frame published by this handle; 0 before the first.")
+        .def_prop_ro(
+            "slot_bytes", [](const Publisher& self) { return self.slot_bytes; },
+            "Payload bytes of a slot; 0 until the topic is known.")
+        .def("close", &Publisher::close,
+             "Leaves the topic; loans that are out can still be abandoned.");
+}
+
+}  // namespace framegate::py

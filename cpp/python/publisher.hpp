@@ -1,0 +1,127 @@
+// Publisher and Loan: the writing side.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "region.hpp"
+#include "topic.hpp"
+
+namespace framegate::py {
+
+// The time, metadata and content type of a frame, as given by the user and as the library wants
+// them.
+class PublishDetails {
+  public:
+    PublishDetails(std::optional<double> time, nb::handle metadata,
+                   std::optional<std::string> content_type);
+    // Valid as long as this object.
+    [[nodiscard]] fg_publish_info info(std::size_t bytes,
+                                       const std::vector<fg_array>& arrays) const;
+
+  private:
+    double time_;
+    std::string metadata_;  // JSON
+    std::string content_type_;
+};
+
+// A loan that nobody fills any more goes back: owns it from the library's call on. What it points
+// to stays alive with it, also when the Publisher is closed on another thread meanwhile.
+class OwnedLoan {
+  public:
+    OwnedLoan(fg_publisher* handle, const fg_loan& loan) : handle_(handle), loan_(loan) {}
+    OwnedLoan(OwnedLoan&& other) noexcept : handle_(other.handle_), loan_(other.loan_) {
+        other.loan_.data = nullptr;
+    }
+    OwnedLoan(const OwnedLoan&) = delete;
+    OwnedLoan& operator=(const OwnedLoan&) = delete;
+    OwnedLoan& operator=(OwnedLoan&&) = delete;
+    ~OwnedLoan() { abandon(); }
+
+    [[nodiscard]] std::byte* data() const { return static_cast<std::byte*>(loan_.data); }
+    // On FG_OK, and on some failures, the loan is gone and data() is null.
+    fg_status publish(const fg_publish_info& info, std::uint64_t& sequence) {
+        return fg_publisher_publish(handle_, &loan_, &info, &sequence);
+    }
+    void abandon() noexcept {
+        if (loan_.data != nullptr) {
+            (void)fg_publisher_abandon(handle_, &loan_);
+        }
+        loan_.data = nullptr;
+    }
+    // In a forked child: the loan is the parent's.
+    void forget() noexcept { loan_.data = nullptr; }
+
+  private:
+    fg_publisher* handle_;
+    fg_loan loan_;
+};
+
+// Not attached to a topic at first: framegate.Publisher creates its topic when the first array
+// shows what to hold.
+class Publisher {
+  public:
+    explicit Publisher(std::string topic_name) : topic(std::move(topic_name)) {}
+    Publisher(const Publisher&) = delete;
+    Publisher& operator=(const Publisher&) = delete;
+    ~Publisher() { close(); }
+
+    void attach(const Topic& topic, const std::string& name);
+    void close() noexcept;
+    [[nodiscard]] bool is_attached() const { return handle_ != nullptr; }
+    [[nodiscard]] bool is_closed() const { return closed_; }
+    // Raises ClosedError unless attached.
+    [[nodiscard]] fg_publisher* handle() const;
+
+    // A loan of `bytes`, waiting up to the time-out for a slot; raises TopicFull.
+    OwnedLoan loan(std::size_t bytes, std::optional<double> timeout);
+
+    // Shared with the loans, which may be published after the Publisher object is gone.
+    struct Counters {
+        std::uint64_t published = 0;
+        std::uint64_t sequence = 0;
+    };
+    std::shared_ptr<Counters> counters = std::make_shared<Counters>();
+
+    std::string topic;
+    SchemaPtr schema;
+    std::size_t slot_bytes = 0;
+    std::uint32_t slots = 0;
+
+  private:
+    fg_publisher* handle_ = nullptr;
+    bool closed_ = false;
+};
+
+class Loan final : public Region {
+  public:
+    // Takes over `loan`; `layout` says how its bytes divide, `is_schema` that this is the topic's
+    // own schema.
+    Loan(const Publisher& publisher, OwnedLoan loan, std::size_t size, SchemaPtr layout,
+         bool is_schema);
+    ~Loan() override;
+
+    const Schema& schema() override { return *layout_; }
+    std::uint64_t publish(const PublishDetails& details, std::optional<std::size_t> size);
+    void abandon() noexcept;
+
+    // Remembers an array handed out, to make it read-only when the loan ends.
+    void remember(nb::handle array);
+
+  private:
+    void end(const char* how) noexcept;
+
+    OwnedLoan loan_;
+    std::shared_ptr<Publisher::Counters> counters_;
+    SchemaPtr layout_;
+    bool is_schema_;
+    std::vector<nb::object> handed_out_;  // weak references
+};
+
+void bind_publisher(nb::module_& module);
+
+}  // namespace framegate::py

@@ -1,0 +1,442 @@
+#include "region.hpp"
+
+#include <nanobind/stl/pair.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "dlpack.hpp"
+#include "errors.hpp"
+#include "fork.hpp"
+
+namespace framegate::py {
+
+// ---- schemas
+// --------------------------------------------------------------------------------------------------------
+
+const Field* Schema::find(std::string_view name) const {
+    for (const Field& field : fields) {
+        if (field.name == name) {
+            return &field;
+        }
+    }
+    return nullptr;
+}
+
+SchemaPtr schema_from_arrays(const fg_array* arrays, std::size_t count) {
+    auto schema = std::make_shared<Schema>();
+    schema->fields.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        const fg_array& array = arrays[i];
+        Field& field = schema->fields[i];
+        field.name.assign(array.name, array.name_bytes);
+        field.type = dtype_of_code(array.dtype);
+        if (field.type == nullptr || array.dimension_count > FG_ARRAY_DIMENSIONS_MAX) {
+            raise_error(FG_SEGMENT_CORRUPT,
+                        "array " + field.name + " has an unknown dtype or too many dimensions");
+        }
+        field.ndim = array.dimension_count;
+        field.offset = array.offset;
+        field.bytes = array.bytes;
+        auto stride = static_cast<Py_ssize_t>(field.type->bytes);
+        for (int axis = field.ndim - 1; axis >= 0; --axis) {
+            field.strides[axis] = stride;
+            if (array.shape[axis] == FG_DIMENSION_ANY) {
+                field.shape[axis] = -1;
+                schema->is_fixed = false;
+            } else {
+                field.shape[axis] = static_cast<Py_ssize_t>(array.shape[axis]);
+                stride *= field.shape[axis];
+            }
+        }
+        schema->payload_bytes = std::max(schema->payload_bytes, field.offset + field.bytes);
+    }
+    if (!schema->is_fixed) {
+        schema->payload_bytes = 0;
+    }
+    return schema;
+}
+
+std::vector<fg_array> arrays_from_schema(const Schema& schema) {
+    std::vector<fg_array> arrays(schema.fields.size());
+    for (std::size_t i = 0; i < arrays.size(); ++i) {
+        const Field& field = schema.fields[i];
+        fg_array& array = arrays[i];
+        array = {};
+        if (field.name.size() > FG_ARRAY_NAME_BYTES_MAX) {
+            raise_error(FG_INVALID_ARGUMENT,
+                        "array name \"" + field.name + "\" has " +
+                            std::to_string(field.name.size()) + " bytes; at most " +
+                            std::to_string(FG_ARRAY_NAME_BYTES_MAX) + " are possible");
+        }
+        std::memcpy(array.name, field.name.data(), field.name.size());
+        array.name_bytes = static_cast<std::uint8_t>(field.name.size());
+        array.dtype = field.type->code;
+        array.dimension_count = static_cast<std::uint8_t>(field.ndim);
+        for (int axis = 0; axis < field.ndim; ++axis) {
+            array.shape[axis] = field.shape[axis] < 0
+                                    ? FG_DIMENSION_ANY
+                                    : static_cast<std::uint64_t>(field.shape[axis]);
+        }
+        array.offset = field.offset;
+        array.bytes = field.bytes;
+    }
+    return arrays;
+}
+
+std::string describe(const char* dtype, int ndim, const Py_ssize_t* shape) {
+    std::string text = dtype;
+    text += " (";
+    for (int axis = 0; axis < ndim; ++axis) {
+        if (axis > 0) {
+            text += ", ";
+        }
+        text += shape[axis] < 0 ? "any" : std::to_string(shape[axis]);
+    }
+    return text + (ndim == 1 ? ",)" : ")");
+}
+
+nb::list schema_to_python(const Schema& schema) {
+    nb::list rows;
+    for (const Field& field : schema.fields) {
+        nb::list shape;
+        for (int axis = 0; axis < field.ndim; ++axis) {
+            shape.append(field.shape[axis]);
+        }
+        rows.append(nb::make_tuple(nb::str(field.name.c_str(), field.name.size()),
+                                   nb::str(field.type->name), nb::tuple(shape)));
+    }
+    return rows;
+}
+
+// ---- regions
+// --------------------------------------------------------------------------------------------------------
+
+void Region::require_live() const {
+    if (fork_generation != py::fork_generation()) [[unlikely]] {
+        raise_error(FG_FORKED,
+                    std::string("this ") + noun +
+                        " belongs to the parent process; open the topic again after fork()");
+    }
+    if (!live) [[unlikely]] {
+        raise_error(FG_CLOSED, std::string("this ") + noun + " was " + ended);
+    }
+}
+
+const Field* Region::only_field(const char* what) {
+    const Schema& arrays = schema();
+    if (arrays.is_raw()) {
+        return nullptr;
+    }
+    if (arrays.fields.size() == 1) {
+        return arrays.fields.data();
+    }
+    std::string message = std::string(what) + " needs one array, this " + noun + " has ";
+    message += std::to_string(arrays.fields.size()) + " (";
+    for (const Field& field : arrays.fields) {
+        if (&field != arrays.fields.data()) {
+            message += ", ";
+        }
+        message += field.name;
+    }
+    raise_error(FG_SCHEMA_MISMATCH, message + "); use .arrays[name]");
+}
+
+int fill_buffer(PyObject* exporter, Region& region, const Field* field, Py_buffer* view,
+                int flags) noexcept {
+    view->obj = nullptr;
+    if ((flags & PyBUF_WRITABLE) == PyBUF_WRITABLE && region.readonly) {
+        PyErr_SetString(PyExc_BufferError,
+                        "a frame is read-only: other processes read the same memory");
+        return -1;
+    }
+    view->internal = nullptr;
+    view->readonly = region.readonly ? 1 : 0;
+    view->suboffsets = nullptr;
+    if (field != nullptr) {
+        view->buf = region.data + field->offset;
+        view->len = static_cast<Py_ssize_t>(field->bytes);
+        view->itemsize = field->type->bytes;
+        view->ndim = field->ndim;
+        view->shape = const_cast<Py_ssize_t*>(field->shape);
+        view->strides = const_cast<Py_ssize_t*>(field->strides);
+        view->format = const_cast<char*>(field->type->format);
+    } else {
+        static Py_ssize_t one = 1;
+        region.flat_shape = static_cast<Py_ssize_t>(region.bytes);
+        view->buf = region.data;
+        view->len = region.flat_shape;
+        view->itemsize = 1;
+        view->ndim = 1;
+        view->shape = &region.flat_shape;
+        view->strides = &one;
+        view->format = const_cast<char*>("B");
+    }
+    // Every region is C-contiguous, so a consumer that asks for less than strides or shape may have
+    // less; one that asks for Fortran order may not.
+    if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS && view->ndim > 1) {
+        PyErr_SetString(PyExc_BufferError, "frames are in C order");
+        return -1;
+    }
+    if ((flags & PyBUF_STRIDES) != PyBUF_STRIDES) {
+        view->strides = nullptr;
+    }
+    if ((flags & PyBUF_ND) != PyBUF_ND) {
+        view->shape = nullptr;
+        view->ndim = 1;
+    }
+    if ((flags & PyBUF_FORMAT) != PyBUF_FORMAT) {
+        view->format = nullptr;
+    }
+    view->obj = exporter;
+    Py_INCREF(exporter);
+    ++region.exports;
+    return 0;
+}
+
+// ---- numpy
+// ----------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// An optional module, or null. Only "not installed" is forgiven.
+nb::object import_optional(const char* name) {
+    try {
+        return nb::module_::import_(name);
+    } catch (nb::python_error& error) {
+        if (!error.matches(PyExc_ModuleNotFoundError)) {
+            throw;
+        }
+        return {};
+    }
+}
+
+}  // namespace
+
+nb::object to_array(nb::handle exporter, const Field* field) {
+    const nb::object numpy = import_optional("numpy");
+    if (!numpy.is_valid()) {
+        return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+    }
+    nb::object array = numpy.attr("asarray")(exporter);
+    if (field != nullptr && field->type->needs_ml_dtypes) {
+        // Without ml_dtypes the bits stay visible as unsigned integers of the same width.
+        const nb::object types = import_optional("ml_dtypes");
+        if (types.is_valid()) {
+            array = array.attr("view")(types.attr(field->type->name));
+        }
+    }
+    return array;
+}
+
+nb::object shape_of(const Region& region, const Field* field) {
+    if (field == nullptr) {
+        return nb::make_tuple(region.bytes);
+    }
+    nb::object shape = nb::steal(PyTuple_New(field->ndim));
+    for (int axis = 0; axis < field->ndim; ++axis) {
+        PyTuple_SET_ITEM(shape.ptr(), axis, PyLong_FromSsize_t(field->shape[axis]));
+    }
+    return shape;
+}
+
+nb::str dtype_name_of(const Field* field) {
+    return nb::str(field == nullptr ? "uint8" : field->type->name);
+}
+
+nb::dict array_interface(nb::handle exporter, const Region& region, const Field* field) {
+    // Kind letters of numpy's type strings, by DLPack code; bfloat16 has none and shows its bits.
+    std::string typestr = "|u1";
+    if (field != nullptr) {
+        constexpr const char kKinds[] = {'i', 'u', 'f', '?', 'u', 'c', 'b'};
+        typestr = field->type->bytes == 1 ? "|" : (PY_LITTLE_ENDIAN ? "<" : ">");
+        typestr += kKinds[field->type->dlpack_code];
+        typestr += std::to_string(field->type->bytes);
+    }
+    nb::dict interface;
+    interface["version"] = 3;
+    interface["shape"] = shape_of(region, field);
+    interface["typestr"] = typestr.c_str();
+    // A memoryview instead of a bare address: the consumer's reference to it keeps the lease, as
+    // any other view does.
+    interface["data"] = nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+    return interface;
+}
+
+nb::dict arrays_of(nb::handle owner, Region& region) {
+    region.require_live();
+    nb::dict arrays;
+    for (const Field& field : region.schema().fields) {
+        const nb::object view = nb::cast(FieldView{nb::borrow(owner), &region, &field});
+        arrays[nb::str(field.name.c_str(), field.name.size())] = to_array(view, &field);
+    }
+    return arrays;
+}
+
+// ---- DLPack
+// ---------------------------------------------------------------------------------------------------------
+
+namespace {
+
+// What a capsule's deleter needs: the owner of the region, or (when the consumer asked for a copy)
+// memory of its own, which holds no lease.
+template <typename Managed>
+struct Export {
+    Managed managed;
+    PyObject* owner;
+    Region* region;
+    std::byte* copied;
+    std::int64_t shape[FG_ARRAY_DIMENSIONS_MAX];
+    std::int64_t strides[FG_ARRAY_DIMENSIONS_MAX];
+};
+
+template <typename Managed>
+void delete_export(Managed* managed) {
+    auto* exported = static_cast<Export<Managed>*>(managed->context);
+    // Consumers may delete on any thread, without the GIL, and after the interpreter is gone.
+    if (nb::detail::cleanup_guard guard{}) {
+        if (exported->owner != nullptr) {
+            --exported->region->exports;
+            Py_DECREF(exported->owner);
+        }
+        delete[] exported->copied;
+        delete exported;
+    }
+}
+
+template <typename Managed>
+constexpr const char* kCapsuleName = "dltensor";
+template <>
+constexpr const char* kCapsuleName<dlpack::ManagedTensorVersioned> = "dltensor_versioned";
+
+// A consumer renames the capsule and takes over the deleter; one that still has its name was never
+// consumed.
+template <typename Managed>
+void capsule_destructor(PyObject* capsule) {
+    if (PyCapsule_IsValid(capsule, kCapsuleName<Managed>) != 0) {
+        auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, kCapsuleName<Managed>));
+        managed->deleter(managed);
+    }
+}
+
+template <typename Managed>
+nb::object make_capsule(nb::handle owner, Region& region, const Field* field, bool copy) {
+    auto exported = std::make_unique<Export<Managed>>();
+    const std::size_t bytes = field == nullptr ? region.bytes : field->bytes;
+    std::byte* data = region.data + (field == nullptr ? 0 : field->offset);
+    if (copy) {
+        exported->copied = new std::byte[bytes == 0 ? 1 : bytes];
+        if (bytes > 0) {
+            std::memcpy(exported->copied, data, bytes);
+        }
+        data = exported->copied;
+    }
+    const DType& type = field == nullptr ? *dtype_of_code(FG_DTYPE_UINT8) : *field->type;
+    const int ndim = field == nullptr ? 1 : field->ndim;
+    for (int axis = 0; axis < ndim; ++axis) {
+        exported->shape[axis] =
+            field == nullptr ? static_cast<std::int64_t>(region.bytes) : field->shape[axis];
+        exported->strides[axis] = field == nullptr ? 1 : field->strides[axis] / type.bytes;
+    }
+    Managed& managed = exported->managed;
+    managed = {};
+    managed.context = exported.get();
+    managed.deleter = delete_export<Managed>;
+    managed.tensor.data = data;
+    managed.tensor.device = {dlpack::kDeviceCpu, 0};
+    managed.tensor.ndim = ndim;
+    managed.tensor.dtype = {type.dlpack_code, static_cast<std::uint8_t>(type.bytes * 8), 1};
+    managed.tensor.shape = exported->shape;
+    managed.tensor.strides = exported->strides;
+    if constexpr (std::is_same_v<Managed, dlpack::ManagedTensorVersioned>) {
+        managed.version = {dlpack::kMajor, dlpack::kMinor};
+        if (copy) {
+            managed.flags = dlpack::kFlagIsCopied;
+        } else if (region.readonly) {
+            managed.flags = dlpack::kFlagReadOnly;
+        }
+    }
+    nb::object capsule =
+        nb::steal(PyCapsule_New(&managed, kCapsuleName<Managed>, capsule_destructor<Managed>));
+    if (!capsule.is_valid()) {
+        delete[] exported->copied;
+        throw nb::python_error();
+    }
+    if (!copy) {
+        exported->region = &region;
+        exported->owner = owner.inc_ref().ptr();
+        ++region.exports;
+    }
+    exported.release();  // NOLINT(bugprone-unused-return-value): the capsule owns it now
+    return capsule;
+}
+
+}  // namespace
+
+nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::handle stream,
+                     nb::handle max_version, nb::handle device, nb::handle copy) {
+    region.require_live();
+    if (!stream.is_none() && !(nb::isinstance<nb::int_>(stream) && nb::cast<long>(stream) == -1)) {
+        throw nb::buffer_error("frames are in host memory: stream must be None");
+    }
+    if (!device.is_none()) {
+        const auto wanted = nb::cast<std::pair<int, int>>(device);
+        if (wanted.first != dlpack::kDeviceCpu) {
+            throw nb::buffer_error("frames are in host memory: dl_device must be (1, 0), the CPU");
+        }
+    }
+    const bool copied = !copy.is_none() && nb::cast<bool>(copy);
+    const bool versioned =
+        !max_version.is_none() &&
+        nb::cast<std::pair<unsigned, unsigned>>(max_version).first >= dlpack::kMajor;
+    if (versioned) {
+        return make_capsule<dlpack::ManagedTensorVersioned>(owner, region, field, copied);
+    }
+    if (region.readonly && !copied) {
+        // Before 1.0 a consumer could not be told that it must not write.
+        throw nb::buffer_error(
+            "a frame is read-only, which DLPack before 1.0 cannot say: pass max_version=(1, 0) or "
+            "copy=True");
+    }
+    return make_capsule<dlpack::ManagedTensor>(owner, region, field, copied);
+}
+
+// ---- one named array
+// ------------------------------------------------------------------------------------------------
+
+namespace {
+
+int field_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
+    view->obj = nullptr;
+    FieldView& field_view = *nb::inst_ptr<FieldView>(self);
+    try {
+        field_view.region->require_live();
+    } catch (nb::python_error& error) {
+        error.restore();
+        return -1;
+    }
+    return fill_buffer(self, *field_view.region, field_view.field, view, flags);
+}
+
+void field_releasebuffer(PyObject* self, Py_buffer*) noexcept {
+    --nb::inst_ptr<FieldView>(self)->region->exports;
+}
+
+PyType_Slot field_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(&field_getbuffer)},
+                             {Py_bf_releasebuffer, reinterpret_cast<void*>(&field_releasebuffer)},
+                             {0, nullptr}};
+
+}  // namespace
+
+void bind_region(nb::module_& module) {
+    nb::class_<FieldView>(
+        module, "FieldView", nb::type_slots(field_slots), nb::is_final(),
+        "One named array of a frame or loan, as a buffer. What `.arrays` makes its views\n"
+        "from.")
+        .def_prop_ro(
+            "shape", [](const FieldView& self) { return shape_of(*self.region, self.field); },
+            nb::sig("def shape(self) -> tuple[int, ...]"))
+        .def_prop_ro("dtype", [](const FieldView& self) { return dtype_name_of(self.field); });
+}
+
+}  // namespace framegate::py

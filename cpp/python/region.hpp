@@ -1,0 +1,142 @@
+// A region is the memory of one slot as Python sees it: bytes, how they divide into arrays, and how
+// many views are out.
+//
+// Frame (read-only) and Loan (writable) each are one. Every view that Python makes of a region
+// (buffer, numpy array, DLPack capsule) holds a reference to its owner and counts itself in
+// `exports`, so that the slot outlives its views and an explicit release() can refuse while any
+// exist. All of it runs under the GIL.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dtype.hpp"
+
+namespace framegate::py {
+
+// One array of a frame: type, shape and place in the payload. C order.
+struct Field {
+    std::string name;  // empty: the only, unnamed array
+    const DType* type = nullptr;
+    int ndim = 0;
+    Py_ssize_t shape[FG_ARRAY_DIMENSIONS_MAX] =
+        {};  // -1: any length (in the schema of a topic only)
+    Py_ssize_t strides[FG_ARRAY_DIMENSIONS_MAX] = {};  // bytes
+    std::size_t offset = 0;
+    std::size_t bytes = 0;
+};
+
+// The arrays of a frame, or of every frame of a topic. None: raw bytes.
+struct Schema {
+    std::vector<Field> fields;
+    std::size_t payload_bytes = 0;  // what the arrays need; 0 when a dimension is open
+    bool is_fixed = true;           // no dimension is open
+
+    [[nodiscard]] bool is_raw() const { return fields.empty(); }
+    [[nodiscard]] const Field* find(std::string_view name) const;
+};
+using SchemaPtr = std::shared_ptr<const Schema>;
+
+// Copies of the C descriptors, with strides; raises SegmentCorrupt for a dtype that the list does
+// not have.
+SchemaPtr schema_from_arrays(const fg_array* arrays, std::size_t count);
+std::vector<fg_array> arrays_from_schema(const Schema& schema);
+
+// "uint8 (1080, 1920, 3)" for messages.
+std::string describe(const char* dtype, int ndim, const Py_ssize_t* shape);
+
+// [(name, dtype, shape)] as shm.py sees a schema; -1 is an open dimension.
+nb::list schema_to_python(const Schema& schema);
+
+class Region {
+  public:
+    Region() = default;
+    Region(const Region&) = delete;
+    Region& operator=(const Region&) = delete;
+    virtual ~Region() = default;
+
+    // The arrays of the payload; may ask the segment the first time.
+    virtual const Schema& schema() = 0;
+
+    // Raises when the slot is no longer ours or this process is a forked child.
+    void require_live() const;
+    // The payload's only array, or nullptr for raw bytes; raises SchemaMismatch for several.
+    const Field* only_field(const char* what);
+
+    std::byte* data = nullptr;
+    std::size_t bytes = 0;
+    Py_ssize_t exports = 0;
+    bool readonly = true;
+    bool live = false;
+    const char* noun = "frame";
+    const char* ended = "released";  // what to say when it is not live
+    unsigned fork_generation = 0;    // of the process that made it; see fork.hpp
+    Py_ssize_t flat_shape = 0;       // of the one-dimensional view of bytes; views point at it
+};
+
+// Fills `view` with one field, or with all bytes when `field` is null. Returns -1 with an exception
+// set on failure, as a bf_getbuffer does.
+int fill_buffer(PyObject* exporter, Region& region, const Field* field, Py_buffer* view,
+                int flags) noexcept;
+
+// The buffer slots of a class whose instances are a Region: typed when the payload is one array,
+// else plain bytes.
+template <typename T>
+int region_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept;
+
+// `__dlpack__` of one field or of all bytes; the capsule keeps `owner` alive.
+nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::handle stream,
+                     nb::handle max_version, nb::handle device, nb::handle copy);
+
+// numpy.asarray(exporter), with the type of `field`; a memoryview when numpy is not installed.
+nb::object to_array(nb::handle exporter, const Field* field);
+
+nb::object shape_of(const Region& region, const Field* field);
+nb::str dtype_name_of(const Field* field);
+nb::dict array_interface(nb::handle exporter, const Region& region, const Field* field);
+
+// One named array of a Frame or Loan: the exporter behind `frame.arrays["name"]`.
+struct FieldView {
+    nb::object owner;
+    Region* region;  // of the owner
+    const Field* field;
+};
+
+// The arrays of a region by name; an unnamed one has the name "".
+nb::dict arrays_of(nb::handle owner, Region& region);
+
+template <typename T>
+int region_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
+    view->obj = nullptr;
+    try {
+        Region& region = *nb::inst_ptr<T>(self);
+        region.require_live();
+        const Schema& schema = region.schema();
+        return fill_buffer(self, region, schema.fields.size() == 1 ? schema.fields.data() : nullptr,
+                           view, flags);
+    } catch (nb::python_error& error) {
+        error.restore();
+    } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_BufferError, error.what());
+    }
+    return -1;
+}
+
+template <typename T>
+void region_releasebuffer(PyObject* self, Py_buffer*) noexcept {
+    --nb::inst_ptr<T>(self)->exports;
+}
+
+template <typename T>
+inline PyType_Slot region_slots[] = {
+    {Py_bf_getbuffer, reinterpret_cast<void*>(&region_getbuffer<T>)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(&region_releasebuffer<T>)},
+    {0, nullptr}};
+
+void bind_region(nb::module_& module);
+
+}  // namespace framegate::py

@@ -1,0 +1,511 @@
+#include "subscriber.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "deadline.hpp"
+#include "dlpack.hpp"
+#include "errors.hpp"
+#include "fork.hpp"
+#include "gil.hpp"
+
+namespace framegate::py {
+
+// ---- frame
+// ----------------------------------------------------------------------------------------------------------
+
+Frame::Frame(fg_subscriber* subscriber, const fg_frame& frame)
+    : subscriber_(subscriber), frame_(frame) {
+    data = const_cast<std::byte*>(
+        static_cast<const std::byte*>(frame.data));  // never written: `readonly` is set
+    bytes = frame.bytes;
+    live = true;
+    fork_generation = py::fork_generation();
+}
+
+Frame::~Frame() {
+    // In a forked child the parent holds the lease. A lost lease shows in release(), which can
+    // raise.
+    if (live && fork_generation == py::fork_generation()) {
+        (void)fg_subscriber_release(subscriber_, &frame_);
+    }
+}
+
+const Schema& Frame::schema() {
+    if (schema_ == nullptr) {
+        if (frame_.array_count == 0) {
+            schema_ = std::make_shared<Schema>();
+        } else {
+            require_live();
+            fg_array arrays[FG_ARRAYS_MAX];
+            std::size_t count = 0;
+            check(fg_subscriber_arrays(subscriber_, &frame_, arrays, FG_ARRAYS_MAX, &count));
+            schema_ = schema_from_arrays(arrays, std::min<std::size_t>(count, FG_ARRAYS_MAX));
+        }
+    }
+    return *schema_;
+}
+
+void Frame::release() {
+    if (!live) {
+        return;
+    }
+    require_live();
+    if (exports > 0) {
+        const std::string message =
+            std::to_string(exports) +
+            " view(s) of this frame exist (arrays, memoryviews, tensors): drop them first, or "
+            "drop the frame and let the last of them end the lease";
+        throw nb::buffer_error(message.c_str());
+    }
+    // These stay readable afterwards. As bytes: whatever a publisher put there, a release must not
+    // fail of it.
+    if (frame_.user_metadata_bytes > 0) {
+        metadata_text_.assign(static_cast<const char*>(frame_.user_metadata),
+                              frame_.user_metadata_bytes);
+    }
+    if (frame_.content_type_bytes > 0) {
+        content_type_.assign(frame_.content_type, frame_.content_type_bytes);
+    }
+    live = false;
+    check(fg_subscriber_release(subscriber_, &frame_));
+}
+
+nb::object Frame::metadata() {
+    if (metadata_.is_valid()) {
+        return metadata_;
+    }
+    if (frame_.user_metadata_bytes == 0) {
+        metadata_ = nb::dict();
+        return metadata_;
+    }
+    std::string_view text = metadata_text_;
+    if (live) {
+        require_live();
+        text = {static_cast<const char*>(frame_.user_metadata), frame_.user_metadata_bytes};
+    }
+    try {
+        const nb::object decoded =
+            nb::module_::import_("json").attr("loads")(nb::bytes(text.data(), text.size()));
+        if (PyDict_Check(decoded.ptr()) != 0) {
+            metadata_ = decoded;
+            return metadata_;
+        }
+    } catch (nb::python_error& error) {
+        if (!error.matches(PyExc_ValueError)) {
+            throw;
+        }
+    }
+    raise_error(FG_SCHEMA_MISMATCH,
+                "the metadata of frame " + std::to_string(frame_.sequence) +
+                    " is not a JSON object; its publisher put something else there");
+}
+
+nb::object Frame::content_type() {
+    if (frame_.content_type_bytes == 0) {
+        return nb::none();
+    }
+    std::string_view text = content_type_;
+    if (live) {
+        require_live();
+        text = {frame_.content_type, frame_.content_type_bytes};
+    }
+    nb::object decoded = nb::steal(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+    if (!decoded.is_valid()) {
+        throw nb::python_error();
+    }
+    return decoded;
+}
+
+// ---- subscriber
+// -----------------------------------------------------------------------------------------------------
+
+Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
+                       std::uint32_t lease_quota, const std::string& start, double spin,
+                       const std::string& name)
+    : topic(opened.name), policy(policy_name) {
+    fg_subscriber_options options;
+    fg_subscriber_options_init(&options);
+    if (policy == "latest") {
+        options.policy = FG_POLICY_LATEST;
+    } else if (policy == "queue") {
+        options.policy = FG_POLICY_QUEUE;
+    } else {
+        const std::string message = "policy is \"latest\" or \"queue\", not \"" + policy + "\"";
+        throw nb::value_error(message.c_str());
+    }
+    if (start == "next") {
+        options.start = FG_START_NEXT;
+    } else if (start == "newest") {
+        options.start = FG_START_NEWEST;
+    } else if (!start.empty()) {
+        const std::string message = "start is \"next\" or \"newest\", not \"" + start + "\"";
+        throw nb::value_error(message.c_str());
+    }
+    constexpr double kSpinMax = 1e-3;
+    if (!(spin >= 0 && spin <= kSpinMax)) {
+        throw nb::value_error("spin is a number of seconds from 0 to 0.001");
+    }
+    options.spin_ns = static_cast<std::uint32_t>(spin * 1e9);
+    options.leases_max = lease_quota;
+    options.name = name.data();
+    options.name_bytes = static_cast<std::uint32_t>(
+        std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
+    check(fg_subscriber_open(opened.handle(), &options, &handle_));
+}
+
+void Subscriber::close() noexcept {
+    fg_subscriber* handle = handle_;
+    if (handle == nullptr) {
+        return;
+    }
+    last_stats_.struct_bytes = sizeof last_stats_;
+    (void)fg_subscriber_get_stats(handle, &last_stats_);
+    handle_ = nullptr;
+    fg_subscriber_close(handle);
+}
+
+fg_subscriber* Subscriber::handle() const {
+    if (handle_ == nullptr) [[unlikely]] {
+        raise(FG_CLOSED);
+    }
+    return handle_;
+}
+
+void Subscriber::raise(fg_status status) const {
+    if (status == FG_CLOSED) {
+        raise_error(status, "this subscriber of topic \"" + topic + "\" was closed");
+    }
+    raise_status(status);
+}
+
+nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
+    try {
+        nb::object object = nb::inst_alloc(nb::type<Frame>());
+        new (nb::inst_ptr<Frame>(object)) Frame(handle, frame);
+        nb::inst_mark_ready(object);
+        return object;
+    } catch (...) {
+        (void)fg_subscriber_release(handle, &frame);
+        throw;
+    }
+}
+
+nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
+    closed = false;
+    fg_subscriber* handle = this->handle();
+    const Deadline deadline(timeout);
+    fg_frame frame;
+    fg_status status = fg_subscriber_take(handle, 0, &frame);
+    if (status == FG_OK) [[likely]] {
+        return make_frame(handle, frame);
+    }
+    while (status == FG_EMPTY || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
+        if (status == FG_INTERRUPTED && PyErr_CheckSignals() != 0) {
+            throw nb::python_error();
+        }
+        if (deadline.is_immediate() || deadline.is_over()) {
+            return {};
+        }
+        fg_subscriber_retain(
+            handle);  // close() on another thread may drop the opener's reference meanwhile
+        {
+            const WithoutGil released;
+            status = fg_subscriber_take(handle, deadline.slice_ns(), &frame);
+        }
+        if (status == FG_OK) {
+            // The lease keeps the handle alive from here on.
+            fg_subscriber_release_handle(handle);
+            return make_frame(handle, frame);
+        }
+        fg_subscriber_release_handle(handle);
+        if (PyErr_CheckSignals() != 0) {
+            throw nb::python_error();
+        }
+    }
+    if (status == FG_CLOSED) {
+        closed = true;
+        return {};
+    }
+    raise(status);
+}
+
+nb::object Subscriber::peek() {
+    fg_subscriber* handle = this->handle();
+    fg_frame frame;
+    const fg_status status = fg_subscriber_peek(handle, &frame);
+    if (status == FG_OK) {
+        return make_frame(handle, frame);
+    }
+    if (status == FG_EMPTY) {
+        return {};
+    }
+    raise(status);
+}
+
+fg_subscriber_stats Subscriber::stats() const {
+    if (handle_ == nullptr) {
+        return last_stats_;
+    }
+    fg_subscriber_stats stats{};
+    stats.struct_bytes = sizeof stats;
+    check(fg_subscriber_get_stats(handle_, &stats));
+    return stats;
+}
+
+// ---- binding
+// --------------------------------------------------------------------------------------------------------
+
+namespace {
+
+nb::object or_none(nb::object object) { return object.is_valid() ? object : nb::none(); }
+
+[[noreturn]] void raise_closed(const Subscriber& subscriber) {
+    raise_error(FG_CLOSED, "this subscriber of topic \"" + subscriber.topic + "\" was closed");
+}
+
+void bind_frame(nb::module_& module) {
+    using nb::literals::operator""_a;
+
+    nb::class_<Frame>(
+        module, "Frame", nb::type_slots(region_slots<Frame>), nb::is_final(), nb::pooled(64),
+        nb::is_weak_referenceable(),
+        "One published frame, leased: its bytes stay valid and unchanged until the lease\n"
+        "ends.\n"
+        "\n"
+        "The lease ends with `release()`, at the end of a `with` block, or when the frame and\n"
+        "every view of it are gone. Views are read-only and zero-copy:\n"
+        "`numpy.asarray(frame)`, `memoryview(frame)` and `torch.from_dlpack(frame)` show the\n"
+        "shared memory itself.")
+        .def_prop_ro(
+            "sequence", [](const Frame& self) { return self.header().sequence; },
+            "Number of the frame in its topic, from 1.")
+        .def_prop_ro(
+            "time",
+            [](const Frame& self) -> std::optional<double> {
+                const double time = self.header().timestamp_s;
+                return std::isnan(time) ? std::nullopt : std::optional<double>(time);
+            },
+            "The publisher's own time of the frame in seconds, if it gave one.")
+        .def_prop_ro(
+            "published_ns", [](const Frame& self) { return self.header().published_ns; },
+            "When it was published, on the clock of `time.monotonic_ns()`.")
+        .def_prop_ro(
+            "lost", [](const Frame& self) { return self.header().lost; },
+            "Frames that this subscriber lost just before this one.")
+        .def_prop_ro("metadata", &Frame::metadata,
+                     nb::sig("def metadata(self) -> dict[str, typing.Any]"),
+                     "The mapping published beside the frame; empty if there was none.")
+        .def_prop_ro("content_type", &Frame::content_type,
+                     nb::sig("def content_type(self) -> str | None"),
+                     "Media type of the payload, if the publisher gave one.")
+        .def_prop_ro(
+            "nbytes", [](const Frame& self) { return self.bytes; }, "Payload bytes.")
+        .def_prop_ro(
+            "shape", [](Frame& self) { return shape_of(self, self.only_field("shape")); },
+            nb::sig("def shape(self) -> tuple[int, ...]"),
+            "Shape of the array; `(nbytes,)` for raw bytes. Raises SchemaMismatch for several\n"
+            "arrays.")
+        .def_prop_ro(
+            "dtype", [](Frame& self) { return dtype_name_of(self.only_field("dtype")); },
+            "Name of the element type, such as `uint8` or `bfloat16`; `uint8` for raw bytes.")
+        .def_prop_ro(
+            "array",
+            [](nb::handle_t<Frame> self) {
+                Frame& frame = nb::cast<Frame&>(self);
+                frame.require_live();
+                return to_array(self, frame.only_field("array"));
+            },
+            nb::sig("def array(self) -> numpy.typing.NDArray[typing.Any]"),
+            "The frame as a read-only numpy array without a copy (a memoryview without numpy).")
+        .def_prop_ro(
+            "arrays",
+            [](nb::handle_t<Frame> self) { return arrays_of(self, nb::cast<Frame&>(self)); },
+            nb::sig("def arrays(self) -> dict[str, numpy.typing.NDArray[typing.Any]]"),
+            "The arrays of the frame by name, read-only, without a copy; empty for raw bytes.")
+        .def_prop_ro(
+            "released", [](const Frame& self) { return !self.live; },
+            "Whether the lease has ended.")
+        .def("release", &Frame::release,
+             "Ends the lease. Raises BufferError while views of the frame exist. Harmless when it\n"
+             "has ended.")
+        .def_prop_ro(
+            "__array_interface__",
+            [](nb::handle_t<Frame> self) {
+                Frame& frame = nb::cast<Frame&>(self);
+                frame.require_live();
+                return array_interface(self, frame, frame.only_field("__array_interface__"));
+            },
+            nb::sig("def __array_interface__(self) -> dict[str, typing.Any]"))
+        .def(
+            "__dlpack__",
+            [](nb::handle_t<Frame> self, nb::object stream, nb::object max_version,
+               nb::object dl_device, nb::object copy) {
+                Frame& frame = nb::cast<Frame&>(self);
+                frame.require_live();
+                return to_dlpack(self, frame, frame.only_field("__dlpack__"), stream, max_version,
+                                 dl_device, copy);
+            },
+            nb::kw_only(), "stream"_a = nb::none(), "max_version"_a = nb::none(),
+            "dl_device"_a = nb::none(), "copy"_a = nb::none(),
+            nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, "
+                    "int] | None = None, "
+                    "dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> "
+                    "typing_extensions.CapsuleType"),
+            "DLPack 1.x capsule, read-only unless copied.")
+        .def(
+            "__dlpack_device__",
+            [](nb::handle_t<Frame>) { return nb::make_tuple(dlpack::kDeviceCpu, 0); },
+            nb::sig("def __dlpack_device__(self) -> tuple[int, int]"))
+        .def(
+            "__enter__",
+            [](nb::handle_t<Frame> self) {
+                nb::cast<Frame&>(self).require_live();
+                return nb::borrow(self);
+            },
+            nb::sig("def __enter__(self) -> Frame"))
+        .def(
+            "__exit__",
+            [](Frame& self, nb::args) {
+                // `image = frame.array` inside the block is the normal use, and `image` outlives
+                // the block: then the lease goes on and ends with the last view.
+                if (self.exports == 0) {
+                    self.release();
+                }
+            },
+            nb::sig("def __exit__(self, *exception: object) -> None"))
+        .def("__repr__", [](Frame& self) {
+            std::string text = "<Frame " + std::to_string(self.header().sequence);
+            if (!self.live) {
+                return text + ", released>";
+            }
+            text += ", " + std::to_string(self.bytes) + " bytes";
+            for (const Field& field : self.schema().fields) {
+                text += field.name.empty() ? ", " : ", " + field.name + ": ";
+                text += describe(field.type->name, field.ndim, field.shape);
+            }
+            return text + ">";
+        });
+}
+
+}  // namespace
+
+void bind_subscriber(nb::module_& module) {
+    using nb::literals::operator""_a;
+    bind_frame(module);
+
+    nb::class_<Subscriber>(module, "Subscriber",
+                           "The reading side of a topic; see framegate.shm.Subscriber.")
+        .def(nb::init<const Topic&, const std::string&, std::uint32_t, const std::string&, double,
+                      const std::string&>(),
+             "topic"_a, nb::kw_only(), "policy"_a, "lease_quota"_a, "start"_a, "spin"_a, "name"_a)
+        .def(
+            "take",
+            [](Subscriber& self, std::optional<double> timeout) {
+                bool closed = false;
+                nb::object frame = self.take(timeout, closed);
+                if (closed) {
+                    raise_closed(self);
+                }
+                return or_none(std::move(frame));
+            },
+            nb::kw_only(), "timeout"_a.none() = nb::none(),
+            nb::sig("def take(self, *, timeout: float | None = None) -> Frame | None"),
+            "Takes the next frame by the policy, waiting for one.\n"
+            "\n"
+            "The GIL is released while waiting and Ctrl-C works.\n"
+            "\n"
+            "Args:\n"
+            "    timeout: Seconds to wait; None waits for ever.\n"
+            "\n"
+            "Returns:\n"
+            "    The frame, or None when none came in time (never without a time-out).\n"
+            "\n"
+            "Raises:\n"
+            "    LeaseQuotaExceeded: This subscriber holds as many frames as it may.\n"
+            "    ClosedError: The subscriber was closed, here or by another thread.")
+        .def(
+            "try_take",
+            [](Subscriber& self) {
+                bool closed = false;
+                return or_none(self.take(0.0, closed));
+            },
+            nb::sig("def try_take(self) -> Frame | None"),
+            "Takes the next frame by the policy, or returns None when there is none yet.")
+        .def(
+            "peek", [](Subscriber& self) { return or_none(self.peek()); },
+            nb::sig("def peek(self) -> Frame | None"),
+            "The newest frame even if it was taken before; None if nothing was ever published.")
+        .def(
+            "__iter__", [](nb::handle_t<Subscriber> self) { return nb::borrow(self); },
+            nb::sig("def __iter__(self) -> collections.abc.Iterator[Frame]"))
+        .def(
+            "__next__",
+            [](Subscriber& self) {
+                if (self.is_closed()) {
+                    throw nb::stop_iteration();
+                }
+                bool closed = false;
+                nb::object frame = self.take(std::nullopt, closed);
+                if (closed) {
+                    throw nb::stop_iteration();
+                }
+                return frame;
+            },
+            nb::sig("def __next__(self) -> Frame"))
+        .def(
+            "fileno",
+            [](const Subscriber& self) {
+                int fd = -1;
+                check(fg_subscriber_event_fd(self.handle(), &fd));
+                return fd;
+            },
+            "A descriptor for event loops, readable when a frame may have come after `arm()`.\n"
+            "Never read or close it.")
+        .def(
+            "arm",
+            [](const Subscriber& self) {
+                int ready = 0;
+                check(fg_subscriber_arm(self.handle(), &ready));
+                return ready != 0;
+            },
+            "Asks for `fileno()` to become readable at the next frame. True: there is one\n"
+            "already, take it instead.")
+        .def(
+            "drain", [](const Subscriber& self) { check(fg_subscriber_drain(self.handle())); },
+            "Makes `fileno()` unreadable again; take until empty afterwards.")
+        .def_prop_ro(
+            "topic", [](const Subscriber& self) { return self.topic; }, "Name of the topic.")
+        .def_prop_ro(
+            "policy", [](const Subscriber& self) { return self.policy; }, "`latest` or `queue`.")
+        .def_prop_ro(
+            "received", [](const Subscriber& self) { return self.stats().received; },
+            "Frames taken.")
+        .def_prop_ro(
+            "lost", [](const Subscriber& self) { return self.stats().lost; },
+            "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"
+            "(latest).")
+        .def_prop_ro(
+            "leases", [](const Subscriber& self) { return self.stats().leases; },
+            "Frames held now.")
+        .def_prop_ro(
+            "lease_quota", [](const Subscriber& self) { return self.stats().leases_max; },
+            "Frames that may be held at once.")
+        .def_prop_ro(
+            "position", [](const Subscriber& self) { return self.stats().position; },
+            "Sequence of the last frame taken or skipped.")
+        .def_prop_ro(
+            "head", [](const Subscriber& self) { return self.stats().head; },
+            "Newest sequence of the topic.")
+        .def_prop_ro("closed", &Subscriber::is_closed)
+        .def("close", &Subscriber::close,
+             "Leaves the topic; frames and views that are held stay valid. Ends a `take()` of\n"
+             "another thread.");
+}
+
+}  // namespace framegate::py

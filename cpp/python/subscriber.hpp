@@ -1,0 +1,69 @@
+// Subscriber and Frame: the reading side.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <optional>
+#include <string>
+
+#include "region.hpp"
+#include "topic.hpp"
+
+namespace framegate::py {
+
+// A leased frame. The lease ends when the object and every view of it are gone, or by release().
+class Frame final : public Region {
+  public:
+    // Takes over the lease.
+    Frame(fg_subscriber* subscriber, const fg_frame& frame);
+    ~Frame() override;
+
+    const Schema& schema() override;
+    void release();
+
+    [[nodiscard]] const fg_frame& header() const { return frame_; }
+    // Can still be read after release().
+    nb::object metadata();
+    nb::object content_type();
+
+  private:
+    fg_subscriber* subscriber_;  // kept alive by the lease
+    fg_frame frame_;
+    SchemaPtr schema_;
+    nb::object metadata_;
+    std::string metadata_text_;  // these two: copied at release()
+    std::string content_type_;
+};
+
+class Subscriber {
+  public:
+    Subscriber(const Topic& topic, const std::string& policy, std::uint32_t lease_quota,
+               const std::string& start, double spin, const std::string& name);
+    Subscriber(const Subscriber&) = delete;
+    Subscriber& operator=(const Subscriber&) = delete;
+    ~Subscriber() { close(); }
+
+    void close() noexcept;
+    [[nodiscard]] bool is_closed() const { return handle_ == nullptr; }
+    [[nodiscard]] fg_subscriber* handle() const;  // raises ClosedError
+
+    // A new Frame; null when none came in time, or (in `closed`) when the handle was closed
+    // meanwhile.
+    nb::object take(std::optional<double> timeout, bool& closed);
+    nb::object peek();
+    [[nodiscard]] fg_subscriber_stats stats() const;  // the last known ones after close()
+
+    std::string topic;
+    std::string policy;
+
+  private:
+    nb::object make_frame(fg_subscriber* handle, fg_frame& frame);
+    [[noreturn]] void raise(fg_status status) const;
+
+    fg_subscriber* handle_ = nullptr;
+    fg_subscriber_stats last_stats_{};
+};
+
+void bind_subscriber(nb::module_& module);
+
+}  // namespace framegate::py

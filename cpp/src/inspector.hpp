@@ -1,0 +1,39 @@
+// An inspector maps the control file read-only and looks. It is no participant and changes nothing.
+#pragma once
+
+#include <cstddef>
+
+#include "fork.hpp"
+#include "framegate/shm.h"
+#include "layout.hpp"
+#include "slots.hpp"
+
+namespace framegate::impl {
+
+class Inspector {
+  public:
+    static fg_status open(const char* name, std::size_t name_bytes, Inspector** out);
+    fg_status info(fg_topic_info* out) const;
+    fg_status schema(fg_array* out, std::size_t capacity, std::size_t* count) const;
+    fg_status stats(fg_topic_stats* out) const;
+    fg_status participants(fg_participant* out, std::size_t capacity, std::size_t* count) const;
+    void close();
+
+  private:
+    static constexpr int kDirectory = 0;
+    static constexpr int kControl = 1;
+
+    fg_status open_files();
+    fg_status usable() const;
+    bool is_alive(std::uint32_t index) const;
+    void destroy();
+
+    ForkNode node_;
+    Identity identity_{};
+    SegmentView view_;
+    unsigned char* control_ = nullptr;
+    char name_[FG_TOPIC_NAME_BYTES_MAX + 1] = {};
+    char stem_[FG_TOPIC_FILE_NAME_BYTES_MAX] = {};
+};
+
+}  // namespace framegate::impl

@@ -1,0 +1,183 @@
+// Liveness by byte locks.
+//
+// The kernel drops an OFD lock when the last descriptor of its open description is closed, which it does after the
+// address space of a killed process is gone: a free byte proves that its owner will not store again. Time-outs would
+// instead reap a stopped process that still lives. Pids are for people: another pid namespace, or a reused number, makes
+// them lie.
+//
+// The order of a reap: hold the byte, take back marks, slot words and bits, help head, kick, state = 0, unlock. Each step
+// can be repeated, so a reaper that dies is followed by the next one; the kick comes before state = 0 because after it
+// nobody would repeat it.
+//
+// All of attach, detach and sweep run under the mutex of the Topic, because the threads of a process share its open
+// description and its locks do not exclude each other there.
+#include "liveness.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <ctime>
+
+#include "status.hpp"
+#include "steps.hpp"
+#include "wake.hpp"
+
+// A private symbol of some C libraries for 32-bit off_t only; the numbers are the kernel's.
+#ifndef F_OFD_GETLK
+#define F_OFD_GETLK 36
+#define F_OFD_SETLK 37
+#endif
+
+namespace framegate::impl {
+namespace {
+
+struct flock byte_range(std::uint32_t byte, short type) {
+    struct flock range {};
+    range.l_type = type;
+    range.l_whence = SEEK_SET;
+    range.l_start = byte;
+    range.l_len = 1;
+    return range;
+}
+
+class MutexGuard {
+  public:
+    explicit MutexGuard(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
+    ~MutexGuard() { pthread_mutex_unlock(&mutex_); }
+    MutexGuard(const MutexGuard&) = delete;
+    MutexGuard& operator=(const MutexGuard&) = delete;
+
+  private:
+    pthread_mutex_t& mutex_;
+};
+
+bool is_own(const Topic& topic, std::uint32_t index) {
+    return (topic.own_rows_[index / 64] >> (index % 64) & 1) != 0;
+}
+
+void poison(Topic& topic) { topic.fds_.condition.store(kPoisoned, std::memory_order_relaxed); }
+
+// Our descriptor may have been closed behind our back and its number given to another file.
+bool control_fd_is_ours(const Topic& topic) {
+    struct stat info {};
+    return fstat(topic.control_fd(), &info) == 0 && info.st_dev == topic.device_ && info.st_ino == topic.inode_;
+}
+
+// Our own locks look free through our own description, so ask through a fresh one of the same file.
+bool own_locks_hold(Topic& topic) {
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", topic.control_fd());
+    const int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) {
+        return true;  // no /proc or no descriptor left: no evidence
+    }
+    bool hold = true;
+    struct stat info {};
+    if (fstat(fd, &info) == 0 && info.st_dev == topic.device_ && info.st_ino == topic.inode_) {
+        for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
+            hold = hold && (!is_own(topic, i) || byte_is_locked(fd, i));
+        }
+    }
+    close(fd);
+    return hold;
+}
+
+// The row's byte must be locked by us.
+void reap_locked(Topic& topic, std::uint32_t index) {
+    FG_STEP(kReapLocked);
+    scrub_row(topic.view_, index);
+    remove_wake_socket(topic, index);
+    kick(topic);
+    FG_STEP(kReapKicked);
+    free_row(topic.view_, index);
+}
+
+std::uint32_t sweep_locked(Topic& topic) {
+    if (!control_fd_is_ours(topic)) {
+        poison(topic);
+        return 0;
+    }
+    std::uint32_t reaped = 0;
+    for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
+        if (is_own(topic, i) || !row_in_use(topic.view_, i) || byte_is_locked(topic.control_fd(), i) ||
+            !lock_byte(topic.control_fd(), i)) {
+            continue;
+        }
+        if (row_in_use(topic.view_, i)) {  // again, now that nobody else can be reaping it
+            reap_locked(topic, i);
+            ++reaped;
+        }
+        unlock_byte(topic.control_fd(), i);
+    }
+    if (!own_locks_hold(topic)) {
+        poison(topic);
+    }
+    return reaped;
+}
+
+}  // namespace
+
+bool lock_byte(int fd, std::uint32_t byte) {
+    struct flock range = byte_range(byte, F_WRLCK);
+    int result = 0;
+    do {
+        result = fcntl(fd, F_OFD_SETLK, &range);
+    } while (result != 0 && errno == EINTR);
+    return result == 0;
+}
+
+void unlock_byte(int fd, std::uint32_t byte) {
+    struct flock range = byte_range(byte, F_UNLCK);
+    fcntl(fd, F_OFD_SETLK, &range);
+}
+
+bool byte_is_locked(int fd, std::uint32_t byte) {
+    struct flock range = byte_range(byte, F_WRLCK);
+    return fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
+}
+
+fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
+    const MutexGuard guard(topic.mutex_);
+    sweep_locked(topic);
+    if (const fg_status status = check_usable(topic); status != FG_OK) {
+        return status;
+    }
+    for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
+        if (is_own(topic, i) || row_in_use(topic.view_, i) || !lock_byte(topic.control_fd(), i)) {
+            continue;
+        }
+        if (row_in_use(topic.view_, i)) {  // attached and died since the sweep
+            reap_locked(topic, i);
+        }
+        *self = begin_row(topic.view_, i, info);
+        topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
+        return FG_OK;
+    }
+    return fail(FG_PARTICIPANTS_FULL,
+                "topic \"%s\" has %u participants, as many as it was created for; close some or create it with a larger "
+                "participants_max",
+                topic.name_, topic.view_.participants_max);
+}
+
+void detach(Topic& topic, const Self& self) {
+    if (check_usable(topic) != FG_OK) {
+        return;  // not ours to touch any more; the locks go with the descriptor
+    }
+    const MutexGuard guard(topic.mutex_);
+    scrub_row(topic.view_, self.index);
+    FG_STEP(kDetachScrubbed);
+    kick(topic);
+    free_row(topic.view_, self.index);
+    topic.own_rows_[self.word] &= ~self.bit;
+    unlock_byte(topic.control_fd(), self.index);
+}
+
+std::uint32_t sweep(Topic& topic) {
+    const MutexGuard guard(topic.mutex_);
+    return check_usable(topic) == FG_OK ? sweep_locked(topic) : 0;
+}
+
+}  // namespace framegate::impl

@@ -1,0 +1,20 @@
+// Is the owner of a row alive? Byte `index` of the control file is locked by an OFD lock as long as it is.
+#pragma once
+
+#include <cstdint>
+
+#include "slots.hpp"
+#include "topic.hpp"
+
+namespace framegate::impl {
+
+bool lock_byte(int fd, std::uint32_t byte);  // never blocks
+void unlock_byte(int fd, std::uint32_t byte);
+bool byte_is_locked(int fd, std::uint32_t byte);  // by another open description
+
+fg_status attach(Topic& topic, const RowInfo& info, Self* self);
+void detach(Topic& topic, const Self& self);
+// Reaps the dead; also verifies that our own locks still exist and poisons the handle if not. Number of reaped rows.
+std::uint32_t sweep(Topic& topic);
+
+}  // namespace framegate::impl

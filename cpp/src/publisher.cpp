@@ -1,0 +1,429 @@
+#include "publisher.hpp"
+
+#include <unistd.h>
+
+#include <cinttypes>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <new>
+
+#include "arrays.hpp"
+#include "liveness.hpp"
+#include "status.hpp"
+#include "steps.hpp"
+#include "wake.hpp"
+
+namespace framegate::impl {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+std::uint64_t unix_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+fg_status closed(const Topic& topic) {
+    return fail(FG_CLOSED, "the publisher of topic \"%s\" was closed", topic.name_);
+}
+
+}  // namespace
+
+fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Publisher** out) {
+    if (const fg_status status = check_usable(topic); status != FG_OK) {
+        return status;
+    }
+    if (const fg_status status = check_participant_name(options.name, options.name_bytes); status != FG_OK) {
+        return status;
+    }
+    if (const fg_status status = map_data(topic, true); status != FG_OK) {
+        return status;
+    }
+    void* memory = nullptr;
+    auto* tickets = static_cast<std::uint64_t*>(std::calloc(topic.view_.slot_count, sizeof(std::uint64_t)));
+    if (tickets == nullptr || posix_memalign(&memory, kCacheLine, sizeof(Publisher)) != 0) {
+        std::free(tickets);
+        return fail(FG_OUT_OF_MEMORY, "no memory for a publisher of topic \"%s\"", topic.name_);
+    }
+    auto* publisher = new (memory) Publisher;
+    RowInfo info;
+    info.role = FG_ROLE_PUBLISHER;
+    info.pid = static_cast<std::uint32_t>(getpid());
+    info.attached_unix_ns = unix_ns();
+    info.name = options.name;
+    info.name_bytes = options.name_bytes;
+    if (const fg_status status = attach(topic, info, &publisher->self_); status != FG_OK) {
+        std::free(tickets);
+        std::free(publisher);
+        return status;
+    }
+    retain_topic(topic);
+    publisher->topic_ = &topic;
+    publisher->tickets_ = tickets;
+    *out = publisher;
+    return FG_OK;
+}
+
+fg_status Publisher::loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out) {
+    if (bytes > topic_->identity_.slot_bytes) {
+        return fail(FG_FRAME_TOO_LARGE, "topic \"%s\": a frame of %" PRIu64 " bytes does not fit into a slot of %" PRIu64,
+                    topic_->name_, bytes, topic_->identity_.slot_bytes);
+    }
+    const fg_status status = try_loan_once(out);
+    return status == FG_TOPIC_FULL ? wait_for_loan(timeout_ns, out) : status;
+}
+
+fg_status Publisher::try_loan_once(fg_loan* out) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    if (closed_) {
+        return closed(*topic_);
+    }
+    const LoanAttempt attempt = try_loan(view(), self_);
+    if (attempt.space) {
+        wake_space(*topic_);
+    }
+    switch (attempt.result) {
+        case LoanResult::kOk:
+            break;
+        case LoanResult::kNone:
+            return FG_TOPIC_FULL;
+        case LoanResult::kMoved:
+            return fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_);
+    }
+    ++live_;
+    tickets_[attempt.slot] = attempt.word;
+    out->data = topic_->payload(topic_->data_write_, attempt.slot);
+    out->capacity = topic_->identity_.slot_bytes;
+    out->ticket = attempt.word;
+    out->slot = attempt.slot;
+    out->reserved = 0;
+    return FG_OK;
+}
+
+fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
+    sweep(*topic_);
+    fg_status status = try_loan_once(out);
+    if (status == FG_TOPIC_FULL && timeout_ns != 0) {
+        const Deadline deadline(timeout_ns);
+        {
+            const Locked guard(lock_);
+            if (closed_) {
+                return closed(*topic_);
+            }
+            ++inside_;
+            if (sleepers_++ == 0) {
+                set_mark(view(), self_, Mark::kSpaceWaiter);
+            }
+        }
+        for (;;) {
+            // seq_cst, after the bit and before the scan: whoever frees a slot after our scan sees the bit, and the
+            // bump makes the sleep return.
+            const std::uint32_t value = view().shared->space.load(std::memory_order_seq_cst);
+            status = try_loan_once(out);
+            if (status != FG_TOPIC_FULL) {
+                break;
+            }
+            FG_STEP(kSpaceWaiting);
+            const std::int64_t slice = deadline.slice_ns();
+            if (slice == 0) {
+                break;
+            }
+            const SleepResult slept = futex_sleep(view().shared->space, value, slice);
+            if (slept == SleepResult::kInterrupted) {
+                status = fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a slot", topic_->name_);
+                break;
+            }
+            if (slept == SleepResult::kTimeout) {
+                sweep(*topic_);  // bounded re-check: a holder may have died
+            }
+        }
+        bool last = false;
+        {
+            const Locked guard(lock_);
+            --inside_;
+            if (--sleepers_ == 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
+                clear_mark(view(), self_, Mark::kSpaceWaiter);
+            }
+            last = finish_locked();
+        }
+        if (last) {
+            destroy();
+        }
+    }
+    if (status == FG_TOPIC_FULL) {
+        return fail(FG_TOPIC_FULL,
+                    "topic \"%s\": all %u slots are leased, being filled or newest; release frames sooner, lower "
+                    "leases_max or create it with more slots",
+                    topic_->name_, view().slot_count);
+    }
+    return status;
+}
+
+bool Publisher::owns(const fg_loan& loan) const {
+    return loan.data != nullptr && loan.slot < view().slot_count && loan.ticket != 0 &&
+           tickets_[loan.slot] == loan.ticket;
+}
+
+void Publisher::forget(fg_loan* loan) {
+    tickets_[loan->slot] = 0;
+    loan->data = nullptr;
+    --live_;
+}
+
+fg_status Publisher::check_info(const fg_publish_info& info) const {
+    const Topic& topic = *topic_;
+    if (info.bytes > topic.identity_.slot_bytes) {
+        return fail(FG_FRAME_TOO_LARGE, "topic \"%s\": a frame of %" PRIu64 " bytes does not fit into a slot of %" PRIu64,
+                    topic.name_, info.bytes, topic.identity_.slot_bytes);
+    }
+    if (info.array_count > FG_ARRAYS_MAX || (info.array_count != 0 && info.arrays == nullptr)) {
+        return fail(FG_INVALID_ARGUMENT, "the frame has %u arrays (at most %d) or they are NULL", info.array_count,
+                    FG_ARRAYS_MAX);
+    }
+    if (info.content_type_bytes > FG_CONTENT_TYPE_BYTES_MAX ||
+        (info.content_type_bytes != 0 && info.content_type == nullptr)) {
+        return fail(FG_INVALID_ARGUMENT, "the content type has %u bytes (at most %d) or is NULL",
+                    info.content_type_bytes, FG_CONTENT_TYPE_BYTES_MAX);
+    }
+    if (info.user_metadata_bytes > FG_USER_METADATA_BYTES_MAX ||
+        (info.user_metadata_bytes != 0 && info.user_metadata == nullptr)) {
+        return fail(FG_INVALID_ARGUMENT, "the user metadata has %u bytes (at most %d) or is NULL",
+                    info.user_metadata_bytes, FG_USER_METADATA_BYTES_MAX);
+    }
+    for (std::uint32_t i = 0; i < info.array_count; ++i) {
+        if (const fg_status status = check_frame_array(info.arrays[i], i, info.bytes); status != FG_OK) {
+            return status;
+        }
+    }
+    const std::uint32_t schema_count = topic.identity_.schema_count;
+    if (schema_count == 0) {
+        return FG_OK;
+    }
+    if (info.array_count == 0) {
+        if (!topic.schema_is_fixed_) {
+            return fail(FG_SCHEMA_MISMATCH,
+                        "topic \"%s\" has a schema with open dimensions: say the shapes of the frame", topic.name_);
+        }
+        if (info.bytes != topic.schema_bytes_) {
+            return fail(FG_SCHEMA_MISMATCH, "topic \"%s\": %" PRIu64 " bytes, a frame of its schema has %" PRIu64,
+                        topic.name_, info.bytes, topic.schema_bytes_);
+        }
+        return FG_OK;
+    }
+    if (info.array_count != schema_count) {
+        return fail(FG_SCHEMA_MISMATCH, "topic \"%s\": %u arrays, its schema has %u", topic.name_, info.array_count,
+                    schema_count);
+    }
+    for (std::uint32_t i = 0; i < schema_count; ++i) {
+        if (!fits_schema(info.arrays[i], topic.schema_[i])) {
+            return fail(FG_SCHEMA_MISMATCH, "topic \"%s\": name, dtype or shape of array %u contradicts its schema",
+                        topic.name_, i);
+        }
+    }
+    return FG_OK;
+}
+
+void Publisher::write_header(std::uint32_t index, const fg_publish_info& info) {
+    SlotRecord& slot = view().slots[index];
+    const bool by_schema = info.array_count == 0 && topic_->identity_.schema_count != 0;
+    // relaxed: the COMMIT CAS of publish() releases them.
+    slot.bytes.store(info.bytes, kRelaxed);
+    slot.published_ns.store(monotonic_ns(), kRelaxed);
+    slot.timestamp_s.store(info.timestamp_s, kRelaxed);
+    slot.array_count.store(by_schema ? topic_->identity_.schema_count : info.array_count, kRelaxed);
+    slot.flags.store(by_schema ? kFrameArraysFromSchema : 0, kRelaxed);
+    slot.content_type_bytes.store(info.content_type_bytes, kRelaxed);
+    slot.user_metadata_bytes.store(info.user_metadata_bytes, kRelaxed);
+    if ((info.array_count | info.content_type_bytes | info.user_metadata_bytes) == 0) {
+        return;  // plain bytes do not touch the header page
+    }
+    auto* header = reinterpret_cast<SlotHeader*>(topic_->slot_header(topic_->data_write_, index));
+    if (info.array_count != 0) {
+        std::memcpy(header->arrays, info.arrays, info.array_count * sizeof(fg_array));
+    }
+    if (info.content_type_bytes != 0) {
+        std::memcpy(header->content_type, info.content_type, info.content_type_bytes);
+    }
+    if (info.user_metadata_bytes != 0) {
+        std::memcpy(header->user_metadata, info.user_metadata, info.user_metadata_bytes);
+    }
+}
+
+fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence) {
+    if (!owns(*loan)) {
+        loan->data = nullptr;
+        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before", topic_->name_);
+    }
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        forget(loan);
+        return status;
+    }
+    if (const fg_status status = check_info(info); status != FG_OK) {
+        return status;  // the loan stays good
+    }
+    write_header(loan->slot, info);
+    const Publication publication = framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
+    forget(loan);
+    if (publication.result == PublishResult::kOk) {
+        ParticipantRow& row = view().participants[self_.index];
+        row.received.store(++published_, kRelaxed);  // relaxed: for inspectors
+        row.cursor.store(publication.sequence, kRelaxed);
+        wake_subscribers(*topic_, publication.sequence);
+    }
+    wake_space(*topic_);  // the newest frame before this one became claimable; or our slot became free
+    switch (publication.result) {
+        case PublishResult::kOk:
+            *sequence = publication.sequence;
+            return FG_OK;
+        case PublishResult::kLost:
+            return fail(FG_LOAN_LOST,
+                        "topic \"%s\": the loan was taken back, because this process looked dead to another one",
+                        topic_->name_);
+        case PublishResult::kMoved:
+            return fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_);
+        case PublishResult::kExhausted:
+            return fail(FG_SEQUENCE_EXHAUSTED, "topic \"%s\" used up its sequence numbers; create it again",
+                        topic_->name_);
+        case PublishResult::kCorrupt:
+            break;
+    }
+    return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its ring contradicts its head", topic_->name_);
+}
+
+fg_status Publisher::publish(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence) {
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        loan->data = nullptr;
+        return check_usable(*topic_);
+    }
+    bool last = false;
+    fg_status status = FG_OK;
+    std::uint64_t number = 0;
+    {
+        const Locked guard(lock_);
+        status = publish_locked(loan, info, &number);
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+    if (status == FG_OK && sequence != nullptr) {
+        *sequence = number;
+    }
+    return status;
+}
+
+fg_status Publisher::abandon(fg_loan* loan) {
+    if (loan->data == nullptr) {
+        return FG_OK;
+    }
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        loan->data = nullptr;
+        return check_usable(*topic_);
+    }
+    bool last = false;
+    fg_status status = FG_OK;
+    {
+        const Locked guard(lock_);
+        if (!owns(*loan)) {
+            loan->data = nullptr;
+            status = fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before", topic_->name_);
+        } else {
+            const std::uint32_t slot = loan->slot;
+            const std::uint64_t ticket = loan->ticket;
+            forget(loan);
+            status = check_usable(*topic_);
+            if (status == FG_OK) {
+                if (!framegate::impl::abandon(view(), slot, ticket)) {
+                    status = fail(FG_LOAN_LOST, "topic \"%s\": the loan had been taken back", topic_->name_);
+                }
+                wake_space(*topic_);
+            }
+        }
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+    return status;
+}
+
+fg_status Publisher::send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,
+                          std::uint64_t* sequence) {
+    if (const fg_status status = check_info(info); status != FG_OK) {
+        return status;
+    }
+    fg_loan loan{};
+    if (const fg_status status = this->loan(info.bytes, timeout_ns, &loan); status != FG_OK) {
+        return status;
+    }
+    if (info.bytes != 0) {
+        std::memcpy(loan.data, data, info.bytes);
+    }
+    return publish(&loan, info, sequence);
+}
+
+void Publisher::retain() {
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        return;
+    }
+    const Locked guard(lock_);
+    ++references_;
+}
+
+void Publisher::drop_reference() {
+    // In a forked child the handle was copied in whatever state its lock was: it is left alone.
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        return;
+    }
+    bool last = false;
+    {
+        const Locked guard(lock_);
+        --references_;
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+}
+
+void Publisher::close() {
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        return;
+    }
+    bool last = false;
+    {
+        const Locked guard(lock_);
+        closed_ = true;
+        --references_;
+        if (inside_ != 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
+            wake_space(*topic_);
+        }
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+}
+
+bool Publisher::finish_locked() {
+    if (may_detach()) {
+        detached_ = true;
+        detach(*topic_, self_);
+    }
+    return may_free();
+}
+
+void Publisher::destroy() {
+    Topic* topic = topic_;
+    std::free(tickets_);
+    std::free(this);
+    release_topic(topic);
+}
+
+}  // namespace framegate::impl

@@ -1,0 +1,108 @@
+// The lock-free algorithm over mapped bytes. Atomics only: no system call, no allocation, no clock; runs on heap memory
+// as well as on a mapping. The theory is at the head of slots.cpp.
+#pragma once
+
+#include <cstdint>
+
+#include "layout.hpp"
+
+namespace framegate::impl {
+
+// Where things are: pointers into the mapping and a private copy of the checked geometry.
+struct SegmentView {
+    SharedWords* shared = nullptr;
+    ParticipantRow* participants = nullptr;
+    Word* ring = nullptr;
+    SlotRecord* slots = nullptr;
+    std::uint32_t slot_count = 0;
+    std::uint32_t ring_mask = 0;
+    std::uint32_t keep = 1;
+    std::uint32_t participants_max = 0;
+    std::uint32_t participant_words = 0;
+};
+
+// One participant as the algorithm sees it.
+struct Self {
+    std::uint32_t index = 0;
+    std::uint32_t owner = 0;  // index and incarnation, as in slot words
+    std::uint32_t word = 0;   // index / 64
+    std::uint64_t bit = 0;    // 1 << index % 64
+};
+Self self_of(std::uint32_t index, std::uint32_t incarnation);
+
+// ---- publisher ------------------------------------------------------------------------------------------------------
+
+enum class LoanResult { kOk, kNone, kMoved };
+struct LoanAttempt {
+    LoanResult result = LoanResult::kNone;
+    std::uint32_t slot = 0;
+    std::uint64_t word = 0;  // the CLAIM word, proof of the loan
+    bool space = false;      // put a slot back: the caller must wake space waiters
+};
+LoanAttempt try_loan(const SegmentView& view, const Self& self);
+
+enum class PublishResult { kOk, kLost, kMoved, kExhausted, kCorrupt };
+struct Publication {
+    PublishResult result = PublishResult::kLost;
+    std::uint64_t sequence = 0;
+};
+// The frame's header in the slot record must be written before. On kMoved, kExhausted and kCorrupt the slot is free.
+Publication publish(const SegmentView& view, const Self& self, std::uint32_t slot, std::uint64_t claim_word);
+// False if the loan was not this participant's any more.
+bool abandon(const SegmentView& view, std::uint32_t slot, std::uint64_t claim_word);
+
+// ---- subscriber -----------------------------------------------------------------------------------------------------
+
+enum class TakeResult {
+    kOk,
+    kGone,  // not there any more
+    kBusy,  // a publisher holds it in TRY for longer than it should need: alive but off-CPU, or dead
+};
+struct TakeAttempt {
+    TakeResult result = TakeResult::kGone;
+    std::uint32_t slot = 0;
+    bool space = false;  // cleared the bit again: the caller must wake space waiters
+};
+// `held` tells whether this participant already leases the slot, so that a failed take does not clear that lease's bit.
+using HeldFunction = bool (*)(void* context, std::uint32_t slot);
+TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence, HeldFunction held, void* context);
+// Slot that the ring names for this frame; false if it names another frame (or nonsense).
+bool find_frame(const SegmentView& view, std::uint64_t sequence, std::uint32_t* slot);
+// Clears the holder bit; the caller must wake space waiters. False if the lease had been taken away.
+bool release(const SegmentView& view, const Self& self, std::uint32_t slot, std::uint64_t sequence);
+// Does the slot still carry this frame?
+bool still_frame(const SegmentView& view, std::uint32_t slot, std::uint64_t sequence);
+
+std::uint64_t load_head(const SegmentView& view);
+// Moves head over a frame whose publisher stopped between ring and head. Returns the head afterwards.
+std::uint64_t help_head(const SegmentView& view);
+// True if the topic is sealed right behind `sequence`.
+bool sealed_after(const SegmentView& view, std::uint64_t sequence);
+
+// ---- sleeping -------------------------------------------------------------------------------------------------------
+
+enum class Mark { kWaiter, kSpaceWaiter, kFd, kReliable };
+void set_mark(const SegmentView& view, const Self& self, Mark mark);
+void clear_mark(const SegmentView& view, const Self& self, Mark mark);
+bool any_mark(const SegmentView& view, Mark mark);
+std::uint64_t mark_word(const SegmentView& view, Mark mark, std::uint32_t word);
+
+// ---- rows -----------------------------------------------------------------------------------------------------------
+
+// All of these need the lock of the row's byte.
+struct RowInfo {
+    std::uint32_t role = 0;
+    std::uint32_t policy = 0;
+    std::uint32_t pid = 0;
+    std::uint64_t attached_unix_ns = 0;
+    const char* name = nullptr;
+    std::uint32_t name_bytes = 0;
+};
+Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info);
+bool row_in_use(const SegmentView& view, std::uint32_t index);
+// Takes back everything that participant `index` could have left behind, except the row itself: marks, slot words,
+// holder bits, a stalled head. Each step can be repeated. Afterwards the caller kicks everybody, then frees the row.
+void scrub_row(const SegmentView& view, std::uint32_t index);
+void free_row(const SegmentView& view, std::uint32_t index);
+
+}  // namespace framegate::impl

@@ -1,0 +1,609 @@
+// The holder bit in the segment is one per participant and slot, so threads that share a handle would take it from each
+// other: the undo of a failed take on one thread could clear the bit of a lease that another thread just got. Hence the
+// lock around every take and release, and a private count per slot; the bit is cleared when the count gets to zero.
+#include "subscriber.hpp"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <cinttypes>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <new>
+
+#include "arrays.hpp"
+#include "liveness.hpp"
+#include "status.hpp"
+#include "steps.hpp"
+
+namespace framegate::impl {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+
+// Each retry needs a publisher that went once around all slots meanwhile, or a corrupt segment.
+constexpr int kTakeRounds = 64;
+// How often a take yields to a publisher that was interrupted between TRY and CLAIM, before it sweeps and gives up.
+constexpr int kBusyYields = 100;
+constexpr std::uint32_t kSpinNsMax = 1000000;
+
+std::uint64_t unix_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_REALTIME, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+fg_status closed(const Topic& topic) {
+    return fail(FG_CLOSED, "the subscriber of topic \"%s\" was closed", topic.name_);
+}
+
+fg_status check_options(const Topic& topic, const fg_subscriber_options& options) {
+    if (options.policy == FG_POLICY_RELIABLE || options.policy == FG_POLICY_GROUP) {
+        return fail(FG_UNSUPPORTED, "the policies reliable and group are reserved; use latest or queue");
+    }
+    if (options.policy != FG_POLICY_LATEST && options.policy != FG_POLICY_QUEUE) {
+        return fail(FG_INVALID_ARGUMENT, "unknown policy %u", options.policy);
+    }
+    if (options.start > FG_START_NEWEST) {
+        return fail(FG_INVALID_ARGUMENT, "unknown start %u", options.start);
+    }
+    const std::uint32_t leases_max = topic.identity_.slots - topic.identity_.keep;
+    if (options.leases_max > leases_max) {
+        return fail(FG_INVALID_ARGUMENT, "leases_max is %u, it must be 1 to slots - keep = %u (0: half of the slots)",
+                    options.leases_max, leases_max);
+    }
+    if (options.spin_ns > kSpinNsMax) {
+        return fail(FG_INVALID_ARGUMENT, "spin_ns is %u, at most %u", options.spin_ns, kSpinNsMax);
+    }
+    return check_participant_name(options.name, options.name_bytes);
+}
+
+}  // namespace
+
+fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, Subscriber** out) {
+    if (const fg_status status = check_usable(topic); status != FG_OK) {
+        return status;
+    }
+    if (const fg_status status = check_options(topic, options); status != FG_OK) {
+        return status;
+    }
+    if (const fg_status status = map_data(topic, false); status != FG_OK) {
+        return status;
+    }
+    void* memory = nullptr;
+    auto* leases = static_cast<Lease*>(std::calloc(topic.view_.slot_count, sizeof(Lease)));
+    if (leases == nullptr || posix_memalign(&memory, kCacheLine, sizeof(Subscriber)) != 0) {
+        std::free(leases);
+        return fail(FG_OUT_OF_MEMORY, "no memory for a subscriber of topic \"%s\"", topic.name_);
+    }
+    auto* subscriber = new (memory) Subscriber;
+    RowInfo info;
+    info.role = FG_ROLE_SUBSCRIBER;
+    info.policy = options.policy;
+    info.pid = static_cast<std::uint32_t>(getpid());
+    info.attached_unix_ns = unix_ns();
+    info.name = options.name;
+    info.name_bytes = options.name_bytes;
+    if (const fg_status status = attach(topic, info, &subscriber->self_); status != FG_OK) {
+        std::free(leases);
+        std::free(subscriber);
+        return status;
+    }
+    retain_topic(topic);
+    subscriber->topic_ = &topic;
+    subscriber->leases_ = leases;
+    subscriber->policy_ = options.policy;
+    subscriber->spin_ns_ = options.spin_ns;
+    const std::uint32_t half = topic.identity_.slots / 2;
+    const std::uint32_t most = topic.identity_.slots - topic.identity_.keep;
+    subscriber->leases_max_ = options.leases_max != 0 ? options.leases_max : (half < most ? half : most);
+    const bool newest = options.start == FG_START_NEWEST ||
+                        (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
+    const std::uint64_t head = help_head(topic.view_);
+    subscriber->position_ = newest && head != 0 ? head - 1 : head;
+    topic.view_.participants[subscriber->self_.index].cursor.store(subscriber->position_, kRelaxed);
+    *out = subscriber;
+    return FG_OK;
+}
+
+// ---- leases
+
+bool Subscriber::holds(void* context, std::uint32_t slot) {
+    return static_cast<const Subscriber*>(context)->leases_[slot].count != 0;
+}
+
+Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
+    std::uint32_t slot = 0;
+    if (slots_held_ >= leases_max_ && !(find_frame(view(), sequence, &slot) && leases_[slot].count != 0 &&
+                                        leases_[slot].sequence == sequence)) {
+        return Attempt::kQuota;
+    }
+    const TakeAttempt attempt = framegate::impl::take(view(), self_, sequence, holds, this);
+    if (attempt.space) {
+        wake_space(*topic_);
+    }
+    if (attempt.result != TakeResult::kOk) {
+        return attempt.result == TakeResult::kBusy ? Attempt::kBusy : Attempt::kGone;
+    }
+    Lease& lease = leases_[attempt.slot];
+    lease.sequence = sequence;
+    if (lease.count++ == 0) {
+        ++slots_held_;
+        view().participants[self_.index].leases.store(slots_held_, kRelaxed);  // relaxed: for inspectors
+    }
+    ++live_;
+    if (!fill(attempt.slot, sequence, out)) {
+        drop_lease(attempt.slot, sequence);
+        return Attempt::kCorrupt;
+    }
+    return Attempt::kOk;
+}
+
+// Copies the header of a leased frame; false if its numbers are impossible.
+bool Subscriber::fill(std::uint32_t index, std::uint64_t sequence, fg_frame* out) const {
+    const SlotRecord& slot = view().slots[index];
+    // relaxed: take() acquired them. Each is loaded once, then checked: a hostile peer may change them at any time.
+    const std::uint64_t bytes = slot.bytes.load(kRelaxed);
+    const std::uint32_t array_count = slot.array_count.load(kRelaxed);
+    const std::uint32_t content_type_bytes = slot.content_type_bytes.load(kRelaxed);
+    const std::uint32_t user_metadata_bytes = slot.user_metadata_bytes.load(kRelaxed);
+    if (bytes > topic_->identity_.slot_bytes || array_count > FG_ARRAYS_MAX ||
+        content_type_bytes > FG_CONTENT_TYPE_BYTES_MAX || user_metadata_bytes > FG_USER_METADATA_BYTES_MAX) {
+        return false;
+    }
+    const auto* header = reinterpret_cast<const SlotHeader*>(topic_->slot_header(topic_->data_read_, index));
+    out->data = topic_->payload(topic_->data_read_, index);
+    out->bytes = bytes;
+    out->sequence = sequence;
+    out->published_ns = slot.published_ns.load(kRelaxed);
+    out->timestamp_s = slot.timestamp_s.load(kRelaxed);
+    out->content_type = content_type_bytes != 0 ? header->content_type : nullptr;
+    out->user_metadata = user_metadata_bytes != 0 ? header->user_metadata : nullptr;
+    out->content_type_bytes = content_type_bytes;
+    out->user_metadata_bytes = user_metadata_bytes;
+    out->array_count = array_count;
+    out->slot = index;
+    out->lost = 0;
+    return true;
+}
+
+// True if the frame was protected to the end.
+bool Subscriber::drop_lease(std::uint32_t slot, std::uint64_t sequence) {
+    --live_;
+    if (--leases_[slot].count != 0) {
+        return still_frame(view(), slot, sequence);
+    }
+    --slots_held_;
+    view().participants[self_.index].leases.store(slots_held_, kRelaxed);
+    const bool intact = framegate::impl::release(view(), self_, slot, sequence);
+    wake_space(*topic_);
+    return intact;
+}
+
+// ---- taking
+
+fg_status Subscriber::nothing_new(std::uint64_t head) const {
+    return sealed_after(view(), head) ? fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_)
+                                      : static_cast<fg_status>(FG_EMPTY);
+}
+
+fg_status Subscriber::over_quota() const {
+    return fail(FG_LEASE_QUOTA, "topic \"%s\": this subscriber holds %u frames, as many as it may; release one first",
+                topic_->name_, slots_held_);
+}
+
+void Subscriber::moved_to(std::uint64_t position, std::uint64_t lost) {
+    position_ = position;
+    lost_ += lost;
+    lost_before_next_ += lost;
+    ParticipantRow& row = view().participants[self_.index];
+    row.cursor.store(position_, std::memory_order_release);  // release: a cursor is stored after its lease, always
+    row.lost.store(lost_, kRelaxed);
+}
+
+void Subscriber::delivered(fg_frame* out) {
+    out->lost = lost_before_next_;
+    lost_before_next_ = 0;
+    view().participants[self_.index].received.store(++received_, kRelaxed);  // relaxed: for inspectors
+}
+
+fg_status Subscriber::take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy) {
+    for (int round = 0; round < kTakeRounds; ++round) {
+        const std::uint64_t head = load_head(view());
+        if (head == 0 || (mode == Mode::kLatest && head <= position_)) {
+            return nothing_new(head);
+        }
+        switch (lease(head, out)) {
+            case Attempt::kOk:
+                if (mode == Mode::kLatest) {
+                    moved_to(head, head - position_ - 1);
+                    delivered(out);
+                }
+                return FG_OK;
+            case Attempt::kQuota:
+                return over_quota();
+            case Attempt::kBusy:
+                if (!busy_is_gone) {
+                    *busy = true;
+                    return FG_EMPTY;
+                }
+                break;
+            case Attempt::kCorrupt:
+                return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
+                            topic_->name_, head);
+            case Attempt::kGone:
+                break;  // newer frames went past: head moved
+        }
+    }
+    return FG_EMPTY;
+}
+
+fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
+    for (int round = 0; round < kTakeRounds; ++round) {
+        const std::uint64_t head = load_head(view());
+        if (head <= position_) {
+            return nothing_new(head);
+        }
+        const std::uint64_t ring_length = std::uint64_t{view().ring_mask} + 1;
+        std::uint64_t next = position_ + 1;
+        if (head - position_ > ring_length) {
+            next = head - ring_length + 1;  // the ring forgot the others, and with it their slots
+        }
+        for (; next <= head; ++next) {
+            const std::uint64_t skipped = next - position_ - 1;
+            const Attempt attempt = lease(next, out);
+            if (attempt == Attempt::kOk) {
+                moved_to(next, skipped);
+                delivered(out);
+                return FG_OK;
+            }
+            if (attempt == Attempt::kQuota) {
+                moved_to(next - 1, skipped);
+                return over_quota();
+            }
+            if (attempt == Attempt::kBusy && !busy_is_gone) {
+                moved_to(next - 1, skipped);
+                *busy = true;
+                return FG_EMPTY;
+            }
+            if (attempt == Attempt::kCorrupt) {
+                moved_to(next, skipped + 1);
+                return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
+                            topic_->name_, next);
+            }
+        }
+        moved_to(head, head - position_);  // all gone, so head moved; look again
+    }
+    return FG_EMPTY;
+}
+
+fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy) {
+    if (closed_) {
+        return closed(*topic_);
+    }
+    return mode == Mode::kNext ? take_next(busy_is_gone, out, busy) : take_newest(mode, busy_is_gone, out, busy);
+}
+
+fg_status Subscriber::try_take(Mode mode, fg_frame* out) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    for (int attempt = 0;; ++attempt) {
+        bool busy = false;
+        fg_status status = FG_OK;
+        {
+            const Locked guard(lock_);
+            status = take_locked(mode, attempt > kBusyYields, out, &busy);
+        }
+        if (!busy) {
+            return status;
+        }
+        if (attempt == kBusyYields) {
+            sweep(*topic_);  // dead between TRY and CLAIM: the frame comes back
+        } else {
+            sched_yield();
+        }
+    }
+}
+
+fg_status Subscriber::take(std::int64_t timeout_ns, fg_frame* out) {
+    const Mode mode = policy_ == FG_POLICY_QUEUE ? Mode::kNext : Mode::kLatest;
+    fg_status status = try_take(mode, out);
+    if (status != FG_EMPTY || timeout_ns == 0) {
+        return status;
+    }
+    const Deadline deadline(timeout_ns);
+    while (status == FG_EMPTY) {
+        status = wait_until(deadline);
+        if (status == FG_OK) {
+            status = try_take(mode, out);
+        }
+    }
+    return status;
+}
+
+fg_status Subscriber::arrays(const fg_frame& frame, fg_array* out, std::size_t capacity, std::size_t* count) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    if (frame.data == nullptr || frame.slot >= view().slot_count || leases_[frame.slot].count == 0 ||
+        leases_[frame.slot].sequence != frame.sequence) {
+        return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
+    }
+    const bool by_schema = (view().slots[frame.slot].flags.load(kRelaxed) & kFrameArraysFromSchema) != 0;
+    const auto* header = reinterpret_cast<const SlotHeader*>(topic_->slot_header(topic_->data_read_, frame.slot));
+    for (std::uint32_t i = 0; i < frame.array_count && i < FG_ARRAYS_MAX && i < capacity; ++i) {
+        fg_array array;
+        std::memcpy(&array, by_schema ? &topic_->schema_[i] : &header->arrays[i], sizeof array);
+        if (check_frame_array(array, i, frame.bytes) != FG_OK) {
+            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": array %u of frame %" PRIu64 " makes no sense",
+                        topic_->name_, i, frame.sequence);
+        }
+        out[i] = array;
+    }
+    if (count != nullptr) {
+        *count = frame.array_count;
+    }
+    return FG_OK;
+}
+
+fg_status Subscriber::release(fg_frame* frame) {
+    if (frame->data == nullptr) {
+        return FG_OK;
+    }
+    frame->data = nullptr;
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        return check_usable(*topic_);
+    }
+    bool last = false;
+    fg_status status = FG_OK;
+    {
+        const Locked guard(lock_);
+        if (frame->slot >= view().slot_count || leases_[frame->slot].count == 0 ||
+            leases_[frame->slot].sequence != frame->sequence) {
+            status = fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
+        } else if (check_usable(*topic_) != FG_OK) {
+            // Poisoned: the row may be somebody else's, so nothing is stored in the segment.
+            --leases_[frame->slot].count;
+            --live_;
+            status = check_usable(*topic_);
+        } else if (!drop_lease(frame->slot, frame->sequence)) {
+            status = fail(FG_LEASE_LOST,
+                          "topic \"%s\": frame %" PRIu64
+                          " was not protected to the end, because this process looked dead to another one",
+                          topic_->name_, frame->sequence);
+        }
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+    return status;
+}
+
+// ---- sleeping
+
+fg_status Subscriber::unseen_locked() const {
+    if (closed_) {
+        return closed(*topic_);
+    }
+    // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of publishers.
+    const std::uint64_t head = load_head(view());
+    return head > position_ ? static_cast<fg_status>(FG_OK) : nothing_new(head);
+}
+
+fg_status Subscriber::wait(std::int64_t timeout_ns) {
+    fg_status status = check_usable(*topic_);
+    if (status == FG_OK) {
+        const Locked guard(lock_);
+        status = unseen_locked();
+    }
+    if (status != FG_EMPTY) {
+        return status;
+    }
+    return timeout_ns == 0 ? static_cast<fg_status>(FG_TIMEOUT) : wait_until(Deadline(timeout_ns));
+}
+
+fg_status Subscriber::wait_until(const Deadline& deadline) {
+    if (spin_ns_ != 0) {
+        const std::uint64_t end = monotonic_ns() + spin_ns_;
+        do {
+            const Locked guard(lock_);
+            if (const fg_status status = unseen_locked(); status != FG_EMPTY) {
+                return status;
+            }
+        } while (monotonic_ns() < end);
+    }
+    {
+        const Locked guard(lock_);
+        if (closed_) {
+            return closed(*topic_);
+        }
+        ++inside_;
+        if (sleepers_++ == 0) {
+            set_mark(view(), self_, Mark::kWaiter);
+        }
+    }
+    fg_status status = FG_OK;
+    for (;;) {
+        // seq_cst, after the bit and before the head: whoever publishes after our look at head sees the bit, and the
+        // bump makes the sleep return.
+        const std::uint32_t value = view().shared->wake.load(std::memory_order_seq_cst);
+        status = check_usable(*topic_);
+        if (status == FG_OK) {
+            const Locked guard(lock_);
+            status = unseen_locked();
+        }
+        if (status != FG_EMPTY) {
+            break;
+        }
+        FG_STEP(kWaiting);
+        const std::int64_t slice = deadline.slice_ns();
+        if (slice == 0) {
+            status = FG_TIMEOUT;
+            break;
+        }
+        const SleepResult slept = futex_sleep(view().shared->wake, value, slice);
+        if (slept == SleepResult::kInterrupted) {
+            status = fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a frame", topic_->name_);
+            break;
+        }
+        if (slept == SleepResult::kTimeout) {
+            // Bounded re-check: a publisher may have died between ring and head, or before waking anybody.
+            sweep(*topic_);
+            help_head(view());
+        }
+    }
+    bool last = false;
+    {
+        const Locked guard(lock_);
+        --inside_;
+        if (--sleepers_ == 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
+            clear_mark(view(), self_, Mark::kWaiter);
+        }
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+    return status;
+}
+
+fg_status Subscriber::event_fd(int* fd) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    if (closed_) {
+        return closed(*topic_);
+    }
+    if (!event_fd_.is_open()) {
+        if (const fg_status status = event_fd_.open(*topic_, self_); status != FG_OK) {
+            return status;
+        }
+    }
+    *fd = event_fd_.fd();
+    return FG_OK;
+}
+
+fg_status Subscriber::arm(bool* ready) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    if (closed_) {
+        return closed(*topic_);
+    }
+    if (!event_fd_.is_open()) {
+        return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it", topic_->name_);
+    }
+    event_fd_.start_tick();
+    // seq_cst: pairs with the head CAS and armed load of publishers.
+    view().participants[self_.index].armed.store(position_ + 1, std::memory_order_seq_cst);
+    FG_STEP(kArmed);
+    const fg_status status = unseen_locked();
+    if (status != FG_OK && status != FG_EMPTY) {
+        return status;
+    }
+    *ready = status == FG_OK;
+    return FG_OK;
+}
+
+fg_status Subscriber::drain() {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    bool ticked = false;
+    {
+        const Locked guard(lock_);
+        if (closed_) {
+            return closed(*topic_);
+        }
+        ticked = event_fd_.is_open() && event_fd_.drain();
+    }
+    if (ticked) {
+        sweep(*topic_);
+        help_head(view());
+    }
+    return check_usable(*topic_);
+}
+
+fg_status Subscriber::stats(fg_subscriber_stats* out) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    out->leases = slots_held_;
+    out->leases_max = leases_max_;
+    out->policy = policy_;
+    out->position = position_;
+    out->head = load_head(view());
+    out->received = received_;
+    out->lost = lost_;
+    return FG_OK;
+}
+
+// ---- ending
+
+void Subscriber::retain() {
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        return;
+    }
+    const Locked guard(lock_);
+    ++references_;
+}
+
+void Subscriber::drop_reference() {
+    // In a forked child the handle was copied in whatever state its lock was: it is left alone.
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        return;
+    }
+    bool last = false;
+    {
+        const Locked guard(lock_);
+        --references_;
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+}
+
+void Subscriber::close() {
+    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+        return;
+    }
+    bool last = false;
+    {
+        const Locked guard(lock_);
+        closed_ = true;
+        --references_;
+        if (inside_ != 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
+            wake_sleepers(*topic_);
+        }
+        last = finish_locked();
+    }
+    if (last) {
+        destroy();
+    }
+}
+
+bool Subscriber::finish_locked() {
+    if (may_detach()) {
+        detached_ = true;
+        event_fd_.close(*topic_, self_, topic_->fds_.condition.load(kRelaxed) == kAlive);
+        detach(*topic_, self_);
+    }
+    return may_free();
+}
+
+void Subscriber::destroy() {
+    Topic* topic = topic_;
+    std::free(leases_);
+    std::free(this);
+    release_topic(topic);
+}
+
+}  // namespace framegate::impl

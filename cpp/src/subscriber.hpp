@@ -1,0 +1,65 @@
+// A subscriber: takes frames, holds leases, sleeps. Composes slots, wake and liveness.
+#pragma once
+
+#include <cstdint>
+
+#include "framegate/shm.h"
+#include "handle.hpp"
+#include "wake.hpp"
+
+namespace framegate::impl {
+
+class Subscriber : private Handle {
+  public:
+    static fg_status open(Topic& topic, const fg_subscriber_options& options, Subscriber** out);
+    fg_status take(std::int64_t timeout_ns, fg_frame* out);
+    enum class Mode : std::uint32_t { kLatest, kNext, kPeek };
+    fg_status try_take(Mode mode, fg_frame* out);
+    fg_status arrays(const fg_frame& frame, fg_array* out, std::size_t capacity, std::size_t* count);
+    fg_status release(fg_frame* frame);
+    fg_status wait(std::int64_t timeout_ns);
+    fg_status event_fd(int* fd);
+    fg_status arm(bool* ready);
+    fg_status drain();
+    fg_status stats(fg_subscriber_stats* out);
+    void retain();
+    void drop_reference();
+    void close();
+
+  private:
+    struct Lease {
+        std::uint64_t sequence;
+        std::uint32_t count;
+    };
+    enum class Attempt { kOk, kGone, kBusy, kQuota, kCorrupt };
+
+    static bool holds(void* context, std::uint32_t slot);
+    Attempt lease(std::uint64_t sequence, fg_frame* out);
+    bool fill(std::uint32_t slot, std::uint64_t sequence, fg_frame* out) const;
+    bool drop_lease(std::uint32_t slot, std::uint64_t sequence);
+    fg_status take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
+    fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
+    fg_status take_next(bool busy_is_gone, fg_frame* out, bool* busy);
+    fg_status nothing_new(std::uint64_t head) const;
+    fg_status over_quota() const;
+    void moved_to(std::uint64_t position, std::uint64_t lost);
+    void delivered(fg_frame* out);
+    fg_status unseen_locked() const;
+    fg_status wait_until(const Deadline& deadline);
+    bool finish_locked();
+    void destroy();
+
+    std::uint32_t policy_ = FG_POLICY_LATEST;
+    std::uint32_t spin_ns_ = 0;
+    std::uint32_t leases_max_ = 1;
+    // Under lock_.
+    Lease* leases_ = nullptr;      // per slot
+    std::uint32_t slots_held_ = 0;
+    std::uint64_t position_ = 0;   // last sequence taken or skipped
+    std::uint64_t received_ = 0;
+    std::uint64_t lost_ = 0;
+    std::uint64_t lost_before_next_ = 0;
+    EventFd event_fd_;
+};
+
+}  // namespace framegate::impl

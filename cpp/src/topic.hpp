@@ -1,0 +1,84 @@
+// One open topic: descriptors, mappings, the checked geometry. Publishers and subscribers of a process share it.
+#pragma once
+
+#include <pthread.h>
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "fork.hpp"
+#include "layout.hpp"
+#include "names.hpp"
+#include "slots.hpp"
+
+namespace framegate::impl {
+
+inline constexpr std::int64_t kSweepIntervalNs = 1000000000;
+
+struct Topic {
+    // fds_.fds: kDirectoryFd, kControlFd, kDataFd, kSendFd. The control fd is the one open description of this handle:
+    // mapped from it, byte locks on it, never opened a second time for either.
+    ForkNode fds_;
+    std::atomic<std::uint32_t> references_{1};
+
+    Identity identity_{};  // private copy, checked; the only geometry that is ever used
+    SegmentView view_;
+    unsigned char* control_ = nullptr;
+    unsigned char* data_read_ = nullptr;   // PROT_READ, for subscribers
+    unsigned char* data_write_ = nullptr;  // for publishers
+
+    fg_array schema_[FG_ARRAYS_MAX] = {};
+    std::uint64_t schema_bytes_ = 0;  // payload of a frame by the schema, if all dimensions are fixed
+    bool schema_is_fixed_ = false;
+
+    // Attach, detach and reap: OFD locks do not exclude threads that use the same open description.
+    pthread_mutex_t mutex_;
+    std::uint64_t own_rows_[kHolderWords] = {};  // rows of this handle, under mutex_
+
+    dev_t device_ = 0;
+    ino_t inode_ = 0;
+    char name_[FG_TOPIC_NAME_BYTES_MAX + 1] = {};
+    char stem_[FG_TOPIC_FILE_NAME_BYTES_MAX] = {};
+
+    int directory_fd() const { return fds_.fds[0]; }
+    int control_fd() const { return fds_.fds[1]; }
+    int data_fd() const { return fds_.fds[2]; }
+    unsigned char* slot_header(unsigned char* data, std::uint32_t slot) const {
+        return data + std::uint64_t{slot} * identity_.slot_stride;
+    }
+    unsigned char* payload(unsigned char* data, std::uint32_t slot) const {
+        return slot_header(data, slot) + identity_.slot_header_bytes;
+    }
+};
+inline constexpr int kDirectoryFd = 0;
+inline constexpr int kControlFd = 1;
+inline constexpr int kDataFd = 2;
+inline constexpr int kSendFd = 3;
+
+// FG_OK, or FG_FORKED / FG_POISONED with the text. One load.
+fg_status check_usable(const Topic& topic);
+
+// ---- segment.cpp
+
+fg_status check_options(const fg_topic_options& options);
+// Fills everything in Identity that follows from the options.
+void compute_geometry(const fg_topic_options& options, Identity* identity);
+void seal_identity(Identity* identity);  // writes the checksum
+// Magic, version, checksum, and that every derived number is what compute_geometry makes of the options in it.
+fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, const char* name);
+SegmentView make_view(const Identity& identity, unsigned char* control);
+
+fg_status create_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options, Topic** out);
+fg_status open_topic(const char* name, std::size_t name_bytes, Topic** out);
+fg_status create_or_open_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options, Topic** out,
+                               bool* created);
+fg_status unlink_topic(const char* name, std::size_t name_bytes);
+fg_status map_data(Topic& topic, bool writable);
+void retain_topic(Topic& topic);
+void release_topic(Topic* topic);
+void describe(const Identity& identity, fg_topic_info* info);
+// Opens <stem>.ctl in `directory`, checks and copies its identity. `flags`: O_RDWR or O_RDONLY.
+fg_status open_control(int directory, const char* stem, const char* name, int flags, int* fd, Identity* identity);
+
+}  // namespace framegate::impl

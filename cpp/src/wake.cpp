@@ -1,0 +1,229 @@
+// Sleeping and waking.
+//
+// A publisher never enters the kernel unless somebody sleeps: it reads the waiter bits after its head CAS (seq_cst pair
+// with the sleeper, see slots.cpp). Threads sleep on a futex word that is bumped only to wake.
+//
+// Event loops cannot sleep on a futex. Their fd bit means "has a wake socket" and stays set until detach, because a
+// publisher that cleared and set it could hide a newer arming. `armed` is the sequence that the consumer waits for. A
+// publisher sends first and disarms (CAS from the value it saw) afterwards: death in between costs a second datagram, the
+// other order would cost a wake. EAGAIN counts as sent: the queue is full of wakes already. The tick of the consumer's
+// timer covers publishers that died before sending.
+//
+// Datagrams carry no information, so a forged one is a spurious wake, which is legal at any time.
+#include "wake.hpp"
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cinttypes>
+#include <climits>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+
+#include "names.hpp"
+#include "status.hpp"
+#include "steps.hpp"
+
+namespace framegate::impl {
+namespace {
+
+void futex_wake_all(HalfWord& word) { syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
+
+void socket_file(char (&out)[64], const Topic& topic, std::uint32_t index) {
+    // Short and independent of the topic's name: a socket path has 107 bytes.
+    snprintf(out, sizeof out, "%016" PRIx64 "-%u.sock", topic.identity_.id[0], index);
+}
+
+void socket_address(sockaddr_un& address, const Topic& topic, std::uint32_t index) {
+    char file[64];
+    socket_file(file, topic, index);
+    std::memset(&address, 0, sizeof address);
+    address.sun_family = AF_UNIX;
+    // Through our descriptor of the directory: the real path may be too long, or mean another place by now.
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", topic.directory_fd(), file);
+}
+
+int send_socket(Topic& topic) {
+    int fd = __atomic_load_n(&topic.fds_.fds[kSendFd], __ATOMIC_RELAXED);  // relaxed: a number, nothing behind it
+    if (fd < 0) {
+        const ForkGuard guard;
+        fd = topic.fds_.fds[kSendFd];
+        if (fd < 0) {
+            fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+            __atomic_store_n(&topic.fds_.fds[kSendFd], fd, __ATOMIC_RELAXED);
+        }
+    }
+    return fd;
+}
+
+// True if the consumer has a datagram to read.
+bool send_wake(Topic& topic, std::uint32_t index) {
+    const int fd = send_socket(topic);
+    if (fd < 0) {
+        return false;
+    }
+    sockaddr_un address;
+    socket_address(address, topic, index);
+    const char byte = 1;
+    const ssize_t sent = sendto(fd, &byte, 1, MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    return sent == 1 || errno == EAGAIN;
+}
+
+template <typename Wanted>
+void wake_fds(Topic& topic, Wanted wanted) {
+    for (std::uint32_t i = 0; i < topic.view_.participant_words; ++i) {
+        std::uint64_t bits = mark_word(topic.view_, Mark::kFd, i);
+        while (bits != 0) {
+            const auto index = i * 64 + static_cast<std::uint32_t>(__builtin_ctzll(bits));
+            bits &= bits - 1;
+            if (index >= topic.view_.participants_max) {
+                break;
+            }
+            Word& armed = topic.view_.participants[index].armed;
+            // seq_cst: our head CAS came before; pairs with the armed store and head re-read of arm().
+            std::uint64_t value = armed.load(std::memory_order_seq_cst);
+            if (value == 0 || !wanted(value) || !send_wake(topic, index)) {
+                continue;
+            }
+            FG_STEP(kWakeSent);
+            // Only this arming: a newer one is another value and stays.
+            armed.compare_exchange_strong(value, 0, std::memory_order_seq_cst, std::memory_order_relaxed);
+        }
+    }
+}
+
+}  // namespace
+
+std::uint64_t monotonic_ns() {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+SleepResult futex_sleep(HalfWord& word, std::uint32_t value, std::int64_t timeout_ns) {
+    if (timeout_ns <= 0) {
+        return SleepResult::kTimeout;
+    }
+    const timespec timeout{static_cast<time_t>(timeout_ns / 1000000000), static_cast<long>(timeout_ns % 1000000000)};
+    // Not FUTEX_WAIT_PRIVATE: the sleeper and the waker are different processes.
+    if (syscall(SYS_futex, &word, FUTEX_WAIT, value, &timeout, nullptr, 0) == 0 || errno == EAGAIN) {
+        return SleepResult::kWoken;
+    }
+    return errno == EINTR ? SleepResult::kInterrupted : SleepResult::kTimeout;
+}
+
+void wake_sleepers(Topic& topic) {
+    if (any_mark(topic.view_, Mark::kWaiter)) {
+        topic.view_.shared->wake.fetch_add(1, std::memory_order_seq_cst);  // a sleeper that read the old value returns
+        FG_STEP(kWakeBumped);
+        futex_wake_all(topic.view_.shared->wake);
+    }
+}
+
+void wake_subscribers(Topic& topic, std::uint64_t sequence) {
+    wake_sleepers(topic);
+    wake_fds(topic, [sequence](std::uint64_t armed) { return armed <= sequence; });
+}
+
+void wake_space(Topic& topic) {
+    if (any_mark(topic.view_, Mark::kSpaceWaiter)) {
+        topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);  // as above
+        futex_wake_all(topic.view_.shared->space);
+    }
+}
+
+void kick(Topic& topic) {
+    topic.view_.shared->wake.fetch_add(1, std::memory_order_seq_cst);
+    futex_wake_all(topic.view_.shared->wake);
+    topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);
+    futex_wake_all(topic.view_.shared->space);
+    wake_fds(topic, [](std::uint64_t) { return true; });
+}
+
+void remove_wake_socket(Topic& topic, std::uint32_t index) {
+    char file[64];
+    socket_file(file, topic, index);
+    unlinkat(topic.directory_fd(), file, 0);
+}
+
+fg_status EventFd::open(Topic& topic, const Self& self) {
+    register_fork_node(node_);
+    int error = 0;
+    {
+        const ForkGuard guard;
+        node_.fds[kSocket] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        error = node_.fds[kSocket] < 0 ? errno : error;
+        node_.fds[kTimer] = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        error = node_.fds[kTimer] < 0 ? errno : error;
+        node_.fds[kEpoll] = epoll_create1(EPOLL_CLOEXEC);
+        error = node_.fds[kEpoll] < 0 ? errno : error;
+    }
+    // The row's byte is ours, so whatever lies at our path was left by a dead owner of the row.
+    remove_wake_socket(topic, self.index);
+    sockaddr_un address;
+    socket_address(address, topic, self.index);
+    char file[64];
+    socket_file(file, topic, self.index);
+    epoll_event event{};
+    event.events = EPOLLIN;
+    if (error == 0 &&
+        (bind(node_.fds[kSocket], reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+         fchmodat(topic.directory_fd(), file, topic.identity_.mode, 0) != 0 ||
+         epoll_ctl(node_.fds[kEpoll], EPOLL_CTL_ADD, node_.fds[kSocket], &event) != 0 ||
+         epoll_ctl(node_.fds[kEpoll], EPOLL_CTL_ADD, node_.fds[kTimer], &event) != 0)) {
+        error = errno;
+    }
+    if (error != 0) {
+        unregister_fork_node(node_);
+        remove_wake_socket(topic, self.index);
+        errno = error;
+        return fail_errno("topic \"%s\": cannot make the wake fd", topic.name_);
+    }
+    set_mark(topic.view_, self, Mark::kFd);
+    return FG_OK;
+}
+
+void EventFd::close(Topic& topic, const Self& self, bool owns_row) {
+    if (!is_open()) {
+        return;
+    }
+    if (owns_row) {
+        remove_wake_socket(topic, self.index);  // the mark goes with the row's scrub
+    }
+    unregister_fork_node(node_);
+}
+
+void EventFd::start_tick() {
+    if (ticking_) {
+        return;
+    }
+    itimerspec every{};
+    every.it_value.tv_sec = every.it_interval.tv_sec = kSweepIntervalNs / 1000000000;
+    ticking_ = timerfd_settime(node_.fds[kTimer], 0, &every, nullptr) == 0;
+}
+
+bool EventFd::drain() {
+    char byte = 0;
+    while (recv(node_.fds[kSocket], &byte, 1, 0) >= 0) {
+    }
+    std::uint64_t ticks = 0;
+    const bool ticked = read(node_.fds[kTimer], &ticks, sizeof ticks) == static_cast<ssize_t>(sizeof ticks);
+    if (ticked) {
+        // Arming again starts it again: an event loop that stopped looking is not woken every second.
+        const itimerspec never{};
+        timerfd_settime(node_.fds[kTimer], 0, &never, nullptr);
+        ticking_ = false;
+    }
+    return ticked;
+}
+
+}  // namespace framegate::impl

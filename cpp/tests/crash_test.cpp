@@ -1,0 +1,468 @@
+// kill -9 at every labelled step. A child process dies exactly there, while this process publishes and subscribes on the
+// same topic. Afterwards nothing may be lost: frames whole, every slot loanable, no holder bit, no row, no file.
+#include <fcntl.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <ctime>
+#include <random>
+
+#include "support.hpp"
+
+using framegate::impl::Step;
+
+namespace {
+
+constexpr std::uint64_t kBytes = 4096;
+constexpr std::uint32_t kSlots = 6;
+constexpr int kRounds = FG_TEST_TSAN ? 2 : 8;
+
+// In the child: the step to die at, and how many times to pass it before.
+Step fatal_step = Step::kCount;  // NOLINT: the hook is a plain function
+int passes_left = 0;             // NOLINT
+
+void die_at_step(std::uint32_t step) {
+    if (step == static_cast<std::uint32_t>(fatal_step) && passes_left-- <= 0) {
+        kill(getpid(), SIGKILL);
+    }
+}
+
+void arm_death(Step step, int passes) {
+    fatal_step = step;
+    passes_left = passes;
+    framegate_test_step = die_at_step;
+}
+
+void fill(void* data, std::uint64_t value) {
+    auto* words = static_cast<std::uint64_t*>(data);
+    std::fill(words, words + kBytes / 8, value);
+}
+
+bool is_whole(const fg_frame& frame) {
+    const auto* words = static_cast<const std::uint64_t*>(frame.data);
+    return frame.bytes == kBytes && std::all_of(words, words + kBytes / 8, [&](std::uint64_t word) { return word == words[0]; });
+}
+
+// ---- what the child does until it dies
+
+void publish_for_ever(const test::Publisher& publisher, const std::function<bool()>& is_time = [] { return true; }) {
+    const fg_publish_info info = test::bytes_info(kBytes);
+    for (std::uint64_t n = 0;; ++n) {
+        fg_loan loan{};
+        while (!is_time()) {
+            sched_yield();
+        }
+        if (fg_publisher_loan(publisher.get(), kBytes, 1000000, &loan) != FG_OK) {
+            continue;
+        }
+        fill(loan.data, n);
+        if (n % 5 == 4) {
+            fg_publisher_abandon(publisher.get(), &loan);
+        } else {
+            fg_publisher_publish(publisher.get(), &loan, &info, nullptr);
+        }
+    }
+}
+
+void subscribe_for_ever(const test::Subscriber& subscriber) {
+    int fd = -1;
+    int ready = 0;
+    fg_subscriber_event_fd(subscriber.get(), &fd);
+    for (;;) {
+        fg_frame held{};
+        fg_frame frame{};
+        if (fg_subscriber_take(subscriber.get(), 1000000, &held) != FG_OK) {
+            continue;
+        }
+        if (fg_subscriber_take(subscriber.get(), 1000000, &frame) == FG_OK) {
+            fg_subscriber_release(subscriber.get(), &frame);
+        }
+        fg_subscriber_arm(subscriber.get(), &ready);
+        fg_subscriber_drain(subscriber.get());
+        fg_subscriber_release(subscriber.get(), &held);
+    }
+}
+
+// Holds every slot it can, so that the survivors' wait for space is its own.
+void fill_up_and_wait(const test::Publisher& publisher) {
+    fg_loan loans[kSlots + 1] = {};
+    for (fg_loan& loan : loans) {
+        fg_publisher_loan(publisher.get(), kBytes, 10000000000, &loan);
+    }
+}
+
+void attach_for_ever(const test::Topic& topic) {
+    for (;;) {
+        const test::Publisher publisher = test::publisher(topic);
+        fg_loan loan{};
+        fg_publisher_loan(publisher.get(), kBytes, 0, &loan);
+        fg_publisher_abandon(publisher.get(), &loan);
+    }
+}
+
+// Makes a dead participant with a loan and a lease, then reaps it, again and again.
+void reap_for_ever(const test::Topic& topic) {
+    for (;;) {
+        const pid_t victim = fork();
+        if (victim == 0) {
+            framegate_test_step = nullptr;
+            const test::Topic own = test::open("crash");
+            const test::Publisher publisher = test::publisher(own);
+            const test::Subscriber subscriber = test::subscriber(own, FG_POLICY_LATEST);
+            fg_loan loan{};
+            fg_frame frame{};
+            fg_publisher_loan(publisher.get(), kBytes, 0, &loan);
+            fg_subscriber_take(subscriber.get(), 0, &frame);
+            kill(getpid(), SIGKILL);
+        }
+        int status = 0;
+        waitpid(victim, &status, 0);
+        fg_topic_sweep(topic.get(), nullptr);
+    }
+}
+
+void create_for_ever() {
+    for (int n = 0;; ++n) {
+        const fg_topic_options options = test::options(2, 64);
+        fg_topic* topic = nullptr;
+        fg_topic_create("made", 4, &options, &topic);
+        fg_topic_close(topic);
+        fg_topic_unlink("made", 4);
+    }
+}
+
+void play_role(Step step) {
+    if (step >= Step::kCreateData) {
+        create_for_ever();
+    }
+    const test::Topic topic = test::open("crash");
+    const framegate::impl::SegmentView& view = reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+    switch (step) {
+        case Step::kWakeBumped:  // somebody must sleep to be woken
+            publish_for_ever(test::publisher(topic), [&] { return any_mark(view, framegate::impl::Mark::kWaiter); });
+            break;
+        case Step::kWakeSent:
+            publish_for_ever(test::publisher(topic), [&] {
+                for (std::uint32_t i = 0; i < view.participants_max; ++i) {
+                    if (view.participants[i].armed.load() != 0) {
+                        return true;
+                    }
+                }
+                return false;
+            });
+            break;
+        case Step::kTakeAnnounced:
+        case Step::kTakeDone:
+        case Step::kReleased:
+        case Step::kWaiting:
+        case Step::kArmed:
+            subscribe_for_ever(test::subscriber(topic));
+            break;
+        case Step::kSpaceWaiting:
+            fill_up_and_wait(test::publisher(topic));
+            break;
+        case Step::kAttachLocked:
+        case Step::kAttached:
+        case Step::kDetachScrubbed:
+            attach_for_ever(topic);
+            break;
+        case Step::kReapLocked:
+        case Step::kReapMarks:
+        case Step::kReapSlots:
+        case Step::kReapHelped:
+        case Step::kReapKicked:
+        case Step::kReapFreed:
+            reap_for_ever(topic);
+            break;
+        default:
+            publish_for_ever(test::publisher(topic));
+    }
+}
+
+// ---- what this process does meanwhile
+
+struct Survivors {
+    test::Topic topic = test::create("crash", test::options(kSlots, kBytes));
+    test::Publisher publisher = test::publisher(topic);
+    test::Subscriber subscriber = test::subscriber(topic);
+    int event_fd = -1;
+    std::uint64_t published = 0;
+
+    Survivors() { REQUIRE(fg_subscriber_event_fd(subscriber.get(), &event_fd) == FG_OK); }
+
+    void publish(std::int64_t timeout_ns) {
+        const fg_publish_info info = test::bytes_info(kBytes);
+        fg_loan loan{};
+        const fg_status status = fg_publisher_loan(publisher.get(), kBytes, timeout_ns, &loan);
+        if (status == FG_TOPIC_FULL && timeout_ns == 0) {
+            return;
+        }
+        REQUIRE_MESSAGE(status == FG_OK, fg_last_error());
+        fill(loan.data, ++published << 32);
+        REQUIRE(fg_publisher_publish(publisher.get(), &loan, &info, nullptr) == FG_OK);
+    }
+
+    bool receive(std::int64_t timeout_ns) {
+        fg_frame frame{};
+        const fg_status status = fg_subscriber_take(subscriber.get(), timeout_ns, &frame);
+        if (status == FG_EMPTY || status == FG_TIMEOUT) {
+            return false;
+        }
+        REQUIRE_MESSAGE(status == FG_OK, fg_last_error());
+        REQUIRE(is_whole(frame));
+        REQUIRE(fg_subscriber_release(subscriber.get(), &frame) == FG_OK);
+        return true;
+    }
+
+    // Traffic that reaches the child's step: sometimes asleep, sometimes armed, sometimes full.
+    void work(int turn, Step step = Step::kCount) {
+        if (step == Step::kWakeBumped) {
+            receive(100000000);
+            return;
+        }
+        if (step == Step::kWakeSent) {
+            int ready = 0;
+            REQUIRE(fg_subscriber_drain(subscriber.get()) == FG_OK);
+            while (receive(0)) {
+            }
+            REQUIRE(fg_subscriber_arm(subscriber.get(), &ready) == FG_OK);
+            pollfd entry{event_fd, POLLIN, 0};
+            poll(&entry, 1, ready != 0 ? 0 : 100);
+            return;
+        }
+        if (turn % 3 != 0) {
+            publish(0);
+        }
+        if (turn % 2 == 0) {
+            receive(turn % 4 == 0 ? 200000 : 0);
+        }
+        if (turn % 5 == 0) {
+            int ready = 0;
+            REQUIRE(fg_subscriber_arm(subscriber.get(), &ready) == FG_OK);
+            REQUIRE(fg_subscriber_drain(subscriber.get()) == FG_OK);
+        }
+    }
+
+    void check_nothing_is_lost() {
+        REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+        publish(test::kPatienceNs);
+        while (receive(0)) {
+        }
+        publish(test::kPatienceNs);
+        REQUIRE(receive(test::kPatienceNs));
+        std::vector<fg_loan> loans(kSlots);
+        std::uint32_t count = 0;
+        while (count < kSlots && fg_publisher_loan(publisher.get(), kBytes, 0, &loans[count]) == FG_OK) {
+            ++count;
+        }
+        CHECK(count == kSlots - 1);
+        const fg_topic_stats stats = test::stats("crash");
+        CHECK(stats.slots_leased == 0);
+        CHECK(stats.slots_loaned == kSlots - 1);
+        CHECK(stats.dead == 0);
+        CHECK(stats.publishers == 1);
+        CHECK(stats.subscribers == 1);
+        const framegate::impl::SegmentView& view = reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+        CHECK_FALSE(framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter));
+        CHECK_FALSE(framegate::impl::any_mark(view, framegate::impl::Mark::kSpaceWaiter));
+        for (std::uint32_t i = 0; i < count; ++i) {
+            REQUIRE(fg_publisher_abandon(publisher.get(), &loans[i]) == FG_OK);
+        }
+    }
+};
+
+// Runs the child until it is dead; fails if it did not die at its step.
+void run_until_death(pid_t child, const std::function<void(int)>& meanwhile) {
+    int status = 0;
+    for (int turn = 0;; ++turn) {
+        const pid_t ended = waitpid(child, &status, WNOHANG);
+        REQUIRE(ended >= 0);
+        if (ended == child) {
+            break;
+        }
+        meanwhile(turn);
+    }
+    CHECK(WIFSIGNALED(status));
+    CHECK(WTERMSIG(status) == SIGKILL);  // SIGALRM: the step was never reached
+}
+
+const char* const kNames[] = {"",
+                              "LoanCandidate",
+                              "LoanTry",
+                              "LoanChecked",
+                              "LoanClaimed",
+                              "PublishCommitted",
+                              "PublishRing",
+                              "PublishHead",
+                              "PublishDone",
+                              "WakeBumped",
+                              "WakeSent",
+                              "Abandoned",
+                              "TakeAnnounced",
+                              "TakeDone",
+                              "Released",
+                              "Waiting",
+                              "SpaceWaiting",
+                              "Armed",
+                              "AttachLocked",
+                              "Attached",
+                              "DetachScrubbed",
+                              "ReapLocked",
+                              "ReapMarks",
+                              "ReapSlots",
+                              "ReapHelped",
+                              "ReapKicked",
+                              "ReapFreed",
+                              "CreateData",
+                              "CreateControl",
+                              "CreateLinked"};
+static_assert(sizeof kNames / sizeof kNames[0] == static_cast<std::size_t>(Step::kCount));
+
+}  // namespace
+
+TEST_CASE("death at any step loses nothing") {
+    for (std::uint32_t step = 1; step < static_cast<std::uint32_t>(Step::kCount); ++step) {
+        const std::string name = kNames[step];
+        CAPTURE(name);
+        const test::RuntimeDirectory directory;
+        Survivors survivors;
+        const std::set<std::string> files = directory.files();
+        for (int round = 0; round < kRounds; ++round) {
+            CAPTURE(round);
+            // The fill-up role passes its step only once.
+            const bool once = static_cast<Step>(step) == Step::kSpaceWaiting;
+            const pid_t child = test::in_child([&] {
+                arm_death(static_cast<Step>(step), once ? 0 : round * 3);
+                play_role(static_cast<Step>(step));
+                return 1;
+            });
+            run_until_death(child, [&](int turn) { survivors.work(turn, static_cast<Step>(step)); });
+            survivors.check_nothing_is_lost();
+        }
+        // What a dead creator left goes with the next creation.
+        test::create("sweeper", test::options(2, 64));
+        REQUIRE(fg_topic_unlink("sweeper", 7) == FG_OK);
+        fg_topic_unlink("made", 4);
+        CHECK(directory.files() == files);
+    }
+}
+
+// Two slots, newest one kept: slot 1 is committed but head still says 0, so nobody could loan, nobody would publish, and
+// nobody would move head. Fixed by helping head at the start of every loan.
+TEST_CASE("death between ring and head does not wedge two slots") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("wedge", test::options(2, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Subscriber subscriber = test::subscriber(topic);
+    REQUIRE(test::send(publisher, "first") == FG_OK);
+    const pid_t child = test::in_child([] {
+        const test::Publisher other = test::publisher(test::open("wedge"));
+        arm_death(Step::kPublishRing, 0);
+        test::send(other, "second");
+        return 1;
+    });
+    CHECK(WIFSIGNALED(test::wait_for(child)));
+    CHECK(test::send(publisher, "third") == FG_OK);
+    fg_frame frame{};
+    for (const char* text : {"second", "third"}) {
+        REQUIRE(fg_subscriber_take(subscriber.get(), 0, &frame) == FG_OK);
+        CHECK(test::text_of(frame) == text);
+        CHECK(fg_subscriber_release(subscriber.get(), &frame) == FG_OK);
+    }
+}
+
+// Nobody publishes afterwards: only the bounded re-check can find the frame.
+TEST_CASE("frame of a publisher that died before waking anybody arrives") {
+    for (const Step step : {Step::kPublishRing, Step::kPublishHead, Step::kPublishDone, Step::kWakeBumped}) {
+        const std::string name = kNames[static_cast<std::size_t>(step)];
+        CAPTURE(name);
+        const test::RuntimeDirectory directory;
+        const test::Topic topic = test::create("quiet", test::options(4, 64));
+        const test::Subscriber sleeper = test::subscriber(topic);
+        const test::Subscriber looper = test::subscriber(topic);
+        int fd = -1;
+        int ready = 1;
+        REQUIRE(fg_subscriber_event_fd(looper.get(), &fd) == FG_OK);
+        REQUIRE(fg_subscriber_arm(looper.get(), &ready) == FG_OK);
+        REQUIRE(ready == 0);
+        int pipe_fds[2];
+        REQUIRE(pipe(pipe_fds) == 0);
+        const pid_t child = test::in_child([&] {
+            const test::Topic own = test::open("quiet");
+            const test::Publisher publisher = test::publisher(own);
+            const auto& view = reinterpret_cast<framegate::impl::Topic*>(own.get())->view_;
+            while (!framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter)) {
+                sched_yield();  // until the subscriber is about to sleep
+            }
+            arm_death(step, 0);
+            test::send(publisher, "last words");
+            return 1;
+        });
+        fg_frame frame{};
+        REQUIRE(fg_subscriber_take(sleeper.get(), test::kPatienceNs, &frame) == FG_OK);
+        CHECK(test::text_of(frame) == "last words");
+        REQUIRE(fg_subscriber_release(sleeper.get(), &frame) == FG_OK);
+        test::wait_for(child);
+        pollfd entry{fd, POLLIN, 0};
+        REQUIRE(poll(&entry, 1, 60000) == 1);
+        REQUIRE(fg_subscriber_drain(looper.get()) == FG_OK);
+        REQUIRE(fg_subscriber_take(looper.get(), 0, &frame) == FG_OK);
+        CHECK(test::text_of(frame) == "last words");
+        REQUIRE(fg_subscriber_release(looper.get(), &frame) == FG_OK);
+        close(pipe_fds[0]);
+        close(pipe_fds[1]);
+    }
+}
+
+TEST_CASE("loan that waits gets the slots of a dead holder") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(2, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const pid_t child = test::in_child([] {
+        const test::Publisher other = test::publisher(test::open("t"));
+        fg_loan loans[2] = {};
+        fg_publisher_loan(other.get(), 1, 0, &loans[0]);
+        fg_publisher_loan(other.get(), 1, 0, &loans[1]);
+        raise(SIGSTOP);
+        kill(getpid(), SIGKILL);
+        return 0;
+    });
+    int status = 0;
+    REQUIRE(waitpid(child, &status, WUNTRACED) == child);
+    fg_loan loan{};
+    CHECK(fg_publisher_loan(publisher.get(), 1, 0, &loan) == FG_TOPIC_FULL);
+    kill(child, SIGCONT);
+    CHECK(fg_publisher_loan(publisher.get(), 1, test::kPatienceNs, &loan) == FG_OK);
+    CHECK(fg_publisher_abandon(publisher.get(), &loan) == FG_OK);
+    test::wait_for(child);
+}
+
+// Deaths at random moments, several at a time.
+TEST_CASE("storm of kills loses nothing") {
+    const test::RuntimeDirectory directory;
+    Survivors survivors;
+    std::mt19937 random(3);
+    for (int wave = 0; wave < (FG_TEST_TSAN ? 3 : 12); ++wave) {
+        std::vector<pid_t> children;
+        for (int i = 0; i < 4; ++i) {
+            children.push_back(test::in_child([i] {
+                const test::Topic topic = test::open("crash");
+                if (i % 2 == 0) {
+                    publish_for_ever(test::publisher(topic));
+                } else {
+                    subscribe_for_ever(test::subscriber(topic));
+                }
+                return 1;
+            }));
+        }
+        const int turns = 50 + static_cast<int>(random() % 200);
+        for (int turn = 0; turn < turns; ++turn) {
+            survivors.work(turn);
+        }
+        for (const pid_t child : children) {
+            kill(child, SIGKILL);
+            test::wait_for(child);
+        }
+        survivors.check_nothing_is_lost();
+    }
+}

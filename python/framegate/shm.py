@@ -1,0 +1,881 @@
+"""Frames in shared memory: hand arrays and bytes to other processes without copying them.
+
+A *topic* is a named channel of fixed-size *slots* in shared memory. A *publisher* fills a slot and
+publishes it as a *frame*; any number of *subscribers* see the same bytes as read-only arrays. A
+frame that somebody holds is never
+overwritten: a publisher uses another slot, and a slow subscriber loses frames instead of slowing
+anybody down.
+
+```python
+with framegate.Publisher("camera/front") as camera:
+    camera.send(picture)  # creates the topic from the first array
+
+with framegate.Subscriber("camera/front") as viewer:
+    for frame in viewer:
+        show(frame.array)
+```
+
+Handles may be used from several threads. They do not survive `fork()`: a child opens its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from framegate import _shm
+from framegate._shm import (
+    Frame,
+    Loan,
+    check_topic_name,
+    dtype_item_bytes,
+    runtime_directory,
+    unlink,
+)
+from framegate.errors import (
+    ClosedError,
+    SchemaMismatch,
+    ShmArgumentError,
+    TopicExists,
+    TopicNotFound,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self, TypeAlias
+
+    Policy: TypeAlias = Literal["latest", "queue"]
+    Start: TypeAlias = Literal["next", "newest"]
+    Shape: TypeAlias = int | Sequence[int | None]
+
+__all__ = [
+    "ArraySpec",
+    "Frame",
+    "Inspector",
+    "Loan",
+    "Participant",
+    "Publisher",
+    "Subscriber",
+    "Topic",
+    "TopicReport",
+    "check_topic_name",
+    "dtype_item_bytes",
+    "inspect",
+    "runtime_directory",
+    "topics",
+    "unlink",
+]
+
+RAW_SLOT_BYTES_MIN = 64 * 1024
+"""Slot size of a topic whose first frame is bytes and smaller: the next may be larger."""
+
+POLL_S = 0.02
+"""How often a missing topic is looked for; a watch would have to outlive a missing directory."""
+
+BURST_S = 0.01
+"""How long `async for` may hand out waiting frames before other tasks get their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """Element type and shape of an array.
+
+    Attributes:
+        dtype: Name such as `uint8`, `float32` or `bfloat16`.
+        shape: Lengths of the dimensions, in C order; None in a topic's schema is any length.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+Row = tuple[str, str, tuple[int, ...]]
+
+
+def _rows(
+    dtype: Any, shape: Shape | None, arrays: Mapping[str, Any] | None
+) -> list[tuple[str, Any, tuple[int | None, ...]]]:
+    """A schema as the native module takes it: (name, dtype, shape) for each array."""
+    if (dtype is None) != (shape is None):
+        raise TypeError("dtype and shape go together: give both, or neither for raw bytes")
+    if dtype is not None and arrays is not None:
+        raise TypeError("give dtype and shape for one array, or arrays= for named ones, not both")
+    if arrays is not None:
+        rows = []
+        for name, spec in arrays.items():
+            if isinstance(spec, tuple):
+                of_dtype, of_shape = spec
+            else:
+                of_dtype, of_shape = spec.dtype, spec.shape
+            rows.append((name, of_dtype, _dimensions(of_shape)))
+        return rows
+    return [] if shape is None else [("", dtype, _dimensions(shape))]
+
+
+def _dimensions(shape: Shape) -> tuple[int | None, ...]:
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _schema(rows: Sequence[Row]) -> dict[str, ArraySpec]:
+    return {
+        name: ArraySpec(dtype, tuple(None if length < 0 else length for length in shape))
+        for name, dtype, shape in rows
+    }
+
+
+def _describe(rows: Iterable[tuple[str, str, tuple[int | None, ...]]]) -> str:
+    """A schema in one line, for messages."""
+    texts = []
+    for name, dtype, shape in rows:
+        lengths = ", ".join("any" if length is None else str(length) for length in shape)
+        comma = "," if len(shape) == 1 else ""
+        texts.append(f"{name}{': ' if name else ''}{dtype} ({lengths}{comma})")
+    return "; ".join(texts) or "free frames"
+
+
+def _own_name() -> str:
+    """What inspectors show for this process unless told otherwise."""
+    return os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
+
+
+class Topic:
+    """An open topic: what its slots and arrays are, and the way to its publishers and subscribers.
+
+    Made by `Topic.create`, `Topic.open` or `Topic.open_or_create`. Closing it leaves its publishers
+    and subscribers alone. The topic itself stays until `unlink()`, so that processes may come and
+    go.
+    """
+
+    __slots__ = ("_native", "created")
+
+    _native: _shm.Topic
+    created: bool
+    """Whether this call made the topic, or found it."""
+
+    def __init__(self, native: _shm.Topic, created: bool) -> None:
+        """Use one of the class methods instead."""
+        self._native = native
+        self.created = created
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        dtype: Any = None,
+        shape: Shape | None = None,
+        arrays: Mapping[str, Any] | None = None,
+        slots: int = 8,
+        slot_bytes: int | None = None,
+        keep: int = 1,
+        participants_max: int = 128,
+        mode: int = 0o600,
+    ) -> Self:
+        """Create a topic that does not exist yet.
+
+        Every page of it is allocated at once, so that a full `/dev/shm` is an error here and not a
+        crash later.
+
+        Args:
+            name: 1 to 8 segments of `[A-Za-z0-9_][A-Za-z0-9_.-]*` joined by `/`, at most 128 bytes.
+            dtype: Element type of the only array: a name, a numpy dtype or type. With `shape`.
+            shape: Shape of the only array; None as a length is any length.
+            arrays: Named arrays instead: name to `(dtype, shape)`, to an `ArraySpec` or to an array
+                to be like. Without `dtype` and `arrays`, frames are free: bytes, or arrays that
+                each describe themselves.
+            slots: Number of slots: those held by subscribers at once, plus one per publisher, plus
+                `keep`.
+            slot_bytes: Payload bytes of a slot; by default what the arrays need.
+            keep: Newest frames that stay readable even if nobody holds them.
+            participants_max: Publishers and subscribers that the topic has room for.
+            mode: File mode, 0o600 or 0o660.
+
+        Raises:
+            TopicExists: There is one of that name.
+            TopicNameInvalid: The name breaks the grammar.
+            NoSpace: The file system of the runtime directory is too full.
+            ShmArgumentError: A number is outside its limits.
+        """
+        rows = _rows(dtype, shape, arrays)
+        native, created = _shm.Topic.open_or_create(
+            name,
+            open=False,
+            create=True,
+            slots=slots,
+            slot_bytes=_slot_bytes(slot_bytes, rows),
+            schema=rows,
+            keep=keep,
+            participants_max=participants_max,
+            mode=mode,
+        )
+        return cls(native, created)
+
+    @classmethod
+    def open(cls, name: str, *, wait: float | None = 0.0) -> Self:
+        """Open a topic that exists.
+
+        Args:
+            name: Name of the topic.
+            wait: Seconds to wait for somebody to create it; None waits for ever.
+
+        Raises:
+            TopicNotFound: There is none of that name.
+            SegmentIncompatible: It was made by another version of the layout.
+        """
+        deadline = None if wait is None else time.monotonic() + wait
+        while True:
+            try:
+                native, created = _shm.Topic.open_or_create(name, open=True, create=False)
+            except TopicNotFound:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return cls(native, created)
+
+    @classmethod
+    def open_or_create(
+        cls,
+        name: str,
+        *,
+        dtype: Any = None,
+        shape: Shape | None = None,
+        arrays: Mapping[str, Any] | None = None,
+        slots: int = 8,
+        slot_bytes: int | None = None,
+        keep: int = 1,
+        participants_max: int = 128,
+        mode: int = 0o600,
+    ) -> Self:
+        """Open the topic or, if there is none, create it; several processes may do so at once.
+
+        An existing topic is taken as it is, if its arrays are those asked for and its slots large
+        enough.
+
+        Args:
+            name: As for `create`.
+            dtype: As for `create`.
+            shape: As for `create`.
+            arrays: As for `create`.
+            slots: As for `create`; only used to create.
+            slot_bytes: As for `create`.
+            keep: As for `create`; only used to create.
+            participants_max: As for `create`; only used to create.
+            mode: As for `create`; only used to create.
+
+        Raises:
+            SchemaMismatch: It exists with other arrays.
+            FrameTooLarge: It exists with smaller slots.
+        """
+        rows = _rows(dtype, shape, arrays)
+        try:
+            native, created = _shm.Topic.open_or_create(
+                name,
+                open=True,
+                create=True,
+                slots=slots,
+                slot_bytes=_slot_bytes(slot_bytes, rows),
+                schema=rows,
+                keep=keep,
+                participants_max=participants_max,
+                mode=mode,
+            )
+        except SchemaMismatch as error:
+            with cls.open(name) as existing:
+                found = _describe(
+                    (n, spec.dtype, spec.shape) for n, spec in existing.schema.items()
+                )
+            wanted = _describe((n, _shm.dtype_name(kind), lengths) for n, kind, lengths in rows)
+            raise SchemaMismatch(
+                error.problem,
+                cause=f"it holds {found}, asked for is {wanted}",
+                fix=f'open it as it is, or remove it first: framegate.shm.unlink("{name}")',
+            ) from None
+        return cls(native, created)
+
+    @property
+    def name(self) -> str:
+        """Name of the topic."""
+        return self._native.name
+
+    @property
+    def schema(self) -> dict[str, ArraySpec]:
+        """The arrays of every frame by name ("" for the only one); empty if frames are free."""
+        return _schema(self._native.schema)
+
+    @property
+    def slots(self) -> int:
+        """Number of slots."""
+        return int(self._native.info["slots"])
+
+    @property
+    def slot_bytes(self) -> int:
+        """Payload bytes of a slot."""
+        return int(self._native.info["slot_bytes"])
+
+    def publisher(self, *, name: str | None = None) -> Publisher:
+        """Attach one more publisher; `name` is what inspectors show for it."""
+        return Publisher(self, name=name)
+
+    def subscriber(
+        self,
+        policy: Policy = "latest",
+        *,
+        lease_quota: int | None = None,
+        start: Start | None = None,
+        spin: float = 0.0,
+        name: str | None = None,
+    ) -> Subscriber:
+        """Attach one more subscriber; see `Subscriber` for the options."""
+        return Subscriber(self, policy, lease_quota=lease_quota, start=start, spin=spin, name=name)
+
+    def inspect(self) -> TopicReport:
+        """Look at the topic of this name as `inspect()` does."""
+        return inspect(self.name)
+
+    def sweep(self) -> int:
+        """Take back what participants held that died; returns how many there were.
+
+        Happens by itself whenever somebody attaches, finds no free slot or waits.
+        """
+        return self._native.sweep()
+
+    def unlink(self) -> None:
+        """Remove the topic's name; whoever has it open goes on until the last of them is gone."""
+        unlink(self.name)
+
+    def close(self) -> None:
+        """Close this handle. Its publishers and subscribers go on."""
+        self._native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name!r}, {self.slots} slots of {self.slot_bytes} bytes>"
+
+
+def _slot_bytes(slot_bytes: int | None, rows: Sequence[tuple[str, Any, Any]]) -> int:
+    if slot_bytes is not None:
+        if slot_bytes < 1:
+            raise ShmArgumentError(f"slot_bytes is at least 1, not {slot_bytes}")
+        return slot_bytes
+    needed = _shm.payload_bytes(rows)
+    if needed == 0 and not any(0 in shape for _, _, shape in rows):
+        if rows:
+            raise ShmArgumentError("a dimension may have any length: say slot_bytes")
+        raise ShmArgumentError("a topic of raw bytes needs slot_bytes")
+    return needed
+
+
+class Publisher(_shm.Publisher):
+    """The writing side of a topic.
+
+    Given only a name, it publishes to the topic of that name or, if there is none, creates one that
+    fits the first array sent. A context manager.
+
+    Args:
+        topic: Name of the topic, or an open `Topic`.
+        dtype: Element type of the topic's only array; see `Topic.create`.
+        shape: Shape of the topic's only array; see `Topic.create`.
+        arrays: Named arrays; see `Topic.create`.
+        slots: Number of slots if the topic is created.
+        slot_bytes: Payload bytes of a slot. Given alone, frames are free: bytes, or arrays of any
+            kind that fit.
+        keep: Newest frames that stay readable, if the topic is created.
+        participants_max: Publishers and subscribers there is room for, if the topic is created.
+        mode: File mode, if the topic is created: 0o600 or 0o660.
+        name: What inspectors show for this publisher; by default the name of the program.
+
+    Raises:
+        SchemaMismatch: The topic exists with other arrays.
+        FrameTooLarge: The topic exists with smaller slots.
+        TopicNameInvalid: The name breaks the grammar.
+    """
+
+    def __init__(
+        self,
+        topic: str | Topic,
+        *,
+        dtype: Any = None,
+        shape: Shape | None = None,
+        arrays: Mapping[str, Any] | None = None,
+        slots: int = 8,
+        slot_bytes: int | None = None,
+        keep: int = 1,
+        participants_max: int = 128,
+        mode: int = 0o600,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(topic if isinstance(topic, str) else topic.name)
+        self._name = _own_name() if name is None else name
+        self._attaching = threading.Lock()
+        self._options: dict[str, Any] = {
+            "slots": slots,
+            "keep": keep,
+            "participants_max": participants_max,
+            "mode": mode,
+        }
+        if isinstance(topic, Topic):
+            self._attach(topic._native, self._name)
+            return
+        check_topic_name(topic)
+        if dtype is not None or shape is not None or arrays is not None or slot_bytes is not None:
+            opened = Topic.open_or_create(
+                topic,
+                dtype=dtype,
+                shape=shape,
+                arrays=arrays,
+                slot_bytes=slot_bytes,
+                **self._options,
+            )
+            with opened:
+                self._attach(opened._native, self._name)
+            return
+        with contextlib.suppress(TopicNotFound), Topic.open(topic) as opened:
+            self._attach(opened._native, self._name)
+
+    def _prepare(self, rows: Sequence[Row], nbytes: int | None) -> None:
+        """Called by the native side with what the first frame holds, while there is no topic."""
+        with self._attaching:  # several threads may send their first frame at once
+            if not self.is_attached and not self.closed:
+                with self._topic_for(rows, nbytes) as opened:
+                    self._attach(opened._native, self._name)
+
+    def _topic_for(self, rows: Sequence[Row], nbytes: int | None) -> Topic:
+        """The topic of this name, or a new one that holds such frames."""
+        arrays = {name: (dtype, shape) for name, dtype, shape in rows}
+        slot_bytes = None
+        if not arrays:
+            if nbytes is None:
+                raise ShmArgumentError(
+                    f"topic {self.topic!r} does not exist yet: say what to loan",
+                    fix='loan(("uint8", (480, 640, 3))), or Publisher(..., slot_bytes=...)',
+                )
+            slot_bytes = max(RAW_SLOT_BYTES_MIN, nbytes)
+        while True:
+            # Somebody else's topic counts as it is; send() then says whether the frame fits it.
+            with contextlib.suppress(TopicNotFound):
+                return Topic.open(self.topic)
+            with contextlib.suppress(TopicExists):
+                return Topic.create(
+                    self.topic, arrays=arrays or None, slot_bytes=slot_bytes, **self._options
+                )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Publisher of {self.topic!r}, {self.published} published>"
+
+
+class Subscriber(_shm.Subscriber):
+    """The reading side of a topic.
+
+    Frames come by `take()`, `try_take()`, iteration, or on an event loop by `take_async()` and
+    `async for`. A context manager.
+
+    Args:
+        topic: Name of the topic, or an open `Topic`.
+        policy: `latest` jumps to the newest frame at every take; `queue` takes every frame that
+            still exists, in order. Both count what they lost in `lost`.
+        lease_quota: Frames that may be held at once; by default half of the slots.
+        start: `newest` sees the newest frame that exists now first, `next` only later ones. By
+            default `newest` for `latest` and `next` for `queue`.
+        spin: Seconds (0.001 at most) to busy-wait for a frame before sleeping. Costs a core; helps
+            only on an idle one.
+        wait: Seconds to wait for somebody to create the topic; None waits for ever.
+        name: What inspectors show for this subscriber; by default the name of the program.
+
+    Raises:
+        TopicNotFound: There is no such topic.
+        ParticipantsExhausted: The topic has no room for one more.
+    """
+
+    def __init__(
+        self,
+        topic: str | Topic,
+        policy: Policy = "latest",
+        *,
+        lease_quota: int | None = None,
+        start: Start | None = None,
+        spin: float = 0.0,
+        wait: float | None = 0.0,
+        name: str | None = None,
+    ) -> None:
+        if lease_quota is not None and lease_quota < 1:
+            raise ShmArgumentError(f"lease_quota is at least 1, not {lease_quota}")
+        opened = Topic.open(topic, wait=wait) if isinstance(topic, str) else topic
+        try:
+            super().__init__(
+                opened._native,
+                policy=policy,
+                lease_quota=lease_quota or 0,
+                start=start or "",
+                spin=spin,
+                name=_own_name() if name is None else name,
+            )
+        finally:
+            if opened is not topic:
+                opened.close()
+        self._event = _EventFd()
+        self._burst_began = 0.0
+
+    @overload
+    async def take_async(self, *, timeout: None = None) -> Frame: ...
+    @overload
+    async def take_async(self, *, timeout: float | None) -> Frame | None: ...
+    async def take_async(self, *, timeout: float | None = None) -> Frame | None:
+        """Take the next frame on an event loop: any asyncio loop with `add_reader`, or trio.
+
+        One loop at a time may wait on a subscriber; several tasks of it may.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever.
+
+        Returns:
+            The frame, or None when none came in time (never without a time-out).
+
+        Raises:
+            LeaseQuotaExceeded: This subscriber holds as many frames as it may.
+            ClosedError: The subscriber was closed.
+        """
+        frame = self.try_take()
+        if frame is not None:
+            return frame
+        deadline = None if timeout is None else time.monotonic() + timeout
+        fileno = self.fileno()
+        while True:
+            # Arm, then look once more: a frame that came in between has made nothing readable.
+            if not self.arm():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                readable = await self._event.wait_readable(fileno, left)
+                if self.closed:
+                    raise ClosedError(f'this subscriber of topic "{self.topic}" was closed')
+                if readable:
+                    self.drain()
+            frame = self.try_take()
+            if frame is not None:
+                self._burst_began = time.monotonic()
+                return frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames as they come, until the subscriber is closed."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Frame]:
+        """Frames as they come, until the subscriber is closed."""
+        return self
+
+    async def __anext__(self) -> Frame:
+        if time.monotonic() - self._burst_began > BURST_S:
+            # A producer faster than this loop would otherwise starve every other task of it.
+            await _checkpoint()
+            self._burst_began = time.monotonic()
+        try:
+            return await self.take_async()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        """Leave the topic; frames and views that are held stay valid, waiting takes are woken."""
+        super().close()
+        self._event.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        counters = f"{self.received} received, {self.lost} lost"
+        return f"<Subscriber of {self.topic!r}, {self.policy}, {counters}>"
+
+
+def _in_trio() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
+async def _checkpoint() -> None:
+    if _in_trio():
+        await sys.modules["trio"].lowlevel.checkpoint()
+    else:
+        await asyncio.sleep(0)
+
+
+class _EventFd:
+    """Waiting for a subscriber's descriptor on the event loop that runs.
+
+    Waits on a duplicate: the library closes its own when the subscriber is closed, which may happen
+    on another thread while a loop still watches it, and the number would then belong to somebody
+    else's file.
+    """
+
+    __slots__ = ("_fd", "_loop", "_trio_token", "_waiters")
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiters: set[asyncio.Future[bool]] = set()
+        self._trio_token: Any = None
+
+    async def wait_readable(self, fileno: int, timeout: float | None) -> bool:
+        """Return whether it became readable (or was closed) in time."""
+        if self._fd < 0:
+            self._fd = os.dup(fileno)
+        if _in_trio():
+            return await self._wait_trio(timeout)
+        loop = asyncio.get_running_loop()
+        if self._waiters and self._loop is not loop:
+            raise RuntimeError(
+                "this subscriber is waited for on another event loop: open one per loop"
+            )
+        future: asyncio.Future[bool] = loop.create_future()
+        if not self._waiters:
+            self._loop = loop
+            loop.add_reader(self._fd, self._wake)
+        self._waiters.add(future)
+        timer = None if timeout is None else loop.call_later(timeout, _settle, future, False)
+        try:
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waiters.discard(future)
+            if not self._waiters and self._fd >= 0:
+                loop.remove_reader(self._fd)
+
+    async def _wait_trio(self, timeout: float | None) -> bool:
+        trio = sys.modules["trio"]
+        self._trio_token = trio.lowlevel.current_trio_token()
+        try:
+            with trio.move_on_after(float("inf") if timeout is None else timeout):
+                await trio.lowlevel.wait_readable(self._fd)
+                return True
+            return False
+        except trio.ClosedResourceError:
+            return True
+        finally:
+            self._trio_token = None
+
+    def _wake(self) -> None:
+        for future in self._waiters:
+            _settle(future, True)
+
+    def close(self) -> None:
+        """Wake whoever waits and give the duplicate back; from any thread."""
+        if self._fd < 0:
+            return
+        if self._trio_token is not None:
+            trio = sys.modules["trio"]
+            if _in_trio():
+                self._close_in_trio(trio)
+            else:
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._trio_token.run_sync_soon(self._close_in_trio, trio)
+                    return
+                self._close_fd()
+            return
+        loop = self._loop
+        if not self._waiters or loop is None or loop.is_closed():
+            self._close_fd()
+            return
+        try:
+            here = asyncio.get_running_loop() is loop
+        except RuntimeError:
+            here = False
+        if here:
+            self._close_in_loop(loop)
+        else:
+            loop.call_soon_threadsafe(self._close_in_loop, loop)
+
+    def _close_in_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._fd >= 0:
+            loop.remove_reader(self._fd)
+        self._close_fd()
+        self._wake()
+
+    def _close_in_trio(self, trio: Any) -> None:
+        if self._fd >= 0:
+            trio.lowlevel.notify_closing(self._fd)
+        self._close_fd()
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self._close_fd()
+
+
+def _settle(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """A publisher or subscriber of a topic, as an inspector sees it.
+
+    Attributes:
+        index: Its row in the topic.
+        role: `publisher` or `subscriber`.
+        policy: Of a subscriber, `latest` or `queue`.
+        name: What it calls itself.
+        pid: Its process, as its own pid namespace counts.
+        alive: False for one that died and was not cleaned up yet.
+        leases: Frames that it holds.
+        position: Sequence of the last frame that it published, took or skipped.
+        received: Frames that it took, or published.
+        lost: Frames that it will never see.
+        attached_unix_ns: When it attached, in nanoseconds of Unix time.
+    """
+
+    index: int
+    role: Literal["publisher", "subscriber"]
+    policy: Policy | None
+    name: str
+    pid: int
+    alive: bool
+    leases: int
+    position: int
+    received: int
+    lost: int
+    attached_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """A topic at one moment; see `inspect`.
+
+    Attributes:
+        name: Name of the topic.
+        schema: Arrays of every frame by name; empty if frames are free.
+        slots: Number of slots.
+        slot_bytes: Payload bytes of a slot.
+        keep: Newest frames that stay readable.
+        participants_max: Publishers and subscribers there is room for.
+        mode: File mode.
+        identity: Random, other with every creation.
+        created_unix_ns: When it was created, in nanoseconds of Unix time.
+        total_bytes: Size of its files.
+        sequence: Newest sequence; 0 before the first frame.
+        publishers: Living publishers.
+        subscribers: Living subscribers.
+        dead: Participants that died and were not cleaned up yet.
+        slots_free: Slots without a frame.
+        slots_loaned: Slots that are being filled.
+        slots_published: Slots with a frame.
+        slots_leased: Slots with a frame that somebody holds.
+        participants: Every publisher and subscriber.
+    """
+
+    name: str
+    schema: Mapping[str, ArraySpec]
+    slots: int
+    slot_bytes: int
+    keep: int
+    participants_max: int
+    mode: int
+    identity: str
+    created_unix_ns: int
+    total_bytes: int
+    sequence: int
+    publishers: int
+    subscribers: int
+    dead: int
+    slots_free: int
+    slots_loaned: int
+    slots_published: int
+    slots_leased: int
+    participants: tuple[Participant, ...]
+
+
+class Inspector:
+    """A look at a topic without taking part in it: no row, no lock, no write to its memory.
+
+    Args:
+        topic: Name of the topic.
+
+    Raises:
+        TopicNotFound: There is no such topic.
+        SegmentIncompatible: It was made by another version of the layout.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self._native = _shm.Inspector(topic)
+
+    def report(self) -> TopicReport:
+        """Everything there is to see; read part by part while the topic goes on."""
+        info: dict[str, Any] = dict(self._native.info())
+        info |= self._native.stats()
+        del info["metadata_bytes"]  # nothing uses that area yet
+        return TopicReport(
+            name=self.topic,
+            schema=_schema(self._native.schema()),
+            participants=self.participants(),
+            **info,
+        )
+
+    def participants(self) -> tuple[Participant, ...]:
+        """Every publisher and subscriber."""
+        return tuple(Participant(**row) for row in self._native.participants())
+
+    def close(self) -> None:
+        """Close the inspector."""
+        self._native.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def inspect(topic: str) -> TopicReport:
+    """Look at a topic once, without disturbing it.
+
+    Raises:
+        TopicNotFound: There is no such topic.
+        SegmentIncompatible: It was made by another version of the layout.
+    """
+    with Inspector(topic) as inspector:
+        return inspector.report()
+
+
+def topics() -> list[str]:
+    """Names of all topics in the runtime directory, sorted."""
+    try:
+        files = os.listdir(runtime_directory())
+    except FileNotFoundError:
+        return []
+    return sorted(name for file in files if (name := _shm.topic_of_file(file)) is not None)

@@ -1,0 +1,249 @@
+//! The write queue of a WebSocket, shared by the session that empties it and by who sends messages.
+//!
+//! Frames are encoded into one buffer as they come, so the session writes them all at once. A session that is inside
+//! its `poll` looks at the queue before it returns; only otherwise it has to be woken. A drained queue gives its buffer
+//! to the thread, where the next one that sends takes it: an idle WebSocket holds none, a busy one allocates none.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+#[cfg(doc)]
+use super::code;
+use super::{Kind, frame};
+
+/// The largest buffer that is kept for the next use.
+const SPARE_BYTES_MAX: usize = 256 * 1024;
+/// From this many written bytes on, the rest may be moved to the front of the buffer.
+const SHIFT_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// The buffer of the outbox that was drained last.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Wakes a task; see [`Outbox::waking_by`].
+pub type Wake = Box<dyn Fn(Waker)>;
+
+/// The write queue of one WebSocket: frames that were not written yet. It is usable before its session starts.
+#[derive(Default)]
+pub struct Outbox {
+    queue: RefCell<Queue>,
+    waker: RefCell<Option<Waker>>,
+    /// The session is inside its `poll` and looks at the queue before it returns: no need to wake it.
+    attended: Cell<bool>,
+    wake: Option<Wake>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Whole frames.
+    bytes: Vec<u8>,
+    /// How much of `bytes` has been written.
+    written: usize,
+    /// The payload of the latest ping that was not answered yet.
+    pong: Option<(u8, [u8; frame::CONTROL_BYTES_MAX])>,
+    /// Where in `bytes` a queued pong ends; until it is written no other is queued.
+    pong_end: usize,
+    /// A close frame was queued, or the link is lost: nothing is taken any more.
+    sealed: bool,
+    /// Our close frame was asked for by the user of the outbox, not by the peer or by a failure.
+    closing: bool,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new() -> Rc<Self> {
+        Rc::default()
+    }
+
+    /// An empty outbox that wakes its session by `wake`: for a thread that collects wake-ups while its runtime does
+    /// not run, because each of them would be a system call then.
+    pub fn waking_by(wake: Wake) -> Rc<Self> {
+        Rc::new(Self {
+            wake: Some(wake),
+            ..Self::default()
+        })
+    }
+
+    /// Queues a text message. False when the WebSocket is closing or closed: the message is dropped.
+    pub fn text(&self, text: &str) -> bool {
+        self.message(Kind::Text, text.as_bytes())
+    }
+
+    /// Queues a binary message. False when the WebSocket is closing or closed: the message is dropped.
+    pub fn binary(&self, payload: &[u8]) -> bool {
+        self.message(Kind::Binary, payload)
+    }
+
+    /// Queues a ping. False when the WebSocket is closing or closed.
+    ///
+    /// # Panics
+    ///
+    /// When `payload` is longer than 125 bytes.
+    pub fn ping(&self, payload: &[u8]) -> bool {
+        self.append(|bytes| frame::encode_ping(bytes, payload))
+    }
+
+    /// Queues a close frame and starts the closing handshake. False when it is already under way, or over.
+    ///
+    /// # Panics
+    ///
+    /// When the code may not be sent ([`code::is_sendable`]).
+    pub fn close(&self, code: u16, reason: &str) -> bool {
+        let queued = self.append(|bytes| frame::encode_close(bytes, Some((code, reason))));
+        if queued {
+            let mut queue = self.queue.borrow_mut();
+            queue.sealed = true;
+            queue.closing = true;
+        }
+        queued
+    }
+
+    /// False once the WebSocket is closing or closed, from whichever side.
+    pub fn is_open(&self) -> bool {
+        !self.queue.borrow().sealed
+    }
+
+    /// Bytes of frames that are queued and not written to the stream yet.
+    pub fn buffered(&self) -> usize {
+        let queue = self.queue.borrow();
+        queue.bytes.len() - queue.written
+    }
+
+    /// Makes the session look again: at the queue, and whether the handler wants messages.
+    pub fn wake(&self) {
+        if self.attended.get() {
+            return;
+        }
+        let waker = self.waker.borrow_mut().take();
+        match (waker, &self.wake) {
+            (Some(waker), Some(wake)) => wake(waker),
+            (Some(waker), None) => waker.wake(),
+            (None, _) => {}
+        }
+    }
+
+    /// The session is being polled by the task of `waker`.
+    pub(super) fn attend(&self, waker: &Waker) {
+        self.attended.set(true);
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    /// The session has been polled.
+    pub(super) fn leave(&self) {
+        self.attended.set(false);
+    }
+
+    /// Gives what is unsent to `poll_write`; `None` when there is nothing.
+    pub(super) fn write(
+        &self,
+        poll_write: impl FnOnce(&[u8]) -> Poll<io::Result<usize>>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        let mut queue = self.queue.borrow_mut();
+        queue.queue_pong();
+        if queue.bytes.len() == queue.written {
+            return None;
+        }
+        let polled = poll_write(&queue.bytes[queue.written..]);
+        if let Poll::Ready(Ok(count)) = polled {
+            queue.advance(count);
+        }
+        Some(polled)
+    }
+
+    /// Takes nothing any more.
+    pub(super) fn seal(&self) {
+        self.queue.borrow_mut().sealed = true;
+    }
+
+    fn message(&self, kind: Kind, payload: &[u8]) -> bool {
+        self.append(|bytes| frame::encode_message(bytes, kind, payload))
+    }
+
+    fn append(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut queue = self.queue.borrow_mut();
+        if queue.sealed {
+            return false;
+        }
+        if queue.bytes.capacity() == 0 {
+            queue.bytes = SPARE.take();
+        }
+        encode(&mut queue.bytes);
+        drop(queue);
+        self.wake();
+        true
+    }
+
+    /// The last frame from our side, unless a close frame is queued already.
+    pub(super) fn answer_close(&self, close: Option<(u16, &str)>) {
+        self.append(|bytes| frame::encode_close(bytes, close));
+        self.seal();
+    }
+
+    /// Remembers the ping to answer; one that is not answered yet is forgotten (RFC 6455, section 5.5.3).
+    pub(super) fn answer_ping(&self, payload: &[u8]) {
+        let mut latest = [0; frame::CONTROL_BYTES_MAX];
+        latest[..payload.len()].copy_from_slice(payload);
+        self.queue.borrow_mut().pong = Some((payload.len() as u8, latest));
+    }
+
+    /// Queues the pong that is due, in front of what will be queued from now on.
+    pub(super) fn queue_pong(&self) {
+        self.queue.borrow_mut().queue_pong();
+    }
+
+    /// Drops what is unsent: there is nobody to send it to.
+    pub(super) fn lose(&self) {
+        let mut queue = self.queue.borrow_mut();
+        *queue = Queue {
+            sealed: true,
+            closing: queue.closing,
+            ..Queue::default()
+        };
+    }
+
+    /// Has the user of the outbox asked for the end?
+    pub(super) fn is_closing(&self) -> bool {
+        self.queue.borrow().closing
+    }
+}
+
+impl Queue {
+    /// Queues the pong that is due, if the one before it is out.
+    fn queue_pong(&mut self) {
+        if self.pong.is_none() || self.pong_end > self.written {
+            return;
+        }
+        if let Some((length, payload)) = self.pong.take()
+            && !self.sealed
+        {
+            frame::encode_pong(&mut self.bytes, &payload[..usize::from(length)]);
+            self.pong_end = self.bytes.len();
+        }
+    }
+
+    /// `count` bytes more have been written.
+    fn advance(&mut self, count: usize) {
+        self.written += count;
+        if self.written == self.bytes.len() {
+            let mut bytes = std::mem::take(&mut self.bytes);
+            (self.written, self.pong_end) = (0, 0);
+            if bytes.capacity() <= SPARE_BYTES_MAX {
+                bytes.clear();
+                SPARE.set(bytes);
+            }
+        } else if self.written >= SHIFT_BYTES && self.written >= self.bytes.len() / 2 {
+            // The peer reads slowly: do not keep what it has.
+            self.bytes.drain(..self.written);
+            self.pong_end = self.pong_end.saturating_sub(self.written);
+            self.written = 0;
+        }
+    }
+}

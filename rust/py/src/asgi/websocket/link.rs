@@ -1,0 +1,162 @@
+//! The connection's side of an accepted WebSocket: the session, its handler, and what the server has to say to both.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use framegate_http::{
+    service::{ByteStream, Draining, Upgraded},
+    websocket::{
+        Failure, Kind, code,
+        message::{MessageBuffer, MessageSink},
+        outbox::Outbox,
+        session::{Closed, Handler, Session, Settings},
+    },
+};
+use pyo3::{
+    prelude::*,
+    types::{PyBytes, PyString},
+};
+
+use super::{State, WebSocketExchange, lost};
+
+/// The session's handler.
+pub(super) struct User {
+    exchange: Py<WebSocketExchange>,
+    /// Of the message in `buffer`.
+    kind: Kind,
+    buffer: MessageBuffer,
+}
+
+impl User {
+    pub(super) fn new(exchange: Py<WebSocketExchange>) -> Self {
+        Self {
+            exchange,
+            kind: Kind::Binary,
+            buffer: MessageBuffer::default(),
+        }
+    }
+
+    fn state(&self) -> &State {
+        self.exchange.get().state()
+    }
+
+    fn queue(&self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
+        let object = Python::attach(|py| match kind {
+            Kind::Text => PyString::from_bytes(py, payload).map(|text| text.into_any().unbind()),
+            Kind::Binary => Ok(PyBytes::new(py, payload).into_any().unbind()),
+        });
+        // The text is checked already: what fails here is memory.
+        let object = object.map_err(|_| Failure {
+            code: code::TOO_BIG,
+            reason: "out of memory",
+        })?;
+        self.state().queue(kind, object, payload.len());
+        Ok(())
+    }
+}
+
+impl MessageSink for User {
+    fn begin(&mut self, kind: Kind, _size_hint: u64) -> Result<(), Failure> {
+        self.kind = kind;
+        Ok(())
+    }
+
+    fn space(&mut self, want: usize) -> &mut [u8] {
+        self.buffer.space(want)
+    }
+
+    fn filled(&mut self, count: usize) {
+        self.buffer.filled(count);
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        let payload = self.buffer.take();
+        self.queue(self.kind, &payload)
+    }
+
+    fn whole(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
+        self.queue(kind, payload)
+    }
+}
+
+impl Handler for User {
+    fn wants_message(&self) -> bool {
+        self.state().has_place()
+    }
+
+    fn turn(&mut self) {
+        let state = self.state();
+        Python::attach(|py| state.resolve(py, &state.receivers));
+    }
+
+    fn drained(&mut self) {
+        let state = self.state();
+        if !state.senders.borrow().is_empty() {
+            Python::attach(|py| state.resolve(py, &state.senders));
+        }
+    }
+
+    fn closed(&mut self, closed: Closed) {
+        self.state().end(&self.exchange, closed);
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        // Does nothing after a session. Without one the client went away between its request and the `101`.
+        self.state().end(&self.exchange, lost());
+    }
+}
+
+/// The life of a connection after its `101`.
+pub(super) struct Link {
+    session: Session<Pin<Box<dyn ByteStream>>, User>,
+    exchange: Py<WebSocketExchange>,
+    /// Until the server drains.
+    draining: Option<Draining>,
+}
+
+impl Link {
+    pub(super) fn new(
+        upgraded: Upgraded,
+        settings: Settings,
+        outbox: Rc<Outbox>,
+        user: User,
+    ) -> Self {
+        let Upgraded {
+            stream,
+            leftover,
+            draining,
+        } = upgraded;
+        Self {
+            exchange: Python::attach(|py| user.exchange.clone_ref(py)),
+            session: Session::new(stream, &leftover, settings, outbox, user),
+            draining: Some(draining),
+        }
+    }
+}
+
+impl Future for Link {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let state = this.exchange.get().state();
+        if let Some(draining) = &this.draining
+            && draining.poll_draining(cx).is_ready()
+        {
+            this.draining = None;
+            state
+                .outbox
+                .close(code::SERVICE_RESTART, "the server is shutting down");
+        }
+        state.in_session.set(true);
+        let polled = Pin::new(&mut this.session).poll(cx);
+        state.in_session.set(false);
+        polled
+    }
+}

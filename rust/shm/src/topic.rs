@@ -1,0 +1,219 @@
+//! Topics: options, an open handle, names.
+#![expect(unsafe_code, reason = "the whole file is calls into the library")]
+
+use std::ffi::{CStr, c_char};
+use std::path::PathBuf;
+use std::ptr;
+use std::time::Duration;
+
+use crate::array::Array;
+use crate::error::{Error, check};
+use crate::sys;
+
+/// How a topic is made. The defaults are those of the library.
+#[derive(Clone, Debug)]
+pub struct TopicOptions {
+    /// Number of slots, 2 to 4096.
+    pub slots: u32,
+    /// Payload bytes of a slot.
+    pub slot_bytes: u64,
+    /// Newest frames that are never reused, 1 to `slots - 1`.
+    pub keep: u32,
+    /// Publishers and subscribers that can be attached at the same time, 2 to 256.
+    pub participants_max: u32,
+    /// Bytes of the static metadata area.
+    pub metadata_bytes: u32,
+    /// Bytes of each participant's mailbox.
+    pub mailbox_bytes: u32,
+    /// File mode, `0o600` or `0o660`.
+    pub mode: u32,
+    /// What every frame consists of; empty: frames are free.
+    pub schema: Vec<Array>,
+}
+
+impl TopicOptions {
+    fn to_raw(&self) -> sys::TopicOptions {
+        sys::TopicOptions {
+            slots: self.slots,
+            slot_bytes: self.slot_bytes,
+            keep: self.keep,
+            participants_max: self.participants_max,
+            metadata_bytes: self.metadata_bytes,
+            mailbox_bytes: self.mailbox_bytes,
+            mode: self.mode,
+            // More than the library takes stays more than it takes.
+            schema_count: u32::try_from(self.schema.len()).unwrap_or(u32::MAX),
+            schema: if self.schema.is_empty() {
+                ptr::null()
+            } else {
+                self.schema.as_ptr().cast()
+            },
+            ..default_options()
+        }
+    }
+}
+
+fn default_options() -> sys::TopicOptions {
+    let mut raw = std::mem::MaybeUninit::uninit();
+    // SAFETY: the library writes every field.
+    unsafe {
+        sys::fg_topic_options_init(raw.as_mut_ptr());
+        raw.assume_init()
+    }
+}
+
+impl Default for TopicOptions {
+    fn default() -> Self {
+        let raw = default_options();
+        Self {
+            slots: raw.slots,
+            slot_bytes: raw.slot_bytes,
+            keep: raw.keep,
+            participants_max: raw.participants_max,
+            metadata_bytes: raw.metadata_bytes,
+            mailbox_bytes: raw.mailbox_bytes,
+            mode: raw.mode,
+            schema: Vec::new(),
+        }
+    }
+}
+
+/// What an open topic is like.
+#[derive(Clone, Debug)]
+pub struct TopicInfo {
+    /// Number of slots.
+    pub slots: u32,
+    /// Payload bytes of a slot.
+    pub slot_bytes: u64,
+    /// Newest frames that are never reused.
+    pub keep: u32,
+    /// Publishers and subscribers that can be attached at the same time.
+    pub participants_max: u32,
+    /// What every frame consists of; empty: frames are free.
+    pub schema: Vec<Array>,
+}
+
+/// An open topic. Freed by `Drop`.
+pub(crate) struct Topic(*mut sys::Topic);
+
+// SAFETY: shm.h: handles may be used from several threads at once; the reference count is the library's.
+unsafe impl Send for Topic {}
+// SAFETY: as above.
+unsafe impl Sync for Topic {}
+
+impl Topic {
+    pub(crate) fn open(name: &str) -> Result<Self, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: pointer and length of a live string, a place for the handle.
+        check(unsafe { sys::fg_topic_open(name.as_ptr().cast(), name.len(), &raw mut raw) })?;
+        Ok(Self(raw))
+    }
+
+    pub(crate) fn create(name: &str, options: &TopicOptions) -> Result<Self, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: as in `open`; the options point to `options.schema`, which outlives the call.
+        check(unsafe {
+            sys::fg_topic_create(
+                name.as_ptr().cast(),
+                name.len(),
+                &options.to_raw(),
+                &raw mut raw,
+            )
+        })?;
+        Ok(Self(raw))
+    }
+
+    pub(crate) fn create_or_open(name: &str, options: &TopicOptions) -> Result<Self, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: as in `create`; NULL for `created` is allowed.
+        check(unsafe {
+            sys::fg_topic_create_or_open(
+                name.as_ptr().cast(),
+                name.len(),
+                &options.to_raw(),
+                &raw mut raw,
+                ptr::null_mut(),
+            )
+        })?;
+        Ok(Self(raw))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut sys::Topic {
+        self.0
+    }
+
+    pub(crate) fn info(&self) -> Result<TopicInfo, Error> {
+        let mut raw = sys::TopicInfo {
+            struct_bytes: size_of::<sys::TopicInfo>() as u32,
+            ..sys::TopicInfo::default()
+        };
+        let mut schema = [Array::new("", crate::Dtype::Bool, &[]); sys::ARRAYS_MAX];
+        let mut count = 0;
+        // SAFETY: the handle is live; places of the right type; `Array` is a transparent `sys::Array`.
+        unsafe {
+            check(sys::fg_topic_get_info(self.0, &raw mut raw))?;
+            check(sys::fg_topic_schema(
+                self.0,
+                schema.as_mut_ptr().cast(),
+                schema.len(),
+                &raw mut count,
+            ))?;
+        }
+        Ok(TopicInfo {
+            slots: raw.slots,
+            slot_bytes: raw.slot_bytes,
+            keep: raw.keep,
+            participants_max: raw.participants_max,
+            schema: schema[..count.min(schema.len())].to_vec(),
+        })
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // SAFETY: the handle is live and not used afterwards; participants keep their own reference.
+        unsafe { sys::fg_topic_close(self.0) }
+    }
+}
+
+/// Removes a topic's files. Open handles go on undisturbed among themselves.
+///
+/// # Errors
+///
+/// `is_topic_not_found` if there is none, `is_bad_topic_name`, `is_permission_denied`.
+pub fn unlink(name: &str) -> Result<(), Error> {
+    // SAFETY: pointer and length of a live string.
+    check(unsafe { sys::fg_topic_unlink(name.as_ptr().cast(), name.len()) })
+}
+
+/// Checks a topic name: 1 to 8 segments of `[A-Za-z0-9_][A-Za-z0-9_.-]*` joined by `/`, at most 128 bytes, no `..`.
+///
+/// # Errors
+///
+/// `is_bad_topic_name`; the text says what is wrong.
+pub fn check_topic_name(name: &str) -> Result<(), Error> {
+    // SAFETY: pointer and length of a live string.
+    check(unsafe { sys::fg_topic_name_check(name.as_ptr().cast(), name.len()) })
+}
+
+/// Where topics live: `$FRAMEGATE_RUNTIME_DIR`, else `/dev/shm/framegate-<uid>`. It may not exist yet.
+///
+/// # Errors
+///
+/// `is_invalid_argument` if the path has 4096 bytes or more.
+pub fn runtime_directory() -> Result<PathBuf, Error> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut path: [c_char; 4096] = [0; 4096];
+    // SAFETY: a buffer and its length.
+    check(unsafe { sys::fg_runtime_directory(path.as_mut_ptr(), path.len()) })?;
+    // SAFETY: zero-terminated on success.
+    let text = unsafe { CStr::from_ptr(path.as_ptr()) };
+    Ok(PathBuf::from(std::ffi::OsStr::from_bytes(text.to_bytes())))
+}
+
+/// The library's time-outs: nanoseconds, negative for ever (also what does not fit: 292 years).
+pub(crate) fn timeout_ns(timeout: Duration) -> i64 {
+    i64::try_from(timeout.as_nanos()).unwrap_or(-1)
+}
+
+const _: () = assert!(sys::TOPIC_NAME_BYTES_MAX == 128);

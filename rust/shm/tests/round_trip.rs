@@ -1,0 +1,301 @@
+//! Frames through shared memory, within a process and between two.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use framegate_shm::{
+    Array, Dtype, FrameMeta, Policy, Publisher, Subscriber, SubscriberOptions, TopicOptions,
+    lay_out, unlink,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A topic name of this test run; its files go when it is dropped.
+struct TopicName(String);
+
+impl TopicName {
+    fn new(subject: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(format!(
+            "rust-test/{subject}-{}-{number}",
+            std::process::id()
+        ))
+    }
+}
+
+impl Drop for TopicName {
+    fn drop(&mut self) {
+        let _ = unlink(&self.0);
+    }
+}
+
+fn options(slots: u32, slot_bytes: u64) -> TopicOptions {
+    TopicOptions {
+        slots,
+        slot_bytes,
+        ..TopicOptions::default()
+    }
+}
+
+fn send(publisher: &Publisher, bytes: &[u8]) -> u64 {
+    let mut loan = publisher.loan(bytes.len(), Duration::ZERO).unwrap();
+    loan.as_mut_slice().copy_from_slice(bytes);
+    loan.publish(&FrameMeta::default()).unwrap()
+}
+
+#[test]
+fn frame_arrives_with_everything_that_was_published() {
+    let name = TopicName::new("everything");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 8192)).unwrap();
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    let mut arrays = [
+        Array::new("left", Dtype::Uint8, &[3, 5]),
+        Array::new("right", Dtype::Float32, &[7]),
+    ];
+    let bytes = lay_out(&mut arrays).unwrap();
+    assert_eq!((arrays[1].offset(), bytes), (64, 64 + 28));
+
+    let mut loan = publisher
+        .loan(usize::try_from(bytes).unwrap(), Duration::ZERO)
+        .unwrap();
+    loan.as_mut_slice()[0] = 42;
+    let sequence = loan
+        .publish(&FrameMeta {
+            timestamp_s: Some(1.5),
+            arrays: &arrays,
+            content_type: Some("application/x-test"),
+            user_metadata: b"meta",
+            ..FrameMeta::default()
+        })
+        .unwrap();
+
+    let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+    assert_eq!(
+        (frame.sequence(), frame.len(), frame[0]),
+        (sequence, 92, 42)
+    );
+    assert_eq!(frame.timestamp_s(), Some(1.5));
+    assert_eq!(frame.content_type(), Some(&b"application/x-test"[..]));
+    assert_eq!(frame.user_metadata(), b"meta");
+    assert!(frame.published_ns() > 0);
+    let received = frame.arrays().unwrap();
+    assert_eq!(received, arrays);
+    assert_eq!(
+        (received[0].name().as_ref(), received[0].shape()),
+        ("left", &[3, 5][..])
+    );
+    assert_eq!(received[1].dtype(), Some(Dtype::Float32));
+}
+
+#[test]
+fn dropped_loan_publishes_nothing_and_returns_its_slot() {
+    let name = TopicName::new("abandon");
+    let publisher = Publisher::create_or_open(&name.0, &options(2, 64)).unwrap();
+    for _ in 0..10 {
+        let first = publisher.loan(64, Duration::ZERO).unwrap();
+        let second = publisher.loan(64, Duration::ZERO).unwrap();
+        assert!(
+            publisher
+                .loan(64, Duration::ZERO)
+                .unwrap_err()
+                .is_topic_full()
+        );
+        drop((first, second));
+    }
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    assert!(subscriber.take(Duration::ZERO).unwrap().is_none());
+}
+
+#[test]
+fn held_frame_does_not_change() {
+    let name = TopicName::new("held");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    send(&publisher, b"keep me");
+    let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+    for _ in 0..100 {
+        send(&publisher, b"another");
+    }
+    assert_eq!(&frame[..], b"keep me");
+}
+
+#[test]
+fn frame_outlives_the_subscriber_that_took_it() {
+    let name = TopicName::new("outlives");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    send(&publisher, b"alive");
+    let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+    drop(subscriber);
+    drop(publisher);
+    assert_eq!(&frame[..], b"alive");
+    std::thread::scope(|scope| {
+        scope.spawn(move || drop(frame));
+    });
+}
+
+#[test]
+fn queue_counts_what_it_lost() {
+    let name = TopicName::new("lost");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let queue = SubscriberOptions {
+        policy: Policy::Queue,
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::open(&name.0, &queue).unwrap();
+    for number in 0..10_u8 {
+        send(&publisher, &[number]);
+    }
+    let mut numbers = Vec::new();
+    while let Some(frame) = subscriber.take(Duration::ZERO).unwrap() {
+        numbers.push(frame[0]);
+    }
+    assert_eq!(numbers, [6, 7, 8, 9]);
+    assert_eq!(subscriber.lost().unwrap(), 6);
+}
+
+#[test]
+fn quota_is_a_distinct_error() {
+    let name = TopicName::new("quota");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let one = SubscriberOptions {
+        leases_max: 1,
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::open(&name.0, &one).unwrap();
+    send(&publisher, b"a");
+    let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+    send(&publisher, b"b");
+    let error = subscriber.take(Duration::ZERO).unwrap_err();
+    assert!(error.is_lease_quota() && !error.is_topic_full(), "{error}");
+    drop(frame);
+    assert_eq!(&subscriber.take(Duration::ZERO).unwrap().unwrap()[..], b"b");
+}
+
+#[test]
+fn loan_waits_until_a_frame_is_released() {
+    let name = TopicName::new("space");
+    let publisher = Publisher::create_or_open(&name.0, &options(2, 64)).unwrap();
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    send(&publisher, b"a");
+    let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+    send(&publisher, b"b");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| publisher.loan(1, PATIENCE).map(drop));
+        drop(frame);
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    let error = Publisher::create_or_open("../etc", &TopicOptions::default()).unwrap_err();
+    assert!(
+        error.is_bad_topic_name() && error.to_string().contains("../etc"),
+        "{error}"
+    );
+    let error =
+        Subscriber::open("rust-test/nobody-made-this", &SubscriberOptions::default()).unwrap_err();
+    assert!(
+        error.is_topic_not_found() && error.to_string().contains("nobody-made-this"),
+        "{error}"
+    );
+
+    let name = TopicName::new("errors");
+    let schema = vec![Array::new("", Dtype::Uint8, &[8, 8])];
+    let with_schema = TopicOptions {
+        schema: schema.clone(),
+        ..options(4, 64)
+    };
+    let publisher = Publisher::create(&name.0, &with_schema).unwrap();
+    assert!(
+        Publisher::create(&name.0, &with_schema)
+            .unwrap_err()
+            .is_topic_exists()
+    );
+    assert!(
+        Publisher::create_or_open(&name.0, &options(4, 65))
+            .unwrap_err()
+            .is_frame_too_large()
+    );
+    assert!(
+        publisher
+            .loan(65, Duration::ZERO)
+            .unwrap_err()
+            .is_frame_too_large()
+    );
+    let loan = publisher.loan(63, Duration::ZERO).unwrap();
+    assert!(
+        loan.publish(&FrameMeta::default())
+            .unwrap_err()
+            .is_schema_mismatch()
+    );
+    let loan = publisher.loan(8, Duration::ZERO).unwrap();
+    let longer = FrameMeta {
+        bytes: Some(9),
+        ..FrameMeta::default()
+    };
+    assert!(loan.publish(&longer).unwrap_err().is_frame_too_large());
+    assert_eq!(
+        publisher.info().unwrap().schema[0].shape(),
+        schema[0].shape()
+    );
+    assert_eq!(publisher.slot_bytes(), 64);
+}
+
+#[test]
+fn event_fd_cycle_sees_every_frame() {
+    let name = TopicName::new("fd");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    assert!(subscriber.arm().unwrap_err().is_invalid_argument());
+    let fd = subscriber.event_fd().unwrap();
+    assert!(fd >= 0);
+    assert!(!subscriber.arm().unwrap());
+    send(&publisher, b"x");
+    assert!(subscriber.arm().unwrap());
+    subscriber.drain().unwrap();
+    assert!(subscriber.take(Duration::ZERO).unwrap().is_some());
+    assert!(!subscriber.arm().unwrap());
+    assert!(!subscriber.wait(Duration::ZERO).unwrap());
+}
+
+/// The other process of the next test; does nothing when it runs as a test of its own.
+#[test]
+fn child_publishes_when_asked() {
+    let Ok(name) = std::env::var("FRAMEGATE_TEST_CHILD_TOPIC") else {
+        return;
+    };
+    let publisher = Publisher::open(&name).unwrap();
+    for number in 0..100_u64 {
+        let mut loan = publisher.loan(8, PATIENCE).unwrap();
+        loan.as_mut_slice().copy_from_slice(&number.to_le_bytes());
+        loan.publish(&FrameMeta::default()).unwrap();
+    }
+}
+
+#[test]
+fn frames_cross_processes() {
+    let name = TopicName::new("processes");
+    let _owner = Publisher::create_or_open(&name.0, &options(128, 64)).unwrap();
+    let queue = SubscriberOptions {
+        policy: Policy::Queue,
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::open(&name.0, &queue).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_publishes_when_asked"])
+        .env("FRAMEGATE_TEST_CHILD_TOPIC", &name.0)
+        .spawn()
+        .unwrap();
+    for number in 0..100_u64 {
+        let frame = subscriber
+            .take(PATIENCE)
+            .unwrap()
+            .expect("the child publishes 100 frames");
+        assert_eq!(&frame[..], number.to_le_bytes());
+    }
+    assert!(child.wait().unwrap().success());
+}

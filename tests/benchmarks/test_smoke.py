@@ -1,0 +1,148 @@
+"""Driver and load generator together, for a second each; nothing here looks at speed."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from framegate_bench import environments, measure, procfs, question, report
+from framegate_bench.loadgen import Times
+from framegate_bench.processes import BenchError, running
+from framegate_bench.question import Bar, Phase, Question, Server
+
+# The first run compiles the load generator.
+pytestmark = pytest.mark.timeout(600)
+
+TRIVIAL = Server(
+    "trivial", None, (sys.executable, str(Path(__file__).with_name("trivial_server.py")), "{port}")
+)
+LIMIT = Server("limit", None, ("{bin}/limit", "--port", "{port}"))
+FLOOR = Server("floor", None, ("{bin}/receive", "--port", "{port}"))
+ABSENT = Server("absent", "absent", ("{bin}/absent",))
+BROKEN = Server("broken", None, (sys.executable, "-c", "raise SystemExit('no such app')"))
+
+
+@pytest.fixture(scope="module")
+def native() -> Path:
+    return environments.native("dev")
+
+
+@pytest.fixture
+def bench(native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> measure.Bench:
+    monkeypatch.setattr(measure, "LOGS", tmp_path)
+    cores = sorted(os.sched_getaffinity(0))
+    return measure.Bench({}, native, measure.Cores(cores[0], cores[-1]), Times(1.0, 0.1), rounds=1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No process and no folder of a benchmark outlives it."""
+
+    def children() -> set[int]:
+        tasks = Path("/proc/self/task").glob("*/children")
+        return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+    before, folders = children(), set(Path("/dev/shm").glob("framegate-bench-*"))
+    yield
+    assert children() <= before
+    assert set(Path("/dev/shm").glob("framegate-bench-*")) <= folders
+
+
+def test_a_question_is_measured_from_start_to_table(bench: measure.Bench) -> None:
+    load = ("http", "--path", "/", "--conns", "4")
+    asked = Question(
+        name="smoke",
+        title="Smoke",
+        unit="request",
+        servers=(TRIVIAL, LIMIT, ABSENT, BROKEN),
+        phases=(
+            Phase("fixed", "200 requests/s", load, rate=200),
+            Phase("closed", "closed loop", load, servers=("trivial",)),
+        ),
+        bars=(Bar("limit", "fixed", 0.5),),
+        probe="/",
+    )
+    answer = measure.ask(bench, asked, {"absent": "not installed: it does not exist"})
+    fixed, closed = answer["phases"]
+    for name in ("trivial", "limit"):
+        (sample,) = fixed["rows"][name]["samples"]
+        assert sample["completed"] == 200
+        assert sample["cpu_us"] > 0
+        assert 0 < sample["p50_us"] <= sample["p99_us"] <= sample["max_us"] * 1.01
+    assert closed["rows"]["trivial"]["samples"][0]["completed"] > 0
+    assert list(closed["rows"]) == ["trivial"]
+    table = report.phase_table(fixed, "request")
+    reasons = {line[0]: line[1] for line in table.rows if len(line) == 2}
+    assert reasons["absent"] == "not measured: not installed: it does not exist"
+    assert "no such app" in reasons["broken"]
+
+
+@pytest.mark.parametrize(
+    ("load", "rate"),
+    [
+        (("ws", "--conns", "4", "--inflight", "8", "--size", "128"), None),
+        (("ws", "--conns", "4", "--inflight", "8", "--size", "70000"), 160),
+        (("ws", "--conns", "4", "--inflight", "8", "--size", "128", "--burst", "1"), 160),
+    ],
+)
+def test_websocket_echo(bench: measure.Bench, load: tuple[str, ...], rate: float | None) -> None:
+    asked = Question(
+        "smoke-ws", "Smoke", "message", (LIMIT,), (Phase("ws", "echo", load, rate),), (), "/"
+    )
+    answer = measure.ask(bench, asked, {})
+    (sample,) = answer["phases"][0]["rows"]["limit"]["samples"]
+    assert sample is not None, answer["phases"][0]["rows"]["limit"]["error"]
+    assert sample["completed"] == 160 if rate else sample["completed"] > 0
+
+
+def test_bodies_are_posted_whole(bench: measure.Bench) -> None:
+    size = 6_220_800
+    load = ("http", "--path", "/frames", "--conns", "1", "--size", str(size))
+    phases = (Phase("post", "10 frames/s", load, 10),)
+    asked = Question("smoke-post", "Smoke", "frame", (FLOOR,), phases, (), "/frames", size)
+    row = measure.ask(bench, asked, {})["phases"][0]["rows"]["floor"]
+    assert row["samples"][0] is not None, row["error"]
+    assert row["samples"][0]["completed"] == 10
+
+
+def test_a_process_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    program = (
+        "import signal, subprocess, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
+    core = min(os.sched_getaffinity(0))
+    command = [sys.executable, "-c", program]
+    with running(command, core=core, log=tmp_path / "log", piped=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert len(procfs.session_pids(process.pid)) == 2
+        assert os.sched_getaffinity(process.pid) == {core}
+    assert procfs.session_pids(process.pid) == []
+
+
+def test_all_questions_load_and_their_bars_name_what_they_measure() -> None:
+    questions = question.load(environments.HOME, [])
+    assert [one.name for one in questions] == list(question.ORDER)
+    for one in questions:
+        phases = {phase.name: phase for phase in one.phases}
+        servers = {server.name for server in one.servers}
+        for bar in one.bars:
+            assert {bar.other, report.OURS} <= servers & set(phases[bar.phase].servers or servers)
+            assert phases[bar.phase].rate is not None, "bars are about a fixed rate"
+    with pytest.raises(BenchError, match="no question is called"):
+        question.load(environments.HOME, ["helo"])
+
+
+def test_rivals_are_pinned_with_hashes() -> None:
+    sources = sorted(environments.RIVALS.glob("*.in"))
+    assert {source.stem for source in sources} == {"framegate", "granian", "uvicorn"}
+    for source in sources:
+        text = source.with_suffix(".txt").read_text()
+        assert "--hash=sha256:" in text
+        for line in source.read_text().splitlines():
+            if line and not line.startswith("#"):
+                assert f"\n{line.split('[')[0]}==" in f"\n{text}" or f"\n{line}==" in f"\n{text}"

@@ -1,0 +1,347 @@
+"""Every setting does what it says: one test each, or this file fails.
+
+Servers in other languages of configuration have options that are documented and wired to nothing.
+`@effect` names the setting whose effect a test shows; the last test compares them to the schema.
+Both sides of a limit are shown where it has two.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
+
+from framegate import RunningServer, Server
+from framegate.config import SETTINGS
+from framegate.errors import AppImportError, StartupFailed
+from server_process import Launch, body
+
+TIMEOUT_SECONDS = 60.0
+Test = TypeVar("Test", bound=Callable[..., None])
+shown: set[str] = set()
+
+
+def effect(name: str) -> Callable[[Test], Test]:
+    """Say that the test shows the effect of a setting."""
+
+    def register(test: Test) -> Test:
+        shown.add(name)
+        return test
+
+    return register
+
+
+async def answer(send: Any, text: bytes) -> None:
+    headers = [(b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answers with its root path; sends WebSocket messages back."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "bytes": message["bytes"]})
+    elif scope["type"] == "http":
+        await answer(send, scope["root_path"].encode())
+    else:
+        raise RuntimeError("no lifespan")
+
+
+@contextmanager
+def serving(application: Any = app, **options: Any) -> Iterator[RunningServer]:
+    options = {"access_log": False, **options}
+    if not {"port", "uds", "fd"} & options.keys():
+        options["port"] = 0
+    with Server(application, **options).start_in_thread() as server:
+        yield server
+
+
+def open_connection(server: RunningServer) -> socket.socket:
+    (address,) = server.addresses
+    if isinstance(address, str):
+        peer = socket.socket(socket.AF_UNIX)
+        peer.settimeout(TIMEOUT_SECONDS)
+        peer.connect(address)
+        return peer
+    return socket.create_connection(address, timeout=TIMEOUT_SECONDS)
+
+
+def response(server: RunningServer, *header_lines: str) -> str:
+    """Send one request; return the whole response."""
+    with open_connection(server) as peer:
+        lines = ["GET / HTTP/1.1", "host: x", "connection: close", *header_lines]
+        peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        return read_to_end(peer)
+
+
+def read_to_end(peer: socket.socket) -> str:
+    received = b""
+    while chunk := peer.recv(65536):
+        received += chunk
+    return received.decode("latin-1")
+
+
+def status(text: str) -> int:
+    return int(text.split(" ")[1])
+
+
+@effect("app")
+def test_app(launch: Launch) -> None:
+    with serving() as server:
+        assert status(response(server)) == 200
+    assert launch("supervised_apps:missing").wait() == 3
+
+
+@effect("factory")
+def test_factory() -> None:
+    with serving(lambda: app, factory=True) as server:
+        assert status(response(server)) == 200
+    with pytest.raises(AppImportError, match="is no ASGI application"):
+        Server(lambda: app, port=0).start_in_thread()
+
+
+@effect("app_dir")
+def test_app_dir(tmp_path: Path) -> None:
+    (tmp_path / "only_here.py").write_text(
+        "async def app(scope, receive, send): raise RuntimeError"
+    )
+    with pytest.raises(AppImportError):
+        Server("only_here:app", port=0).start_in_thread()
+    with serving("only_here:app", app_dir=str(tmp_path)) as server:
+        assert server.urls
+
+
+@effect("lifespan")
+def test_lifespan() -> None:
+    with pytest.raises(StartupFailed):
+        Server(app, lifespan="on", port=0).start_in_thread()
+    scopes: list[str] = []
+
+    async def recording(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        scopes.append(scope["type"])
+        raise RuntimeError
+
+    with serving(recording, lifespan="off"):
+        assert scopes == []
+    with serving(recording, lifespan="auto"):
+        assert scopes == ["lifespan"]
+
+
+@effect("root_path")
+def test_root_path() -> None:
+    with serving(root_path="/api") as server:
+        assert response(server).endswith("\r\n\r\n/api")
+
+
+@effect("host")
+def test_host() -> None:
+    with serving(host="127.0.0.2") as server:
+        assert server.addresses[0][0] == "127.0.0.2"
+        assert status(response(server)) == 200
+    with serving(host="::1") as server:
+        assert server.urls == [f"http://[::1]:{server.addresses[0][1]}"]
+        assert status(response(server)) == 200
+
+
+@effect("port")
+def test_port() -> None:
+    with serving(port=0) as server:
+        port = server.addresses[0][1]
+        assert port != 0
+    with serving(port=port) as server:
+        assert server.addresses == [("127.0.0.1", port)]
+
+
+@effect("uds")
+def test_uds(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with serving(uds=path) as server:
+        assert server.addresses == [path]
+        assert status(response(server)) == 200
+    assert not os.path.exists(path)
+
+
+@effect("fd")
+def test_fd() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with serving(fd=bound.fileno()) as server:
+            assert server.addresses == [bound.getsockname()]
+            assert status(response(server)) == 200
+        assert bound.fileno() >= 0  # ours is still open
+
+
+@effect("backlog")
+def test_backlog() -> None:
+    with serving(backlog=7) as server:
+        (listener,) = server._listeners.of_worker[0]
+        # tcpi_sacked of a listening socket is the limit of its queue.
+        information = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        assert struct.unpack_from("=I", information, 28) == (7,)
+
+
+@effect("workers")
+def test_workers(launch: Launch) -> None:
+    server = launch("supervised_apps:app", "--workers", "3").wait_ready()
+    assert len(set(server.worker_pids)) == 3
+    assert server.stop() == 0
+
+
+@effect("timeout_startup")
+def test_timeout_startup() -> None:
+    never = threading.Event()
+
+    async def hanging(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        while not never.is_set():
+            await receive()
+
+    with pytest.raises(StartupFailed, match=r"within 0\.1 s"):
+        Server(hanging, timeout_startup=0.1, port=0).start_in_thread()
+
+
+@effect("timeout_graceful_shutdown")
+def test_timeout_graceful_shutdown(launch: Launch) -> None:
+    server = launch("supervised_apps:app", "--timeout-graceful-shutdown", "0.1").wait_ready()
+    peer = server.request("/endless")
+    server.wait_event("endless")
+    assert server.stop() == 0
+    assert body(peer) == ""
+    assert "1 connections were still busy after 0.1 s and were cut" in server.text
+
+
+@effect("timeout_keep_alive")
+def test_timeout_keep_alive() -> None:
+    with serving(timeout_keep_alive=0.3) as server, open_connection(server) as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert "200 OK" in read_to_end(peer)  # ends: the server closed the idle connection
+
+
+@effect("timeout_header")
+def test_timeout_header() -> None:
+    with serving(timeout_header=0.3) as server, open_connection(server) as peer:
+        peer.sendall(b"GET / HTTP/1.1\r\nhost:")
+        assert "200 OK" not in read_to_end(peer)
+
+
+@effect("header_bytes_max")
+def test_header_bytes_max() -> None:
+    with serving() as server:
+        assert status(response(server, "x-a: " + "x" * 9000)) == 200
+        assert status(response(server, "x-a: " + "x" * 70_000)) == 431
+    with serving(header_bytes_max=8192) as server:
+        assert status(response(server, "x-a: " + "x" * 7000)) == 200
+        assert status(response(server, "x-a: " + "x" * 9000)) == 431
+
+
+@effect("header_count_max")
+def test_header_count_max() -> None:
+    with serving(header_count_max=5) as server:
+        fields = [f"x-{number}: 1" for number in range(3)]
+        assert status(response(server, *fields)) == 200  # host and connection are the others
+        assert status(response(server, *fields, "x-one-more: 1")) == 431
+
+
+@effect("ws_max_size")
+def test_ws_max_size() -> None:
+    with serving(ws_max_size=1000) as server:
+        with connect(server.urls[0].replace("http", "ws"), compression=None) as client:
+            client.send(b"x" * 1000)
+            assert client.recv(TIMEOUT_SECONDS) == b"x" * 1000
+            client.send(b"x" * 1001)
+            with pytest.raises(ConnectionClosedError) as caught:
+                client.recv(TIMEOUT_SECONDS)
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1009
+
+
+@effect("send_buffer_bytes")
+def test_send_buffer_bytes() -> None:
+    total, chunk = 64 * 2**20, 2**20  # far more than the kernel buffers on the way
+    all_sent, first_sent = threading.Event(), threading.Event()
+
+    async def flood(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/flood":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(total // chunk):
+                await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+                first_sent.set()
+            all_sent.set()
+            await send({"type": "http.response.body"})
+        else:
+            await app(scope, receive, send)
+
+    for size, fits in ((65536, False), (2 * total, True)):
+        all_sent.clear()
+        first_sent.clear()
+        with serving(flood, send_buffer_bytes=size, timeout_graceful_shutdown=0) as server:
+            with open_connection(server) as peer:
+                peer.sendall(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")
+                if fits:
+                    assert all_sent.wait(TIMEOUT_SECONDS)
+                else:
+                    assert first_sent.wait(TIMEOUT_SECONDS)
+                    for _ in range(20):  # the loop has had time for everything it can do
+                        response(server)
+                    assert not all_sent.is_set()
+
+
+@effect("date_header")
+def test_date_header() -> None:
+    with serving() as server:
+        assert "\r\ndate: " in response(server).lower()
+    with serving(date_header=False) as server:
+        assert "\r\ndate: " not in response(server).lower()
+
+
+@effect("server_header")
+def test_server_header() -> None:
+    with serving() as server:
+        assert "\r\nserver: framegate\r\n" in response(server).lower()
+    with serving(server_header=False) as server:
+        assert "\r\nserver: " not in response(server).lower()
+
+
+@effect("headers")
+def test_headers() -> None:
+    with serving(headers=["x-first: 1", ("X-Second", "2")]) as server:
+        text = response(server).lower()
+        assert "\r\nx-first: 1\r\n" in text
+        assert "\r\nx-second: 2\r\n" in text
+
+
+@effect("log_level")
+def test_log_level(launch: Launch) -> None:
+    quiet = launch("supervised_apps:app", "--log-level", "error", "--no-access-log")
+    quiet.wait_event("startup")
+    assert quiet.stop() == 0
+    assert quiet.text == ""
+    chatty = launch("supervised_apps:app", "--log-level", "info").wait_ready()
+    assert chatty.stop() == 0
+    assert "stopping" in chatty.text
+
+
+@effect("access_log")
+def test_access_log(launch: Launch) -> None:
+    for word, expected in (("--access-log", True), ("--no-access-log", False)):
+        server = launch("supervised_apps:app", word).wait_ready()
+        assert server.get("/pid")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert ("GET /pid" in server.text) is expected
+
+
+def test_every_setting_has_a_test_of_its_effect() -> None:
+    assert shown == {setting.name for setting in SETTINGS}

@@ -1,0 +1,197 @@
+"""What the other processes of the tests do: each function is a program, its arguments are words.
+
+A frame of these programs is `crc32 (4 bytes), number (8 bytes), filler`: whoever reads it can tell
+a whole frame from a torn one.
+"""
+
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from framegate import shm
+
+HEAD = struct.Struct("<IQ")
+
+
+def fill(room: memoryview, number: int) -> None:
+    """Write frame `number` into all of `room`."""
+    body = struct.pack("<Q", number) * (len(room) // 8)
+    room[4 : 4 + len(body[: len(room) - 4])] = body[: len(room) - 4]
+    room[:4] = struct.pack("<I", zlib.crc32(room[4:]))
+
+
+def check(frame: memoryview) -> int:
+    """Number of a whole frame; AssertionError for a torn one."""
+    crc, number = HEAD.unpack_from(frame)
+    assert crc == zlib.crc32(frame[4:]), f"frame {number} is torn"
+    return int(number)
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def publish(topic: str, count: str) -> None:
+    """Publish `count` checksummed frames (0: until killed) by loans."""
+    with shm.Publisher(topic) as publisher:
+        say("ready")
+        number = 0
+        while number < int(count) or count == "0":
+            number += 1
+            with publisher.loan(timeout=30) as loan:
+                with memoryview(loan) as room:
+                    fill(room, number)
+                loan.publish()
+        say("published", publisher.published)
+
+
+def subscribe(topic: str, policy: str, last: str) -> None:
+    """Check frames until one has the sequence `last` (0: until killed); say what came."""
+    with shm.Subscriber(topic, policy, wait=10) as subscriber:  # type: ignore[arg-type]
+        say("ready")
+        sequence = 0
+        while sequence < int(last) or last == "0":
+            frame = subscriber.take(timeout=30)
+            assert frame is not None, "no frame for 30 s"
+            with frame, memoryview(frame) as view:
+                check(view)
+                assert frame.sequence > sequence
+                sequence = frame.sequence
+        say(sequence, subscriber.received, subscriber.lost)
+
+
+def subscribe_many(topic: str, handles: str, last: str) -> None:
+    """`handles` subscribers in threads, each checks every frame until the sequence `last`."""
+    opened = [shm.Subscriber(topic, "queue", wait=10) for _ in range(int(handles))]
+    broken: list[BaseException] = []
+
+    def run(subscriber: shm.Subscriber) -> None:
+        try:
+            for frame in subscriber:
+                with frame, memoryview(frame) as view:
+                    check(view)
+                if frame.sequence == int(last):
+                    return
+        except BaseException as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=run, args=(subscriber,)) for subscriber in opened]
+    for thread in threads:
+        thread.start()
+    say("ready")
+    for thread in threads:
+        thread.join()
+    assert not broken, broken
+    say(sum(subscriber.received + subscriber.lost for subscriber in opened))
+
+
+def hold(topic: str, count: str) -> None:
+    """Take `count` frames and keep them until told to end."""
+    subscriber = shm.Subscriber(topic, "queue", wait=10)
+    say("ready")
+    frames = [subscriber.take(timeout=30) for _ in range(int(count))]
+    say(*(frame.sequence for frame in frames if frame is not None))
+    sys.stdin.readline()
+    for frame in frames:
+        assert frame is not None
+        check(memoryview(frame))
+    say("intact")
+
+
+def loan(topic: str, count: str) -> None:
+    """Loan `count` slots and keep them until told to end."""
+    publisher = shm.Publisher(topic)
+    loans = [publisher.loan() for _ in range(int(count))]
+    say("ready", len(loans))
+    sys.stdin.readline()
+
+
+def take_until_interrupted(topic: str) -> None:
+    """Wait in take() for ever; Ctrl-C must end it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    subscriber = shm.Subscriber(topic, "queue")
+    say("ready")
+    try:
+        subscriber.take()
+    except KeyboardInterrupt:
+        say("interrupted")
+
+
+def exit_with_views(topic: str) -> None:
+    """End the interpreter while views, a frame, a loan and a waiting daemon thread live."""
+    publisher = shm.Publisher(topic)
+    subscriber = shm.Subscriber(topic, "queue")
+    publisher.send(b"x" * 64)
+    keep: dict[str, Any] = {"frame": subscriber.take(timeout=10), "loan": publisher.loan()}
+    keep["view"] = memoryview(keep["frame"])
+    keep["array"] = keep["frame"].array
+    sys.modules["kept"] = keep  # type: ignore[assignment]  # outlives the module's own teardown
+    started = threading.Event()
+
+    def wait() -> None:
+        started.set()
+        subscriber.take()
+
+    threading.Thread(target=wait, daemon=True).start()
+    started.wait()
+    time.sleep(0.05)  # let it reach the wait; either way the exit must be clean
+    say("bye")
+
+
+def fork(topic: str) -> None:
+    """Use inherited handles in a forked child; each must refuse."""
+    from framegate.errors import ForkedHandleError
+
+    publisher = shm.Publisher(topic)
+    subscriber = shm.Subscriber(topic, "queue")
+    publisher.send(b"before")
+    frame = subscriber.take()
+    loan = publisher.loan(8)
+    child = os.fork()
+    if child == 0:
+        refused = []
+        uses: dict[str, Callable[[], Any]] = {
+            "send": lambda: publisher.send(b"x"),
+            "loan": lambda: publisher.loan(8),
+            "take": lambda: subscriber.take(timeout=0),
+            "wait": lambda: subscriber.take(timeout=5),
+            "fileno": subscriber.fileno,
+            "arm": subscriber.arm,
+            "view": lambda: memoryview(frame),
+            "array": lambda: frame.array,
+            "fill": lambda: memoryview(loan),
+            "publish": loan.publish,
+        }
+        for name, use in uses.items():
+            try:
+                use()
+            except ForkedHandleError:
+                refused.append(name)
+        say("refused", *refused)
+        del frame
+        loan.abandon()
+        subscriber.close()
+        publisher.close()
+        with shm.Publisher(topic) as own, shm.Subscriber(topic, start="next") as mine:
+            own.send(b"child's own")
+            say(bytes(mine.take(timeout=10)).decode())  # type: ignore[arg-type]
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    say(bytes(frame).decode(), subscriber.leases)
+    loan.abandon()
+    say("parent sent", publisher.send(b"after"))
+
+
+def main() -> None:
+    globals()[sys.argv[1]](*sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()
