@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -432,6 +433,32 @@ class TestRuntimeSegment:
             segment.fold(2)
         segment.close()
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_server_without_a_runtime_directory_warns_and_serves(
+        self, launch: Launch, tmp_path: Path, workers: str
+    ) -> None:
+        (tmp_path / "run").write_text("in the way")
+        server = launch(APP, "--workers", workers).wait_ready()
+        assert "no runtime segment: runtime directory" in server.text
+        assert int(server.get()) in server.events("startup")
+        assert server.stop() == 0
+
+    def test_worker_writes_its_row(self, launch: Launch) -> None:
+        server = launch(APP).wait_ready()
+        (path,) = server.runtime_directory.glob("*.runtime")
+        row = RUNTIME_LAYOUT["header_bytes"] + RUNTIME_LAYOUT["row_bytes"]
+        requests = row + _http.RUNTIME_COUNTERS["requests"]
+        for _ in range(3):
+            server.get()
+        wait = threading.Event()
+        for _ in range(3000):  # the native thread writes at its own pace
+            if int.from_bytes(path.read_bytes()[requests : requests + 8], sys.byteorder) == 3:
+                break
+            wait.wait(0.02)
+        else:
+            pytest.fail("the counter of requests does not reach 3")
+        assert server.stop() == 0
 
     def test_living_server_keeps_its_file(self, tmp_path: Path) -> None:
         first = RuntimeSegment(tmp_path, 1)
