@@ -73,7 +73,7 @@ def run(app: Any, **options: Any) -> None:
         )
     config = Config.load({**options, "app": app})
     try:
-        code = serve_until_stopped(config)
+        code = serve_until_stopped(config, ends_process=False)
     except FramegateError as error:
         print(describe(error), file=sys.stderr)
         code = error.exit_code
@@ -81,12 +81,15 @@ def run(app: Any, **options: Any) -> None:
         raise SystemExit(code)
 
 
-def serve_until_stopped(config: Config, *, toolkit: Toolkit | None = None) -> int:
+def serve_until_stopped(
+    config: Config, *, toolkit: Toolkit | None = None, ends_process: bool = True
+) -> int:
     """Serve in this process, or with a supervisor if there are several workers.
 
     Args:
         config: The settings.
         toolkit: What makes the loop and the core; the native ones if None.
+        ends_process: Whether nothing comes after this but the end of the process.
 
     Returns:
         The exit code.
@@ -125,6 +128,7 @@ def serve_until_stopped(config: Config, *, toolkit: Toolkit | None = None) -> in
             toolkit=tools,
             row=row,
             at_force=clean_up,
+            ends_process=ends_process,
         )
     except FramegateError:
         raise

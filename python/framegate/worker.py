@@ -368,6 +368,11 @@ class Signals:
         self._count = 0
         self._is_over = False
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether anybody has asked."""
+        return self._count > 0
+
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Handle signals within the block, if this is the main thread."""
@@ -432,6 +437,7 @@ def run_worker(
     is_supervised: bool = False,
     row: RowPlace | None = None,
     at_force: Callable[[], None] = lambda: None,
+    ends_process: bool = True,
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -443,6 +449,7 @@ def run_worker(
         is_supervised: Whether signals come from a supervisor.
         row: Where heartbeats and counters go.
         at_force: Removes files if the process has to end by force.
+        ends_process: Whether nothing comes after this but the end of the process.
 
     Returns:
         The exit code.
@@ -466,7 +473,8 @@ def run_worker(
             application = load_application(config)
 
             def ready() -> None:
-                watchdog.disarm()
+                if not signals.is_stopping:
+                    watchdog.disarm()
                 on_ready()
 
             worker = signals.worker = Worker(
@@ -481,13 +489,21 @@ def run_worker(
             )
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
-            # The watchdog stays armed: threads of the application may still hold up the exit.
             return EXIT_STOPPED if is_clean else EXIT_RUNTIME
         except StopRequested:
             return EXIT_STOPPED
-        except BaseException:
-            watchdog.disarm()
+        except BaseException as error:
+            if ends_process:
+                watchdog.arm(
+                    SHUTDOWN_SECONDS,
+                    "the worker failed, and threads of the application hold up its end",
+                    getattr(error, "exit_code", EXIT_RUNTIME),
+                )
             raise
+        finally:
+            # Else it stays armed: threads of the application may still hold up the exit.
+            if not ends_process:
+                watchdog.disarm()
 
 
 # ----------------------------------------------------------------------------------------------

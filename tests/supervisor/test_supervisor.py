@@ -478,3 +478,9 @@ def test_supervisor_waits_as_long_as_its_workers_take() -> None:
 
 def test_layout_of_the_runtime_segment_is_the_cores() -> None:
     assert _http.RUNTIME_LAYOUT == RUNTIME_LAYOUT
+
+
+def test_threads_of_the_application_cannot_hold_up_the_exit(launch: Launch) -> None:
+    server = launch("supervised_apps:lingering", "--timeout-graceful-shutdown", "0").wait_ready()
+    assert server.stop() == 1
+    assert "did not stop in time and is ended by force" in server.text
