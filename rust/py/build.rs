@@ -8,18 +8,39 @@ fn output(program: &str, arguments: &[&str]) -> String {
         .output()
         .ok()
         .filter(|output| output.status.success())
-        .map_or_else(|| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .map_or_else(
+            || "unknown".to_owned(),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        )
 }
 
 fn main() {
-    let root = format!("{}/../..", std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
+    let root = format!(
+        "{}/../..",
+        std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo")
+    );
     let pyproject = format!("{root}/pyproject.toml");
     println!("cargo::rerun-if-changed={pyproject}");
     let text = std::fs::read_to_string(&pyproject).expect("root pyproject.toml");
-    let line = text.lines().find(|line| line.starts_with("version = \"")).expect("version line");
-    println!("cargo::rustc-env=FRAMEGATE_VERSION={}", line.split('"').nth(1).expect("quoted version"));
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("version = \""))
+        .expect("version line");
+    println!(
+        "cargo::rustc-env=FRAMEGATE_VERSION={}",
+        line.split('"').nth(1).expect("quoted version")
+    );
     // cargo's own names: "debug" for the dev profile, "release" for release.
-    println!("cargo::rustc-env=FRAMEGATE_PROFILE={}", std::env::var("PROFILE").expect("set by cargo"));
-    println!("cargo::rustc-env=FRAMEGATE_RUSTC={}", output("rustc", &["--version"]));
-    println!("cargo::rustc-env=FRAMEGATE_COMMIT={}", output("git", &["-C", &root, "rev-parse", "--short=12", "HEAD"]));
+    println!(
+        "cargo::rustc-env=FRAMEGATE_PROFILE={}",
+        std::env::var("PROFILE").expect("set by cargo")
+    );
+    println!(
+        "cargo::rustc-env=FRAMEGATE_RUSTC={}",
+        output("rustc", &["--version"])
+    );
+    println!(
+        "cargo::rustc-env=FRAMEGATE_COMMIT={}",
+        output("git", &["-C", &root, "rev-parse", "--short=12", "HEAD"])
+    );
 }

@@ -564,6 +564,42 @@ def test_work_goes_on_after_the_response(serve: Any) -> None:
         assert done.wait(10)
 
 
+def test_a_graceful_stop_waits_for_work_after_the_response(serve: Any) -> None:
+    done: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, b"x")
+        await asyncio.sleep(0.2)
+        done.append(scope["path"])
+
+    server = serve(app, lifespan="off")
+    with Client(server.connect()) as client:
+        client.request("GET", "/a")
+        client.request("GET", "/b")
+    assert server.submit(lambda: drain(server, 10)) == 0
+    assert done == ["/a", "/b"]
+
+
+def test_a_graceful_stop_counts_what_it_cuts(serve: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/background":
+            await respond(send, b"x")
+        await asyncio.sleep(0.5)
+
+    server = serve(app, lifespan="off")
+    with Client(server.connect()) as client, server.connect() as busy:
+        client.request("GET", "/background")
+        busy.sendall(head("GET", "/busy"))
+        while server.submit(lambda: server.worker.requests) < 2:
+            pass
+        assert server.submit(lambda: drain(server, 0.05)) == 2
+
+
+async def drain(server: Any, seconds: float) -> int:
+    cut: int = await server.worker.drain(seconds)
+    return cut
+
+
 # --- early hints
 
 

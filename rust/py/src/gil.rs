@@ -1,8 +1,8 @@
 //! Who holds the interpreter lock, and when.
 //!
 //! A loop's thread is attached to the interpreter from the moment Python calls `select` until it returns, also while
-//! nothing but Rust runs: attaching per request would cost more than many requests do. There are exactly three ways
-//! out, all in this file:
+//! nothing but Rust runs: it does not take and give back the lock per request. There are exactly three ways out, all in
+//! this file:
 //!
 //! - [`before_park`] / [`after_park`]: tokio is about to sleep. Between the two only tokio's driver runs on this
 //!   thread, and it runs nothing but wakers; **a waker and its destructor must therefore never touch Python** (ours

@@ -181,6 +181,7 @@ impl NativeThread {
     }
 
     /// The thread itself, leaving one that has stopped: for ending it detached.
+    #[cfg(debug_assertions)]
     pub(crate) fn take(&mut self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),

@@ -24,6 +24,8 @@ use pyo3::{
     types::PyDict,
 };
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::asgi::{Application, AsgiService};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
@@ -175,13 +177,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Stop accepting and end all connections, each after the response it is sending.
+    /// Stop accepting, end all connections, each after the response it is sending, and wait for calls of the
+    /// application that go on after their response (background tasks).
     ///
     /// Args:
     ///     seconds: After that long the rest is cut.
     ///
     /// Returns:
-    ///     An awaitable of the number of connections that were cut.
+    ///     An awaitable of the number of connections that were cut and of calls that had not ended.
     fn drain<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Bound<'py, PyAny>> {
         let inner = self.0.get_or_raise()?;
         let deadline = Duration::try_from_secs_f64(seconds)
@@ -194,8 +197,16 @@ impl Worker {
             .call_method0(intern!(py, "create_future"))?;
         let (connections, core) = (inner.connections.clone(), inner.core.clone());
         let result = future.clone().unbind();
+        let application = inner.application.clone();
         inner.core.spawn(async move {
+            let end = Instant::now() + deadline;
             let cut = connections.drain(deadline).await;
+            // A cut connection ends its call soon: the application has its turn to notice.
+            let left = match timeout_at(end, application.no_calls()).await {
+                Ok(()) => 0,
+                Err(_) => application.calls().saturating_sub(cut),
+            };
+            let cut = cut + left;
             Python::attach(|py| {
                 if let Err(error) = set_result(result.bind(py), cut) {
                     core.report(py, "the result of Worker.drain() could not be set", error);

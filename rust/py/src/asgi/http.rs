@@ -762,6 +762,7 @@ impl HttpExchange {
 
     /// Begins a request.
     pub(crate) fn begin(&self, application: Rc<Application>, request: Request) {
+        application.call_begins();
         self.state().reset(Some(application), Some(request));
     }
 
@@ -897,9 +898,8 @@ impl Exchange for HttpExchange {
         let Ok(application) = state.application() else {
             return;
         };
-        let answer = result
-            .err()
-            .and_then(|error| application.answer(py, error));
+        application.call_ended();
+        let answer = result.err().and_then(|error| application.answer(py, error));
         if let (Err(error), None) = (result, &answer) {
             application.report(py, error);
         }

@@ -5,7 +5,8 @@
 //! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
 //! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
-//! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake.
+//! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake. Both tell
+//!   [`Application::call_begins`] and [`Application::call_ended`], which a graceful stop waits for.
 //!
 //! # Rules of this folder
 //! - Python code runs in four places: the first segment of a request (inside the handler's call), a pump's resolving of
@@ -27,7 +28,9 @@ pub(crate) mod websocket;
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     rc::Rc,
+    task::{Poll, Waker},
 };
 
 use ::bytes::Bytes;
@@ -166,6 +169,10 @@ pub(crate) struct Application {
     disconnected: Py<PyType>,
     framegate_error: Py<PyType>,
     pool: RefCell<Vec<Bundle>>,
+    /// Calls of the application that have not ended, also those whose response is long complete.
+    calls: Cell<usize>,
+    /// Who waits for the last of them.
+    idle: RefCell<Option<Waker>>,
 }
 
 impl Application {
@@ -211,7 +218,42 @@ impl Application {
             publishers: Publishers::default(),
             ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
+            calls: Cell::new(0),
+            idle: RefCell::default(),
         }))
+    }
+
+    /// A call of the application begins.
+    pub(crate) fn call_begins(&self) {
+        self.calls.set(self.calls.get() + 1);
+    }
+
+    /// A call of the application has ended. Every exchange tells that once.
+    pub(crate) fn call_ended(&self) {
+        self.calls.set(self.calls.get() - 1);
+        if self.calls.get() == 0 {
+            let waker = self.idle.take();
+            if let Some(waker) = waker {
+                self.core.wake(waker);
+            }
+        }
+    }
+
+    /// Calls of the application that have not ended.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.get()
+    }
+
+    /// Completes when no call of the application is left. One task may wait.
+    pub(crate) async fn no_calls(&self) {
+        poll_fn(|cx| {
+            if self.calls.get() == 0 {
+                return Poll::Ready(());
+            }
+            self.idle.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// A body became a frame, natively or through Python.
