@@ -60,7 +60,7 @@ def application(trace: Trace) -> Litestar:
             pass
 
     handlers = [item, item_head, sync, stream, upload, background, echo]
-    return Litestar(route_handlers=handlers, openapi_config=None)
+    return Litestar(route_handlers=handlers, openapi_config=None, logging_config=None)
 
 
 def test_litestar(serve: Any) -> None:
