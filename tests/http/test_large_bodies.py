@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from apps import respond
 from peers.raw import head, read_head
 
@@ -99,9 +100,7 @@ def test_a_slow_reader_costs_no_more_than_the_bound(serve: Any) -> None:
         nonlocal sent
         await send({"type": "http.response.start", "status": 200})
         while True:
-            waiting = send(
-                {"type": "http.response.body", "body": bytes(2**20), "more_body": True}
-            )
+            waiting = send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
             await waiting
             sent += 1
             peak.look()
