@@ -1,16 +1,35 @@
 """HTTP core of framegate (Rust)."""
 
-from collections.abc import Iterator
+from asyncio import Future
+from collections.abc import Callable, Iterator, Sequence
 from selectors import SelectorKey
 from types import TracebackType
 from typing import Any, Final, TypeAlias, TypeVar, final, overload
 
 from _typeshed import FileDescriptorLike
 
+__all__ = [
+    "COMMIT",
+    "PROFILE",
+    "RUNTIME_COUNTERS",
+    "RUNTIME_LAYOUT",
+    "RUSTC",
+    "SHM_ERROR_CLASSES",
+    "VERSION",
+    "BodyHandle",
+    "RuntimeRow",
+    "Selector",
+    "SelectorMap",
+    "Worker",
+    "_NativeThread",
+    "_ThreadBound",
+]
+
 VERSION: Final[str]
 PROFILE: Final[str]
 RUSTC: Final[str]
 COMMIT: Final[str]
+SHM_ERROR_CLASSES: Final[dict[int, str]]
 RUNTIME_LAYOUT: Final[dict[str, int]]
 RUNTIME_COUNTERS: Final[dict[str, int]]
 
@@ -70,6 +89,55 @@ class RuntimeRow:
 
     def __new__(cls, fd: int, index: int) -> RuntimeRow: ...
     def get(self, name: str) -> int: ...
+
+@final
+class BodyHandle:
+    """The body of one request, to be moved into shared memory."""
+
+    @property
+    def untouched(self) -> bool: ...
+    def count_plain(self) -> None: ...
+    def ingest(
+        self,
+        topic: str,
+        *,
+        dtype: str | None = None,
+        shape: Sequence[int] | None = None,
+        slots: int = 8,
+        slot_bytes: int | None = None,
+        time: float | None = None,
+        timeout: float = 1.0,
+    ) -> Future[tuple[int, int]]: ...
+
+@final
+class Worker:
+    """HTTP server of one event loop."""
+
+    def __new__(
+        cls,
+        app: Callable[[Any, Any, Any], Any],
+        config: Any,
+        *,
+        state: dict[str, Any] | None = None,
+        row: RuntimeRow | None = None,
+        _plain_tasks: bool = False,
+    ) -> Worker: ...
+    def listen(self, fd: int) -> None: ...
+    def stop_accepting(self) -> None: ...
+    def drain(self, seconds: float) -> Future[int]: ...
+    def close(self) -> None: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def parked(self) -> int: ...
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def ingested(self) -> tuple[int, int]: ...
+    @property
+    def lazy_tasks(self) -> bool: ...
 
 # The rest is only in builds with debug assertions, for tests.
 

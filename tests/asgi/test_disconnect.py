@@ -8,11 +8,11 @@ import threading
 from typing import Any
 
 import pytest
+
 from apps import respond
+from framegate import ClientDisconnected
 from peers.h11_client import Client
 from peers.raw import head, read_head, reset
-
-from framegate import ClientDisconnected
 
 START = {"type": "http.response.start", "status": 200}
 

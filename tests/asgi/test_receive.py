@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from apps import echo, read_body, respond
 from peers.h11_client import Client
 from peers.raw import head, read_all, read_head

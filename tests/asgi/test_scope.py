@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+
 from apps import respond, scope_as_json
 from peers.h11_client import Client
 from peers.raw import head, read_all

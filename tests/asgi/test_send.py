@@ -9,6 +9,7 @@ from typing import Any
 
 import h11
 import pytest
+
 from apps import respond
 from peers.h11_client import Client
 from peers.raw import head, read_all, read_head

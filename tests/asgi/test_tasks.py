@@ -18,6 +18,7 @@ import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
+
 from apps import read_body, respond
 from peers.h11_client import Client
 from peers.raw import head, read_all
@@ -281,7 +282,6 @@ def test_an_exit_ends_the_loop(
     serve: Any, task_mode: str, late: bool, error: type[BaseException]
 ) -> None:
     from conftest import Server
-
     from framegate.config import Config
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

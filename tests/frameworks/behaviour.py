@@ -68,10 +68,14 @@ def upload(client: Client) -> Any:
     """Send a file as browsers do."""
     boundary = "frontier"
     form = (
-        f"--{boundary}\r\n"
-        'content-disposition: form-data; name="file"; filename="f.bin"\r\n'
-        "content-type: application/octet-stream\r\n\r\n"
-    ).encode() + BODY + f"\r\n--{boundary}--\r\n".encode()
+        (
+            f"--{boundary}\r\n"
+            'content-disposition: form-data; name="file"; filename="f.bin"\r\n'
+            "content-type: application/octet-stream\r\n\r\n"
+        ).encode()
+        + BODY
+        + f"\r\n--{boundary}--\r\n".encode()
+    )
     headers = [("content-type", f"multipart/form-data; boundary={boundary}")]
     response = client.request("POST", "/upload", headers, form)
     assert response.status in (200, 201), response.body

@@ -13,6 +13,7 @@ from django.core.asgi import get_asgi_application
 from django.core.handlers.asgi import ASGIHandler
 from django.http import JsonResponse, StreamingHttpResponse
 from django.urls import path
+
 from frameworks.behaviour import Trace, check_http
 from peers.h11_client import Client
 

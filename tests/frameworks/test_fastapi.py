@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, FastAPI, File, UploadFile, WebSocket
 from fastapi.responses import StreamingResponse
-from frameworks.behaviour import Trace, check_http, check_websocket
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.websockets import WebSocketDisconnect
+
+from frameworks.behaviour import Trace, check_http, check_websocket
 
 
 def dependency() -> Iterator[str]:
@@ -19,7 +20,8 @@ def dependency() -> Iterator[str]:
 def application(trace: Trace) -> Any:
     app = FastAPI()
 
-    @app.api_route("/items/{number}", methods=["GET", "HEAD"])
+    @app.head("/items/{number}", include_in_schema=False)
+    @app.get("/items/{number}")
     async def item(number: int, q: str) -> dict[str, Any]:
         return {"item": number, "q": q}
 

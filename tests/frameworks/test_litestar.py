@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from frameworks.behaviour import Trace, check_http, check_websocket
 from litestar import Litestar, WebSocket, get, head, post, websocket
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import UploadFile
@@ -15,6 +14,8 @@ from litestar.enums import RequestEncodingType
 from litestar.exceptions import WebSocketDisconnect
 from litestar.params import Body, FromPath, FromQuery
 from litestar.response import Response, Stream
+
+from frameworks.behaviour import Trace, check_http, check_websocket
 
 
 def application(trace: Trace) -> Litestar:
@@ -60,7 +61,7 @@ def application(trace: Trace) -> Litestar:
             pass
 
     handlers = [item, item_head, sync, stream, upload, background, echo]
-    return Litestar(route_handlers=handlers, openapi_config=None)
+    return Litestar(route_handlers=handlers, openapi_config=None, logging_config=None)
 
 
 def test_litestar(serve: Any) -> None:

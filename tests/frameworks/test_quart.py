@@ -6,8 +6,9 @@ import hashlib
 import threading
 from typing import Any
 
-from frameworks.behaviour import Trace, check_http, check_websocket
 from quart import Quart, request, websocket
+
+from frameworks.behaviour import Trace, check_http, check_websocket
 
 
 def application(trace: Trace) -> Quart:

@@ -7,14 +7,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from frameworks.behaviour import BODY, Trace, check_http, check_websocket
-from peers.h11_client import Client
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
+
+from frameworks.behaviour import BODY, Trace, check_http, check_websocket
+from peers.h11_client import Client
 
 
 def application(trace: Trace, file: Path | None = None) -> Starlette:

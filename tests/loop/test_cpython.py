@@ -15,8 +15,7 @@ HERE = Path(__file__).parent
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 ENTRY = re.compile(r"(?P<name>[\w.]+)(?: \[(?P<versions>[\d., ]+)\])?: (?P<reason>\S.*)")
 
-if importlib.util.find_spec("test.test_asyncio") is None:
-    pytest.skip("this Python comes without its tests", allow_module_level=True)
+pytest.importorskip("test.test_asyncio", reason="this Python comes without its own tests")
 
 
 def exclusions() -> dict[str, str]:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from types import FrameType
 
@@ -125,6 +126,31 @@ def test_a_wakeup_fd_set_meanwhile_is_left_alone(
 
     run(main())
     assert signal.set_wakeup_fd(-1) == pair[0].fileno()
+
+
+def test_signals_of_a_forked_child_do_not_reach_the_parent(
+    run: Run, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    signal.set_wakeup_fd(pair[0].fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+
+    async def main() -> None:
+        await asyncio.sleep(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork with threads
+            child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os._exit(0)
+        os.waitpid(child, 0)
+        # Whatever the child wrote is there now, and one turn would pass it on.
+        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        with pytest.raises(BlockingIOError):
+            pair[1].recv(8)
+
+    run(main())
+    signal.set_wakeup_fd(-1)
 
 
 def test_a_loop_in_another_thread_leaves_signals_alone(run: Run) -> None:

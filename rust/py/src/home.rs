@@ -64,7 +64,7 @@ impl HomeId {
 /// Make forked children strangers to everything created before the fork. Called when the first selector is made.
 pub(crate) fn watch_forks() {
     extern "C" fn in_child() {
-        // Only plain thread-local cells: this may run in a copy of a process with many threads.
+        // Only plain cells and atomics: this may run in a copy of a process with many threads.
         THREAD.set(0);
         FORKS.fetch_add(1, Ordering::Relaxed);
         event_loop::forget_current();
@@ -171,6 +171,8 @@ impl Drop for HomeSlot {
     fn drop(&mut self) {
         let mut inbox = self.0.lock();
         inbox.closed = true;
+        // It would keep the descriptors of its runtime open.
+        inbox.waker = None;
         let strays = mem::take(&mut inbox.strays);
         drop(inbox);
         // The interpreter may be gone and other thread-locals too: destructors cannot be run any more.

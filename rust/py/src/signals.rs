@@ -8,6 +8,7 @@
 //!
 //! Others want the wake-up fd too:
 //! - one that was set before ours is remembered and gets every byte passed on, and is put back when the loop stops;
+//! - a forked child must not write the numbers of its signals into the parent's pair: it starts without a wake-up fd;
 //! - `loop.add_signal_handler` replaces ours by the loop's own self-pipe, which wakes the loop as well; when asyncio then
 //!   sets -1, the loop takes the fd back (`EventLoop.remove_signal_handler`).
 
@@ -22,13 +23,16 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use pyo3::{
     intern,
     prelude::*,
-    types::{IntoPyDict, PyAnyMethods},
+    types::{IntoPyDict, PyAnyMethods, PyCFunction},
 };
 
 use crate::{error::os_error, home};
@@ -68,6 +72,33 @@ pub(crate) fn wanted() -> bool {
         .is_none_or(|wakeup| !wakeup.installed || wakeup.forks != home::forks())
 }
 
+/// Let forked children give up a wake-up fd that leads to the parent, before any other Python code runs there.
+fn watch_forks(py: Python<'_>) -> PyResult<()> {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    // Relaxed: only the main thread comes here.
+    if REGISTERED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let in_child = PyCFunction::new_closure(py, None, None, |arguments, _| {
+        let py = arguments.py();
+        let writer = lock()
+            .as_ref()
+            .map_or(NONE, |wakeup| wakeup.writer.as_raw_fd());
+        let current = set_wakeup_fd(py, NONE, true)?;
+        if current != NONE && current != writer {
+            set_wakeup_fd(py, current, true)?;
+        }
+        PyResult::Ok(())
+    })?;
+    let options = [(intern!(py, "after_in_child"), in_child)].into_py_dict(py)?;
+    py.import(intern!(py, "os"))?.call_method(
+        intern!(py, "register_at_fork"),
+        (),
+        Some(&options),
+    )?;
+    Ok(())
+}
+
 /// Become the process's wake-up fd. Only on the main thread.
 pub(crate) fn install(py: Python<'_>) -> PyResult<SignalFd> {
     let (reader, writer) = {
@@ -85,6 +116,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<SignalFd> {
         let wakeup = slot.as_ref().expect("just made");
         (wakeup.reader.as_raw_fd(), wakeup.writer.as_raw_fd())
     };
+    watch_forks(py)?;
     let previous = set_wakeup_fd(py, writer, false)?;
     if let Some(wakeup) = lock().as_mut() {
         wakeup.installed = true;

@@ -603,6 +603,9 @@ impl State {
             return;
         }
         drop(self.body.replace(Body::empty()));
+        // A response that nobody fetched: its stream holds the exchange that holds it.
+        let response = self.response.take();
+        drop(response);
         self.queue.borrow_mut().clear();
         self.unsent.set(0);
         if !self.receivers.borrow().is_empty() || !self.senders.borrow().is_empty() {
