@@ -119,7 +119,8 @@ def test_page_shows_the_moving_picture_its_rate_and_latency(
     demo.process.send_signal(signal.SIGTERM)
     expect(state).to_have_attribute("data-state", "lost", timeout=30_000)
     assert demo.process.wait(timeout=30) == 0
-    # Camera and detector ended with the server.
+    # Camera and detector ended with the server, and left no topic behind.
+    assert not list(demo.runtime.glob("*.ctl"))
     alive = [
         path.parent.name
         for path in Path("/proc").glob("[0-9]*/environ")

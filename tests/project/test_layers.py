@@ -13,14 +13,13 @@ PACKAGE = ROOT / "python" / "framegate"
 # Modules of the package that each module may import. A module that is not listed may import
 # anything below `cli`.
 PARENT_PROCESS = {
-    "supervisor",
+    "channel",
     "config",
     "errors",
-    "runtime_segment",
-    "channel",
     "listener",
     "logging",
-    "__main__",
+    "runtime_segment",
+    "supervisor",
 }
 NATIVE = {
     "_http": {"worker", "loop", "server", "build", "body_ingest", "runtime_segment", "__init__"},

@@ -6,11 +6,13 @@ Each picture is written straight into a loaned slot: rows are slices of strips t
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from framegate.demo import CAMERA_TOPIC, CHANNELS, FRAMES_PER_SECOND, HEIGHT, WIDTH
 from framegate.demo.parent import Stop
-from framegate.shm import Publisher
+from framegate.errors import TopicNotFound
+from framegate.shm import Publisher, unlink
 
 __all__ = ["Scene", "main"]
 
@@ -74,14 +76,18 @@ def main() -> None:
     stop = Stop()
     scene = Scene()
     period = 1 / FRAMES_PER_SECOND
-    with Publisher(CAMERA_TOPIC, dtype="uint8", shape=(HEIGHT, WIDTH, CHANNELS)) as publisher:
-        number, due = 0, time.monotonic()
-        while not stop.wait(max(0.0, due - time.monotonic())):
-            with publisher.loan() as loan:
-                scene.draw(number, memoryview(loan).cast("B"))
-                loan.publish()
-            number += 1
-            due = max(due + period, time.monotonic())
+    try:
+        with Publisher(CAMERA_TOPIC, dtype="uint8", shape=(HEIGHT, WIDTH, CHANNELS)) as publisher:
+            number, due = 0, time.monotonic()
+            while not stop.wait(max(0.0, due - time.monotonic())):
+                with publisher.loan() as loan:
+                    scene.draw(number, memoryview(loan).cast("B"))
+                    loan.publish()
+                number += 1
+                due = max(due + period, time.monotonic())
+    finally:
+        with contextlib.suppress(TopicNotFound):
+            unlink(CAMERA_TOPIC)
 
 
 if __name__ == "__main__":

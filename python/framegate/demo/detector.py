@@ -4,13 +4,14 @@ publishes where it is.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 
 from framegate.demo import BALL_TOPIC, CAMERA_TOPIC, CHANNELS, HEIGHT, WIDTH
 from framegate.demo.parent import Stop
 from framegate.errors import TopicNotFound
-from framegate.shm import Publisher, Subscriber
+from framegate.shm import Publisher, Subscriber, unlink
 
 __all__ = ["BALL", "find_ball", "main"]
 
@@ -53,16 +54,20 @@ def main() -> None:
     subscriber = _subscribe(stop)
     if subscriber is None:
         return
-    with subscriber, Publisher(BALL_TOPIC, slot_bytes=BALL.size) as publisher:
-        while not stop.is_set():
-            frame = subscriber.take(timeout=0.2)
-            if frame is None:
-                continue
-            with frame:
-                with memoryview(frame) as picture, picture.cast("B") as pixels:
-                    x, y = find_ball(pixels)
-                age_us = (time.monotonic_ns() - frame.published_ns) // 1000
-                publisher.send(BALL.pack(frame.sequence, x, y, min(age_us, 0xFFFFFFFF)))
+    try:
+        with subscriber, Publisher(BALL_TOPIC, slot_bytes=BALL.size) as publisher:
+            while not stop.is_set():
+                frame = subscriber.take(timeout=0.2)
+                if frame is None:
+                    continue
+                with frame:
+                    with memoryview(frame) as picture, picture.cast("B") as pixels:
+                        x, y = find_ball(pixels)
+                    age_us = (time.monotonic_ns() - frame.published_ns) // 1000
+                    publisher.send(BALL.pack(frame.sequence, x, y, min(age_us, 0xFFFFFFFF)))
+    finally:
+        with contextlib.suppress(TopicNotFound):
+            unlink(BALL_TOPIC)
 
 
 if __name__ == "__main__":
