@@ -162,8 +162,10 @@ def wait_for_death(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        readable, _, _ = select.select([fd], [], [], PATIENCE_SECONDS)
-        assert readable, f"process {pid} is still alive"
+        # poll, not select: this process may have more than 1024 descriptors open.
+        watch = select.poll()
+        watch.register(fd, select.POLLIN)
+        assert watch.poll(PATIENCE_SECONDS * 1000), f"process {pid} is still alive"
     finally:
         os.close(fd)
 

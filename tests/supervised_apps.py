@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -95,3 +96,12 @@ async def bad_shutdown(scope: Scope, receive: Any, send: Any) -> None:
 def blocking_factory() -> Any:
     note("import")
     time.sleep(600)
+
+
+async def lingering(scope: Scope, receive: Any, send: Any) -> None:
+    """Leaves a thread behind that never ends."""
+    await receive()
+    threading.Thread(target=threading.Event().wait).start()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})

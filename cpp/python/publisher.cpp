@@ -17,9 +17,13 @@ namespace framegate::py {
 namespace {
 
 bool is_mapping(nb::handle object) {
-    return PyDict_Check(object.ptr()) != 0 ||
-           (PyMapping_Check(object.ptr()) != 0 && nb::hasattr(object, "keys") &&
-            nb::hasattr(object, "values"));
+    if (PyDict_Check(object.ptr()) != 0) {
+        return true;
+    }
+    // Bytes and arrays have the mapping slots too; asking them for `keys` would cost more than a
+    // small send.
+    return PyObject_CheckBuffer(object.ptr()) == 0 && PyMapping_Check(object.ptr()) != 0 &&
+           nb::hasattr(object, "keys") && nb::hasattr(object, "values");
 }
 
 }  // namespace
@@ -63,8 +67,7 @@ fg_publish_info PublishDetails::info(std::size_t bytes, const std::vector<fg_arr
     return info;
 }
 
-// ---- publisher
-// ------------------------------------------------------------------------------------------------------
+// ---- publisher ----------------------------------------------------------------------------------
 
 void Publisher::attach(const Topic& opened, const std::string& name) {
     if (handle_ != nullptr || closed_) {
@@ -198,7 +201,7 @@ std::vector<Field> fields_from(nb::handle layout) {
         return fields;
     }
     for (nb::handle item : layout.attr("items")()) {
-        fields.push_back(field_from(nb::cast<std::string>(item[0]), item[1]));
+        fields.push_back(field_from(name_from(item[0]), item[1]));
     }
     return fields;
 }
@@ -313,7 +316,7 @@ std::uint64_t send_mapping(Publisher& publisher, nb::handle data, const PublishD
     std::vector<Field> fields;
     for (nb::handle item : data.attr("items")()) {
         sources.push_back(std::make_unique<Source>(item[1]));
-        fields.push_back(sources.back()->as_field(nb::cast<std::string>(item[0])));
+        fields.push_back(sources.back()->as_field(name_from(item[0])));
     }
     if (fields.empty()) {
         throw nb::value_error("a mapping without arrays is not a frame");
@@ -377,7 +380,10 @@ nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> t
         layout = schema.is_raw() ? Layout{raw_schema(), publisher.slot_bytes, false}
                                  : Layout{publisher.schema, schema.payload_bytes, true};
     } else if (PyLong_Check(wanted.ptr()) != 0) {
-        const auto bytes = nb::cast<std::size_t>(wanted);
+        const std::size_t bytes = PyLong_AsSize_t(wanted.ptr());
+        if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred() != nullptr) {
+            throw nb::python_error();
+        }
         if (!schema.is_raw() && schema.is_fixed && bytes != schema.payload_bytes) {
             raise_error(FG_SCHEMA_MISMATCH, "a frame of topic \"" + publisher.topic + "\" has " +
                                                 std::to_string(schema.payload_bytes) +
@@ -394,8 +400,7 @@ nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> t
 
 }  // namespace
 
-// ---- loan
-// -----------------------------------------------------------------------------------------------------------
+// ---- loan ---------------------------------------------------------------------------------------
 
 Loan::Loan(const Publisher& publisher, OwnedLoan loan, std::size_t size, SchemaPtr layout,
            bool is_schema)
@@ -485,8 +490,7 @@ void Loan::end(const char* how) noexcept {
     handed_out_.clear();
 }
 
-// ---- binding
-// --------------------------------------------------------------------------------------------------------
+// ---- binding ------------------------------------------------------------------------------------
 
 namespace {
 

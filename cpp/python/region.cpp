@@ -11,8 +11,7 @@
 
 namespace framegate::py {
 
-// ---- schemas
-// --------------------------------------------------------------------------------------------------------
+// ---- schemas ------------------------------------------------------------------------------------
 
 const Field* Schema::find(std::string_view name) const {
     for (const Field& field : fields) {
@@ -109,8 +108,7 @@ nb::list schema_to_python(const Schema& schema) {
     return rows;
 }
 
-// ---- regions
-// --------------------------------------------------------------------------------------------------------
+// ---- regions ------------------------------------------------------------------------------------
 
 void Region::require_live() const {
     if (fork_generation != py::fork_generation()) [[unlikely]] {
@@ -194,8 +192,7 @@ int fill_buffer(PyObject* exporter, Region& region, const Field* field, Py_buffe
     return 0;
 }
 
-// ---- numpy
-// ----------------------------------------------------------------------------------------------------------
+// ---- numpy --------------------------------------------------------------------------------------
 
 namespace {
 
@@ -214,11 +211,20 @@ nb::object import_optional(const char* name) {
 }  // namespace
 
 nb::object to_array(nb::handle exporter, const Field* field) {
-    const nb::object numpy = import_optional("numpy");
-    if (!numpy.is_valid()) {
-        return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+    // Looked up once: the import machinery costs as much as making the array. Never given back, for
+    // the interpreter may be gone before static objects are.
+    static PyObject* asarray = nullptr;
+    if (asarray == nullptr) {
+        const nb::object numpy = import_optional("numpy");
+        if (!numpy.is_valid()) {
+            return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+        }
+        asarray = nb::object(numpy.attr("asarray")).release().ptr();
     }
-    nb::object array = numpy.attr("asarray")(exporter);
+    nb::object array = nb::steal(PyObject_CallOneArg(asarray, exporter.ptr()));
+    if (!array.is_valid()) {
+        throw nb::python_error();
+    }
     if (field != nullptr && field->type->needs_ml_dtypes) {
         // Without ml_dtypes the bits stay visible as unsigned integers of the same width.
         const nb::object types = import_optional("ml_dtypes");
@@ -273,8 +279,7 @@ nb::dict arrays_of(nb::handle owner, Region& region) {
     return arrays;
 }
 
-// ---- DLPack
-// ---------------------------------------------------------------------------------------------------------
+// ---- DLPack -------------------------------------------------------------------------------------
 
 namespace {
 
@@ -380,16 +385,20 @@ nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::h
         throw nb::buffer_error("frames are in host memory: stream must be None");
     }
     if (!device.is_none()) {
-        const auto wanted = nb::cast<std::pair<int, int>>(device);
+        std::pair<int, int> wanted;
+        if (!nb::try_cast(device, wanted)) {
+            throw nb::type_error("dl_device is a pair of integers");
+        }
         if (wanted.first != dlpack::kDeviceCpu) {
             throw nb::buffer_error("frames are in host memory: dl_device must be (1, 0), the CPU");
         }
     }
-    const bool copied = !copy.is_none() && nb::cast<bool>(copy);
-    const bool versioned =
-        !max_version.is_none() &&
-        nb::cast<std::pair<unsigned, unsigned>>(max_version).first >= dlpack::kMajor;
-    if (versioned) {
+    const bool copied = PyObject_IsTrue(copy.ptr()) == 1;
+    std::pair<unsigned, unsigned> version{0, 0};
+    if (!max_version.is_none() && !nb::try_cast(max_version, version)) {
+        throw nb::type_error("max_version is a pair of integers");
+    }
+    if (version.first >= dlpack::kMajor) {
         return make_capsule<dlpack::ManagedTensorVersioned>(owner, region, field, copied);
     }
     if (region.readonly && !copied) {
@@ -401,8 +410,7 @@ nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::h
     return make_capsule<dlpack::ManagedTensor>(owner, region, field, copied);
 }
 
-// ---- one named array
-// ------------------------------------------------------------------------------------------------
+// ---- one named array ----------------------------------------------------------------------------
 
 namespace {
 

@@ -137,6 +137,9 @@ inline PyType_Slot region_slots[] = {
     {Py_bf_releasebuffer, reinterpret_cast<void*>(&region_releasebuffer<T>)},
     {0, nullptr}};
 
+// Whether an object is a Frame of raw bytes: forwarding it makes raw bytes again.
+bool is_raw_region(nb::handle object);
+
 void bind_region(nb::module_& module);
 
 }  // namespace framegate::py

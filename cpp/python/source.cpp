@@ -90,9 +90,7 @@ Source::Source(nb::handle object) {
                 PyBuffer_Release(&buffer_);
                 throw;
             }
-            octets = PyBytes_Check(object.ptr()) != 0 || PyByteArray_Check(object.ptr()) != 0 ||
-                     (PyMemoryView_Check(object.ptr()) != 0 && ndim == 1 && item_bytes_ == 1 &&
-                      type != nullptr && type->code == FG_DTYPE_UINT8);
+            octets = is_octets(object);
             return;
         }
         nb::python_error refused;  // numpy cannot export the types of ml_dtypes as a buffer
@@ -112,6 +110,18 @@ Source::Source(nb::handle object) {
     }
     tensor_.emplace(std::move(tensor));
     from_tensor();
+}
+
+// Flat bytes of something that does not call itself an array: bytes, mmap, a memoryview, a frame of
+// raw bytes.
+bool Source::is_octets(nb::handle object) const {
+    if (PyBytes_Check(object.ptr()) != 0 || PyByteArray_Check(object.ptr()) != 0) {
+        return true;
+    }
+    if (ndim != 1 || item_bytes_ != 1 || type == nullptr || type->code != FG_DTYPE_UINT8) {
+        return false;
+    }
+    return !nb::hasattr(object, "dtype") || is_raw_region(object);
 }
 
 Source::~Source() {

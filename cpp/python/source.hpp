@@ -19,7 +19,7 @@ class Source {
     Source& operator=(const Source&) = delete;
     ~Source();
 
-    // True for bytes, bytearray and flat memoryviews of bytes: no array, just octets.
+    // True for bytes, mmap, flat memoryviews of bytes and the like: no array, just octets.
     bool octets = false;
     const DType* type = nullptr;  // null: a type that no topic can store (still fine as octets)
     bool contiguous = false;      // C order without gaps, in this machine's byte order
@@ -41,6 +41,7 @@ class Source {
     [[nodiscard]] Field as_field(const std::string& name) const;
 
   private:
+    [[nodiscard]] bool is_octets(nb::handle object) const;
     void from_buffer();
     void from_tensor();
     bool try_narrow_float(nb::handle object);

@@ -15,8 +15,7 @@
 
 namespace framegate::py {
 
-// ---- frame
-// ----------------------------------------------------------------------------------------------------------
+// ---- frame --------------------------------------------------------------------------------------
 
 Frame::Frame(fg_subscriber* subscriber, const fg_frame& frame)
     : subscriber_(subscriber), frame_(frame) {
@@ -105,6 +104,10 @@ nb::object Frame::metadata() {
                     " is not a JSON object; its publisher put something else there");
 }
 
+bool is_raw_region(nb::handle object) {
+    return nb::isinstance<Frame>(object) && nb::cast<Frame&>(object).schema().is_raw();
+}
+
 nb::object Frame::content_type() {
     if (frame_.content_type_bytes == 0) {
         return nb::none();
@@ -122,8 +125,7 @@ nb::object Frame::content_type() {
     return decoded;
 }
 
-// ---- subscriber
-// -----------------------------------------------------------------------------------------------------
+// ---- subscriber ---------------------------------------------------------------------------------
 
 Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
                        std::uint32_t lease_quota, const std::string& start, double spin,
@@ -258,8 +260,7 @@ fg_subscriber_stats Subscriber::stats() const {
     return stats;
 }
 
-// ---- binding
-// --------------------------------------------------------------------------------------------------------
+// ---- binding ------------------------------------------------------------------------------------
 
 namespace {
 
@@ -342,6 +343,29 @@ void bind_frame(nb::module_& module) {
                 return array_interface(self, frame, frame.only_field("__array_interface__"));
             },
             nb::sig("def __array_interface__(self) -> dict[str, typing.Any]"))
+        .def(
+            "__array__",
+            [](nb::handle_t<Frame> self, nb::object dtype, nb::object copy) {
+                Frame& frame = nb::cast<Frame&>(self);
+                frame.require_live();
+                nb::object array = to_array(self, frame.only_field("__array__"));
+                const bool must_copy = !copy.is_none() && nb::cast<bool>(copy);
+                if (dtype.is_none() && !must_copy) {
+                    return array;
+                }
+                const nb::object numpy = nb::module_::import_("numpy");
+                if (must_copy) {
+                    return nb::object(numpy.attr("array")(array, dtype));
+                }
+                nb::object converted = numpy.attr("asarray")(array, dtype);
+                if (!copy.is_none() && !converted.is(array)) {
+                    throw nb::value_error("another dtype needs a copy");
+                }
+                return converted;
+            },
+            "dtype"_a = nb::none(), "copy"_a = nb::none(),
+            nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> "
+                    "numpy.typing.NDArray[typing.Any]"))
         .def(
             "__dlpack__",
             [](nb::handle_t<Frame> self, nb::object stream, nb::object max_version,

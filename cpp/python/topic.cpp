@@ -200,6 +200,13 @@ fg_topic* Topic::handle() const {
     return handle_;
 }
 
+std::string name_from(nb::handle name) {
+    if (PyUnicode_Check(name.ptr()) == 0) {
+        throw nb::type_error("the name of an array is a string");
+    }
+    return nb::cast<std::string>(name);
+}
+
 SchemaPtr schema_from_python(nb::handle rows) {
     Schema schema;
     for (nb::handle row : rows) {
@@ -207,7 +214,7 @@ SchemaPtr schema_from_python(nb::handle rows) {
             throw nb::type_error("an array of a schema is (name, dtype, shape)");
         }
         Field field;
-        field.name = nb::cast<std::string>(row[0]);
+        field.name = name_from(row[0]);
         field.type = &dtype_of_object(row[1]);
         for (nb::handle length : nb::object(row[2])) {
             if (field.ndim == FG_ARRAY_DIMENSIONS_MAX) {

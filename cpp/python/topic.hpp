@@ -30,6 +30,9 @@ class Topic {
     fg_topic* handle_;
 };
 
+// The name of an array; raises TypeError for anything but a string.
+std::string name_from(nb::handle name);
+
 // What is written as [(name, dtype, shape)], with None or -1 for an open dimension.
 SchemaPtr schema_from_python(nb::handle rows);
 

@@ -13,7 +13,8 @@
 #include "subscriber.hpp"
 #include "topic.hpp"
 
-// Hidden by default; the functions of shm.h are what a shared object built from this library may export.
+// Hidden by default; the functions of shm.h are what a shared object built from this library may
+// export.
 #pragma GCC visibility push(default)
 
 namespace {
@@ -30,10 +31,13 @@ Publisher* unwrap(fg_publisher* publisher) { return reinterpret_cast<Publisher*>
 Subscriber* unwrap(fg_subscriber* subscriber) { return reinterpret_cast<Subscriber*>(subscriber); }
 Inspector* unwrap(fg_inspector* inspector) { return reinterpret_cast<Inspector*>(inspector); }
 
-fg_status is_null(const char* argument) { return fail(FG_INVALID_ARGUMENT, "%s is NULL", argument); }
+fg_status is_null(const char* argument) {
+    return fail(FG_INVALID_ARGUMENT, "%s is NULL", argument);
+}
 
 fg_status wrong_size(const char* type, std::uint32_t bytes) {
-    return fail(FG_INVALID_ARGUMENT, "%s.struct_bytes is %u: initialise the struct with sizeof or its fg_*_init", type,
+    return fail(FG_INVALID_ARGUMENT,
+                "%s.struct_bytes is %u: initialise the struct with sizeof or its fg_*_init", type,
                 bytes);
 }
 
@@ -63,19 +67,20 @@ constexpr fg_struct_size kStructSizes[] = {
 
 }  // namespace
 
-// Version 1 knows one size of each struct; a later version that appends fields accepts the smaller ones, too.
+// Version 1 knows one size of each struct; a later version that appends fields accepts the smaller
+// ones, too.
 #define FG_REQUIRE(argument)           \
     do {                               \
         if ((argument) == nullptr) {   \
             return is_null(#argument); \
         }                              \
     } while (false)
-#define FG_REQUIRE_STRUCT(type, argument)                        \
-    do {                                                         \
-        FG_REQUIRE(argument);                                    \
-        if ((argument)->struct_bytes != sizeof(type)) {          \
-            return wrong_size(#type, (argument)->struct_bytes);  \
-        }                                                        \
+#define FG_REQUIRE_STRUCT(type, argument)                       \
+    do {                                                        \
+        FG_REQUIRE(argument);                                   \
+        if ((argument)->struct_bytes != sizeof(type)) {         \
+            return wrong_size(#type, (argument)->struct_bytes); \
+        }                                                       \
     } while (false)
 
 extern "C" {
@@ -113,7 +118,8 @@ fg_status fg_topic_file_name(const char* name, size_t name_bytes, char* out, siz
     return framegate::impl::topic_file_stem(name, name_bytes, out, out_bytes);
 }
 
-fg_status fg_topic_name_from_file(const char* file, size_t file_bytes, char* out, size_t out_bytes) {
+fg_status fg_topic_name_from_file(const char* file, size_t file_bytes, char* out,
+                                  size_t out_bytes) {
     FG_REQUIRE(file);
     FG_REQUIRE(out);
     return framegate::impl::topic_name_from_file(file, file_bytes, out, out_bytes);
@@ -155,11 +161,13 @@ void fg_topic_options_init(fg_topic_options* options) {
     options->mode = 0600;
 }
 
-fg_status fg_topic_create(const char* name, size_t name_bytes, const fg_topic_options* options, fg_topic** out) {
+fg_status fg_topic_create(const char* name, size_t name_bytes, const fg_topic_options* options,
+                          fg_topic** out) {
     FG_REQUIRE(name);
     FG_REQUIRE_STRUCT(fg_topic_options, options);
     FG_REQUIRE(out);
-    return framegate::impl::create_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out));
+    return framegate::impl::create_topic(name, name_bytes, *options,
+                                         reinterpret_cast<Topic**>(out));
 }
 
 fg_status fg_topic_open(const char* name, size_t name_bytes, fg_topic** out) {
@@ -168,14 +176,14 @@ fg_status fg_topic_open(const char* name, size_t name_bytes, fg_topic** out) {
     return framegate::impl::open_topic(name, name_bytes, reinterpret_cast<Topic**>(out));
 }
 
-fg_status fg_topic_create_or_open(const char* name, size_t name_bytes, const fg_topic_options* options,
-                                  fg_topic** out, int* created) {
+fg_status fg_topic_create_or_open(const char* name, size_t name_bytes,
+                                  const fg_topic_options* options, fg_topic** out, int* created) {
     FG_REQUIRE(name);
     FG_REQUIRE_STRUCT(fg_topic_options, options);
     FG_REQUIRE(out);
     bool was_created = false;
-    const fg_status status =
-        framegate::impl::create_or_open_topic(name, name_bytes, *options, reinterpret_cast<Topic**>(out), &was_created);
+    const fg_status status = framegate::impl::create_or_open_topic(
+        name, name_bytes, *options, reinterpret_cast<Topic**>(out), &was_created);
     if (status == FG_OK && created != nullptr) {
         *created = was_created ? 1 : 0;
     }
@@ -194,7 +202,9 @@ fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out) {
     return FG_OK;
 }
 
-const char* fg_topic_name(const fg_topic* topic) { return topic == nullptr ? "" : unwrap(topic)->name_; }
+const char* fg_topic_name(const fg_topic* topic) {
+    return topic == nullptr ? "" : unwrap(topic)->name_;
+}
 
 fg_status fg_topic_schema(const fg_topic* topic, fg_array* out, size_t capacity, size_t* count) {
     FG_REQUIRE(topic);
@@ -229,7 +239,8 @@ void fg_publisher_options_init(fg_publisher_options* options) {
     options->struct_bytes = sizeof *options;
 }
 
-fg_status fg_publisher_open(fg_topic* topic, const fg_publisher_options* options, fg_publisher** out) {
+fg_status fg_publisher_open(fg_topic* topic, const fg_publisher_options* options,
+                            fg_publisher** out) {
     FG_REQUIRE(topic);
     FG_REQUIRE(out);
     fg_publisher_options defaults;
@@ -241,7 +252,8 @@ fg_status fg_publisher_open(fg_topic* topic, const fg_publisher_options* options
                            reinterpret_cast<Publisher**>(out));
 }
 
-fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t timeout_ns, fg_loan* out) {
+fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t timeout_ns,
+                            fg_loan* out) {
     FG_REQUIRE(publisher);
     FG_REQUIRE(out);
     return unwrap(publisher)->loan(bytes, timeout_ns, out);
@@ -267,8 +279,8 @@ fg_status fg_publisher_abandon(fg_publisher* publisher, fg_loan* loan) {
     return unwrap(publisher)->abandon(loan);
 }
 
-fg_status fg_publisher_send(fg_publisher* publisher, const void* data, const fg_publish_info* info, int64_t timeout_ns,
-                            uint64_t* sequence) {
+fg_status fg_publisher_send(fg_publisher* publisher, const void* data, const fg_publish_info* info,
+                            int64_t timeout_ns, uint64_t* sequence) {
     FG_REQUIRE(publisher);
     FG_REQUIRE_STRUCT(fg_publish_info, info);
     if (info->bytes != 0) {
@@ -296,7 +308,8 @@ void fg_subscriber_options_init(fg_subscriber_options* options) {
     options->start = FG_START_DEFAULT;
 }
 
-fg_status fg_subscriber_open(fg_topic* topic, const fg_subscriber_options* options, fg_subscriber** out) {
+fg_status fg_subscriber_open(fg_topic* topic, const fg_subscriber_options* options,
+                             fg_subscriber** out) {
     FG_REQUIRE(topic);
     FG_REQUIRE(out);
     fg_subscriber_options defaults;
@@ -332,8 +345,8 @@ fg_status fg_subscriber_peek(fg_subscriber* subscriber, fg_frame* out) {
     return unwrap(subscriber)->try_take(Subscriber::Mode::kPeek, out);
 }
 
-fg_status fg_subscriber_arrays(fg_subscriber* subscriber, const fg_frame* frame, fg_array* out, size_t capacity,
-                               size_t* count) {
+fg_status fg_subscriber_arrays(fg_subscriber* subscriber, const fg_frame* frame, fg_array* out,
+                               size_t capacity, size_t* count) {
     FG_REQUIRE(subscriber);
     FG_REQUIRE(frame);
     if (capacity != 0) {
@@ -384,7 +397,9 @@ fg_status fg_subscriber_get_stats(const fg_subscriber* subscriber, fg_subscriber
 
 void fg_subscriber_retain(fg_subscriber* subscriber) { unwrap(subscriber)->retain(); }
 
-void fg_subscriber_release_handle(fg_subscriber* subscriber) { unwrap(subscriber)->drop_reference(); }
+void fg_subscriber_release_handle(fg_subscriber* subscriber) {
+    unwrap(subscriber)->drop_reference();
+}
 
 void fg_subscriber_close(fg_subscriber* subscriber) {
     if (subscriber != nullptr) {
@@ -406,7 +421,8 @@ fg_status fg_inspector_get_info(const fg_inspector* inspector, fg_topic_info* ou
     return unwrap(const_cast<fg_inspector*>(inspector))->info(out);
 }
 
-fg_status fg_inspector_schema(const fg_inspector* inspector, fg_array* out, size_t capacity, size_t* count) {
+fg_status fg_inspector_schema(const fg_inspector* inspector, fg_array* out, size_t capacity,
+                              size_t* count) {
     FG_REQUIRE(inspector);
     FG_REQUIRE(count);
     if (capacity != 0) {
@@ -421,7 +437,8 @@ fg_status fg_inspector_stats(fg_inspector* inspector, fg_topic_stats* out) {
     return unwrap(inspector)->stats(out);
 }
 
-fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out, size_t capacity, size_t* count) {
+fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out, size_t capacity,
+                                    size_t* count) {
     FG_REQUIRE(inspector);
     FG_REQUIRE(count);
     if (capacity != 0) {

@@ -1,10 +1,11 @@
-// An OFD lock belongs to the open description, which a forked child shares: as long as the child keeps the descriptor,
-// its dead parent looks alive. So the child closes all of them before it does anything else. A MAP_SHARED mapping would
-// let the child write into a loan that the reaper already gave to somebody else; MADV_DONTFORK leaves a hole there, and
-// an inherited view faults instead of racing. clone() without the handlers of the C library stays a gap.
+// An OFD lock belongs to the open description, which a forked child shares: as long as the child
+// keeps the descriptor, its dead parent looks alive. So the child closes all of them before it does
+// anything else. A MAP_SHARED mapping would let the child write into a loan that the reaper already
+// gave to somebody else; MADV_DONTFORK leaves a hole there, and an inherited view faults instead of
+// racing. clone() without the handlers of the C library stays a gap.
 //
-// The list below is the library's one piece of process-wide state, because fork() is process-wide. Two copies of the
-// library in one process have a list each, which is harmless.
+// The list below is the library's one piece of process-wide state, because fork() is process-wide.
+// Two copies of the library in one process have a list each, which is harmless.
 #include "fork.hpp"
 
 #include <pthread.h>
@@ -31,7 +32,8 @@ void after_fork_in_child() {
                 fd = -1;
             }
         }
-        node->condition.store(kForked, std::memory_order_relaxed);  // relaxed: the child has one thread
+        node->condition.store(kForked,
+                              std::memory_order_relaxed);  // relaxed: the child has one thread
     }
     pthread_mutex_unlock(&list_mutex);
 }
@@ -69,6 +71,13 @@ void unregister_fork_node(ForkNode& node) {
     }
     if (node.next != nullptr) {
         node.next->previous = node.previous;
+    }
+}
+
+void forget_descriptors(ForkNode& node) {
+    const ForkGuard guard;
+    for (int& fd : node.fds) {
+        fd = -1;
     }
 }
 

@@ -1,4 +1,5 @@
-// What fork() must not hand down: descriptors that carry locks, and mappings that a child could write through.
+// What fork() must not hand down: descriptors that carry locks, and mappings that a child could
+// write through.
 #pragma once
 
 #include <atomic>
@@ -11,8 +12,9 @@ namespace framegate::impl {
 
 enum Condition : std::uint32_t { kAlive = 0, kForked = 1, kPoisoned = 2 };
 
-// A set of descriptors that the child of a fork closes at once. Register before the first descriptor is opened; open,
-// map and close under a ForkGuard, so that no fork happens between the call and its record.
+// A set of descriptors that the child of a fork closes at once. Register before the first
+// descriptor is opened; open, map and close under a ForkGuard, so that no fork happens between the
+// call and its record.
 struct ForkNode {
     ForkNode* previous = nullptr;
     ForkNode* next = nullptr;
@@ -22,6 +24,9 @@ struct ForkNode {
 
 void register_fork_node(ForkNode& node);
 void unregister_fork_node(ForkNode& node);  // closes what is still open
+// For descriptors that somebody closed behind our back: their numbers may be other files by now, so
+// they are forgotten, not closed.
+void forget_descriptors(ForkNode& node);
 
 class ForkGuard {
   public:

@@ -1,8 +1,10 @@
-// What publisher and subscriber handles have in common: one participant, its lock, and when it ends.
+// What publisher and subscriber handles have in common: one participant, its lock, and when it
+// ends.
 //
-// A handle is closed once; it detaches when it is closed, its last loan or lease is given back and nobody sleeps inside;
-// its memory goes when it is detached and the last reference is dropped. All of it is decided under the handle's lock.
-// Lock order: handle, then Topic::mutex_, then the fork list.
+// A handle is closed once; it detaches when it is closed, its last loan or lease is given back and
+// nobody sleeps inside; its memory goes when it is detached and the last reference is dropped. All
+// of it is decided under the handle's lock. Lock order: handle, then Topic::mutex_, then the fork
+// list.
 #pragma once
 
 #include <cstdint>

@@ -20,7 +20,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;  // everything here is a sn
 
 fg_status Inspector::open(const char* name, std::size_t name_bytes, Inspector** out) {
     char stem[FG_TOPIC_FILE_NAME_BYTES_MAX];
-    if (const fg_status status = topic_file_stem(name, name_bytes, stem, sizeof stem); status != FG_OK) {
+    if (const fg_status status = topic_file_stem(name, name_bytes, stem, sizeof stem);
+        status != FG_OK) {
         return status;
     }
     void* memory = nullptr;
@@ -42,16 +43,18 @@ fg_status Inspector::open(const char* name, std::size_t name_bytes, Inspector** 
 fg_status Inspector::open_files() {
     {
         const ForkGuard guard;
-        if (const fg_status status = open_runtime_directory(false, &node_.fds[kDirectory]); status != FG_OK) {
+        if (const fg_status status = open_runtime_directory(false, &node_.fds[kDirectory]);
+            status != FG_OK) {
             return status;
         }
-        const fg_status status =
-            open_control(node_.fds[kDirectory], stem_, name_, O_RDONLY, &node_.fds[kControl], &identity_);
+        const fg_status status = open_control(node_.fds[kDirectory], stem_, name_, O_RDONLY,
+                                              &node_.fds[kControl], &identity_);
         if (status != FG_OK) {
             return status;
         }
     }
-    control_ = static_cast<unsigned char*>(map_unforked(identity_.control_bytes, PROT_READ, node_.fds[kControl]));
+    control_ = static_cast<unsigned char*>(
+        map_unforked(identity_.control_bytes, PROT_READ, node_.fds[kControl]));
     if (control_ == nullptr) {
         return fail_errno("topic \"%s\": cannot map its control file", name_);
     }
@@ -65,7 +68,9 @@ fg_status Inspector::usable() const {
                : fail(FG_FORKED, "the inspector of topic \"%s\" was opened before a fork", name_);
 }
 
-bool Inspector::is_alive(std::uint32_t index) const { return byte_is_locked(node_.fds[kControl], index); }
+bool Inspector::is_alive(std::uint32_t index) const {
+    return byte_is_locked(node_.fds[kControl], index);
+}
 
 fg_status Inspector::info(fg_topic_info* out) const {
     describe(identity_, out);
@@ -81,13 +86,15 @@ fg_status Inspector::schema(fg_array* out, std::size_t capacity, std::size_t* co
     std::memcpy(arrays, control_ + kSchemaOffset, identity_.schema_count * sizeof(fg_array));
     for (std::uint32_t i = 0; i < identity_.schema_count; ++i) {
         if (check_array(arrays[i], i) != FG_OK) {
-            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": array %u of its schema makes no sense", name_, i);
+            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": array %u of its schema makes no sense",
+                        name_, i);
         }
         fixed = fixed && has_fixed_shape(arrays[i]);
     }
     std::uint64_t payload = 0;
     if (fixed) {
-        static_cast<void>(lay_out_arrays(arrays, identity_.schema_count, &payload));  // checked one by one above
+        static_cast<void>(
+            lay_out_arrays(arrays, identity_.schema_count, &payload));  // checked one by one above
     }
     for (std::uint32_t i = 0; i < identity_.schema_count && i < capacity; ++i) {
         out[i] = arrays[i];
@@ -139,7 +146,8 @@ fg_status Inspector::stats(fg_topic_stats* out) const {
     return FG_OK;
 }
 
-fg_status Inspector::participants(fg_participant* out, std::size_t capacity, std::size_t* count) const {
+fg_status Inspector::participants(fg_participant* out, std::size_t capacity,
+                                  std::size_t* count) const {
     if (const fg_status status = usable(); status != FG_OK) {
         return status;
     }

@@ -2,16 +2,18 @@
 //
 // A topic is two files. The control file (<topic>.ctl) is mapped read-write by every participant:
 //
-//     Identity | schema[16] | SharedWords | ParticipantRow[participants_max] | ring[ring_length] | SlotRecord[slots]
-//     | GroupRow[8] | redeliver[ring_length] | static metadata | mailboxes
+//     Identity | schema[16] | SharedWords | ParticipantRow[participants_max] | ring[ring_length] |
+//     SlotRecord[slots] | GroupRow[8] | redeliver[ring_length] | static metadata | mailboxes
 //
-// The data file (<topic>.<id>.data) is mapped read-write by publishers and read-only by subscribers: one SlotHeader page
-// and the payload per slot. What a subscriber must not be able to forge for others (array descriptors, user metadata,
-// payload) is in the data file; what every participant must be able to write (words, bits, cursors) is in the control
-// file. docs/design/segment-format.md is the table of this header for people.
+// The data file (<topic>.<id>.data) is mapped read-write by publishers and read-only by
+// subscribers: one SlotHeader page and the payload per slot. What a subscriber must not be able to
+// forge for others (array descriptors, user metadata, payload) is in the data file; what every
+// participant must be able to write (words, bits, cursors) is in the control file.
+// docs/design/segment-format.md is the table of this header for people.
 //
-// Identity is written before the file gets its name and never changes; an opener copies it once to private memory,
-// checks it, and never reads geometry from shared memory again. Everything reserved is zero.
+// Identity is written before the file gets its name and never changes; an opener copies it once to
+// private memory, checks it, and never reads geometry from shared memory again. Everything reserved
+// is zero.
 #pragma once
 
 #include <atomic>
@@ -36,13 +38,14 @@ using HalfWord = std::atomic<std::uint32_t>;
 static_assert(Word::is_always_lock_free && sizeof(Word) == 8);
 static_assert(HalfWord::is_always_lock_free && sizeof(HalfWord) == 4);
 
-// ---- packed words ---------------------------------------------------------------------------------------------------
+// ---- packed words
 
-// Slot word = sequence:48 | owner:12 | state:4. Owner = participant index:8 | incarnation:4; zero where nobody owns.
+// Slot word = sequence:48 | owner:12 | state:4. Owner = participant index:8 | incarnation:4; zero
+// where nobody owns.
 enum class SlotState : std::uint32_t {
-    kFree = 0,    // no frame; keeps the last sequence
-    kTry = 1,     // a publisher looks for holders; the bytes are still those of the frame `sequence`
-    kClaim = 2,   // loaned: the owner writes the bytes; `sequence` is the frame that is gone
+    kFree = 0,   // no frame; keeps the last sequence
+    kTry = 1,    // a publisher looks for holders; the bytes are still those of the frame `sequence`
+    kClaim = 2,  // loaned: the owner writes the bytes; `sequence` is the frame that is gone
     kCommit = 3,  // filled; is frame `sequence` if and only if ring[sequence] names this slot
     kPub = 4,     // frame `sequence`
 };
@@ -54,7 +57,9 @@ constexpr std::uint64_t slot_word(std::uint64_t sequence, std::uint32_t owner, S
     return sequence << (kOwnerBits + kStateBits) | std::uint64_t{owner} << kStateBits |
            static_cast<std::uint64_t>(state);
 }
-constexpr std::uint64_t word_sequence(std::uint64_t word) { return word >> (kOwnerBits + kStateBits); }
+constexpr std::uint64_t word_sequence(std::uint64_t word) {
+    return word >> (kOwnerBits + kStateBits);
+}
 constexpr std::uint32_t word_owner(std::uint64_t word) {
     return static_cast<std::uint32_t>(word >> kStateBits) & ((1U << kOwnerBits) - 1);
 }
@@ -66,15 +71,19 @@ constexpr std::uint32_t owner_of(std::uint32_t participant, std::uint32_t incarn
 }
 constexpr std::uint32_t owner_participant(std::uint32_t owner) { return owner >> 4; }
 
-// Ring entry = sequence:48 | slot:16. ring[s mod ring_length] names the slot of frame s. The CAS that writes it is the
-// moment of publication. kClosedSlot seals the topic at that sequence.
+// Ring entry = sequence:48 | slot:16. ring[s mod ring_length] names the slot of frame s. The CAS
+// that writes it is the moment of publication. kClosedSlot seals the topic at that sequence.
 inline constexpr std::uint32_t kClosedSlot = 0xffff;
-constexpr std::uint64_t ring_entry(std::uint64_t sequence, std::uint32_t slot) { return sequence << 16 | slot; }
+constexpr std::uint64_t ring_entry(std::uint64_t sequence, std::uint32_t slot) {
+    return sequence << 16 | slot;
+}
 constexpr std::uint64_t entry_sequence(std::uint64_t entry) { return entry >> 16; }
-constexpr std::uint32_t entry_slot(std::uint64_t entry) { return static_cast<std::uint32_t>(entry & 0xffff); }
+constexpr std::uint32_t entry_slot(std::uint64_t entry) {
+    return static_cast<std::uint32_t>(entry & 0xffff);
+}
 static_assert(FG_SLOTS_MAX < kClosedSlot);
 
-// ---- control file ---------------------------------------------------------------------------------------------------
+// ---- control file
 
 struct Identity {
     char magic[8];
@@ -116,20 +125,22 @@ static_assert(offsetof(Identity, id) == 24 && offsetof(Identity, slots) == 64);
 static_assert(std::is_trivially_copyable_v<Identity>);
 
 inline constexpr std::uint64_t kSchemaOffset = sizeof(Identity);
-static_assert(sizeof(fg_array) == 128 && offsetof(fg_array, shape) == 40 && offsetof(fg_array, offset) == 104);
+static_assert(sizeof(fg_array) == 128 && offsetof(fg_array, shape) == 40 &&
+              offsetof(fg_array, offset) == 104);
 
 // One cache line per word that different parties write.
 struct SharedWords {
-    alignas(kCacheLine) Word head;             // newest committed sequence, 0: none
-    alignas(kCacheLine) Word next_slot;        // where the next loan starts to look; only a hint
-    alignas(kCacheLine) HalfWord wake;         // futex word of sleeping subscribers
+    alignas(kCacheLine) Word head;       // newest committed sequence, 0: none
+    alignas(kCacheLine) Word next_slot;  // where the next loan starts to look; only a hint
+    alignas(kCacheLine) HalfWord wake;   // futex word of sleeping subscribers
     HalfWord wake_reserved;
-    Word waiters[kHolderWords];                // bit: this participant sleeps (or is about to) on `wake`
+    Word waiters[kHolderWords];  // bit: this participant sleeps (or is about to) on `wake`
     alignas(kCacheLine) Word fds[kHolderWords];  // bit: this participant has a wake socket
-    alignas(kCacheLine) HalfWord space;        // futex word of loans that wait for a slot
+    alignas(kCacheLine) HalfWord space;          // futex word of loans that wait for a slot
     HalfWord space_reserved;
     Word space_waiters[kHolderWords];
-    alignas(kCacheLine) Word reliable[kHolderWords];  // bit: this participant's cursor holds publishers back
+    alignas(kCacheLine)
+        Word reliable[kHolderWords];  // bit: this participant's cursor holds publishers back
     alignas(kCacheLine) Word next_generation;  // resize, reserved
     Word metadata_generation;                  // static metadata, reserved
     Word metadata_used;
@@ -150,7 +161,7 @@ struct ParticipantRow {
     HalfWord name_bytes;
     Word attached_unix_ns;
     Word name[FG_PARTICIPANT_NAME_BYTES_MAX / 8];
-    Word mailbox_offset;   // reserved
+    Word mailbox_offset;  // reserved
     Word reserved_info[7];
     // Written by the owner while it works, on its own line.
     alignas(kCacheLine) Word cursor;  // last sequence taken
@@ -170,7 +181,8 @@ struct SlotRecord {
     Word holders[kHolderWords];  // bit: this participant holds a lease (or is just checking)
     Word marks;                  // group redelivery, reserved
     Word reserved_state[2];
-    // The frame's header: written by the owner of the loan before COMMIT, read under a validated lease.
+    // The frame's header: written by the owner of the loan before COMMIT, read under a validated
+    // lease.
     alignas(kCacheLine) Word bytes;
     Word published_ns;
     std::atomic<double> timestamp_s;
@@ -185,7 +197,8 @@ struct SlotRecord {
 static_assert(sizeof(SlotRecord) == 128 && offsetof(SlotRecord, bytes) == 64);
 static_assert(std::is_standard_layout_v<SlotRecord> && std::atomic<double>::is_always_lock_free);
 
-inline constexpr std::uint32_t kFrameArraysFromSchema = 1;  // descriptors are the topic's schema, not the slot header's
+inline constexpr std::uint32_t kFrameArraysFromSchema =
+    1;  // descriptors are the topic's schema, not the slot header's
 
 struct GroupRow {  // work-queue groups, reserved
     alignas(kCacheLine) Word cursor;
@@ -194,7 +207,7 @@ struct GroupRow {  // work-queue groups, reserved
 };
 static_assert(sizeof(GroupRow) == 64);
 
-// ---- data file ------------------------------------------------------------------------------------------------------
+// ---- data file
 
 struct SlotHeader {
     char content_type[FG_CONTENT_TYPE_BYTES_MAX];

@@ -1,16 +1,16 @@
 // Liveness by byte locks.
 //
-// The kernel drops an OFD lock when the last descriptor of its open description is closed, which it does after the
-// address space of a killed process is gone: a free byte proves that its owner will not store again. Time-outs would
-// instead reap a stopped process that still lives. Pids are for people: another pid namespace, or a reused number, makes
-// them lie.
+// The kernel drops an OFD lock when the last descriptor of its open description is closed, which it
+// does after the address space of a killed process is gone: a free byte proves that its owner will
+// not store again. Time-outs would instead reap a stopped process that still lives. Pids are for
+// people: another pid namespace, or a reused number, makes them lie.
 //
-// The order of a reap: hold the byte, take back marks, slot words and bits, help head, kick, state = 0, unlock. Each step
-// can be repeated, so a reaper that dies is followed by the next one; the kick comes before state = 0 because after it
-// nobody would repeat it.
+// The order of a reap: hold the byte, take back marks, slot words and bits, help head, kick, state
+// = 0, unlock. Each step can be repeated, so a reaper that dies is followed by the next one; the
+// kick comes before state = 0 because after it nobody would repeat it.
 //
-// All of attach, detach and sweep run under the mutex of the Topic, because the threads of a process share its open
-// description and its locks do not exclude each other there.
+// All of attach, detach and sweep run under the mutex of the Topic, because the threads of a
+// process share its open description and its locks do not exclude each other there.
 #include "liveness.hpp"
 
 #include <fcntl.h>
@@ -35,7 +35,7 @@ namespace framegate::impl {
 namespace {
 
 struct flock byte_range(std::uint32_t byte, short type) {
-    struct flock range {};
+    struct flock range{};
     range.l_type = type;
     range.l_whence = SEEK_SET;
     range.l_start = byte;
@@ -62,8 +62,9 @@ void poison(Topic& topic) { topic.fds_.condition.store(kPoisoned, std::memory_or
 
 // Our descriptor may have been closed behind our back and its number given to another file.
 bool control_fd_is_ours(const Topic& topic) {
-    struct stat info {};
-    return fstat(topic.control_fd(), &info) == 0 && info.st_dev == topic.device_ && info.st_ino == topic.inode_;
+    struct stat info{};
+    return fstat(topic.control_fd(), &info) == 0 && info.st_dev == topic.device_ &&
+           info.st_ino == topic.inode_;
 }
 
 // Our own locks look free through our own description, so ask through a fresh one of the same file.
@@ -75,7 +76,7 @@ bool own_locks_hold(Topic& topic) {
         return true;  // no /proc or no descriptor left: no evidence
     }
     bool hold = true;
-    struct stat info {};
+    struct stat info{};
     if (fstat(fd, &info) == 0 && info.st_dev == topic.device_ && info.st_ino == topic.inode_) {
         for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
             hold = hold && (!is_own(topic, i) || byte_is_locked(fd, i));
@@ -96,14 +97,17 @@ void reap_locked(Topic& topic, std::uint32_t index) {
 }
 
 std::uint32_t sweep_locked(Topic& topic) {
+    topic.swept_ns_.store(monotonic_ns(),
+                          std::memory_order_relaxed);  // relaxed: a rate, not a promise
     if (!control_fd_is_ours(topic)) {
         poison(topic);
+        forget_descriptors(topic.fds_);
         return 0;
     }
     std::uint32_t reaped = 0;
     for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
-        if (is_own(topic, i) || !row_in_use(topic.view_, i) || byte_is_locked(topic.control_fd(), i) ||
-            !lock_byte(topic.control_fd(), i)) {
+        if (is_own(topic, i) || !row_in_use(topic.view_, i) ||
+            byte_is_locked(topic.control_fd(), i) || !lock_byte(topic.control_fd(), i)) {
             continue;
         }
         if (row_in_use(topic.view_, i)) {  // again, now that nobody else can be reaping it
@@ -157,7 +161,8 @@ fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
         return FG_OK;
     }
     return fail(FG_PARTICIPANTS_FULL,
-                "topic \"%s\" has %u participants, as many as it was created for; close some or create it with a larger "
+                "topic \"%s\" has %u participants, as many as it was created for; close some or "
+                "create it with a larger "
                 "participants_max",
                 topic.name_, topic.view_.participants_max);
 }
@@ -173,6 +178,13 @@ void detach(Topic& topic, const Self& self) {
     free_row(topic.view_, self.index);
     topic.own_rows_[self.word] &= ~self.bit;
     unlock_byte(topic.control_fd(), self.index);
+}
+
+void sweep_if_due(Topic& topic) {
+    if (monotonic_ns() - topic.swept_ns_.load(std::memory_order_relaxed) >=
+        static_cast<std::uint64_t>(kSweepDueNs)) {
+        sweep(topic);
+    }
 }
 
 std::uint32_t sweep(Topic& topic) {

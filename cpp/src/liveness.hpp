@@ -1,4 +1,5 @@
-// Is the owner of a row alive? Byte `index` of the control file is locked by an OFD lock as long as it is.
+// Is the owner of a row alive? Byte `index` of the control file is locked by an OFD lock as long as
+// it is.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,11 @@ bool byte_is_locked(int fd, std::uint32_t byte);  // by another open description
 
 fg_status attach(Topic& topic, const RowInfo& info, Self* self);
 void detach(Topic& topic, const Self& self);
-// Reaps the dead; also verifies that our own locks still exist and poisons the handle if not. Number of reaped rows.
+// Reaps the dead; also verifies that our own locks still exist and poisons the handle if not.
+// Number of reaped rows.
 std::uint32_t sweep(Topic& topic);
+// The same for waiters, whose many short or parallel waits on one handle shall not add up: about
+// once a second.
+void sweep_if_due(Topic& topic);
 
 }  // namespace framegate::impl

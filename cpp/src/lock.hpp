@@ -1,5 +1,6 @@
-// The lock of one handle. Uncontended it costs one read-modify-write, and none in a process that has a single thread; it
-// lives in private memory, so it is no part of the protocol between processes.
+// The lock of one handle. Uncontended it costs one read-modify-write, and none in a process that
+// has a single thread; it lives in private memory, so it is no part of the protocol between
+// processes.
 #pragma once
 
 #include <linux/futex.h>
@@ -10,7 +11,8 @@
 #include <cstdint>
 #include <ctime>
 
-// glibc's own hint (2.32 and newer); weak, so that an older or another libc links and always takes the atomic way.
+// glibc's own hint (2.32 and newer); weak, so that an older or another libc links and always takes
+// the atomic way.
 extern "C" char __libc_single_threaded __attribute__((weak));
 
 namespace framegate::impl {
@@ -24,13 +26,15 @@ class Lock {
         }
         std::uint32_t expected = 0;
         // acquire: pairs with the release in unlock().
-        if (!word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+        if (!word_.compare_exchange_strong(expected, 1, std::memory_order_acquire,
+                                           std::memory_order_relaxed)) {
             lock_slow();
         }
     }
 
-    // Touches nothing after the store that gives the lock away: the next owner may free the handle. Reading the
-    // sleepers before it can miss one that is just going to sleep, so sleepers sleep for a millisecond at most.
+    // Touches nothing after the store that gives the lock away: the next owner may free the handle.
+    // Reading the sleepers before it can miss one that is just going to sleep, so sleepers sleep
+    // for a millisecond at most.
     void unlock() {
         const bool wake = sleepers_.load(std::memory_order_relaxed) != 0;
         word_.store(0, std::memory_order_release);  // release: pairs with lock()
@@ -40,14 +44,17 @@ class Lock {
     }
 
   private:
-    static bool single_threaded() { return &__libc_single_threaded != nullptr && __libc_single_threaded != 0; }
+    static bool single_threaded() {
+        return &__libc_single_threaded != nullptr && __libc_single_threaded != 0;
+    }
 
     [[gnu::noinline]] void lock_slow() {
         const timespec nap{0, 1000000};
         sleepers_.fetch_add(1, std::memory_order_relaxed);  // relaxed: see unlock()
         for (;;) {
             std::uint32_t expected = 0;
-            if (word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+            if (word_.compare_exchange_strong(expected, 1, std::memory_order_acquire,
+                                              std::memory_order_relaxed)) {
                 break;
             }
             syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, 1, &nap, nullptr, 0);

@@ -1,8 +1,10 @@
-// One grammar for all languages (types of characters are ASCII, whatever the locale says). A topic's files lie in one
-// flat directory, so the '/' between segments becomes "%2F"; '%' cannot occur in a name, so the inverse is unique.
+// One grammar for all languages (types of characters are ASCII, whatever the locale says). A
+// topic's files lie in one flat directory, so the '/' between segments becomes "%2F"; '%' cannot
+// occur in a name, so the inverse is unique.
 //
-// The runtime directory is the trust boundary: whoever can open a control file for writing can break delivery on that
-// topic. Hence 0700 and ours; a directory shared with a group must be named explicitly and carry the setgid bit.
+// The runtime directory is the trust boundary: whoever can open a control file for writing can
+// break delivery on that topic. Hence 0700 and ours; a directory shared with a group must be named
+// explicitly and carry the setgid bit.
 #include "names.hpp"
 
 #include <fcntl.h>
@@ -96,12 +98,14 @@ fg_status topic_file_stem(const char* name, std::size_t bytes, char* out, std::s
     return FG_OK;
 }
 
-fg_status topic_name_from_file(const char* file, std::size_t bytes, char* out, std::size_t out_bytes) {
+fg_status topic_name_from_file(const char* file, std::size_t bytes, char* out,
+                               std::size_t out_bytes) {
     static constexpr char kSuffix[] = ".ctl";
     constexpr std::size_t kSuffixBytes = sizeof kSuffix - 1;
     char name[FG_TOPIC_NAME_BYTES_MAX + 1];
     std::size_t used = 0;
-    bool good = bytes > kSuffixBytes && std::memcmp(file + bytes - kSuffixBytes, kSuffix, kSuffixBytes) == 0;
+    bool good = bytes > kSuffixBytes &&
+                std::memcmp(file + bytes - kSuffixBytes, kSuffix, kSuffixBytes) == 0;
     for (std::size_t i = 0; good && i < bytes - kSuffixBytes; ++i) {
         char c = file[i];
         if (c == '%') {
@@ -120,7 +124,8 @@ fg_status topic_name_from_file(const char* file, std::size_t bytes, char* out, s
         return fail(FG_BAD_TOPIC_NAME, "the file is not the control file of a topic");
     }
     if (used + 1 > out_bytes) {
-        return fail(FG_INVALID_ARGUMENT, "the topic name needs %zu bytes, %zu were given", used + 1, out_bytes);
+        return fail(FG_INVALID_ARGUMENT, "the topic name needs %zu bytes, %zu were given", used + 1,
+                    out_bytes);
     }
     std::memcpy(out, name, used);
     out[used] = '\0';
@@ -139,7 +144,8 @@ fg_status runtime_directory_path(char* out, std::size_t out_bytes) {
     const int used = path != nullptr ? snprintf(out, out_bytes, "%s", path)
                                      : snprintf(out, out_bytes, "/dev/shm/framegate-%u", geteuid());
     if (used < 0 || static_cast<std::size_t>(used) >= out_bytes) {
-        return fail(FG_INVALID_ARGUMENT, "the path of the runtime directory does not fit into %zu bytes", out_bytes);
+        return fail(FG_INVALID_ARGUMENT,
+                    "the path of the runtime directory does not fit into %zu bytes", out_bytes);
     }
     return FG_OK;
 }
@@ -147,7 +153,8 @@ fg_status runtime_directory_path(char* out, std::size_t out_bytes) {
 fg_status open_runtime_directory(bool create, int* out) {
     char path[kPathBytesMax];
     if (const fg_status status = runtime_directory_path(path, sizeof path); status != FG_OK) {
-        return fail(FG_RUNTIME_DIRECTORY, "the path of the runtime directory is longer than %zu bytes", sizeof path);
+        return fail(FG_RUNTIME_DIRECTORY,
+                    "the path of the runtime directory is longer than %zu bytes", sizeof path);
     }
     if (create && mkdir(path, 0700) != 0 && errno != EEXIST) {
         const fg_status status = fail_errno("cannot create the runtime directory %s", path);
@@ -157,15 +164,17 @@ fg_status open_runtime_directory(bool create, int* out) {
     if (fd < 0) {
         const int error = errno;
         if (error == ENOENT) {
-            return fail(FG_TOPIC_NOT_FOUND, "there is no runtime directory %s, so there is no topic", path);
+            return fail(FG_TOPIC_NOT_FOUND,
+                        "there is no runtime directory %s, so there is no topic", path);
         }
         if (error == ELOOP || error == ENOTDIR) {
-            return fail(FG_RUNTIME_DIRECTORY, "the runtime directory %s is not a directory (or a symbolic link)", path);
+            return fail(FG_RUNTIME_DIRECTORY,
+                        "the runtime directory %s is not a directory (or a symbolic link)", path);
         }
         errno = error;
         return fail_errno("cannot open the runtime directory %s", path);
     }
-    struct stat info {};
+    struct stat info{};
     if (fstat(fd, &info) != 0) {
         const fg_status status = fail_errno("cannot stat the runtime directory %s", path);
         close(fd);
@@ -175,11 +184,13 @@ fg_status open_runtime_directory(bool create, int* out) {
     const bool is_private = (info.st_mode & 0077) == 0;
     // Shared with a group on purpose: named by the variable, setgid, nothing for others.
     const bool is_group = explicit_directory() != nullptr && (info.st_mode & S_ISGID) != 0 &&
-                          (info.st_mode & 0007) == 0 && (ours || info.st_uid == 0 || (info.st_mode & 0070) == 0070);
+                          (info.st_mode & 0007) == 0 &&
+                          (ours || info.st_uid == 0 || (info.st_mode & 0070) == 0070);
     if (!(ours && is_private) && !is_group) {
         close(fd);
         return fail(FG_RUNTIME_DIRECTORY,
-                    "the runtime directory %s is not safe: owner %u, mode %04o; it must belong to user %u with mode "
+                    "the runtime directory %s is not safe: owner %u, mode %04o; it must belong to "
+                    "user %u with mode "
                     "0700 (or, named by FRAMEGATE_RUNTIME_DIR, be a group's with mode 2770)",
                     path, info.st_uid, static_cast<unsigned>(info.st_mode & 07777), geteuid());
     }

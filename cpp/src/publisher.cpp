@@ -23,7 +23,8 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 std::uint64_t unix_ns() {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
+           static_cast<std::uint64_t>(now.tv_nsec);
 }
 
 fg_status closed(const Topic& topic) {
@@ -36,14 +37,16 @@ fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Pub
     if (const fg_status status = check_usable(topic); status != FG_OK) {
         return status;
     }
-    if (const fg_status status = check_participant_name(options.name, options.name_bytes); status != FG_OK) {
+    if (const fg_status status = check_participant_name(options.name, options.name_bytes);
+        status != FG_OK) {
         return status;
     }
     if (const fg_status status = map_data(topic, true); status != FG_OK) {
         return status;
     }
     void* memory = nullptr;
-    auto* tickets = static_cast<std::uint64_t*>(std::calloc(topic.view_.slot_count, sizeof(std::uint64_t)));
+    auto* tickets =
+        static_cast<std::uint64_t*>(std::calloc(topic.view_.slot_count, sizeof(std::uint64_t)));
     if (tickets == nullptr || posix_memalign(&memory, kCacheLine, sizeof(Publisher)) != 0) {
         std::free(tickets);
         return fail(FG_OUT_OF_MEMORY, "no memory for a publisher of topic \"%s\"", topic.name_);
@@ -69,7 +72,9 @@ fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Pub
 
 fg_status Publisher::loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out) {
     if (bytes > topic_->identity_.slot_bytes) {
-        return fail(FG_FRAME_TOO_LARGE, "topic \"%s\": a frame of %" PRIu64 " bytes does not fit into a slot of %" PRIu64,
+        return fail(FG_FRAME_TOO_LARGE,
+                    "topic \"%s\": a frame of %" PRIu64
+                    " bytes does not fit into a slot of %" PRIu64,
                     topic_->name_, bytes, topic_->identity_.slot_bytes);
     }
     const fg_status status = try_loan_once(out);
@@ -122,8 +127,8 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
             }
         }
         for (;;) {
-            // seq_cst, after the bit and before the scan: whoever frees a slot after our scan sees the bit, and the
-            // bump makes the sleep return.
+            // seq_cst, after the bit and before the scan: whoever frees a slot after our scan sees
+            // the bit, and the bump makes the sleep return.
             const std::uint32_t value = view().shared->space.load(std::memory_order_seq_cst);
             status = try_loan_once(out);
             if (status != FG_TOPIC_FULL) {
@@ -136,11 +141,13 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
             }
             const SleepResult slept = futex_sleep(view().shared->space, value, slice);
             if (slept == SleepResult::kInterrupted) {
-                status = fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a slot", topic_->name_);
+                status =
+                    fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a slot",
+                         topic_->name_);
                 break;
             }
             if (slept == SleepResult::kTimeout) {
-                sweep(*topic_);  // bounded re-check: a holder may have died
+                sweep_if_due(*topic_);  // bounded re-check: a holder may have died
             }
         }
         bool last = false;
@@ -158,7 +165,8 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
     }
     if (status == FG_TOPIC_FULL) {
         return fail(FG_TOPIC_FULL,
-                    "topic \"%s\": all %u slots are leased, being filled or newest; release frames sooner, lower "
+                    "topic \"%s\": all %u slots are leased, being filled or newest; release frames "
+                    "sooner, lower "
                     "leases_max or create it with more slots",
                     topic_->name_, view().slot_count);
     }
@@ -179,12 +187,14 @@ void Publisher::forget(fg_loan* loan) {
 fg_status Publisher::check_info(const fg_publish_info& info) const {
     const Topic& topic = *topic_;
     if (info.bytes > topic.identity_.slot_bytes) {
-        return fail(FG_FRAME_TOO_LARGE, "topic \"%s\": a frame of %" PRIu64 " bytes does not fit into a slot of %" PRIu64,
+        return fail(FG_FRAME_TOO_LARGE,
+                    "topic \"%s\": a frame of %" PRIu64
+                    " bytes does not fit into a slot of %" PRIu64,
                     topic.name_, info.bytes, topic.identity_.slot_bytes);
     }
     if (info.array_count > FG_ARRAYS_MAX || (info.array_count != 0 && info.arrays == nullptr)) {
-        return fail(FG_INVALID_ARGUMENT, "the frame has %u arrays (at most %d) or they are NULL", info.array_count,
-                    FG_ARRAYS_MAX);
+        return fail(FG_INVALID_ARGUMENT, "the frame has %u arrays (at most %d) or they are NULL",
+                    info.array_count, FG_ARRAYS_MAX);
     }
     if (info.content_type_bytes > FG_CONTENT_TYPE_BYTES_MAX ||
         (info.content_type_bytes != 0 && info.content_type == nullptr)) {
@@ -197,7 +207,8 @@ fg_status Publisher::check_info(const fg_publish_info& info) const {
                     info.user_metadata_bytes, FG_USER_METADATA_BYTES_MAX);
     }
     for (std::uint32_t i = 0; i < info.array_count; ++i) {
-        if (const fg_status status = check_frame_array(info.arrays[i], i, info.bytes); status != FG_OK) {
+        if (const fg_status status = check_frame_array(info.arrays[i], i, info.bytes);
+            status != FG_OK) {
             return status;
         }
     }
@@ -207,22 +218,26 @@ fg_status Publisher::check_info(const fg_publish_info& info) const {
     }
     if (info.array_count == 0) {
         if (!topic.schema_is_fixed_) {
-            return fail(FG_SCHEMA_MISMATCH,
-                        "topic \"%s\" has a schema with open dimensions: say the shapes of the frame", topic.name_);
+            return fail(
+                FG_SCHEMA_MISMATCH,
+                "topic \"%s\" has a schema with open dimensions: say the shapes of the frame",
+                topic.name_);
         }
         if (info.bytes != topic.schema_bytes_) {
-            return fail(FG_SCHEMA_MISMATCH, "topic \"%s\": %" PRIu64 " bytes, a frame of its schema has %" PRIu64,
+            return fail(FG_SCHEMA_MISMATCH,
+                        "topic \"%s\": %" PRIu64 " bytes, a frame of its schema has %" PRIu64,
                         topic.name_, info.bytes, topic.schema_bytes_);
         }
         return FG_OK;
     }
     if (info.array_count != schema_count) {
-        return fail(FG_SCHEMA_MISMATCH, "topic \"%s\": %u arrays, its schema has %u", topic.name_, info.array_count,
-                    schema_count);
+        return fail(FG_SCHEMA_MISMATCH, "topic \"%s\": %u arrays, its schema has %u", topic.name_,
+                    info.array_count, schema_count);
     }
     for (std::uint32_t i = 0; i < schema_count; ++i) {
         if (!fits_schema(info.arrays[i], topic.schema_[i])) {
-            return fail(FG_SCHEMA_MISMATCH, "topic \"%s\": name, dtype or shape of array %u contradicts its schema",
+            return fail(FG_SCHEMA_MISMATCH,
+                        "topic \"%s\": name, dtype or shape of array %u contradicts its schema",
                         topic.name_, i);
         }
     }
@@ -255,10 +270,12 @@ void Publisher::write_header(std::uint32_t index, const fg_publish_info& info) {
     }
 }
 
-fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence) {
+fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
+                                    std::uint64_t* sequence) {
     if (!owns(*loan)) {
         loan->data = nullptr;
-        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before", topic_->name_);
+        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
+                    topic_->name_);
     }
     if (const fg_status status = check_usable(*topic_); status != FG_OK) {
         forget(loan);
@@ -268,7 +285,8 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info, 
         return status;  // the loan stays good
     }
     write_header(loan->slot, info);
-    const Publication publication = framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
+    const Publication publication =
+        framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
     forget(loan);
     if (publication.result == PublishResult::kOk) {
         ParticipantRow& row = view().participants[self_.index];
@@ -276,19 +294,22 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info, 
         row.cursor.store(publication.sequence, kRelaxed);
         wake_subscribers(*topic_, publication.sequence);
     }
-    wake_space(*topic_);  // the newest frame before this one became claimable; or our slot became free
+    wake_space(
+        *topic_);  // the newest frame before this one became claimable; or our slot became free
     switch (publication.result) {
         case PublishResult::kOk:
             *sequence = publication.sequence;
             return FG_OK;
         case PublishResult::kLost:
             return fail(FG_LOAN_LOST,
-                        "topic \"%s\": the loan was taken back, because this process looked dead to another one",
+                        "topic \"%s\": the loan was taken back, because this process looked dead "
+                        "to another one",
                         topic_->name_);
         case PublishResult::kMoved:
             return fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_);
         case PublishResult::kExhausted:
-            return fail(FG_SEQUENCE_EXHAUSTED, "topic \"%s\" used up its sequence numbers; create it again",
+            return fail(FG_SEQUENCE_EXHAUSTED,
+                        "topic \"%s\" used up its sequence numbers; create it again",
                         topic_->name_);
         case PublishResult::kCorrupt:
             break;
@@ -332,7 +353,8 @@ fg_status Publisher::abandon(fg_loan* loan) {
         const Locked guard(lock_);
         if (!owns(*loan)) {
             loan->data = nullptr;
-            status = fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before", topic_->name_);
+            status = fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
+                          topic_->name_);
         } else {
             const std::uint32_t slot = loan->slot;
             const std::uint64_t ticket = loan->ticket;
@@ -340,7 +362,8 @@ fg_status Publisher::abandon(fg_loan* loan) {
             status = check_usable(*topic_);
             if (status == FG_OK) {
                 if (!framegate::impl::abandon(view(), slot, ticket)) {
-                    status = fail(FG_LOAN_LOST, "topic \"%s\": the loan had been taken back", topic_->name_);
+                    status = fail(FG_LOAN_LOST, "topic \"%s\": the loan had been taken back",
+                                  topic_->name_);
                 }
                 wake_space(*topic_);
             }

@@ -14,7 +14,8 @@ class Publisher : private Handle {
     fg_status loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out);
     fg_status publish(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
     fg_status abandon(fg_loan* loan);
-    fg_status send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns, std::uint64_t* sequence);
+    fg_status send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,
+                   std::uint64_t* sequence);
     void retain();
     void drop_reference();
     void close();
@@ -30,7 +31,8 @@ class Publisher : private Handle {
     bool finish_locked();
     void destroy();
 
-    std::uint64_t* tickets_ = nullptr;  // per slot: the CLAIM word of the loan, 0: none. Under lock_
+    std::uint64_t* tickets_ =
+        nullptr;  // per slot: the CLAIM word of the loan, 0: none. Under lock_
     std::uint64_t published_ = 0;
 };
 

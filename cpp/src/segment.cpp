@@ -1,13 +1,15 @@
 // Segments: create, open, map, validate, unlink.
 //
-// Creation. The data file is made under a name that nobody else uses (<topic>.<id>.data), the control file, which
-// records the id, under a temporary one. Both are allocated (a sparse file on a full tmpfs is a SIGBUS later) and
-// touched. Then link() gives the control file its name: that one call decides who created the topic. Whoever dies before
-// leaves files that no control file names; they are recognised by the lock that a creator holds on its data file, and
-// swept by the next creation in the directory.
+// Creation. The data file is made under a name that nobody else uses (<topic>.<id>.data), the
+// control file, which records the id, under a temporary one. Both are allocated (a sparse file on a
+// full tmpfs is a SIGBUS later) and touched. Then link() gives the control file its name: that one
+// call decides who created the topic. Whoever dies before leaves files that no control file names;
+// they are recognised by the lock that a creator holds on its data file, and swept by the next
+// creation in the directory.
 //
-// Opening. The identity is read (not mapped) into private memory and must be exactly what compute_geometry() would make
-// of the options in it, for files of exactly those sizes. After that no size or offset is ever read from the segment.
+// Opening. The identity is read (not mapped) into private memory and must be exactly what
+// compute_geometry() would make of the options in it, for files of exactly those sizes. After that
+// no size or offset is ever read from the segment.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -72,29 +74,35 @@ void data_file_name(char (&out)[kFileBytesMax], const char* stem, std::uint64_t 
 void temporary_file_name(char (&out)[kFileBytesMax], const char* stem, std::uint64_t id) {
     snprintf(out, sizeof out, "%.200s.%016" PRIx64 ".tmp", stem, id);
 }
-void control_file_name(char (&out)[kFileBytesMax], const char* stem) { snprintf(out, sizeof out, "%.200s.ctl", stem); }
+void control_file_name(char (&out)[kFileBytesMax], const char* stem) {
+    snprintf(out, sizeof out, "%.200s.ctl", stem);
+}
 
 // Reads the identity of a control file by name without judging it. False if there is none.
 bool peek_identity(int directory, const char* stem, Identity* identity) {
     char file[kFileBytesMax];
     control_file_name(file, stem);
     const Fd fd(openat(directory, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-    return fd.get() >= 0 && pread(fd.get(), identity, sizeof *identity, 0) == static_cast<ssize_t>(sizeof *identity) &&
+    return fd.get() >= 0 &&
+           pread(fd.get(), identity, sizeof *identity, 0) ==
+               static_cast<ssize_t>(sizeof *identity) &&
            std::memcmp(identity->magic, kMagic, sizeof kMagic) == 0;
 }
 
 // ---- sweeping files that nobody names
 
 // Splits "<stem>.<16 hex digits><suffix>".
-bool split_file_name(const char* file, const char* suffix, char (&stem)[kFileBytesMax], std::uint64_t* id) {
+bool split_file_name(const char* file, const char* suffix, char (&stem)[kFileBytesMax],
+                     std::uint64_t* id) {
     const std::size_t bytes = std::strlen(file);
     const std::size_t tail = 1 + 16 + std::strlen(suffix);
-    if (bytes <= tail || bytes >= kFileBytesMax || std::strcmp(file + bytes - std::strlen(suffix), suffix) != 0 ||
-        file[bytes - tail] != '.') {
+    if (bytes <= tail || bytes >= kFileBytesMax ||
+        std::strcmp(file + bytes - std::strlen(suffix), suffix) != 0 || file[bytes - tail] != '.') {
         return false;
     }
     std::uint64_t value = 0;
-    for (const char* digit = file + bytes - tail + 1; digit < file + bytes - std::strlen(suffix); ++digit) {
+    for (const char* digit = file + bytes - tail + 1; digit < file + bytes - std::strlen(suffix);
+         ++digit) {
         const char c = *digit;
         if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) {
             return false;
@@ -107,7 +115,8 @@ bool split_file_name(const char* file, const char* suffix, char (&stem)[kFileByt
     return true;
 }
 
-// Does a living creator stand behind the data file? Answers no only while holding its lock (closed with the fd).
+// Does a living creator stand behind the data file? Answers no only while holding its lock (closed
+// with the fd).
 bool creator_is_gone(int data_fd) { return data_fd >= 0 && lock_byte(data_fd, 0); }
 
 void sweep_data_file(int directory, const char* file, const char* stem, std::uint64_t id) {
@@ -136,9 +145,11 @@ void sweep_socket(int directory, const char* file) {
     const Fd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    const int used = snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory, file);
+    const int used =
+        snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory, file);
     if (fd.get() >= 0 && used > 0 && static_cast<std::size_t>(used) < sizeof address.sun_path &&
-        connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 && errno == ECONNREFUSED) {
+        connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 &&
+        errno == ECONNREFUSED) {
         unlinkat(directory, file, 0);
     }
 }
@@ -224,7 +235,8 @@ void free_topic(Topic* topic) {
     std::free(topic);
 }
 
-int open_recorded(Topic& topic, int which, int directory, const char* file, int flags, mode_t mode = 0) {
+int open_recorded(Topic& topic, int which, int directory, const char* file, int flags,
+                  mode_t mode = 0) {
     const ForkGuard guard;
     topic.fds_.fds[which] = openat(directory, file, flags | O_NOFOLLOW | O_CLOEXEC, mode);
     return topic.fds_.fds[which];
@@ -243,7 +255,7 @@ fg_status map_control(Topic& topic) {
     }
     populate(topic.control_, topic.identity_.control_bytes, true);
     topic.view_ = make_view(topic.identity_, topic.control_);
-    struct stat info {};
+    struct stat info{};
     if (fstat(topic.control_fd(), &info) != 0) {
         return fail_errno("topic \"%s\": cannot stat the control file", topic.name_);
     }
@@ -259,7 +271,8 @@ fg_status adopt_schema(Topic& topic) {
     bool fixed = count != 0;
     for (std::uint32_t i = 0; i < count; ++i) {
         if (check_array(topic.schema_[i], i) != FG_OK) {
-            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": array %u of its schema makes no sense", topic.name_, i);
+            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": array %u of its schema makes no sense",
+                        topic.name_, i);
         }
         fixed = fixed && has_fixed_shape(topic.schema_[i]);
     }
@@ -271,7 +284,7 @@ fg_status adopt_schema(Topic& topic) {
 }
 
 fg_status no_space(Topic& topic, std::uint64_t needed) {
-    struct statvfs space {};
+    struct statvfs space{};
     std::uint64_t free_bytes = 0;
     if (fstatvfs(topic.directory_fd(), &space) == 0) {
         free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
@@ -285,8 +298,9 @@ fg_status no_space(Topic& topic, std::uint64_t needed) {
 }
 
 fg_status check_free_space(Topic& topic, std::uint64_t needed) {
-    // Before allocating: filling a tmpfs up to its limit hurts everybody else on the machine for a moment.
-    struct statvfs space {};
+    // Before allocating: filling a tmpfs up to its limit hurts everybody else on the machine for a
+    // moment.
+    struct statvfs space{};
     if (fstatvfs(topic.directory_fd(), &space) == 0 && space.f_blocks != 0 &&
         needed > std::uint64_t{space.f_bavail} * space.f_frsize) {
         return no_space(topic, needed);
@@ -297,19 +311,22 @@ fg_status check_free_space(Topic& topic, std::uint64_t needed) {
 // A new file that is locked and still has its name (a sweeper may be faster than our lock).
 fg_status make_data_file(Topic& topic, mode_t mode) {
     for (int attempt = 0; attempt < kOpenAttempts; ++attempt) {
-        if (getrandom(topic.identity_.id, sizeof topic.identity_.id, 0) != sizeof topic.identity_.id) {
+        if (getrandom(topic.identity_.id, sizeof topic.identity_.id, 0) !=
+            sizeof topic.identity_.id) {
             return fail_errno("topic \"%s\": no random numbers", topic.name_);
         }
         char file[kFileBytesMax];
         data_file_name(file, topic.stem_, topic.identity_.id[0]);
-        if (open_recorded(topic, kDataFd, topic.directory_fd(), file, O_RDWR | O_CREAT | O_EXCL, mode) < 0) {
+        if (open_recorded(topic, kDataFd, topic.directory_fd(), file, O_RDWR | O_CREAT | O_EXCL,
+                          mode) < 0) {
             if (errno == EEXIST) {
                 continue;
             }
             return fail_errno("topic \"%s\": cannot create its data file", topic.name_);
         }
-        struct stat info {};
-        if (lock_byte(topic.data_fd(), 0) && fstat(topic.data_fd(), &info) == 0 && info.st_nlink == 1) {
+        struct stat info{};
+        if (lock_byte(topic.data_fd(), 0) && fstat(topic.data_fd(), &info) == 0 &&
+            info.st_nlink == 1) {
             return FG_OK;
         }
         const ForkGuard guard;
@@ -321,11 +338,14 @@ fg_status make_data_file(Topic& topic, mode_t mode) {
 
 fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const char* temporary) {
     const auto mode = static_cast<mode_t>(options.mode);
-    if (open_recorded(topic, kControlFd, topic.directory_fd(), temporary, O_RDWR | O_CREAT | O_EXCL, mode) < 0) {
+    if (open_recorded(topic, kControlFd, topic.directory_fd(), temporary, O_RDWR | O_CREAT | O_EXCL,
+                      mode) < 0) {
         return fail_errno("topic \"%s\": cannot create its control file", topic.name_);
     }
-    if (fchmod(topic.control_fd(), mode) != 0 || fchmod(topic.data_fd(), mode) != 0) {  // the umask has no say
-        return fail_errno("topic \"%s\": cannot set mode %04o", topic.name_, static_cast<unsigned>(mode));
+    if (fchmod(topic.control_fd(), mode) != 0 ||
+        fchmod(topic.data_fd(), mode) != 0) {  // the umask has no say
+        return fail_errno("topic \"%s\": cannot set mode %04o", topic.name_,
+                          static_cast<unsigned>(mode));
     }
     const std::uint64_t needed = topic.identity_.control_bytes + topic.identity_.data_bytes;
     if (allocate(topic.control_fd(), topic.identity_.control_bytes) != FG_OK ||
@@ -359,23 +379,26 @@ fg_status create_files(Topic& topic, const fg_topic_options& options) {
     sweep_orphans(topic.directory_fd());
     char control[kFileBytesMax];
     control_file_name(control, topic.stem_);
-    struct stat info {};
-    if (fstatat(topic.directory_fd(), control, &info, AT_SYMLINK_NOFOLLOW) == 0) {  // link() decides; this saves work
+    struct stat info{};
+    if (fstatat(topic.directory_fd(), control, &info, AT_SYMLINK_NOFOLLOW) ==
+        0) {  // link() decides; this saves work
         return fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_);
     }
     compute_geometry(options, &topic.identity_);
-    if (const fg_status status = check_free_space(topic, topic.identity_.control_bytes + topic.identity_.data_bytes);
+    if (const fg_status status =
+            check_free_space(topic, topic.identity_.control_bytes + topic.identity_.data_bytes);
         status != FG_OK) {
         return status;
     }
-    if (const fg_status status = make_data_file(topic, static_cast<mode_t>(options.mode)); status != FG_OK) {
+    if (const fg_status status = make_data_file(topic, static_cast<mode_t>(options.mode));
+        status != FG_OK) {
         return status;
     }
     FG_STEP(kCreateData);
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
-    topic.identity_.created_unix_ns =
-        static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+    topic.identity_.created_unix_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
+                                      static_cast<std::uint64_t>(now.tv_nsec);
     seal_identity(&topic.identity_);
     char data[kFileBytesMax];
     char temporary[kFileBytesMax];
@@ -385,8 +408,9 @@ fg_status create_files(Topic& topic, const fg_topic_options& options) {
     if (status == FG_OK) {
         FG_STEP(kCreateControl);
         if (linkat(topic.directory_fd(), temporary, topic.directory_fd(), control, 0) != 0) {
-            status = errno == EEXIST ? fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_)
-                                     : fail_errno("topic \"%s\": cannot name its control file", topic.name_);
+            status = errno == EEXIST
+                         ? fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_)
+                         : fail_errno("topic \"%s\": cannot name its control file", topic.name_);
         }
     }
     if (status == FG_OK) {
@@ -407,8 +431,9 @@ fg_status open_files(Topic& topic) {
     }
     {
         const ForkGuard guard;
-        const fg_status status = open_control(topic.directory_fd(), topic.stem_, topic.name_, O_RDWR,
-                                              &topic.fds_.fds[kControlFd], &topic.identity_);
+        const fg_status status =
+            open_control(topic.directory_fd(), topic.stem_, topic.name_, O_RDWR,
+                         &topic.fds_.fds[kControlFd], &topic.identity_);
         if (status != FG_OK) {
             return status;
         }
@@ -416,15 +441,18 @@ fg_status open_files(Topic& topic) {
     char data[kFileBytesMax];
     data_file_name(data, topic.stem_, topic.identity_.id[0]);
     if (open_recorded(topic, kDataFd, topic.directory_fd(), data, O_RDWR) < 0 && errno == EACCES) {
-        open_recorded(topic, kDataFd, topic.directory_fd(), data, O_RDONLY);  // may subscribe, not publish
+        open_recorded(topic, kDataFd, topic.directory_fd(), data,
+                      O_RDONLY);  // may subscribe, not publish
     }
     if (topic.data_fd() < 0) {
         return errno == ENOENT ? static_cast<fg_status>(FG_TOPIC_NOT_FOUND)
                                : fail_errno("topic \"%s\": cannot open its data file", topic.name_);
     }
-    struct stat info {};
-    if (fstat(topic.data_fd(), &info) != 0 || static_cast<std::uint64_t>(info.st_size) != topic.identity_.data_bytes) {
-        return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its data file has %lld bytes instead of %" PRIu64, topic.name_,
+    struct stat info{};
+    if (fstat(topic.data_fd(), &info) != 0 ||
+        static_cast<std::uint64_t>(info.st_size) != topic.identity_.data_bytes) {
+        return fail(FG_SEGMENT_CORRUPT,
+                    "topic \"%s\": its data file has %lld bytes instead of %" PRIu64, topic.name_,
                     static_cast<long long>(info.st_size), topic.identity_.data_bytes);
     }
     if (const fg_status status = map_control(topic); status != FG_OK) {
@@ -437,42 +465,42 @@ fg_status open_files(Topic& topic) {
 bool is_current(const Topic& topic) {
     char control[kFileBytesMax];
     control_file_name(control, topic.stem_);
-    struct stat info {};
-    return fstatat(topic.directory_fd(), control, &info, AT_SYMLINK_NOFOLLOW) == 0 && info.st_dev == topic.device_ &&
-           info.st_ino == topic.inode_;
+    struct stat info{};
+    return fstatat(topic.directory_fd(), control, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+           info.st_dev == topic.device_ && info.st_ino == topic.inode_;
 }
 
 }  // namespace
 
-fg_status check_usable(const Topic& topic) {
-    // relaxed: a flag that never goes back; fork and the sweep that sets it order everything else.
-    switch (topic.fds_.condition.load(std::memory_order_relaxed)) {
-        case kAlive:
-            return FG_OK;
-        case kForked:
-            return fail(FG_FORKED, "topic \"%s\" was opened before a fork; open it again in this process", topic.name_);
-        default:
-            return fail(FG_POISONED,
-                        "topic \"%s\": this process lost the lock that shows it is alive (did something close all file "
-                        "descriptors?); close the topic and open it again",
-                        topic.name_);
+fg_status say_unusable(const Topic& topic) {
+    if (topic.fds_.condition.load(std::memory_order_relaxed) == kForked) {
+        return fail(FG_FORKED,
+                    "topic \"%s\" was opened before a fork; open it again in this process",
+                    topic.name_);
     }
+    return fail(FG_POISONED,
+                "topic \"%s\": this process lost the lock that shows it is alive (did something "
+                "close all file "
+                "descriptors?); close the topic and open it again",
+                topic.name_);
 }
 
 fg_status check_options(const fg_topic_options& options) {
     if (options.slots < FG_SLOTS_MIN || options.slots > FG_SLOTS_MAX) {
-        return fail(FG_INVALID_ARGUMENT, "slots is %u, it must be %d to %d", options.slots, FG_SLOTS_MIN, FG_SLOTS_MAX);
+        return fail(FG_INVALID_ARGUMENT, "slots is %u, it must be %d to %d", options.slots,
+                    FG_SLOTS_MIN, FG_SLOTS_MAX);
     }
     if (options.slot_bytes < 1 || options.slot_bytes > FG_SLOT_BYTES_MAX) {
-        return fail(FG_INVALID_ARGUMENT, "slot_bytes is %" PRIu64 ", it must be 1 to %" PRIu64, options.slot_bytes,
-                    FG_SLOT_BYTES_MAX);
+        return fail(FG_INVALID_ARGUMENT, "slot_bytes is %" PRIu64 ", it must be 1 to %" PRIu64,
+                    options.slot_bytes, FG_SLOT_BYTES_MAX);
     }
     if (options.keep < 1 || options.keep >= options.slots) {
-        return fail(FG_INVALID_ARGUMENT, "keep is %u, it must be 1 to slots - 1 = %u", options.keep, options.slots - 1);
+        return fail(FG_INVALID_ARGUMENT, "keep is %u, it must be 1 to slots - 1 = %u", options.keep,
+                    options.slots - 1);
     }
     if (options.participants_max < 2 || options.participants_max > FG_PARTICIPANTS_MAX) {
-        return fail(FG_INVALID_ARGUMENT, "participants_max is %u, it must be 2 to %d", options.participants_max,
-                    FG_PARTICIPANTS_MAX);
+        return fail(FG_INVALID_ARGUMENT, "participants_max is %u, it must be 2 to %d",
+                    options.participants_max, FG_PARTICIPANTS_MAX);
     }
     if (options.metadata_bytes > FG_METADATA_BYTES_MAX) {
         return fail(FG_INVALID_ARGUMENT, "metadata_bytes is %u, at most %d", options.metadata_bytes,
@@ -485,9 +513,10 @@ fg_status check_options(const fg_topic_options& options) {
     if (options.mode != 0600 && options.mode != 0660) {
         return fail(FG_INVALID_ARGUMENT, "mode is %04o, it must be 0600 or 0660", options.mode);
     }
-    if (options.schema_count > FG_ARRAYS_MAX || (options.schema_count != 0 && options.schema == nullptr)) {
-        return fail(FG_INVALID_ARGUMENT, "the schema has %u arrays (at most %d) or is NULL", options.schema_count,
-                    FG_ARRAYS_MAX);
+    if (options.schema_count > FG_ARRAYS_MAX ||
+        (options.schema_count != 0 && options.schema == nullptr)) {
+        return fail(FG_INVALID_ARGUMENT, "the schema has %u arrays (at most %d) or is NULL",
+                    options.schema_count, FG_ARRAYS_MAX);
     }
     fg_array copy[FG_ARRAYS_MAX] = {};
     bool fixed = options.schema_count != 0;
@@ -499,8 +528,10 @@ fg_status check_options(const fg_topic_options& options) {
         fixed = fixed && has_fixed_shape(copy[i]);
     }
     std::uint64_t payload = 0;
-    if (fixed && lay_out_arrays(copy, options.schema_count, &payload) == FG_OK && payload > options.slot_bytes) {
-        return fail(FG_FRAME_TOO_LARGE, "a frame of the schema has %" PRIu64 " bytes, a slot %" PRIu64, payload,
+    if (fixed && lay_out_arrays(copy, options.schema_count, &payload) == FG_OK &&
+        payload > options.slot_bytes) {
+        return fail(FG_FRAME_TOO_LARGE,
+                    "a frame of the schema has %" PRIu64 " bytes, a slot %" PRIu64, payload,
                     options.slot_bytes);
     }
     return FG_OK;
@@ -536,29 +567,36 @@ void compute_geometry(const fg_topic_options& options, Identity* identity) {
         return offset;
     };
     identity->shared_offset = section(sizeof(SharedWords));
-    identity->participants_offset = section(std::uint64_t{options.participants_max} * sizeof(ParticipantRow));
+    identity->participants_offset =
+        section(std::uint64_t{options.participants_max} * sizeof(ParticipantRow));
     identity->ring_offset = section(std::uint64_t{ring_length} * sizeof(Word));
     identity->slots_offset = section(std::uint64_t{options.slots} * sizeof(SlotRecord));
     identity->groups_offset = section(kGroups * sizeof(GroupRow));
     identity->redeliver_offset = section(std::uint64_t{ring_length} * sizeof(Word));
     identity->metadata_offset = section(options.metadata_bytes);
-    identity->mailboxes_offset =
-        section(std::uint64_t{options.participants_max} * align_up(options.mailbox_bytes, kCacheLine));
+    identity->mailboxes_offset = section(std::uint64_t{options.participants_max} *
+                                         align_up(options.mailbox_bytes, kCacheLine));
     identity->control_bytes = align_up(at, kPageBytes);
 }
 
-void seal_identity(Identity* identity) { identity->checksum = fnv1a(identity, offsetof(Identity, checksum)); }
+void seal_identity(Identity* identity) {
+    identity->checksum = fnv1a(identity, offsetof(Identity, checksum));
+}
 
 fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, const char* name) {
     if (std::memcmp(identity.magic, kMagic, sizeof kMagic) != 0) {
-        return fail(FG_SEGMENT_INCOMPATIBLE, "topic \"%s\": its control file is not one of framegate", name);
-    }
-    if (identity.layout_version != FG_LAYOUT_VERSION || identity.byte_order != kByteOrder || identity.flags != 0 ||
-        identity.identity_bytes != sizeof(Identity) || identity.checksum_kind != 0) {
         return fail(FG_SEGMENT_INCOMPATIBLE,
-                    "topic \"%s\" has layout version %u (byte order %08x, flags %x), this library reads version %d; "
+                    "topic \"%s\": its control file is not one of framegate", name);
+    }
+    if (identity.layout_version != FG_LAYOUT_VERSION || identity.byte_order != kByteOrder ||
+        identity.flags != 0 || identity.identity_bytes != sizeof(Identity) ||
+        identity.checksum_kind != 0) {
+        return fail(FG_SEGMENT_INCOMPATIBLE,
+                    "topic \"%s\" has layout version %u (byte order %08x, flags %x), this library "
+                    "reads version %d; "
                     "stop its users and create it again",
-                    name, identity.layout_version, identity.byte_order, identity.flags, FG_LAYOUT_VERSION);
+                    name, identity.layout_version, identity.byte_order, identity.flags,
+                    FG_LAYOUT_VERSION);
     }
     if (identity.checksum != fnv1a(&identity, offsetof(Identity, checksum))) {
         return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the checksum of its header is wrong", name);
@@ -573,17 +611,20 @@ fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, con
     options.mailbox_bytes = identity.mailbox_bytes;
     options.mode = identity.mode;
     if (identity.schema_count > FG_ARRAYS_MAX || check_options(options) != FG_OK) {
-        return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its header has numbers outside of the limits", name);
+        return fail(FG_SEGMENT_CORRUPT,
+                    "topic \"%s\": its header has numbers outside of the limits", name);
     }
     options.schema_count = identity.schema_count;
     Identity expected = identity;  // id, time and reserved bytes may be anything
     compute_geometry(options, &expected);
     if (std::memcmp(&expected, &identity, sizeof identity) != 0) {
-        return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the offsets in its header do not follow from its options", name);
+        return fail(FG_SEGMENT_CORRUPT,
+                    "topic \"%s\": the offsets in its header do not follow from its options", name);
     }
     if (identity.control_bytes != file_bytes) {
-        return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its control file has %" PRIu64 " bytes instead of %" PRIu64, name,
-                    file_bytes, identity.control_bytes);
+        return fail(FG_SEGMENT_CORRUPT,
+                    "topic \"%s\": its control file has %" PRIu64 " bytes instead of %" PRIu64,
+                    name, file_bytes, identity.control_bytes);
     }
     return FG_OK;
 }
@@ -602,7 +643,8 @@ SegmentView make_view(const Identity& identity, unsigned char* control) {
     return view;
 }
 
-fg_status open_control(int directory, const char* stem, const char* name, int flags, int* out, Identity* identity) {
+fg_status open_control(int directory, const char* stem, const char* name, int flags, int* out,
+                       Identity* identity) {
     char file[kFileBytesMax];
     control_file_name(file, stem);
     // O_NONBLOCK: a FIFO put there must not block us.
@@ -611,13 +653,15 @@ fg_status open_control(int directory, const char* stem, const char* name, int fl
         return errno == ENOENT ? fail(FG_TOPIC_NOT_FOUND, "there is no topic \"%s\"", name)
                                : fail_errno("topic \"%s\": cannot open its control file", name);
     }
-    struct stat info {};
+    struct stat info{};
     fg_status status = FG_OK;
     if (fstat(fd, &info) != 0) {
         status = fail_errno("topic \"%s\": cannot stat its control file", name);
-    } else if (!S_ISREG(info.st_mode) || static_cast<std::uint64_t>(info.st_size) < sizeof(Identity) ||
+    } else if (!S_ISREG(info.st_mode) ||
+               static_cast<std::uint64_t>(info.st_size) < sizeof(Identity) ||
                pread(fd, identity, sizeof *identity, 0) != static_cast<ssize_t>(sizeof *identity)) {
-        status = fail(FG_SEGMENT_INCOMPATIBLE, "topic \"%s\": its control file is not one of framegate", name);
+        status = fail(FG_SEGMENT_INCOMPATIBLE,
+                      "topic \"%s\": its control file is not one of framegate", name);
     } else {
         status = check_identity(*identity, static_cast<std::uint64_t>(info.st_size), name);
     }
@@ -629,9 +673,11 @@ fg_status open_control(int directory, const char* stem, const char* name, int fl
     return FG_OK;
 }
 
-fg_status create_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options, Topic** out) {
+fg_status create_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options,
+                       Topic** out) {
     char stem[FG_TOPIC_FILE_NAME_BYTES_MAX];
-    if (const fg_status status = topic_file_stem(name, name_bytes, stem, sizeof stem); status != FG_OK) {
+    if (const fg_status status = topic_file_stem(name, name_bytes, stem, sizeof stem);
+        status != FG_OK) {
         return status;
     }
     if (const fg_status status = check_options(options); status != FG_OK) {
@@ -665,22 +711,24 @@ fg_status open_topic(const char* name, std::size_t name_bytes, Topic** out) {
             *out = topic;
             return FG_OK;
         }
-        // The control file was there but its data file is not, or the name leads elsewhere by now: unlinked, and maybe
-        // created again, while we were opening.
-        const bool raced = status == FG_OK || (status == FG_TOPIC_NOT_FOUND && topic->control_fd() >= 0);
+        // The control file was there but its data file is not, or the name leads elsewhere by now:
+        // unlinked, and maybe created again, while we were opening.
+        const bool raced =
+            status == FG_OK || (status == FG_TOPIC_NOT_FOUND && topic->control_fd() >= 0);
         free_topic(topic);
         if (raced) {
             status = attempt < kOpenAttempts
                          ? static_cast<fg_status>(FG_OK)
-                         : fail(FG_TOPIC_NOT_FOUND, "there is no topic \"%.*s\": its files keep disappearing",
+                         : fail(FG_TOPIC_NOT_FOUND,
+                                "there is no topic \"%.*s\": its files keep disappearing",
                                 static_cast<int>(name_bytes), name);
         }
     }
     return status;
 }
 
-fg_status create_or_open_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options, Topic** out,
-                               bool* created) {
+fg_status create_or_open_topic(const char* name, std::size_t name_bytes,
+                               const fg_topic_options& options, Topic** out, bool* created) {
     if (const fg_status status = check_options(options); status != FG_OK) {
         return status;
     }
@@ -700,17 +748,21 @@ fg_status create_or_open_topic(const char* name, std::size_t name_bytes, const f
     if (status != FG_OK) {
         return status;
     }
-    if (topic->identity_.slot_bytes < options.slot_bytes) {
-        status = fail(FG_FRAME_TOO_LARGE, "topic \"%s\" exists with slots of %" PRIu64 " bytes, %" PRIu64 " are wanted",
-                      topic->name_, topic->identity_.slot_bytes, options.slot_bytes);
-    } else if (options.schema_count != 0) {
+    // The schema first: with other arrays the size of a slot says nothing.
+    if (options.schema_count != 0) {
         bool same = options.schema_count == topic->identity_.schema_count;
         for (std::uint32_t i = 0; same && i < options.schema_count; ++i) {
             same = same_schema(options.schema[i], topic->schema_[i]);
         }
         if (!same) {
-            status = fail(FG_SCHEMA_MISMATCH, "topic \"%s\" exists with another schema", topic->name_);
+            status =
+                fail(FG_SCHEMA_MISMATCH, "topic \"%s\" exists with another schema", topic->name_);
         }
+    }
+    if (status == FG_OK && topic->identity_.slot_bytes < options.slot_bytes) {
+        status = fail(FG_FRAME_TOO_LARGE,
+                      "topic \"%s\" exists with slots of %" PRIu64 " bytes, %" PRIu64 " are wanted",
+                      topic->name_, topic->identity_.slot_bytes, options.slot_bytes);
     }
     if (status != FG_OK) {
         release_topic(topic);
@@ -722,7 +774,8 @@ fg_status create_or_open_topic(const char* name, std::size_t name_bytes, const f
 
 fg_status unlink_topic(const char* name, std::size_t name_bytes) {
     char stem[FG_TOPIC_FILE_NAME_BYTES_MAX];
-    if (const fg_status status = topic_file_stem(name, name_bytes, stem, sizeof stem); status != FG_OK) {
+    if (const fg_status status = topic_file_stem(name, name_bytes, stem, sizeof stem);
+        status != FG_OK) {
         return status;
     }
     int fd = -1;
@@ -736,7 +789,8 @@ fg_status unlink_topic(const char* name, std::size_t name_bytes) {
     const bool readable = peek_identity(directory.get(), stem, &identity);
     if (unlinkat(directory.get(), control, 0) != 0) {
         return errno == ENOENT
-                   ? fail(FG_TOPIC_NOT_FOUND, "there is no topic \"%.*s\"", static_cast<int>(name_bytes), name)
+                   ? fail(FG_TOPIC_NOT_FOUND, "there is no topic \"%.*s\"",
+                          static_cast<int>(name_bytes), name)
                    : fail_errno("cannot remove topic \"%.*s\"", static_cast<int>(name_bytes), name);
     }
     if (readable) {
@@ -753,10 +807,12 @@ fg_status map_data(Topic& topic, bool writable) {
     fg_status status = FG_OK;
     if (mapping == nullptr) {
         const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-        mapping = static_cast<unsigned char*>(map_unforked(topic.identity_.data_bytes, protection, topic.data_fd()));
+        mapping = static_cast<unsigned char*>(
+            map_unforked(topic.identity_.data_bytes, protection, topic.data_fd()));
         if (mapping == nullptr) {
-            status = fail_errno("topic \"%s\": cannot map its %" PRIu64 " data bytes for %s", topic.name_,
-                                topic.identity_.data_bytes, writable ? "publishing" : "reading");
+            status = fail_errno("topic \"%s\": cannot map its %" PRIu64 " data bytes for %s",
+                                topic.name_, topic.identity_.data_bytes,
+                                writable ? "publishing" : "reading");
         } else {
             populate(mapping, topic.identity_.data_bytes, writable);
         }
@@ -766,7 +822,8 @@ fg_status map_data(Topic& topic, bool writable) {
 }
 
 void retain_topic(Topic& topic) {
-    topic.references_.fetch_add(1, std::memory_order_relaxed);  // relaxed: the caller holds one already
+    topic.references_.fetch_add(
+        1, std::memory_order_relaxed);  // relaxed: the caller holds one already
 }
 
 void release_topic(Topic* topic) {

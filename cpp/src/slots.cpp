@@ -2,28 +2,38 @@
 //
 // States of a slot word (sequence, owner, state):
 //
-//     FREE ----TRY CAS----> TRY(owner) --no holders--> CLAIM(owner) --> COMMIT(next sequence, owner) --> PUB(sequence)
-//     PUB  ----TRY CAS----> TRY(owner) --holders: put back--> PUB        (TRY of a FREE slot has sequence 0)
-//     CLAIM/COMMIT --abandon or scrub--> FREE     TRY --scrub--> PUB (or FREE)     COMMIT --scrub, ring names it--> PUB
+//     FREE ----TRY CAS----> TRY(owner) --no holders--> CLAIM(owner) --> COMMIT(next sequence,
+//     owner) --> PUB(sequence) PUB  ----TRY CAS----> TRY(owner) --holders: put back--> PUB (TRY of
+//     a FREE slot has sequence 0) CLAIM/COMMIT --abandon or scrub--> FREE     TRY --scrub--> PUB
+//     (or FREE)     COMMIT --scrub, ring names it--> PUB
 //
-// 1. Claim against take. A publisher CASes the word to TRY and then reads the holder bits; a subscriber sets its bit and
-//    then reads the word. Each writes first and reads second, all four seq_cst, so at least one of them sees the other:
-//    the publisher puts the word back, or the subscriber sees TRY/CLAIM and waits briefly or gives up. Nobody writes
-//    bytes before it has seen all holder words empty after its TRY.
-// 2. Publication is one CAS: ring[sequence] from an older entry to (sequence, slot). Before it nothing was published,
-//    after it the frame is, whatever happens to the publisher. `head` follows by a CAS that anybody may do ("help"), so
-//    a publisher that dies between the two blocks nobody. At most one entry is ever ahead of head, because whoever wants
-//    to write the next one helps first.
-// 3. The newest `keep` frames (counted from a head that was helped first) are never claimed, so that a subscriber which
+// 1. Claim against take. A publisher CASes the word to TRY and then reads the holder bits; a
+// subscriber sets its bit and
+//    then reads the word. Each writes first and reads second, all four seq_cst, so at least one of
+//    them sees the other: the publisher puts the word back, or the subscriber sees TRY/CLAIM and
+//    waits briefly or gives up. Nobody writes bytes before it has seen all holder words empty after
+//    its TRY.
+// 2. Publication is one CAS: ring[sequence] from an older entry to (sequence, slot). Before it
+// nothing was published,
+//    after it the frame is, whatever happens to the publisher. `head` follows by a CAS that anybody
+//    may do ("help"), so a publisher that dies between the two blocks nobody. At most one entry is
+//    ever ahead of head, because whoever wants to write the next one helps first.
+// 3. The newest `keep` frames (counted from a head that was helped first) are never claimed, so
+// that a subscriber which
 //    read head finds its frame.
-// 4. A holder bit says who holds, so the same atomic step takes a lease and records it; clearing the bits of a dead
-//    participant is repeatable. Transitions out of an owned word are CASes from the exact word of the owner, including
-//    its incarnation, so a publisher whose row was given to somebody else notices.
-// 5. Sleepers. Whoever makes progress possible changes something by a seq_cst RMW and then reads the sleepers' bits
-//    seq_cst; a sleeper sets its bit seq_cst, reads the futex word, then looks again seq_cst. Again one sees the other.
-//    What may unblock a loan: publish, abandon, put-back, the undo of a failed take, release, detach, scrub.
+// 4. A holder bit says who holds, so the same atomic step takes a lease and records it; clearing
+// the bits of a dead
+//    participant is repeatable. Transitions out of an owned word are CASes from the exact word of
+//    the owner, including its incarnation, so a publisher whose row was given to somebody else
+//    notices.
+// 5. Sleepers. Whoever makes progress possible changes something by a seq_cst RMW and then reads
+// the sleepers' bits
+//    seq_cst; a sleeper sets its bit seq_cst, reads the futex word, then looks again seq_cst. Again
+//    one sees the other. What may unblock a loan: publish, abandon, put-back, the undo of a failed
+//    take, release, detach, scrub.
 //
-// Bytes in a segment are written by other processes: every index is checked, every loop has a bound.
+// Bytes in a segment are written by other processes: every index is checked, every loop has a
+// bound.
 #include "slots.hpp"
 
 #include <cstring>
@@ -56,7 +66,9 @@ inline void cpu_pause() {
 #endif
 }
 
-Word& ring_at(const SegmentView& view, std::uint64_t sequence) { return view.ring[sequence & view.ring_mask]; }
+Word& ring_at(const SegmentView& view, std::uint64_t sequence) {
+    return view.ring[sequence & view.ring_mask];
+}
 
 bool any_holder(const SegmentView& view, const SlotRecord& slot, std::memory_order order) {
     std::uint64_t all = 0;
@@ -66,8 +78,9 @@ bool any_holder(const SegmentView& view, const SlotRecord& slot, std::memory_ord
     return all != 0;
 }
 
-// The newest sequence that every reliable subscriber has passed. Must be read after head: a subscriber that attaches
-// sets its bit, re-reads head and starts there, so either this sees the bit or the subscriber sees our head.
+// The newest sequence that every reliable subscriber has passed. Must be read after head: a
+// subscriber that attaches sets its bit, re-reads head and starts there, so either this sees the
+// bit or the subscriber sees our head.
 std::uint64_t reliable_bound(const SegmentView& view) {
     std::uint64_t bound = ~std::uint64_t{0};
     for (std::uint32_t i = 0; i < view.participant_words; ++i) {
@@ -79,27 +92,13 @@ std::uint64_t reliable_bound(const SegmentView& view) {
             if (index >= view.participants_max) {
                 break;
             }
-            // acquire: pairs with the release store of the cursor after a validated take, so that the holder bit set
-            // before it is visible to our holder check.
+            // acquire: pairs with the release store of the cursor after a validated take, so that
+            // the holder bit set before it is visible to our holder check.
             const std::uint64_t cursor = view.participants[index].cursor.load(kAcquire);
             bound = cursor < bound ? cursor : bound;
         }
     }
     return bound;
-}
-
-Word* marks(const SegmentView& view, Mark mark) {
-    switch (mark) {
-        case Mark::kWaiter:
-            return view.shared->waiters;
-        case Mark::kSpaceWaiter:
-            return view.shared->space_waiters;
-        case Mark::kFd:
-            return view.shared->fds;
-        case Mark::kReliable:
-            break;
-    }
-    return view.shared->reliable;
 }
 
 }  // namespace
@@ -109,8 +108,8 @@ Self self_of(std::uint32_t index, std::uint32_t incarnation) {
 }
 
 std::uint64_t load_head(const SegmentView& view) {
-    // seq_cst: the head re-read of a sleeper pairs with the head CAS and the waiter load of publishers. It is also the
-    // acquire that makes ring entries up to head visible.
+    // seq_cst: the head re-read of a sleeper pairs with the head CAS and the waiter load of
+    // publishers. It is also the acquire that makes ring entries up to head visible.
     return view.shared->head.load(kSeqCst);
 }
 
@@ -122,7 +121,8 @@ std::uint64_t help_head(const SegmentView& view) {
     // acquire: pairs with the ring CAS of the publisher that stopped.
     const std::uint64_t entry = ring_at(view, head + 1).load(kAcquire);
     if (entry_sequence(entry) == head + 1 && entry_slot(entry) != kClosedSlot) {
-        // seq_cst both ways: every head CAS, helpers included, pairs with the sleepers' head re-read.
+        // seq_cst both ways: every head CAS, helpers included, pairs with the sleepers' head
+        // re-read.
         if (view.shared->head.compare_exchange_strong(head, head + 1, kSeqCst, kSeqCst)) {
             return head + 1;
         }
@@ -137,24 +137,28 @@ bool sealed_after(const SegmentView& view, std::uint64_t sequence) {
 
 LoanAttempt try_loan(const SegmentView& view, const Self& self) {
     LoanAttempt attempt;
-    // Help first: the bound "newest keep" of a stale head would protect the wrong frames, for ever if all slots are in
-    // play (two slots, one publisher dead between ring and head).
+    // Help first: the bound "newest keep" of a stale head would protect the wrong frames, for ever
+    // if all slots are in play (two slots, one publisher dead between ring and head).
     const std::uint64_t head = help_head(view);
     if (sealed_after(view, head)) {
         attempt.result = LoanResult::kMoved;
         return attempt;
     }
     const std::uint64_t bound = reliable_bound(view);
-    // relaxed: only a hint that spreads the loans, oldest frame first; every slot is looked at whatever it says, so two
-    // publishers that read the same value merely collide once.
+    // relaxed: only a hint that spreads the loans, oldest frame first; every slot is looked at
+    // whatever it says, so two publishers that read the same value merely collide once.
     const std::uint64_t start = view.shared->next_slot.load(kRelaxed);
     auto index = start < view.slot_count ? static_cast<std::uint32_t>(start) : 0;
-    for (std::uint32_t i = 0; i < view.slot_count; ++i, index = index + 1 < view.slot_count ? index + 1 : 0) {
+    for (std::uint32_t i = 0; i < view.slot_count;
+         ++i, index = index + 1 < view.slot_count ? index + 1 : 0) {
         SlotRecord& slot = view.slots[index];
-        std::uint64_t word = slot.word.load(kAcquire);  // acquire: cheap pre-check, confirmed by the CAS
-        // The frame that a TRY of ours would protect. A FREE slot has none, whatever sequence its word still shows: a
-        // scrub of TRY must not bring back a frame whose bytes were half overwritten before the slot became free.
-        const std::uint64_t sequence = word_state(word) == SlotState::kPub ? word_sequence(word) : 0;
+        std::uint64_t word =
+            slot.word.load(kAcquire);  // acquire: cheap pre-check, confirmed by the CAS
+        // The frame that a TRY of ours would protect. A FREE slot has none, whatever sequence its
+        // word still shows: a scrub of TRY must not bring back a frame whose bytes were half
+        // overwritten before the slot became free.
+        const std::uint64_t sequence =
+            word_state(word) == SlotState::kPub ? word_sequence(word) : 0;
         if (word_state(word) == SlotState::kPub) {
             if (sequence + view.keep > head || sequence > bound) {
                 continue;
@@ -167,13 +171,13 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
         }
         FG_STEP(kLoanCandidate);
         // seq_cst: the claim/take pair (1); pairs with take()'s fetch_or and word load.
-        if (!slot.word.compare_exchange_strong(word, slot_word(sequence, self.owner, SlotState::kTry), kSeqCst,
-                                               kRelaxed)) {
+        if (!slot.word.compare_exchange_strong(
+                word, slot_word(sequence, self.owner, SlotState::kTry), kSeqCst, kRelaxed)) {
             continue;
         }
         FG_STEP(kLoanTry);
-        // seq_cst: second half of the pair. It also acquires the release of the last reader, whose reads thus happen
-        // before our writes.
+        // seq_cst: second half of the pair. It also acquires the release of the last reader, whose
+        // reads thus happen before our writes.
         if (any_holder(view, slot, kSeqCst) && !FG_MUTATED(kMutateNoHoldersRecheck)) {
             std::uint64_t mine = slot_word(sequence, self.owner, SlotState::kTry);
             // seq_cst: a put-back makes a slot claimable; pairs with space sleepers.
@@ -183,8 +187,8 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
         }
         FG_STEP(kLoanChecked);
         attempt.word = slot_word(sequence, self.owner, SlotState::kClaim);
-        // release is enough: takers that see CLAIM only give up. A plain store, since only the owner (or its reaper,
-        // which proves it dead) moves a TRY word.
+        // release is enough: takers that see CLAIM only give up. A plain store, since only the
+        // owner (or its reaper, which proves it dead) moves a TRY word.
         slot.word.store(attempt.word, kRelease);
         FG_STEP(kLoanClaimed);
         view.shared->next_slot.store(index + 1, kRelaxed);  // relaxed: hint
@@ -195,7 +199,8 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
     return attempt;
 }
 
-Publication publish(const SegmentView& view, const Self& self, std::uint32_t index, std::uint64_t claim_word) {
+Publication publish(const SegmentView& view, const Self& self, std::uint32_t index,
+                    std::uint64_t claim_word) {
     SlotRecord& slot = view.slots[index];
     std::uint64_t mine = claim_word;
     PublishResult failure = PublishResult::kCorrupt;
@@ -207,13 +212,15 @@ Publication publish(const SegmentView& view, const Self& self, std::uint32_t ind
             break;
         }
         Word& entry = ring_at(view, sequence);
-        std::uint64_t old = entry.load(kAcquire);  // acquire: pairs with the ring CAS of another publisher
+        std::uint64_t old =
+            entry.load(kAcquire);  // acquire: pairs with the ring CAS of another publisher
         if (entry_sequence(old) == sequence) {
             if (entry_slot(old) == kClosedSlot) {
                 failure = PublishResult::kMoved;
                 break;
             }
-            // Somebody committed this sequence: help, then take the next. seq_cst as every head CAS.
+            // Somebody committed this sequence: help, then take the next. seq_cst as every head
+            // CAS.
             view.shared->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
             continue;
         }
@@ -221,8 +228,9 @@ Publication publish(const SegmentView& view, const Self& self, std::uint32_t ind
             continue;  // our head is old
         }
         const std::uint64_t commit = slot_word(sequence, self.owner, SlotState::kCommit);
-        // release: bytes and frame header before COMMIT; pairs with the word load of take(). From the exact own word: a
-        // publisher that was reaped alive learns it here, before anything is published.
+        // release: bytes and frame header before COMMIT; pairs with the word load of take(). From
+        // the exact own word: a publisher that was reaped alive learns it here, before anything is
+        // published.
         if (!slot.word.compare_exchange_strong(mine, commit, kRelease, kRelaxed)) {
             return {PublishResult::kLost, 0};
         }
@@ -236,9 +244,10 @@ Publication publish(const SegmentView& view, const Self& self, std::uint32_t ind
         // seq_cst: pairs with the head re-read of sleepers; our waiter load follows in the caller.
         view.shared->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
         FG_STEP(kPublishHead);
-        // seq_cst: COMMIT -> PUB makes the slot claimable once newer frames exist; pairs with space sleepers. Failure
-        // means that a reaper already did it.
-        slot.word.compare_exchange_strong(mine, slot_word(sequence, 0, SlotState::kPub), kSeqCst, kRelaxed);
+        // seq_cst: COMMIT -> PUB makes the slot claimable once newer frames exist; pairs with space
+        // sleepers. Failure means that a reaper already did it.
+        slot.word.compare_exchange_strong(mine, slot_word(sequence, 0, SlotState::kPub), kSeqCst,
+                                          kRelaxed);
         FG_STEP(kPublishDone);
         return {PublishResult::kOk, sequence};
     }
@@ -257,30 +266,36 @@ bool abandon(const SegmentView& view, std::uint32_t index, std::uint64_t own_wor
 }
 
 bool find_frame(const SegmentView& view, std::uint64_t sequence, std::uint32_t* slot) {
-    const std::uint64_t entry = ring_at(view, sequence).load(kAcquire);  // acquire: pairs with the publishing CAS
+    const std::uint64_t entry =
+        ring_at(view, sequence).load(kAcquire);  // acquire: pairs with the publishing CAS
     *slot = entry_slot(entry);
     return entry_sequence(entry) == sequence && *slot < view.slot_count;
 }
 
-TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence, HeldFunction held, void* context) {
+TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence,
+                 HeldFunction held, void* context) {
     TakeAttempt attempt;
     if (!find_frame(view, sequence, &attempt.slot)) {
         return attempt;
     }
     SlotRecord& slot = view.slots[attempt.slot];
-    // relaxed: spares a bit that would only be taken back; the answer that counts is read after announcing.
+    // relaxed: spares a bit that would only be taken back; the answer that counts is read after
+    // announcing.
     if (word_sequence(slot.word.load(kRelaxed)) != sequence) {
         return attempt;
     }
-    // seq_cst: the claim/take pair (1). The read-modify-write keeps the release sequence of other holders intact.
+    // seq_cst: the claim/take pair (1). The read-modify-write keeps the release sequence of other
+    // holders intact.
     slot.holders[self.word].fetch_or(self.bit, kSeqCst);
     FG_STEP(kTakeAnnounced);
     attempt.result = TakeResult::kBusy;
     for (std::uint32_t i = 0; i < kTryRereads; ++i) {
-        // seq_cst: second half of the pair; acquires bytes and frame header from the COMMIT (or PUB) CAS.
+        // seq_cst: second half of the pair; acquires bytes and frame header from the COMMIT (or
+        // PUB) CAS.
         const std::uint64_t word = slot.word.load(kSeqCst);
         const SlotState state = word_state(word);
-        if (word_sequence(word) != sequence || state == SlotState::kClaim || state == SlotState::kFree) {
+        if (word_sequence(word) != sequence || state == SlotState::kClaim ||
+            state == SlotState::kFree) {
             attempt.result = TakeResult::kGone;
             break;
         }
@@ -289,7 +304,8 @@ TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequen
             FG_STEP(kTakeDone);
             return attempt;
         }
-        // TRY: our bit is set, so the publisher puts the frame back, unless it read the holders before.
+        // TRY: our bit is set, so the publisher puts the frame back, unless it read the holders
+        // before.
         cpu_pause();
     }
     if (!held(context, attempt.slot)) {
@@ -301,40 +317,30 @@ TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequen
 }
 
 bool still_frame(const SegmentView& view, std::uint32_t index, std::uint64_t sequence) {
-    const std::uint64_t word = view.slots[index].word.load(kRelaxed);  // relaxed: a diagnosis, orders nothing
+    const std::uint64_t word =
+        view.slots[index].word.load(kRelaxed);  // relaxed: a diagnosis, orders nothing
     const SlotState state = word_state(word);
     return word_sequence(word) == sequence &&
            (state == SlotState::kPub || state == SlotState::kCommit || state == SlotState::kTry);
 }
 
-bool release(const SegmentView& view, const Self& self, std::uint32_t index, std::uint64_t sequence) {
+bool release(const SegmentView& view, const Self& self, std::uint32_t index,
+             std::uint64_t sequence) {
     const bool intact = still_frame(view, index, sequence);
-    // seq_cst: release for the reads of the frame before the next owner's writes (pairs with its holder check), and
-    // seq_cst against space sleepers.
+    // seq_cst: release for the reads of the frame before the next owner's writes (pairs with its
+    // holder check), and seq_cst against space sleepers.
     const std::uint64_t before = view.slots[index].holders[self.word].fetch_and(~self.bit, kSeqCst);
     FG_STEP(kReleased);
     return intact && (before & self.bit) != 0;
 }
 
 void set_mark(const SegmentView& view, const Self& self, Mark mark) {
-    marks(view, mark)[self.word].fetch_or(self.bit, kSeqCst);  // seq_cst: sleepers (5), reliable attach
+    marks(view, mark)[self.word].fetch_or(self.bit,
+                                          kSeqCst);  // seq_cst: sleepers (5), reliable attach
 }
 
 void clear_mark(const SegmentView& view, const Self& self, Mark mark) {
     marks(view, mark)[self.word].fetch_and(~self.bit, kSeqCst);
-}
-
-bool any_mark(const SegmentView& view, Mark mark) {
-    const Word* words = marks(view, mark);
-    std::uint64_t all = 0;
-    for (std::uint32_t i = 0; i < view.participant_words; ++i) {
-        all |= words[i].load(kSeqCst);  // seq_cst: sleepers (5)
-    }
-    return all != 0;
-}
-
-std::uint64_t mark_word(const SegmentView& view, Mark mark, std::uint32_t word) {
-    return marks(view, mark)[word].load(kSeqCst);  // seq_cst: sleepers (5)
 }
 
 Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info) {
@@ -364,8 +370,8 @@ Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info
     row.group.store(0, kRelaxed);
     row.cursor.store(load_head(view), kRelaxed);
     FG_STEP(kAttachLocked);
-    // seq_cst (release needed): from here a death leaves something to reap. Marks are set only after it, else a death
-    // in between would leave marks of a row that nobody reaps.
+    // seq_cst (release needed): from here a death leaves something to reap. Marks are set only
+    // after it, else a death in between would leave marks of a row that nobody reaps.
     row.state.store(1, kSeqCst);
     FG_STEP(kAttached);
     return self_of(index, incarnation);
@@ -385,24 +391,29 @@ void scrub_row(const SegmentView& view, std::uint32_t index) {
     FG_STEP(kReapMarks);
     for (std::uint32_t i = 0; i < view.slot_count; ++i) {
         SlotRecord& slot = view.slots[i];
-        // Word first, bit second: whoever sees the bit gone may claim, so the word must be right by then. The owner is
-        // dead, so its word changes only under our hands; three tries are generous even against a hostile peer.
+        // Word first, bit second: whoever sees the bit gone may claim, so the word must be right by
+        // then. The owner is dead, so its word changes only under our hands; three tries are
+        // generous even against a hostile peer.
         for (int attempt = 0; attempt < 3; ++attempt) {
-            std::uint64_t word = slot.word.load(kAcquire);  // acquire: pairs with the dead publisher's CASes
+            std::uint64_t word =
+                slot.word.load(kAcquire);  // acquire: pairs with the dead publisher's CASes
             const SlotState state = word_state(word);
             const std::uint64_t sequence = word_sequence(word);
-            if ((state != SlotState::kTry && state != SlotState::kClaim && state != SlotState::kCommit) ||
+            if ((state != SlotState::kTry && state != SlotState::kClaim &&
+                 state != SlotState::kCommit) ||
                 owner_participant(word_owner(word)) != index) {
                 break;
             }
             bool is_frame = state == SlotState::kTry && sequence != 0;
             if (state == SlotState::kCommit) {
-                // acquire: pairs with the ring CAS; the ring alone decides whether this was published.
+                // acquire: pairs with the ring CAS; the ring alone decides whether this was
+                // published.
                 is_frame = ring_at(view, sequence).load(kAcquire) == ring_entry(sequence, i);
             }
             const SlotState next = is_frame ? SlotState::kPub : SlotState::kFree;
             // seq_cst: makes a slot claimable; the kick that follows reads the sleepers' bits.
-            if (slot.word.compare_exchange_strong(word, slot_word(sequence, 0, next), kSeqCst, kRelaxed)) {
+            if (slot.word.compare_exchange_strong(word, slot_word(sequence, 0, next), kSeqCst,
+                                                  kRelaxed)) {
                 break;
             }
         }
@@ -414,7 +425,8 @@ void scrub_row(const SegmentView& view, std::uint32_t index) {
 }
 
 void free_row(const SegmentView& view, std::uint32_t index) {
-    view.participants[index].state.store(0, kSeqCst);  // release needed: the next owner starts from a clean row
+    view.participants[index].state.store(
+        0, kSeqCst);  // release needed: the next owner starts from a clean row
     FG_STEP(kReapFreed);
 }
 

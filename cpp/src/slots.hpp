@@ -1,5 +1,5 @@
-// The lock-free algorithm over mapped bytes. Atomics only: no system call, no allocation, no clock; runs on heap memory
-// as well as on a mapping. The theory is at the head of slots.cpp.
+// The lock-free algorithm over mapped bytes. Atomics only: no system call, no allocation, no clock;
+// runs on heap memory as well as on a mapping. The theory is at the head of slots.cpp.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ struct Self {
 };
 Self self_of(std::uint32_t index, std::uint32_t incarnation);
 
-// ---- publisher ------------------------------------------------------------------------------------------------------
+// ---- publisher
 
 enum class LoanResult { kOk, kNone, kMoved };
 struct LoanAttempt {
@@ -46,48 +46,81 @@ struct Publication {
     PublishResult result = PublishResult::kLost;
     std::uint64_t sequence = 0;
 };
-// The frame's header in the slot record must be written before. On kMoved, kExhausted and kCorrupt the slot is free.
-Publication publish(const SegmentView& view, const Self& self, std::uint32_t slot, std::uint64_t claim_word);
+// The frame's header in the slot record must be written before. On kMoved, kExhausted and kCorrupt
+// the slot is free.
+Publication publish(const SegmentView& view, const Self& self, std::uint32_t slot,
+                    std::uint64_t claim_word);
 // False if the loan was not this participant's any more.
 bool abandon(const SegmentView& view, std::uint32_t slot, std::uint64_t claim_word);
 
-// ---- subscriber -----------------------------------------------------------------------------------------------------
+// ---- subscriber
 
 enum class TakeResult {
     kOk,
     kGone,  // not there any more
-    kBusy,  // a publisher holds it in TRY for longer than it should need: alive but off-CPU, or dead
+    kBusy,  // a publisher holds it in TRY for longer than it should need: alive but off-CPU, or
+            // dead
 };
 struct TakeAttempt {
     TakeResult result = TakeResult::kGone;
     std::uint32_t slot = 0;
     bool space = false;  // cleared the bit again: the caller must wake space waiters
 };
-// `held` tells whether this participant already leases the slot, so that a failed take does not clear that lease's bit.
+// `held` tells whether this participant already leases the slot, so that a failed take does not
+// clear that lease's bit.
 using HeldFunction = bool (*)(void* context, std::uint32_t slot);
-TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence, HeldFunction held, void* context);
+TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence,
+                 HeldFunction held, void* context);
 // Slot that the ring names for this frame; false if it names another frame (or nonsense).
 bool find_frame(const SegmentView& view, std::uint64_t sequence, std::uint32_t* slot);
-// Clears the holder bit; the caller must wake space waiters. False if the lease had been taken away.
+// Clears the holder bit; the caller must wake space waiters. False if the lease had been taken
+// away.
 bool release(const SegmentView& view, const Self& self, std::uint32_t slot, std::uint64_t sequence);
 // Does the slot still carry this frame?
 bool still_frame(const SegmentView& view, std::uint32_t slot, std::uint64_t sequence);
 
 std::uint64_t load_head(const SegmentView& view);
-// Moves head over a frame whose publisher stopped between ring and head. Returns the head afterwards.
+// Moves head over a frame whose publisher stopped between ring and head. Returns the head
+// afterwards.
 std::uint64_t help_head(const SegmentView& view);
 // True if the topic is sealed right behind `sequence`.
 bool sealed_after(const SegmentView& view, std::uint64_t sequence);
 
-// ---- sleeping -------------------------------------------------------------------------------------------------------
+// ---- sleeping
 
 enum class Mark { kWaiter, kSpaceWaiter, kFd, kReliable };
 void set_mark(const SegmentView& view, const Self& self, Mark mark);
 void clear_mark(const SegmentView& view, const Self& self, Mark mark);
-bool any_mark(const SegmentView& view, Mark mark);
-std::uint64_t mark_word(const SegmentView& view, Mark mark, std::uint32_t word);
 
-// ---- rows -----------------------------------------------------------------------------------------------------------
+inline Word* marks(const SegmentView& view, Mark mark) {
+    switch (mark) {
+        case Mark::kWaiter:
+            return view.shared->waiters;
+        case Mark::kSpaceWaiter:
+            return view.shared->space_waiters;
+        case Mark::kFd:
+            return view.shared->fds;
+        case Mark::kReliable:
+            break;
+    }
+    return view.shared->reliable;
+}
+
+inline std::uint64_t mark_word(const SegmentView& view, Mark mark, std::uint32_t word) {
+    return marks(view, mark)[word].load(
+        std::memory_order_seq_cst);  // seq_cst: sleepers, slots.cpp (5)
+}
+
+// On the hot path of everything that may have to wake somebody, so inline.
+inline bool any_mark(const SegmentView& view, Mark mark) {
+    std::uint64_t all = 0;
+    for (std::uint32_t i = 0; i < view.participant_words; ++i) {
+        all |= mark_word(view, mark, i);
+    }
+    return all != 0;
+}
+
+// ---- rows
 
 // All of these need the lock of the row's byte.
 struct RowInfo {
@@ -100,8 +133,9 @@ struct RowInfo {
 };
 Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info);
 bool row_in_use(const SegmentView& view, std::uint32_t index);
-// Takes back everything that participant `index` could have left behind, except the row itself: marks, slot words,
-// holder bits, a stalled head. Each step can be repeated. Afterwards the caller kicks everybody, then frees the row.
+// Takes back everything that participant `index` could have left behind, except the row itself:
+// marks, slot words, holder bits, a stalled head. Each step can be repeated. Afterwards the caller
+// kicks everybody, then frees the row.
 void scrub_row(const SegmentView& view, std::uint32_t index);
 void free_row(const SegmentView& view, std::uint32_t index);
 

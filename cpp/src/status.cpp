@@ -7,8 +7,8 @@
 
 namespace framegate::impl {
 namespace {
-// Per thread and plain, so it needs neither a constructor nor a lock. It is the library's only state beside the list
-// of topics that fork() has to know.
+// Per thread and plain, so it needs neither a constructor nor a lock. It is the library's only
+// state beside the list of topics that fork() has to know.
 constinit thread_local char last_error_text[512] = "";
 
 // strerror_r is two different functions, by C library.

@@ -1,7 +1,8 @@
-// Labels of the moments at which a participant may die, in the order of docs/design/crash-safety.md. In a normal build
-// FG_STEP is nothing. The test build of the library (FRAMEGATE_STEPS) calls framegate_test_step at each of them, so a
-// test can kill the process exactly there, and lets a test switch single rules of the algorithm off to show that the
-// tests notice.
+// Labels of the moments at which a participant may die, in the order of
+// docs/design/crash-safety.md. In a normal build FG_STEP is nothing. The test build of the library
+// (FRAMEGATE_STEPS) calls framegate_test_step at each of them, so a test can kill the process
+// exactly there, and lets a test switch single rules of the algorithm off to show that the tests
+// notice.
 #pragma once
 
 #include <cstdint>
@@ -9,35 +10,35 @@
 namespace framegate::impl {
 
 enum class Step : std::uint32_t {
-    kLoanCandidate = 1,   // slot looked claimable and unheld, word untouched
-    kLoanTry,             // slot word is TRY
-    kLoanChecked,         // no holders seen, not yet CLAIM
-    kLoanClaimed,         // slot word is CLAIM
-    kPublishCommitted,    // slot word is COMMIT, ring not written
-    kPublishRing,         // ring written, head not moved
-    kPublishHead,         // head moved, word still COMMIT
-    kPublishDone,         // word is PUB, nobody woken
-    kWakeBumped,          // futex word bumped, no FUTEX_WAKE
-    kWakeSent,            // datagram sent, consumer still armed
-    kAbandoned,           // slot free, space waiters not woken
-    kTakeAnnounced,       // holder bit set, word not checked
-    kTakeDone,            // lease validated, nothing recorded
-    kReleased,            // holder bit cleared, space waiters not woken
-    kWaiting,             // waiter bit set, about to sleep
-    kSpaceWaiting,        // space waiter bit set, about to sleep
-    kArmed,               // armed, head not read again
-    kAttachLocked,        // byte locked, row not in use
-    kAttached,            // row in use
-    kDetachScrubbed,      // own row scrubbed, state not 0
-    kReapLocked,          // reaper holds the byte of the dead
-    kReapMarks,           // marks cleared
-    kReapSlots,           // slots scrubbed, head not helped
-    kReapHelped,          // head helped, nobody kicked
-    kReapKicked,          // kicked, state not 0
-    kReapFreed,           // state 0, byte still locked
-    kCreateData,          // data file exists, no control file
-    kCreateControl,       // control file complete under its temporary name
-    kCreateLinked,        // linked, temporary name still there
+    kLoanCandidate = 1,  // slot looked claimable and unheld, word untouched
+    kLoanTry,            // slot word is TRY
+    kLoanChecked,        // no holders seen, not yet CLAIM
+    kLoanClaimed,        // slot word is CLAIM
+    kPublishCommitted,   // slot word is COMMIT, ring not written
+    kPublishRing,        // ring written, head not moved
+    kPublishHead,        // head moved, word still COMMIT
+    kPublishDone,        // word is PUB, nobody woken
+    kWakeBumped,         // futex word bumped, no FUTEX_WAKE
+    kWakeSent,           // datagram sent, consumer still armed
+    kAbandoned,          // slot free, space waiters not woken
+    kTakeAnnounced,      // holder bit set, word not checked
+    kTakeDone,           // lease validated, nothing recorded
+    kReleased,           // holder bit cleared, space waiters not woken
+    kWaiting,            // waiter bit set, about to sleep
+    kSpaceWaiting,       // space waiter bit set, about to sleep
+    kArmed,              // armed, head not read again
+    kAttachLocked,       // byte locked, row not in use
+    kAttached,           // row in use
+    kDetachScrubbed,     // own row scrubbed, state not 0
+    kReapLocked,         // reaper holds the byte of the dead
+    kReapMarks,          // marks cleared
+    kReapSlots,          // slots scrubbed, head not helped
+    kReapHelped,         // head helped, nobody kicked
+    kReapKicked,         // kicked, state not 0
+    kReapFreed,          // state 0, byte still locked
+    kCreateData,         // data file exists, no control file
+    kCreateControl,      // control file complete under its temporary name
+    kCreateLinked,       // linked, temporary name still there
     kCount,
 };
 
@@ -53,11 +54,11 @@ extern "C" {
 extern void (*framegate_test_step)(std::uint32_t step);
 extern std::uint32_t framegate_test_mutations;
 }
-#define FG_STEP(name)                                                                                                 \
-    do {                                                                                                              \
-        if (framegate_test_step != nullptr) {                                                                         \
-            framegate_test_step(static_cast<std::uint32_t>(::framegate::impl::Step::name));                                 \
-        }                                                                                                             \
+#define FG_STEP(name)                                                                       \
+    do {                                                                                    \
+        if (framegate_test_step != nullptr) {                                               \
+            framegate_test_step(static_cast<std::uint32_t>(::framegate::impl::Step::name)); \
+        }                                                                                   \
     } while (false)
 #define FG_MUTATED(mutation) ((framegate_test_mutations & ::framegate::impl::mutation) != 0)
 #else

@@ -1,6 +1,7 @@
-// The holder bit in the segment is one per participant and slot, so threads that share a handle would take it from each
-// other: the undo of a failed take on one thread could clear the bit of a lease that another thread just got. Hence the
-// lock around every take and release, and a private count per slot; the bit is cleared when the count gets to zero.
+// The holder bit in the segment is one per participant and slot, so threads that share a handle
+// would take it from each other: the undo of a failed take on one thread could clear the bit of a
+// lease that another thread just got. Hence the lock around every take and release, and a private
+// count per slot; the bit is cleared when the count gets to zero.
 #include "subscriber.hpp"
 
 #include <sched.h>
@@ -24,14 +25,16 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 // Each retry needs a publisher that went once around all slots meanwhile, or a corrupt segment.
 constexpr int kTakeRounds = 64;
-// How often a take yields to a publisher that was interrupted between TRY and CLAIM, before it sweeps and gives up.
+// How often a take yields to a publisher that was interrupted between TRY and CLAIM, before it
+// sweeps and gives up.
 constexpr int kBusyYields = 100;
 constexpr std::uint32_t kSpinNsMax = 1000000;
 
 std::uint64_t unix_ns() {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
+           static_cast<std::uint64_t>(now.tv_nsec);
 }
 
 fg_status closed(const Topic& topic) {
@@ -40,7 +43,8 @@ fg_status closed(const Topic& topic) {
 
 fg_status check_options(const Topic& topic, const fg_subscriber_options& options) {
     if (options.policy == FG_POLICY_RELIABLE || options.policy == FG_POLICY_GROUP) {
-        return fail(FG_UNSUPPORTED, "the policies reliable and group are reserved; use latest or queue");
+        return fail(FG_UNSUPPORTED,
+                    "the policies reliable and group are reserved; use latest or queue");
     }
     if (options.policy != FG_POLICY_LATEST && options.policy != FG_POLICY_QUEUE) {
         return fail(FG_INVALID_ARGUMENT, "unknown policy %u", options.policy);
@@ -50,7 +54,8 @@ fg_status check_options(const Topic& topic, const fg_subscriber_options& options
     }
     const std::uint32_t leases_max = topic.identity_.slots - topic.identity_.keep;
     if (options.leases_max > leases_max) {
-        return fail(FG_INVALID_ARGUMENT, "leases_max is %u, it must be 1 to slots - keep = %u (0: half of the slots)",
+        return fail(FG_INVALID_ARGUMENT,
+                    "leases_max is %u, it must be 1 to slots - keep = %u (0: half of the slots)",
                     options.leases_max, leases_max);
     }
     if (options.spin_ns > kSpinNsMax) {
@@ -97,7 +102,8 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
     subscriber->spin_ns_ = options.spin_ns;
     const std::uint32_t half = topic.identity_.slots / 2;
     const std::uint32_t most = topic.identity_.slots - topic.identity_.keep;
-    subscriber->leases_max_ = options.leases_max != 0 ? options.leases_max : (half < most ? half : most);
+    subscriber->leases_max_ =
+        options.leases_max != 0 ? options.leases_max : (half < most ? half : most);
     const bool newest = options.start == FG_START_NEWEST ||
                         (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
     const std::uint64_t head = help_head(topic.view_);
@@ -115,8 +121,9 @@ bool Subscriber::holds(void* context, std::uint32_t slot) {
 
 Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
     std::uint32_t slot = 0;
-    if (slots_held_ >= leases_max_ && !(find_frame(view(), sequence, &slot) && leases_[slot].count != 0 &&
-                                        leases_[slot].sequence == sequence)) {
+    if (slots_held_ >= leases_max_ &&
+        !(find_frame(view(), sequence, &slot) && leases_[slot].count != 0 &&
+          leases_[slot].sequence == sequence)) {
         return Attempt::kQuota;
     }
     const TakeAttempt attempt = framegate::impl::take(view(), self_, sequence, holds, this);
@@ -130,7 +137,8 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
     lease.sequence = sequence;
     if (lease.count++ == 0) {
         ++slots_held_;
-        view().participants[self_.index].leases.store(slots_held_, kRelaxed);  // relaxed: for inspectors
+        view().participants[self_.index].leases.store(slots_held_,
+                                                      kRelaxed);  // relaxed: for inspectors
     }
     ++live_;
     if (!fill(attempt.slot, sequence, out)) {
@@ -143,16 +151,19 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
 // Copies the header of a leased frame; false if its numbers are impossible.
 bool Subscriber::fill(std::uint32_t index, std::uint64_t sequence, fg_frame* out) const {
     const SlotRecord& slot = view().slots[index];
-    // relaxed: take() acquired them. Each is loaded once, then checked: a hostile peer may change them at any time.
+    // relaxed: take() acquired them. Each is loaded once, then checked: a hostile peer may change
+    // them at any time.
     const std::uint64_t bytes = slot.bytes.load(kRelaxed);
     const std::uint32_t array_count = slot.array_count.load(kRelaxed);
     const std::uint32_t content_type_bytes = slot.content_type_bytes.load(kRelaxed);
     const std::uint32_t user_metadata_bytes = slot.user_metadata_bytes.load(kRelaxed);
     if (bytes > topic_->identity_.slot_bytes || array_count > FG_ARRAYS_MAX ||
-        content_type_bytes > FG_CONTENT_TYPE_BYTES_MAX || user_metadata_bytes > FG_USER_METADATA_BYTES_MAX) {
+        content_type_bytes > FG_CONTENT_TYPE_BYTES_MAX ||
+        user_metadata_bytes > FG_USER_METADATA_BYTES_MAX) {
         return false;
     }
-    const auto* header = reinterpret_cast<const SlotHeader*>(topic_->slot_header(topic_->data_read_, index));
+    const auto* header =
+        reinterpret_cast<const SlotHeader*>(topic_->slot_header(topic_->data_read_, index));
     out->data = topic_->payload(topic_->data_read_, index);
     out->bytes = bytes;
     out->sequence = sequence;
@@ -184,13 +195,16 @@ bool Subscriber::drop_lease(std::uint32_t slot, std::uint64_t sequence) {
 // ---- taking
 
 fg_status Subscriber::nothing_new(std::uint64_t head) const {
-    return sealed_after(view(), head) ? fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_)
-                                      : static_cast<fg_status>(FG_EMPTY);
+    return sealed_after(view(), head)
+               ? fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_)
+               : static_cast<fg_status>(FG_EMPTY);
 }
 
 fg_status Subscriber::over_quota() const {
-    return fail(FG_LEASE_QUOTA, "topic \"%s\": this subscriber holds %u frames, as many as it may; release one first",
-                topic_->name_, slots_held_);
+    return fail(
+        FG_LEASE_QUOTA,
+        "topic \"%s\": this subscriber holds %u frames, as many as it may; release one first",
+        topic_->name_, slots_held_);
 }
 
 void Subscriber::moved_to(std::uint64_t position, std::uint64_t lost) {
@@ -198,14 +212,17 @@ void Subscriber::moved_to(std::uint64_t position, std::uint64_t lost) {
     lost_ += lost;
     lost_before_next_ += lost;
     ParticipantRow& row = view().participants[self_.index];
-    row.cursor.store(position_, std::memory_order_release);  // release: a cursor is stored after its lease, always
+    row.cursor.store(
+        position_,
+        std::memory_order_release);  // release: a cursor is stored after its lease, always
     row.lost.store(lost_, kRelaxed);
 }
 
 void Subscriber::delivered(fg_frame* out) {
     out->lost = lost_before_next_;
     lost_before_next_ = 0;
-    view().participants[self_.index].received.store(++received_, kRelaxed);  // relaxed: for inspectors
+    view().participants[self_.index].received.store(++received_,
+                                                    kRelaxed);  // relaxed: for inspectors
 }
 
 fg_status Subscriber::take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy) {
@@ -230,7 +247,8 @@ fg_status Subscriber::take_newest(Mode mode, bool busy_is_gone, fg_frame* out, b
                 }
                 break;
             case Attempt::kCorrupt:
-                return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
+                return fail(FG_SEGMENT_CORRUPT,
+                            "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
                             topic_->name_, head);
             case Attempt::kGone:
                 break;  // newer frames went past: head moved
@@ -244,6 +262,10 @@ fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
         const std::uint64_t head = load_head(view());
         if (head <= position_) {
             return nothing_new(head);
+        }
+        if (head > FG_SEQUENCE_MAX) {  // else the loop below would never end
+            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its head is not a sequence",
+                        topic_->name_);
         }
         const std::uint64_t ring_length = std::uint64_t{view().ring_mask} + 1;
         std::uint64_t next = position_ + 1;
@@ -269,7 +291,8 @@ fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
             }
             if (attempt == Attempt::kCorrupt) {
                 moved_to(next, skipped + 1);
-                return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
+                return fail(FG_SEGMENT_CORRUPT,
+                            "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
                             topic_->name_, next);
             }
         }
@@ -282,7 +305,8 @@ fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, b
     if (closed_) {
         return closed(*topic_);
     }
-    return mode == Mode::kNext ? take_next(busy_is_gone, out, busy) : take_newest(mode, busy_is_gone, out, busy);
+    return mode == Mode::kNext ? take_next(busy_is_gone, out, busy)
+                               : take_newest(mode, busy_is_gone, out, busy);
 }
 
 fg_status Subscriber::try_take(Mode mode, fg_frame* out) {
@@ -323,23 +347,27 @@ fg_status Subscriber::take(std::int64_t timeout_ns, fg_frame* out) {
     return status;
 }
 
-fg_status Subscriber::arrays(const fg_frame& frame, fg_array* out, std::size_t capacity, std::size_t* count) {
+fg_status Subscriber::arrays(const fg_frame& frame, fg_array* out, std::size_t capacity,
+                             std::size_t* count) {
     if (const fg_status status = check_usable(*topic_); status != FG_OK) {
         return status;
     }
     const Locked guard(lock_);
-    if (frame.data == nullptr || frame.slot >= view().slot_count || leases_[frame.slot].count == 0 ||
-        leases_[frame.slot].sequence != frame.sequence) {
+    if (frame.data == nullptr || frame.slot >= view().slot_count ||
+        leases_[frame.slot].count == 0 || leases_[frame.slot].sequence != frame.sequence) {
         return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
     }
-    const bool by_schema = (view().slots[frame.slot].flags.load(kRelaxed) & kFrameArraysFromSchema) != 0;
-    const auto* header = reinterpret_cast<const SlotHeader*>(topic_->slot_header(topic_->data_read_, frame.slot));
+    const bool by_schema =
+        (view().slots[frame.slot].flags.load(kRelaxed) & kFrameArraysFromSchema) != 0;
+    const auto* header =
+        reinterpret_cast<const SlotHeader*>(topic_->slot_header(topic_->data_read_, frame.slot));
     for (std::uint32_t i = 0; i < frame.array_count && i < FG_ARRAYS_MAX && i < capacity; ++i) {
         fg_array array;
         std::memcpy(&array, by_schema ? &topic_->schema_[i] : &header->arrays[i], sizeof array);
         if (check_frame_array(array, i, frame.bytes) != FG_OK) {
-            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": array %u of frame %" PRIu64 " makes no sense",
-                        topic_->name_, i, frame.sequence);
+            return fail(FG_SEGMENT_CORRUPT,
+                        "topic \"%s\": array %u of frame %" PRIu64 " makes no sense", topic_->name_,
+                        i, frame.sequence);
         }
         out[i] = array;
     }
@@ -363,17 +391,19 @@ fg_status Subscriber::release(fg_frame* frame) {
         const Locked guard(lock_);
         if (frame->slot >= view().slot_count || leases_[frame->slot].count == 0 ||
             leases_[frame->slot].sequence != frame->sequence) {
-            status = fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
+            status =
+                fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
         } else if (check_usable(*topic_) != FG_OK) {
             // Poisoned: the row may be somebody else's, so nothing is stored in the segment.
             --leases_[frame->slot].count;
             --live_;
             status = check_usable(*topic_);
         } else if (!drop_lease(frame->slot, frame->sequence)) {
-            status = fail(FG_LEASE_LOST,
-                          "topic \"%s\": frame %" PRIu64
-                          " was not protected to the end, because this process looked dead to another one",
-                          topic_->name_, frame->sequence);
+            status = fail(
+                FG_LEASE_LOST,
+                "topic \"%s\": frame %" PRIu64
+                " was not protected to the end, because this process looked dead to another one",
+                topic_->name_, frame->sequence);
         }
         last = finish_locked();
     }
@@ -389,7 +419,8 @@ fg_status Subscriber::unseen_locked() const {
     if (closed_) {
         return closed(*topic_);
     }
-    // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of publishers.
+    // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of
+    // publishers.
     const std::uint64_t head = load_head(view());
     return head > position_ ? static_cast<fg_status>(FG_OK) : nothing_new(head);
 }
@@ -428,8 +459,8 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
     }
     fg_status status = FG_OK;
     for (;;) {
-        // seq_cst, after the bit and before the head: whoever publishes after our look at head sees the bit, and the
-        // bump makes the sleep return.
+        // seq_cst, after the bit and before the head: whoever publishes after our look at head sees
+        // the bit, and the bump makes the sleep return.
         const std::uint32_t value = view().shared->wake.load(std::memory_order_seq_cst);
         status = check_usable(*topic_);
         if (status == FG_OK) {
@@ -447,12 +478,14 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
         }
         const SleepResult slept = futex_sleep(view().shared->wake, value, slice);
         if (slept == SleepResult::kInterrupted) {
-            status = fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a frame", topic_->name_);
+            status = fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a frame",
+                          topic_->name_);
             break;
         }
         if (slept == SleepResult::kTimeout) {
-            // Bounded re-check: a publisher may have died between ring and head, or before waking anybody.
-            sweep(*topic_);
+            // Bounded re-check: a publisher may have died between ring and head, or before waking
+            // anybody.
+            sweep_if_due(*topic_);
             help_head(view());
         }
     }
@@ -497,7 +530,8 @@ fg_status Subscriber::arm(bool* ready) {
         return closed(*topic_);
     }
     if (!event_fd_.is_open()) {
-        return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it", topic_->name_);
+        return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it",
+                    topic_->name_);
     }
     event_fd_.start_tick();
     // seq_cst: pairs with the head CAS and armed load of publishers.
@@ -524,7 +558,7 @@ fg_status Subscriber::drain() {
         ticked = event_fd_.is_open() && event_fd_.drain();
     }
     if (ticked) {
-        sweep(*topic_);
+        sweep_if_due(*topic_);
         help_head(view());
     }
     return check_usable(*topic_);

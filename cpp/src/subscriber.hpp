@@ -15,7 +15,8 @@ class Subscriber : private Handle {
     fg_status take(std::int64_t timeout_ns, fg_frame* out);
     enum class Mode : std::uint32_t { kLatest, kNext, kPeek };
     fg_status try_take(Mode mode, fg_frame* out);
-    fg_status arrays(const fg_frame& frame, fg_array* out, std::size_t capacity, std::size_t* count);
+    fg_status arrays(const fg_frame& frame, fg_array* out, std::size_t capacity,
+                     std::size_t* count);
     fg_status release(fg_frame* frame);
     fg_status wait(std::int64_t timeout_ns);
     fg_status event_fd(int* fd);
@@ -53,9 +54,9 @@ class Subscriber : private Handle {
     std::uint32_t spin_ns_ = 0;
     std::uint32_t leases_max_ = 1;
     // Under lock_.
-    Lease* leases_ = nullptr;      // per slot
+    Lease* leases_ = nullptr;  // per slot
     std::uint32_t slots_held_ = 0;
-    std::uint64_t position_ = 0;   // last sequence taken or skipped
+    std::uint64_t position_ = 0;  // last sequence taken or skipped
     std::uint64_t received_ = 0;
     std::uint64_t lost_ = 0;
     std::uint64_t lost_before_next_ = 0;

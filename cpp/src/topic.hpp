@@ -1,4 +1,5 @@
-// One open topic: descriptors, mappings, the checked geometry. Publishers and subscribers of a process share it.
+// One open topic: descriptors, mappings, the checked geometry. Publishers and subscribers of a
+// process share it.
 #pragma once
 
 #include <pthread.h>
@@ -15,10 +16,13 @@
 namespace framegate::impl {
 
 inline constexpr std::int64_t kSweepIntervalNs = 1000000000;
+inline constexpr std::int64_t kSweepDueNs =
+    kSweepIntervalNs * 9 / 10;  // a timer that fires early must not skip a turn
 
 struct Topic {
-    // fds_.fds: kDirectoryFd, kControlFd, kDataFd, kSendFd. The control fd is the one open description of this handle:
-    // mapped from it, byte locks on it, never opened a second time for either.
+    // fds_.fds: kDirectoryFd, kControlFd, kDataFd, kSendFd. The control fd is the one open
+    // description of this handle: mapped from it, byte locks on it, never opened a second time for
+    // either.
     ForkNode fds_;
     std::atomic<std::uint32_t> references_{1};
 
@@ -29,12 +33,15 @@ struct Topic {
     unsigned char* data_write_ = nullptr;  // for publishers
 
     fg_array schema_[FG_ARRAYS_MAX] = {};
-    std::uint64_t schema_bytes_ = 0;  // payload of a frame by the schema, if all dimensions are fixed
+    std::uint64_t schema_bytes_ =
+        0;  // payload of a frame by the schema, if all dimensions are fixed
     bool schema_is_fixed_ = false;
 
     // Attach, detach and reap: OFD locks do not exclude threads that use the same open description.
     pthread_mutex_t mutex_;
     std::uint64_t own_rows_[kHolderWords] = {};  // rows of this handle, under mutex_
+
+    std::atomic<std::uint64_t> swept_ns_{0};
 
     dev_t device_ = 0;
     ino_t inode_ = 0;
@@ -56,8 +63,15 @@ inline constexpr int kControlFd = 1;
 inline constexpr int kDataFd = 2;
 inline constexpr int kSendFd = 3;
 
-// FG_OK, or FG_FORKED / FG_POISONED with the text. One load.
-fg_status check_usable(const Topic& topic);
+// FG_FORKED or FG_POISONED, with the text.
+fg_status say_unusable(const Topic& topic);
+// FG_OK, or the above. One load on the hot path.
+inline fg_status check_usable(const Topic& topic) {
+    // relaxed: a flag that never goes back; fork and the sweep that sets it order everything else.
+    return topic.fds_.condition.load(std::memory_order_relaxed) == kAlive
+               ? static_cast<fg_status>(FG_OK)
+               : say_unusable(topic);
+}
 
 // ---- segment.cpp
 
@@ -65,20 +79,23 @@ fg_status check_options(const fg_topic_options& options);
 // Fills everything in Identity that follows from the options.
 void compute_geometry(const fg_topic_options& options, Identity* identity);
 void seal_identity(Identity* identity);  // writes the checksum
-// Magic, version, checksum, and that every derived number is what compute_geometry makes of the options in it.
+// Magic, version, checksum, and that every derived number is what compute_geometry makes of the
+// options in it.
 fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, const char* name);
 SegmentView make_view(const Identity& identity, unsigned char* control);
 
-fg_status create_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options, Topic** out);
+fg_status create_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options,
+                       Topic** out);
 fg_status open_topic(const char* name, std::size_t name_bytes, Topic** out);
-fg_status create_or_open_topic(const char* name, std::size_t name_bytes, const fg_topic_options& options, Topic** out,
-                               bool* created);
+fg_status create_or_open_topic(const char* name, std::size_t name_bytes,
+                               const fg_topic_options& options, Topic** out, bool* created);
 fg_status unlink_topic(const char* name, std::size_t name_bytes);
 fg_status map_data(Topic& topic, bool writable);
 void retain_topic(Topic& topic);
 void release_topic(Topic* topic);
 void describe(const Identity& identity, fg_topic_info* info);
 // Opens <stem>.ctl in `directory`, checks and copies its identity. `flags`: O_RDWR or O_RDONLY.
-fg_status open_control(int directory, const char* stem, const char* name, int flags, int* fd, Identity* identity);
+fg_status open_control(int directory, const char* stem, const char* name, int flags, int* fd,
+                       Identity* identity);
 
 }  // namespace framegate::impl

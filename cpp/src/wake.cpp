@@ -1,13 +1,15 @@
 // Sleeping and waking.
 //
-// A publisher never enters the kernel unless somebody sleeps: it reads the waiter bits after its head CAS (seq_cst pair
-// with the sleeper, see slots.cpp). Threads sleep on a futex word that is bumped only to wake.
+// A publisher never enters the kernel unless somebody sleeps: it reads the waiter bits after its
+// head CAS (seq_cst pair with the sleeper, see slots.cpp). Threads sleep on a futex word that is
+// bumped only to wake.
 //
-// Event loops cannot sleep on a futex. Their fd bit means "has a wake socket" and stays set until detach, because a
-// publisher that cleared and set it could hide a newer arming. `armed` is the sequence that the consumer waits for. A
-// publisher sends first and disarms (CAS from the value it saw) afterwards: death in between costs a second datagram, the
-// other order would cost a wake. EAGAIN counts as sent: the queue is full of wakes already. The tick of the consumer's
-// timer covers publishers that died before sending.
+// Event loops cannot sleep on a futex. Their fd bit means "has a wake socket" and stays set until
+// detach, because a publisher that cleared and set it could hide a newer arming. `armed` is the
+// sequence that the consumer waits for. A publisher sends first and disarms (CAS from the value it
+// saw) afterwards: death in between costs a second datagram, the other order would cost a wake.
+// EAGAIN counts as sent: the queue is full of wakes already. The tick of the consumer's timer
+// covers publishers that died before sending.
 //
 // Datagrams carry no information, so a forged one is a spurious wake, which is legal at any time.
 #include "wake.hpp"
@@ -36,7 +38,9 @@
 namespace framegate::impl {
 namespace {
 
-void futex_wake_all(HalfWord& word) { syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0); }
+void futex_wake_all(HalfWord& word) {
+    syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
 
 void socket_file(char (&out)[64], const Topic& topic, std::uint32_t index) {
     // Short and independent of the topic's name: a socket path has 107 bytes.
@@ -48,18 +52,21 @@ void socket_address(sockaddr_un& address, const Topic& topic, std::uint32_t inde
     socket_file(file, topic, index);
     std::memset(&address, 0, sizeof address);
     address.sun_family = AF_UNIX;
-    // Through our descriptor of the directory: the real path may be too long, or mean another place by now.
-    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", topic.directory_fd(), file);
+    // Through our descriptor of the directory: the real path may be too long, or mean another place
+    // by now.
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", topic.directory_fd(),
+             file);
 }
 
 int send_socket(Topic& topic) {
-    int fd = __atomic_load_n(&topic.fds_.fds[kSendFd], __ATOMIC_RELAXED);  // relaxed: a number, nothing behind it
+    // acquire: pairs with the release below; the socket exists before its number is seen.
+    int fd = __atomic_load_n(&topic.fds_.fds[kSendFd], __ATOMIC_ACQUIRE);
     if (fd < 0) {
         const ForkGuard guard;
         fd = topic.fds_.fds[kSendFd];
         if (fd < 0) {
             fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-            __atomic_store_n(&topic.fds_.fds[kSendFd], fd, __ATOMIC_RELAXED);
+            __atomic_store_n(&topic.fds_.fds[kSendFd], fd, __ATOMIC_RELEASE);
         }
     }
     return fd;
@@ -74,7 +81,8 @@ bool send_wake(Topic& topic, std::uint32_t index) {
     sockaddr_un address;
     socket_address(address, topic, index);
     const char byte = 1;
-    const ssize_t sent = sendto(fd, &byte, 1, MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    const ssize_t sent = sendto(fd, &byte, 1, MSG_NOSIGNAL,
+                                reinterpret_cast<const sockaddr*>(&address), sizeof address);
     return sent == 1 || errno == EAGAIN;
 }
 
@@ -89,14 +97,16 @@ void wake_fds(Topic& topic, Wanted wanted) {
                 break;
             }
             Word& armed = topic.view_.participants[index].armed;
-            // seq_cst: our head CAS came before; pairs with the armed store and head re-read of arm().
+            // seq_cst: our head CAS came before; pairs with the armed store and head re-read of
+            // arm().
             std::uint64_t value = armed.load(std::memory_order_seq_cst);
             if (value == 0 || !wanted(value) || !send_wake(topic, index)) {
                 continue;
             }
             FG_STEP(kWakeSent);
             // Only this arming: a newer one is another value and stays.
-            armed.compare_exchange_strong(value, 0, std::memory_order_seq_cst, std::memory_order_relaxed);
+            armed.compare_exchange_strong(value, 0, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed);
         }
     }
 }
@@ -106,39 +116,38 @@ void wake_fds(Topic& topic, Wanted wanted) {
 std::uint64_t monotonic_ns() {
     timespec now{};
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U + static_cast<std::uint64_t>(now.tv_nsec);
+    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
+           static_cast<std::uint64_t>(now.tv_nsec);
 }
 
 SleepResult futex_sleep(HalfWord& word, std::uint32_t value, std::int64_t timeout_ns) {
     if (timeout_ns <= 0) {
         return SleepResult::kTimeout;
     }
-    const timespec timeout{static_cast<time_t>(timeout_ns / 1000000000), static_cast<long>(timeout_ns % 1000000000)};
+    const timespec timeout{static_cast<time_t>(timeout_ns / 1000000000),
+                           static_cast<long>(timeout_ns % 1000000000)};
     // Not FUTEX_WAIT_PRIVATE: the sleeper and the waker are different processes.
-    if (syscall(SYS_futex, &word, FUTEX_WAIT, value, &timeout, nullptr, 0) == 0 || errno == EAGAIN) {
+    if (syscall(SYS_futex, &word, FUTEX_WAIT, value, &timeout, nullptr, 0) == 0 ||
+        errno == EAGAIN) {
         return SleepResult::kWoken;
     }
     return errno == EINTR ? SleepResult::kInterrupted : SleepResult::kTimeout;
 }
 
-void wake_sleepers(Topic& topic) {
-    if (any_mark(topic.view_, Mark::kWaiter)) {
-        topic.view_.shared->wake.fetch_add(1, std::memory_order_seq_cst);  // a sleeper that read the old value returns
-        FG_STEP(kWakeBumped);
-        futex_wake_all(topic.view_.shared->wake);
-    }
+void wake_sleepers_now(Topic& topic) {
+    topic.view_.shared->wake.fetch_add(
+        1, std::memory_order_seq_cst);  // a sleeper that read the old value returns
+    FG_STEP(kWakeBumped);
+    futex_wake_all(topic.view_.shared->wake);
 }
 
-void wake_subscribers(Topic& topic, std::uint64_t sequence) {
-    wake_sleepers(topic);
+void wake_fds_up_to(Topic& topic, std::uint64_t sequence) {
     wake_fds(topic, [sequence](std::uint64_t armed) { return armed <= sequence; });
 }
 
-void wake_space(Topic& topic) {
-    if (any_mark(topic.view_, Mark::kSpaceWaiter)) {
-        topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);  // as above
-        futex_wake_all(topic.view_.shared->space);
-    }
+void wake_space_now(Topic& topic) {
+    topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);  // as above
+    futex_wake_all(topic.view_.shared->space);
 }
 
 void kick(Topic& topic) {
@@ -176,7 +185,8 @@ fg_status EventFd::open(Topic& topic, const Self& self) {
     epoll_event event{};
     event.events = EPOLLIN;
     if (error == 0 &&
-        (bind(node_.fds[kSocket], reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+        (bind(node_.fds[kSocket], reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
+             0 ||
          fchmodat(topic.directory_fd(), file, topic.identity_.mode, 0) != 0 ||
          epoll_ctl(node_.fds[kEpoll], EPOLL_CTL_ADD, node_.fds[kSocket], &event) != 0 ||
          epoll_ctl(node_.fds[kEpoll], EPOLL_CTL_ADD, node_.fds[kTimer], &event) != 0)) {
@@ -192,12 +202,14 @@ fg_status EventFd::open(Topic& topic, const Self& self) {
     return FG_OK;
 }
 
-void EventFd::close(Topic& topic, const Self& self, bool owns_row) {
+void EventFd::close(Topic& topic, const Self& self, bool is_healthy) {
     if (!is_open()) {
         return;
     }
-    if (owns_row) {
+    if (is_healthy) {
         remove_wake_socket(topic, self.index);  // the mark goes with the row's scrub
+    } else {
+        forget_descriptors(node_);
     }
     unregister_fork_node(node_);
 }
@@ -216,9 +228,11 @@ bool EventFd::drain() {
     while (recv(node_.fds[kSocket], &byte, 1, 0) >= 0) {
     }
     std::uint64_t ticks = 0;
-    const bool ticked = read(node_.fds[kTimer], &ticks, sizeof ticks) == static_cast<ssize_t>(sizeof ticks);
+    const bool ticked =
+        read(node_.fds[kTimer], &ticks, sizeof ticks) == static_cast<ssize_t>(sizeof ticks);
     if (ticked) {
-        // Arming again starts it again: an event loop that stopped looking is not woken every second.
+        // Arming again starts it again: an event loop that stopped looking is not woken every
+        // second.
         const itimerspec never{};
         timerfd_settime(node_.fds[kTimer], 0, &never, nullptr);
         ticking_ = false;

@@ -16,23 +16,43 @@ enum class SleepResult { kWoken, kTimeout, kInterrupted };
 // Sleeps while the word has this value, at most `timeout_ns`.
 SleepResult futex_sleep(HalfWord& word, std::uint32_t value, std::int64_t timeout_ns);
 
-// After a publication: sleeping subscribers, then armed event loops. No system call if there is none.
-void wake_subscribers(Topic& topic, std::uint64_t sequence);
-// Only the threads that sleep on the futex.
-void wake_sleepers(Topic& topic);
+// The system calls; call the functions below instead, which look for sleepers first.
+void wake_sleepers_now(Topic& topic);
+void wake_fds_up_to(Topic& topic, std::uint64_t sequence);
+void wake_space_now(Topic& topic);
+
+// The threads that sleep on the futex.
+inline void wake_sleepers(Topic& topic) {
+    if (any_mark(topic.view_, Mark::kWaiter)) {
+        wake_sleepers_now(topic);
+    }
+}
+// After a publication: sleeping subscribers, then armed event loops.
+inline void wake_subscribers(Topic& topic, std::uint64_t sequence) {
+    wake_sleepers(topic);
+    if (any_mark(topic.view_, Mark::kFd)) {
+        wake_fds_up_to(topic, sequence);
+    }
+}
 // After anything that may have made a slot claimable.
-void wake_space(Topic& topic);
+inline void wake_space(Topic& topic) {
+    if (any_mark(topic.view_, Mark::kSpaceWaiter)) {
+        wake_space_now(topic);
+    }
+}
 // Removes the socket file that a dead participant left.
 void remove_wake_socket(Topic& topic, std::uint32_t index);
 // After a death or a detach: everybody, whatever they wait for.
 void kick(Topic& topic);
 
-// The wake fd of one subscriber: an epoll fd over a datagram socket and a timer that ticks while armed.
+// The wake fd of one subscriber: an epoll fd over a datagram socket and a timer that ticks while
+// armed.
 class EventFd {
   public:
     fg_status open(Topic& topic, const Self& self);
-    // `owns_row`: the row, and with it the socket's path, is still ours.
-    void close(Topic& topic, const Self& self, bool owns_row);
+    // `is_healthy`: the row and our descriptors are still ours. Else neither the socket's path nor
+    // a number is touched.
+    void close(Topic& topic, const Self& self, bool is_healthy);
     bool is_open() const { return node_.fds[kEpoll] >= 0; }
     int fd() const { return node_.fds[kEpoll]; }
     // Starts the tick unless it runs.

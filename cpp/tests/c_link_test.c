@@ -1,4 +1,5 @@
-/* shm.h is C, and the library needs no C++ runtime: this program is compiled and linked by a C compiler. */
+/* shm.h is C, and the library needs no C++ runtime: this program is compiled and linked by a C
+ * compiler. */
 #define _GNU_SOURCE /* mkdtemp, setenv */
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,12 +7,12 @@
 
 #include "framegate/shm.h"
 
-#define CHECK(condition)                                                                \
-    do {                                                                                \
-        if (!(condition)) {                                                             \
+#define CHECK(condition)                                                                 \
+    do {                                                                                 \
+        if (!(condition)) {                                                              \
             fprintf(stderr, "line %d: %s: %s\n", __LINE__, #condition, fg_last_error()); \
-            return 1;                                                                   \
-        }                                                                               \
+            return 1;                                                                    \
+        }                                                                                \
     } while (0)
 
 static int round_trip(void) {
@@ -20,11 +21,11 @@ static int round_trip(void) {
     fg_topic_options_init(&options);
     options.slots = 4;
     options.slot_bytes = 64;
-    fg_topic *topic = NULL;
+    fg_topic* topic = NULL;
     CHECK(fg_topic_create(kName, strlen(kName), &options, &topic) == FG_OK);
     CHECK(fg_topic_create(kName, strlen(kName), &options, &topic) == FG_TOPIC_EXISTS);
-    fg_publisher *publisher = NULL;
-    fg_subscriber *subscriber = NULL;
+    fg_publisher* publisher = NULL;
+    fg_subscriber* subscriber = NULL;
     CHECK(fg_publisher_open(topic, NULL, &publisher) == FG_OK);
     CHECK(fg_subscriber_open(topic, NULL, &subscriber) == FG_OK);
     fg_topic_close(topic);

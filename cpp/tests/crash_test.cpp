@@ -1,5 +1,6 @@
-// kill -9 at every labelled step. A child process dies exactly there, while this process publishes and subscribes on the
-// same topic. Afterwards nothing may be lost: frames whole, every slot loanable, no holder bit, no row, no file.
+// kill -9 at every labelled step. A child process dies exactly there, while this process publishes
+// and subscribes on the same topic. Afterwards nothing may be lost: frames whole, every slot
+// loanable, no holder bit, no row, no file.
 #include <fcntl.h>
 #include <poll.h>
 
@@ -40,12 +41,15 @@ void fill(void* data, std::uint64_t value) {
 
 bool is_whole(const fg_frame& frame) {
     const auto* words = static_cast<const std::uint64_t*>(frame.data);
-    return frame.bytes == kBytes && std::all_of(words, words + kBytes / 8, [&](std::uint64_t word) { return word == words[0]; });
+    return frame.bytes == kBytes && std::all_of(words, words + kBytes / 8, [&](std::uint64_t word) {
+               return word == words[0];
+           });
 }
 
 // ---- what the child does until it dies
 
-void publish_for_ever(const test::Publisher& publisher, const std::function<bool()>& is_time = [] { return true; }) {
+void publish_for_ever(
+    const test::Publisher& publisher, const std::function<bool()>& is_time = [] { return true; }) {
     const fg_publish_info info = test::bytes_info(kBytes);
     for (std::uint64_t n = 0;; ++n) {
         fg_loan loan{};
@@ -136,10 +140,12 @@ void play_role(Step step) {
         create_for_ever();
     }
     const test::Topic topic = test::open("crash");
-    const framegate::impl::SegmentView& view = reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+    const framegate::impl::SegmentView& view =
+        reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
     switch (step) {
         case Step::kWakeBumped:  // somebody must sleep to be woken
-            publish_for_ever(test::publisher(topic), [&] { return any_mark(view, framegate::impl::Mark::kWaiter); });
+            publish_for_ever(test::publisher(topic),
+                             [&] { return any_mark(view, framegate::impl::Mark::kWaiter); });
             break;
         case Step::kWakeSent:
             publish_for_ever(test::publisher(topic), [&] {
@@ -252,7 +258,8 @@ struct Survivors {
         REQUIRE(receive(test::kPatienceNs));
         std::vector<fg_loan> loans(kSlots);
         std::uint32_t count = 0;
-        while (count < kSlots && fg_publisher_loan(publisher.get(), kBytes, 0, &loans[count]) == FG_OK) {
+        while (count < kSlots &&
+               fg_publisher_loan(publisher.get(), kBytes, 0, &loans[count]) == FG_OK) {
             ++count;
         }
         CHECK(count == kSlots - 1);
@@ -262,7 +269,8 @@ struct Survivors {
         CHECK(stats.dead == 0);
         CHECK(stats.publishers == 1);
         CHECK(stats.subscribers == 1);
-        const framegate::impl::SegmentView& view = reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+        const framegate::impl::SegmentView& view =
+            reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
         CHECK_FALSE(framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter));
         CHECK_FALSE(framegate::impl::any_mark(view, framegate::impl::Mark::kSpaceWaiter));
         for (std::uint32_t i = 0; i < count; ++i) {
@@ -336,7 +344,8 @@ TEST_CASE("death at any step loses nothing") {
                 play_role(static_cast<Step>(step));
                 return 1;
             });
-            run_until_death(child, [&](int turn) { survivors.work(turn, static_cast<Step>(step)); });
+            run_until_death(child,
+                            [&](int turn) { survivors.work(turn, static_cast<Step>(step)); });
             survivors.check_nothing_is_lost();
         }
         // What a dead creator left goes with the next creation.
@@ -347,8 +356,9 @@ TEST_CASE("death at any step loses nothing") {
     }
 }
 
-// Two slots, newest one kept: slot 1 is committed but head still says 0, so nobody could loan, nobody would publish, and
-// nobody would move head. Fixed by helping head at the start of every loan.
+// Two slots, newest one kept: slot 1 is committed but head still says 0, so nobody could loan,
+// nobody would publish, and nobody would move head. Fixed by helping head at the start of every
+// loan.
 TEST_CASE("death between ring and head does not wedge two slots") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("wedge", test::options(2, 64));
@@ -373,7 +383,8 @@ TEST_CASE("death between ring and head does not wedge two slots") {
 
 // Nobody publishes afterwards: only the bounded re-check can find the frame.
 TEST_CASE("frame of a publisher that died before waking anybody arrives") {
-    for (const Step step : {Step::kPublishRing, Step::kPublishHead, Step::kPublishDone, Step::kWakeBumped}) {
+    for (const Step step :
+         {Step::kPublishRing, Step::kPublishHead, Step::kPublishDone, Step::kWakeBumped}) {
         const std::string name = kNames[static_cast<std::size_t>(step)];
         CAPTURE(name);
         const test::RuntimeDirectory directory;

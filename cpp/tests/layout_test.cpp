@@ -36,10 +36,16 @@ TEST_CASE("sections of the control file follow each other without overlap") {
             options.mailbox_bytes = 100;
             Identity identity{};
             compute_geometry(options, &identity);
-            const std::uint64_t offsets[] = {kSchemaOffset,          identity.shared_offset, identity.participants_offset,
-                                             identity.ring_offset,   identity.slots_offset,  identity.groups_offset,
-                                             identity.redeliver_offset, identity.metadata_offset,
-                                             identity.mailboxes_offset, identity.control_bytes};
+            const std::uint64_t offsets[] = {kSchemaOffset,
+                                             identity.shared_offset,
+                                             identity.participants_offset,
+                                             identity.ring_offset,
+                                             identity.slots_offset,
+                                             identity.groups_offset,
+                                             identity.redeliver_offset,
+                                             identity.metadata_offset,
+                                             identity.mailboxes_offset,
+                                             identity.control_bytes};
             for (std::size_t i = 1; i < sizeof offsets / sizeof offsets[0]; ++i) {
                 CHECK(offsets[i - 1] < offsets[i]);
                 CHECK(offsets[i] % kCacheLine == 0);
@@ -47,7 +53,8 @@ TEST_CASE("sections of the control file follow each other without overlap") {
             CHECK(identity.ring_length >= 2 * slots);
             CHECK((identity.ring_length & (identity.ring_length - 1)) == 0);
             CHECK(identity.participant_words == (participants + 63) / 64);
-            CHECK(identity.ring_offset - identity.participants_offset >= participants * sizeof(ParticipantRow));
+            CHECK(identity.ring_offset - identity.participants_offset >=
+                  participants * sizeof(ParticipantRow));
             CHECK(identity.control_bytes - identity.mailboxes_offset >= participants * 128);
             CHECK(identity.slot_stride == 2 * kPageBytes);
             CHECK(identity.data_bytes == identity.slot_stride * slots);
@@ -75,18 +82,20 @@ TEST_CASE("header is accepted as made and refused with any field changed") {
         Identity changed = identity;
         reinterpret_cast<unsigned char*>(&changed)[byte] ^= 1;
         CHECK(check_identity(changed, identity.control_bytes, "t") != FG_OK);
-        // A checksum alone is no protection: whoever writes the file can write that, too. Free fields are the id, the
-        // time of creation and the reserved words.
+        // A checksum alone is no protection: whoever writes the file can write that, too. Free
+        // fields are the id, the time of creation and the reserved words.
         seal_identity(&changed);
-        const bool is_free = (byte >= offsetof(Identity, id) && byte < offsetof(Identity, control_bytes)) ||
-                             (byte >= offsetof(Identity, reserved_word));
+        const bool is_free =
+            (byte >= offsetof(Identity, id) && byte < offsetof(Identity, control_bytes)) ||
+            (byte >= offsetof(Identity, reserved_word));
         const bool is_option = check_identity(changed, changed.control_bytes, "t") == FG_OK;
         if (is_option && !is_free) {
             // The only other accepted change is one that makes another consistent header.
             Identity expected{};
             compute_geometry(test::options(changed.slots, changed.slot_bytes), &expected);
-            CHECK((changed.control_bytes == expected.control_bytes || changed.keep != 1 || changed.mode != 0600 ||
-                   changed.schema_count != 0 || changed.participants_max != 128));
+            CHECK((changed.control_bytes == expected.control_bytes || changed.keep != 1 ||
+                   changed.mode != 0600 || changed.schema_count != 0 ||
+                   changed.participants_max != 128));
         }
     }
 }

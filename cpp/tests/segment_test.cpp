@@ -28,7 +28,9 @@ fg_status take(const test::Subscriber& subscriber, fg_frame* frame, std::int64_t
     return fg_subscriber_take(subscriber.get(), timeout_ns, frame);
 }
 
-void touch(const std::string& path) { close(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600)); }
+void touch(const std::string& path) {
+    close(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+}
 
 }  // namespace
 
@@ -71,7 +73,8 @@ TEST_CASE("options outside of their limits are refused by name") {
     const test::RuntimeDirectory directory;
     const auto refused = [](fg_topic_options options, const char* word) {
         CHECK(create_status("t", options) == FG_INVALID_ARGUMENT);
-        CHECK_MESSAGE(std::string(fg_last_error()).find(word) != std::string::npos, fg_last_error());
+        CHECK_MESSAGE(std::string(fg_last_error()).find(word) != std::string::npos,
+                      fg_last_error());
     };
     fg_topic_options options = test::options(1, 64);
     refused(options, "slots");
@@ -112,7 +115,7 @@ TEST_CASE("files have the mode of the options whatever the umask says") {
     const test::Topic topic = test::create("shared", options);
     umask(before);
     for (const std::string& file : directory.files()) {
-        struct stat info {};
+        struct stat info{};
         REQUIRE(stat((directory.path() + "/" + file).c_str(), &info) == 0);
         CHECK((info.st_mode & 07777) == 0660);
     }
@@ -135,7 +138,7 @@ TEST_CASE("unsafe runtime directory is refused") {
     setenv("FRAMEGATE_RUNTIME_DIR", (directory.path() + "/absent").c_str(), 1);
     CHECK(open_status("t") == FG_TOPIC_NOT_FOUND);
     CHECK(create_status("t", test::options(4, 64)) == FG_OK);
-    struct stat info {};
+    struct stat info{};
     REQUIRE(stat((directory.path() + "/absent").c_str(), &info) == 0);
     CHECK((info.st_mode & 07777) == 0700);
     REQUIRE(fg_topic_unlink("t", 1) == FG_OK);
@@ -180,7 +183,7 @@ TEST_CASE("every page is allocated at creation") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(8, 100000));
     for (const std::string& file : directory.files()) {
-        struct stat info {};
+        struct stat info{};
         REQUIRE(stat((directory.path() + "/" + file).c_str(), &info) == 0);
         CHECK(info.st_blocks * 512 >= info.st_size);
     }
@@ -216,7 +219,8 @@ TEST_CASE("one of many creators at the same time wins") {
                 const std::string name = "race" + std::to_string(round);
                 const fg_topic_options options = test::options(2, 64);
                 fg_topic* topic = nullptr;
-                if (fg_topic_create_or_open(name.data(), name.size(), &options, &topic, nullptr) != FG_OK) {
+                if (fg_topic_create_or_open(name.data(), name.size(), &options, &topic, nullptr) !=
+                    FG_OK) {
                     return 1;
                 }
             }
@@ -292,7 +296,8 @@ TEST_CASE("schema is kept, readable and enforced") {
     CHECK(seen[0].dtype == FG_DTYPE_FLOAT32);
     CHECK(seen[1].offset == 64);
     REQUIRE(fg_subscriber_release(subscriber.get(), &frame) == FG_OK);
-    CHECK(fg_subscriber_arrays(subscriber.get(), &frame, seen, FG_ARRAYS_MAX, &count) == FG_LEASE_LOST);
+    CHECK(fg_subscriber_arrays(subscriber.get(), &frame, seen, FG_ARRAYS_MAX, &count) ==
+          FG_LEASE_LOST);
 
     fg_publish_info info = test::bytes_info(74);
     info.arrays = seen;
@@ -300,9 +305,11 @@ TEST_CASE("schema is kept, readable and enforced") {
     const std::string payload(74, 'y');
     CHECK(fg_publisher_send(publisher.get(), payload.data(), &info, 0, nullptr) == FG_OK);
     seen[0].dtype = FG_DTYPE_INT32;
-    CHECK(fg_publisher_send(publisher.get(), payload.data(), &info, 0, nullptr) == FG_SCHEMA_MISMATCH);
+    CHECK(fg_publisher_send(publisher.get(), payload.data(), &info, 0, nullptr) ==
+          FG_SCHEMA_MISMATCH);
     info.array_count = 1;
-    CHECK(fg_publisher_send(publisher.get(), payload.data(), &info, 0, nullptr) == FG_SCHEMA_MISMATCH);
+    CHECK(fg_publisher_send(publisher.get(), payload.data(), &info, 0, nullptr) ==
+          FG_SCHEMA_MISMATCH);
 }
 
 TEST_CASE("schema with an open dimension wants the shape of every frame") {
@@ -453,7 +460,9 @@ TEST_CASE("policies: latest jumps, queue goes on, both count") {
     CHECK(stats.received + stats.lost == stats.position);
 
     // A late subscriber: latest sees the newest frame, queue only what comes.
-    CHECK(take(test::subscriber(topic, FG_POLICY_LATEST), &frame) == FG_OK);
+    const test::Subscriber late = test::subscriber(topic, FG_POLICY_LATEST);
+    CHECK(take(late, &frame) == FG_OK);
+    CHECK(fg_subscriber_release(late.get(), &frame) == FG_OK);
     CHECK(take(test::subscriber(topic, FG_POLICY_QUEUE), &frame) == FG_EMPTY);
 }
 
@@ -469,7 +478,8 @@ TEST_CASE("64 subscribers and several publishers share one topic") {
         subscribers.push_back(test::subscriber(topic, FG_POLICY_QUEUE, 1));
     }
     for (int round = 0; round < 8; ++round) {
-        REQUIRE(test::send(publishers[static_cast<std::size_t>(round) % 4], std::to_string(round)) == FG_OK);
+        REQUIRE(test::send(publishers[static_cast<std::size_t>(round) % 4],
+                           std::to_string(round)) == FG_OK);
         std::vector<fg_frame> frames(subscribers.size());
         for (std::size_t i = 0; i < subscribers.size(); ++i) {
             REQUIRE(take(subscribers[i], &frames[i]) == FG_OK);
@@ -577,7 +587,10 @@ TEST_CASE("threads share one publisher and one subscriber") {
     for (int i = 0; i < kThreads; ++i) {
         threads.emplace_back([&, i] {
             for (std::uint64_t n = 0; n < kFrames; ++n) {
-                bad += test::send(publisher, std::string(32, static_cast<char>('a' + i)), test::kPatienceNs) == FG_OK ? 0 : 1;
+                bad += test::send(publisher, std::string(32, static_cast<char>('a' + i)),
+                                  test::kPatienceNs) == FG_OK
+                           ? 0
+                           : 1;
             }
             --publishing;
         });
@@ -684,13 +697,14 @@ TEST_CASE("participant is dead although its forked child lives") {
     REQUIRE(pipe(pipe_fds) == 0);
     const pid_t participant = test::in_child([&] {
         const test::Subscriber subscriber = test::subscriber(test::open("t"));
-        const pid_t grandchild = fork();
-        if (grandchild == 0) {
+        if (fork() == 0) {
             alarm(60);
+            // Only now: between fork and its handlers the child does hold the parent's lock.
+            const pid_t grandchild = getpid();
+            static_cast<void>(!write(pipe_fds[1], &grandchild, sizeof grandchild));
             pause();
             _exit(0);
         }
-        static_cast<void>(!write(pipe_fds[1], &grandchild, sizeof grandchild));
         pause();
         return 0;
     });
@@ -799,4 +813,16 @@ TEST_CASE("inspector sees names, roles and counters") {
     CHECK(fg_subscriber_release(subscriber.get(), &frame) == FG_OK);
     options.name_bytes = FG_PARTICIPANT_NAME_BYTES_MAX + 1;
     CHECK(fg_publisher_open(topic.get(), &options, &raw) == FG_INVALID_ARGUMENT);
+}
+
+TEST_CASE("head that is no sequence is a status, not an endless loop") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Subscriber queue = test::subscriber(topic);
+    const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
+    reinterpret_cast<framegate::impl::Topic*>(topic.get())
+        ->view_.shared->head.store(~std::uint64_t{0});
+    fg_frame frame{};
+    CHECK(take(queue, &frame) == FG_SEGMENT_CORRUPT);
+    CHECK(take(latest, &frame) == FG_EMPTY);
 }

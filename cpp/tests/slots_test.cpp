@@ -169,7 +169,8 @@ TEST_CASE("failed take leaves the bit of another lease alone") {
     segment.view().slots[0].word.store(slot_word(5, owner_of(9, 0), SlotState::kClaim));
     segment.view().slots[0].holders[0].store(reader.bit);
     const auto holds = [](void*, std::uint32_t) { return true; };
-    CHECK(framegate::impl::take(segment.view(), reader, 5, holds, nullptr).result == TakeResult::kGone);
+    CHECK(framegate::impl::take(segment.view(), reader, 5, holds, nullptr).result ==
+          TakeResult::kGone);
     CHECK(segment.view().slots[0].holders[0].load() == reader.bit);
 }
 
@@ -282,7 +283,8 @@ TEST_CASE("death on a free slot does not resurrect the frame that was there") {
     const Self reader = segment.join(1);
     publish_one(view, writer);
     publish_one(view, writer);
-    const LoanAttempt loan = try_loan(view, writer);  // of the slot of frame 1, whose ring entry still names it
+    const LoanAttempt loan =
+        try_loan(view, writer);  // of the slot of frame 1, whose ring entry still names it
     abandon(view, loan.slot, loan.word);
     {
         const At at(Step::kLoanTry, [&] {
@@ -353,7 +355,8 @@ TEST_CASE("sequence numbers end without wrapping") {
     const LoanAttempt loan = try_loan(segment.view(), writer);
     const LoanAttempt next = try_loan(segment.view(), writer);
     CHECK(publish(segment.view(), writer, loan.slot, loan.word).sequence == FG_SEQUENCE_MAX - 1);
-    CHECK(publish(segment.view(), writer, next.slot, next.word).result == PublishResult::kExhausted);
+    CHECK(publish(segment.view(), writer, next.slot, next.word).result ==
+          PublishResult::kExhausted);
     CHECK(state_of(segment.view(), next.slot) == SlotState::kFree);
 }
 
@@ -375,7 +378,8 @@ TEST_CASE("participants of all four words are seen") {
 TEST_CASE("every free slot is found whatever the hint says") {
     HeapSegment segment(test::options(4, 64));
     const Self writer = segment.join(0);
-    for (std::uint64_t hint : {std::uint64_t{0}, std::uint64_t{3}, std::uint64_t{4}, ~std::uint64_t{0}}) {
+    for (std::uint64_t hint :
+         {std::uint64_t{0}, std::uint64_t{3}, std::uint64_t{4}, ~std::uint64_t{0}}) {
         std::vector<LoanAttempt> loans;
         for (int i = 0; i < 4; ++i) {
             segment.view().shared->next_slot.store(hint);
@@ -404,7 +408,8 @@ TEST_CASE("nonsense in ring and head ends in an answer") {
     static_cast<void>(try_loan(view, writer));
 }
 
-// Two publishers and two subscribers as threads over one mapping: ThreadSanitizer sees every pairing.
+// Two publishers and two subscribers as threads over one mapping: ThreadSanitizer sees every
+// pairing.
 TEST_CASE("threads never see torn frames") {
     constexpr std::uint32_t kWords = 512;
     constexpr std::uint64_t kFrames = FG_TEST_TSAN ? 4000 : 40000;
@@ -473,6 +478,7 @@ TEST_CASE("threads never see torn frames") {
     CHECK(load_head(view) == published.load());
     for (std::uint32_t slot = 0; slot < view.slot_count; ++slot) {
         CHECK(view.slots[slot].holders[1].load() == 0);
-        CHECK((state_of(view, slot) == SlotState::kPub || state_of(view, slot) == SlotState::kFree));
+        CHECK(
+            (state_of(view, slot) == SlotState::kPub || state_of(view, slot) == SlotState::kFree));
     }
 }

@@ -1,4 +1,5 @@
-// What the tests share: a private runtime directory, handles that close themselves, a segment on the heap.
+// What the tests share: a private runtime directory, handles that close themselves, a segment on
+// the heap.
 #pragma once
 
 #include <dirent.h>
@@ -118,7 +119,8 @@ inline Publisher publisher(const Topic& topic) {
     return Publisher(handle);
 }
 
-inline Subscriber subscriber(const Topic& topic, std::uint32_t policy = FG_POLICY_QUEUE, std::uint32_t leases_max = 0) {
+inline Subscriber subscriber(const Topic& topic, std::uint32_t policy = FG_POLICY_QUEUE,
+                             std::uint32_t leases_max = 0) {
     fg_subscriber_options value;
     fg_subscriber_options_init(&value);
     value.policy = policy;
@@ -144,7 +146,8 @@ inline fg_publish_info bytes_info(std::uint64_t bytes) {
 }
 
 // Publishes `text`; returns the status.
-inline fg_status send(const Publisher& handle, const std::string& text, std::int64_t timeout_ns = 0) {
+inline fg_status send(const Publisher& handle, const std::string& text,
+                      std::int64_t timeout_ns = 0) {
     const fg_publish_info info = bytes_info(text.size());
     return fg_publisher_send(handle.get(), text.data(), &info, timeout_ns, nullptr);
 }
@@ -192,8 +195,12 @@ class HeapSegment {
     HeapSegment& operator=(const HeapSegment&) = delete;
 
     const framegate::impl::SegmentView& view() const { return view_; }
-    framegate::impl::Self join(std::uint32_t index) const { return framegate::impl::begin_row(view_, index, {}); }
-    std::uint64_t* words(std::uint32_t slot) { return data_.data() + slot * (identity_.slot_bytes / 8); }
+    framegate::impl::Self join(std::uint32_t index) const {
+        return framegate::impl::begin_row(view_, index, {});
+    }
+    std::uint64_t* words(std::uint32_t slot) {
+        return data_.data() + slot * (identity_.slot_bytes / 8);
+    }
 
   private:
     framegate::impl::Identity identity_{};

@@ -11,7 +11,8 @@ fg_status check(const std::string& name) { return fg_topic_name_check(name.data(
 }  // namespace
 
 TEST_CASE("names by the grammar are good") {
-    for (const char* name : {"a", "camera/front", "A_b-c.d", "0", "_", "a/b/c/d/e/f/g/h", "v1.2.3", "a.b/c-d_e"}) {
+    for (const char* name :
+         {"a", "camera/front", "A_b-c.d", "0", "_", "a/b/c/d/e/f/g/h", "v1.2.3", "a.b/c-d_e"}) {
         CAPTURE(name);
         CHECK(check(name) == FG_OK);
     }
@@ -19,8 +20,27 @@ TEST_CASE("names by the grammar are good") {
 }
 
 TEST_CASE("other names are refused with a reason") {
-    for (const char* name : {"", "/", "/a", "a/", "a//b", ".", "..", "a..b", "../a", "a/../b", ".hidden", "-x", "a/-b", "a b",
-                             "a%2Fb", "a\\b", "caf\xc3\xa9", "a\nb", "a/b/c/d/e/f/g/h/i", "a:b", "a/.b"}) {
+    for (const char* name : {"",
+                             "/",
+                             "/a",
+                             "a/",
+                             "a//b",
+                             ".",
+                             "..",
+                             "a..b",
+                             "../a",
+                             "a/../b",
+                             ".hidden",
+                             "-x",
+                             "a/-b",
+                             "a b",
+                             "a%2Fb",
+                             "a\\b",
+                             "caf\xc3\xa9",
+                             "a\nb",
+                             "a/b/c/d/e/f/g/h/i",
+                             "a:b",
+                             "a/.b"}) {
         CAPTURE(name);
         CHECK(check(name) == FG_BAD_TOPIC_NAME);
         CHECK(std::string(fg_last_error()).find("bad topic name") == 0);
@@ -38,19 +58,23 @@ TEST_CASE("file names go there and back") {
         const std::string control = std::string(file) + ".ctl";
         CHECK(control.find('/') == std::string::npos);
         char back[FG_TOPIC_NAME_BYTES_MAX + 1];
-        REQUIRE(fg_topic_name_from_file(control.data(), control.size(), back, sizeof back) == FG_OK);
+        REQUIRE(fg_topic_name_from_file(control.data(), control.size(), back, sizeof back) ==
+                FG_OK);
         CHECK(back == name);
-        CHECK(fg_topic_name_from_file(control.data(), control.size(), back, name.size()) == FG_INVALID_ARGUMENT);
+        CHECK(fg_topic_name_from_file(control.data(), control.size(), back, name.size()) ==
+              FG_INVALID_ARGUMENT);
     }
     char file[4];
     CHECK(fg_topic_file_name("camera", 6, file, sizeof file) == FG_INVALID_ARGUMENT);
 }
 
 TEST_CASE("files that are no control files have no topic name") {
-    for (const char* file : {"a", ".ctl", "a.data", "a%2.ctl", "a%2f.ctl", "%2F.ctl", "a%2F.ctl", "..ctl", "a.0123.tmp", "a/b.ctl"}) {
+    for (const char* file : {"a", ".ctl", "a.data", "a%2.ctl", "a%2f.ctl", "%2F.ctl", "a%2F.ctl",
+                             "..ctl", "a.0123.tmp", "a/b.ctl"}) {
         CAPTURE(file);
         char name[FG_TOPIC_NAME_BYTES_MAX + 1];
-        CHECK(fg_topic_name_from_file(file, std::strlen(file), name, sizeof name) == FG_BAD_TOPIC_NAME);
+        CHECK(fg_topic_name_from_file(file, std::strlen(file), name, sizeof name) ==
+              FG_BAD_TOPIC_NAME);
     }
 }
 
@@ -60,7 +84,8 @@ TEST_CASE("random names get an answer, and good ones survive the way through a f
     for (int i = 0; i < 200000; ++i) {
         std::string name;
         for (auto length = random() % 12; length > 0; --length) {
-            name += i % 4 == 0 ? static_cast<char>(random()) : alphabet[random() % (sizeof alphabet - 1)];
+            name += i % 4 == 0 ? static_cast<char>(random())
+                               : alphabet[random() % (sizeof alphabet - 1)];
         }
         const fg_status status = check(name);
         REQUIRE((status == FG_OK || status == FG_BAD_TOPIC_NAME));
@@ -69,13 +94,15 @@ TEST_CASE("random names get an answer, and good ones survive the way through a f
             char back[FG_TOPIC_NAME_BYTES_MAX + 1];
             REQUIRE(fg_topic_file_name(name.data(), name.size(), file, sizeof file) == FG_OK);
             const std::string control = std::string(file) + ".ctl";
-            REQUIRE(fg_topic_name_from_file(control.data(), control.size(), back, sizeof back) == FG_OK);
+            REQUIRE(fg_topic_name_from_file(control.data(), control.size(), back, sizeof back) ==
+                    FG_OK);
             REQUIRE(back == name);
         }
     }
 }
 
-// Whatever is in a control file, opening it and working with it ends in a status. Deterministic; run under ASan and UBSan.
+// Whatever is in a control file, opening it and working with it ends in a status. Deterministic;
+// run under ASan and UBSan.
 TEST_CASE("random bytes in a control file end in a status") {
     const test::RuntimeDirectory directory;
     std::mt19937_64 random(2);
@@ -92,12 +119,14 @@ TEST_CASE("random bytes in a control file end in a status") {
         }
         const int fd = ::open((directory.path() + "/fuzz.ctl").c_str(), O_RDWR | O_CLOEXEC);
         REQUIRE(fd >= 0);
-        struct stat info {};
+        struct stat info{};
         REQUIRE(fstat(fd, &info) == 0);
         // Every other round leaves the header alone, so that what follows it is reached, too.
-        const auto first = static_cast<off_t>(round % 2 == 0 ? 0 : sizeof(framegate::impl::Identity));
+        const auto first =
+            static_cast<off_t>(round % 2 == 0 ? 0 : sizeof(framegate::impl::Identity));
         const bool few = round % 4 < 2;
-        for (off_t at = first; at < info.st_size; at += few ? static_cast<off_t>(random() % 600) + 1 : 8) {
+        for (off_t at = first; at < info.st_size;
+             at += few ? static_cast<off_t>(random() % 600) + 1 : 8) {
             const std::uint64_t bytes = random();
             REQUIRE(pwrite(fd, &bytes, few ? 1 : sizeof bytes, at) > 0);
         }
@@ -154,7 +183,8 @@ TEST_CASE("files that are no segments are refused") {
         return fg_topic_open(name.data(), name.size(), &topic);
     };
     const auto write_file = [&](const std::string& file, const std::string& content) {
-        const int fd = ::open((directory.path() + "/" + file).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        const int fd =
+            ::open((directory.path() + "/" + file).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         REQUIRE(write(fd, content.data(), content.size()) == static_cast<ssize_t>(content.size()));
         close(fd);
     };

@@ -39,12 +39,15 @@ TEST_CASE("wait ends with the time-out") {
     REQUIRE(test::send(publisher, "x") == FG_OK);
     CHECK(fg_subscriber_wait(subscriber.get(), 0) == FG_OK);
     CHECK(fg_subscriber_wait(subscriber.get(), -1) == FG_OK);
-    fg_loan loan{};
+    fg_loan loans[4] = {};
     for (int i = 0; i < 3; ++i) {
-        REQUIRE(fg_publisher_loan(publisher.get(), 1, 0, &loan) == FG_OK);
+        REQUIRE(fg_publisher_loan(publisher.get(), 1, 0, &loans[i]) == FG_OK);
     }
-    CHECK(fg_publisher_loan(publisher.get(), 1, 1000000, &loan) == FG_TOPIC_FULL);
-    CHECK(fg_publisher_loan(publisher.get(), 65, 1000000, &loan) == FG_FRAME_TOO_LARGE);
+    CHECK(fg_publisher_loan(publisher.get(), 1, 1000000, &loans[3]) == FG_TOPIC_FULL);
+    CHECK(fg_publisher_loan(publisher.get(), 65, 1000000, &loans[3]) == FG_FRAME_TOO_LARGE);
+    for (fg_loan& loan : loans) {
+        CHECK(fg_publisher_abandon(publisher.get(), &loan) == FG_OK);
+    }
 }
 
 TEST_CASE("sleeping subscribers of one handle all wake, in threads and with spinning") {
@@ -73,8 +76,9 @@ TEST_CASE("sleeping subscribers of one handle all wake, in threads and with spin
     CHECK(fg_subscriber_open(topic.get(), &options, &raw) == FG_INVALID_ARGUMENT);
 }
 
-// Every frame is waited for in turn, so each of them is a chance to lose a wake; a lost one costs a second, which the
-// bounded re-check would hide: hence the count of what the re-check may have covered.
+// Every frame is waited for in turn, so each of them is a chance to lose a wake; a lost one costs a
+// second, which the bounded re-check would hide: hence the count of what the re-check may have
+// covered.
 TEST_CASE("ping-pong of many waits loses no wake") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(4, 64));
@@ -86,7 +90,8 @@ TEST_CASE("ping-pong of many waits loses no wake") {
         for (int i = 0; i < kFrames; ++i) {
             fg_frame frame{};
             if (fg_subscriber_take(pings.get(), test::kPatienceNs, &frame) != FG_OK ||
-                fg_subscriber_release(pings.get(), &frame) != FG_OK || test::send(pong, "pong") != FG_OK) {
+                fg_subscriber_release(pings.get(), &frame) != FG_OK ||
+                test::send(pong, "pong") != FG_OK) {
                 return;
             }
         }
@@ -109,7 +114,7 @@ TEST_CASE("signal interrupts a wait") {
     const test::Topic topic = test::create("t", test::options(2, 64));
     const test::Publisher publisher = test::publisher(topic);
     const test::Subscriber subscriber = test::subscriber(topic);
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = [](int) {};
     action.sa_flags = SA_RESTART;
     REQUIRE(sigaction(SIGUSR1, &action, nullptr) == 0);
@@ -132,6 +137,8 @@ TEST_CASE("signal interrupts a wait") {
     sleeper.join();
     CHECK(wait_status == FG_INTERRUPTED);
     CHECK(loan_status == FG_INTERRUPTED);
+    CHECK(fg_publisher_abandon(publisher.get(), &loans[0]) == FG_OK);
+    CHECK(fg_publisher_abandon(publisher.get(), &loans[1]) == FG_OK);
 }
 
 TEST_CASE("event fd is readable after a publication and quiet after a drain") {
@@ -209,7 +216,8 @@ TEST_CASE("event loop that arms after every frame loses no wake") {
                     return;
                 }
                 fg_frame frame{};
-                if (n % 4 == 0 && fg_subscriber_take(acknowledged.get(), 20000000, &frame) == FG_OK) {
+                if (n % 4 == 0 &&
+                    fg_subscriber_take(acknowledged.get(), 20000000, &frame) == FG_OK) {
                     fg_subscriber_release(acknowledged.get(), &frame);
                 }
             }

@@ -309,6 +309,9 @@ class Frame:
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
+    def __array__(
+        self, dtype: Any = None, copy: bool | None = None
+    ) -> numpy.typing.NDArray[Any]: ...
     def __dlpack__(
         self,
         *,

@@ -16,6 +16,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Callable
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from framegate.build import build_info
 from framegate.config import Config
 from framegate.errors import (
     EXIT_RUNTIME,
+    EXIT_STOPPED,
     FramegateError,
     WorkerError,
     describe,
@@ -32,7 +34,15 @@ from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
 from framegate.logging import banner, configure, logger
 from framegate.runtime_segment import open_segment
-from framegate.worker import NativeToolkit, RowPlace, Signals, Toolkit, Worker, run_worker
+from framegate.worker import (
+    NativeToolkit,
+    RowPlace,
+    Signals,
+    StopRequested,
+    Toolkit,
+    Worker,
+    run_worker,
+)
 
 __all__ = ["RunningServer", "Server", "build_info", "run", "serve_until_stopped"]
 
@@ -63,7 +73,7 @@ def run(app: Any, **options: Any) -> None:
         )
     config = Config.load({**options, "app": app})
     try:
-        code = serve_until_stopped(config)
+        code = serve_until_stopped(config, ends_process=False)
     except FramegateError as error:
         print(describe(error), file=sys.stderr)
         code = error.exit_code
@@ -71,12 +81,15 @@ def run(app: Any, **options: Any) -> None:
         raise SystemExit(code)
 
 
-def serve_until_stopped(config: Config, *, toolkit: Toolkit | None = None) -> int:
+def serve_until_stopped(
+    config: Config, *, toolkit: Toolkit | None = None, ends_process: bool = True
+) -> int:
     """Serve in this process, or with a supervisor if there are several workers.
 
     Args:
         config: The settings.
         toolkit: What makes the loop and the core; the native ones if None.
+        ends_process: Whether nothing comes after this but the end of the process.
 
     Returns:
         The exit code.
@@ -115,9 +128,12 @@ def serve_until_stopped(config: Config, *, toolkit: Toolkit | None = None) -> in
             toolkit=tools,
             row=row,
             at_force=clean_up,
+            ends_process=ends_process,
         )
-    except (FramegateError, KeyboardInterrupt):
+    except FramegateError:
         raise
+    except StopRequested:
+        return EXIT_STOPPED
     except Exception:
         logger.exception("the worker failed")
         return EXIT_RUNTIME
@@ -162,7 +178,7 @@ class Server:
 
     @property
     def addresses(self) -> list[Address]:
-        """Where it really listens: (host, port), or a Unix socket's path. Empty until bound."""
+        """Where it listens: (host, port), or a Unix socket's path. Empty until it accepts."""
         return list(self._addresses)
 
     @property
@@ -184,9 +200,9 @@ class Server:
         """
         self._check_loop()
         signals = Signals(self.config)
-        listeners = self._open()
+        listeners = open_listeners(self.config)
         try:
-            self._worker = signals.worker = self._new_worker(listeners, threading.Event())
+            self._worker = signals.worker = self._new_worker(listeners, lambda: None)
             with signals.installed():
                 await self._worker.serve()
         finally:
@@ -213,18 +229,17 @@ class Server:
                 "or keep your loop and call Server(app).start_in_thread()",
             )
 
-    def _open(self) -> Listeners:
-        listeners = open_listeners(self.config)
-        self._addresses, self._urls = listeners.addresses, listeners.urls
-        return listeners
+    def _new_worker(self, listeners: Listeners, on_ready: Callable[[], None]) -> Worker:
+        def ready() -> None:
+            self._addresses, self._urls = listeners.addresses, listeners.urls
+            on_ready()
 
-    def _new_worker(self, listeners: Listeners, ready: threading.Event) -> Worker:
         return Worker(
             load_application(self.config),
             self.config,
             listeners.of_worker[0],
             toolkit=self._toolkit,
-            on_ready=ready.set,
+            on_ready=ready,
         )
 
 
@@ -242,9 +257,9 @@ class RunningServer:
         self._server = server
         self._error: BaseException | None = None
         self._ready = threading.Event()
-        self._listeners = server._open()
+        self._listeners = open_listeners(server.config)
         try:
-            self._worker = server._worker = server._new_worker(self._listeners, self._ready)
+            self._worker = server._worker = server._new_worker(self._listeners, self._ready.set)
         except BaseException:
             self._listeners.close()
             raise

@@ -714,7 +714,10 @@ class _EventFd:
         if here:
             self._close_in_loop(loop)
         else:
-            loop.call_soon_threadsafe(self._close_in_loop, loop)
+            try:
+                loop.call_soon_threadsafe(self._close_in_loop, loop)
+            except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
+                self._close_fd()
 
     def _close_in_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._fd >= 0:

@@ -366,6 +366,12 @@ class Signals:
         self._watchdog = watchdog
         self._is_supervised = is_supervised
         self._count = 0
+        self._is_over = False
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether anybody has asked."""
+        return self._count > 0
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -385,6 +391,7 @@ class Signals:
         try:
             yield
         finally:
+            self._is_over = True
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -408,7 +415,7 @@ class Signals:
             self._arm(self._watchdog)
         if self.worker is not None:
             self.worker.stop()
-        else:
+        elif not self._is_over:
             raise StopRequested
 
     def _arm(self, watchdog: Watchdog) -> None:
@@ -430,6 +437,7 @@ def run_worker(
     is_supervised: bool = False,
     row: RowPlace | None = None,
     at_force: Callable[[], None] = lambda: None,
+    ends_process: bool = True,
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -441,12 +449,14 @@ def run_worker(
         is_supervised: Whether signals come from a supervisor.
         row: Where heartbeats and counters go.
         at_force: Removes files if the process has to end by force.
+        ends_process: Whether nothing comes after this but the end of the process.
 
     Returns:
         The exit code.
 
     Raises:
         FramegateError: It never became ready, or failed while it ran.
+        StopRequested: It was asked to stop in the very moment in which it failed.
     """
     tools: Toolkit = toolkit or NativeToolkit()
     watchdog = Watchdog(at_force)
@@ -463,7 +473,8 @@ def run_worker(
             application = load_application(config)
 
             def ready() -> None:
-                watchdog.disarm()
+                if not signals.is_stopping:
+                    watchdog.disarm()
                 on_ready()
 
             worker = signals.worker = Worker(
@@ -478,13 +489,21 @@ def run_worker(
             )
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
-            # The watchdog stays armed: threads of the application may still hold up the exit.
             return EXIT_STOPPED if is_clean else EXIT_RUNTIME
         except StopRequested:
             return EXIT_STOPPED
-        except BaseException:
-            watchdog.disarm()
+        except BaseException as error:
+            if ends_process:
+                watchdog.arm(
+                    SHUTDOWN_SECONDS,
+                    "the worker failed, and threads of the application hold up its end",
+                    getattr(error, "exit_code", EXIT_RUNTIME),
+                )
             raise
+        finally:
+            # Else it stays armed: threads of the application may still hold up the exit.
+            if not ends_process:
+                watchdog.disarm()
 
 
 # ----------------------------------------------------------------------------------------------
@@ -532,6 +551,8 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         if is_ready or not channel.send_report(WorkerReport("failed", text=describe(error))):
             print(describe(error), file=sys.stderr, flush=True)
         return error.exit_code
+    except StopRequested:  # in the moment between the failure above and the end of the handlers
+        return EXIT_STOPPED
     except Exception:
         logger.exception("the worker failed")
         return EXIT_RUNTIME

@@ -49,13 +49,15 @@ def test_entry_points_are_the_same_command(name: str) -> None:
     assert done.stdout.startswith("framegate 0.")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_import_platform_is_the_standard_library(name: str, tmp_path: Path) -> None:
+def test_import_platform_is_the_standard_library(name: str, workers: str, tmp_path: Path) -> None:
     # The command is called `platform`; its name must not become a module.
     (tmp_path / "curious.py").write_text(
         "import platform, sys\nsys.exit(f'{platform.python_version()} from {platform.__file__}')"
     )
-    done = run(*ENTRY_POINTS[name], "serve", "curious:app", cwd=tmp_path)
+    words = ["serve", "curious:app", "--workers", workers, "--port", "0"]
+    done = run(*ENTRY_POINTS[name], *words, cwd=tmp_path)
     assert done.returncode == 3
     assert f"from {os.path.dirname(os.__file__)}/platform.py" in done.stderr
 

@@ -122,7 +122,7 @@ class TestOnALoop:
         async def main() -> str:
             server = Server(app, port=0, access_log=False)
             serving = asyncio.create_task(server.serve())
-            while not server.urls or app.events != ["startup"]:
+            while not server.urls:
                 await asyncio.sleep(0)
             # From a thread: this one is the server's.
             text = await asyncio.to_thread(get, server.urls[0])
@@ -140,7 +140,7 @@ class TestOnALoop:
         async def main() -> None:
             server = Server(app, port=0, access_log=False)
             serving = asyncio.create_task(server.serve())
-            while app.events != ["startup"]:
+            while not server.urls:
                 await asyncio.sleep(0)
             os.kill(os.getpid(), signal.SIGTERM)
             await serving

@@ -18,7 +18,7 @@ from framegate.errors import ClosedError
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
-    "framegate": framegate.new_event_loop,
+    "framegate": lambda: framegate.new_event_loop(),  # not before it is used: it loads the server
 }
 
 

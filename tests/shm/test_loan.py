@@ -211,6 +211,24 @@ def test_what_is_no_buffer_is_a_type_error(raw: Any, data: Any) -> None:
     assert shm.inspect("raw").slots_loaned == 0
 
 
+def test_what_is_no_layout_is_an_error_of_the_caller(raw: Any) -> None:
+    publisher, _ = raw
+    for layout in ({1: ("u1", 1)}, "u1", object(), ("no dtype", 3), ("u1", "x")):
+        with pytest.raises((TypeError, ValueError)):
+            publisher.loan(layout)
+    with pytest.raises(OverflowError):
+        publisher.loan(-1)
+    with pytest.raises(ValueError, match="every dimension"):
+        publisher.loan(("u1", (None, 2)))
+    with pytest.raises(TypeError, match="string"):
+        publisher.send({1: np.zeros(2)})
+    with pytest.raises(ShmArgumentError, match="dimensions"):
+        publisher.send(np.zeros((1,) * 9))
+    with pytest.raises(ShmArgumentError, match="arrays"):
+        publisher.send({str(index): np.zeros(1, "u1") for index in range(17)})
+    assert shm.inspect("raw").slots_loaned == 0
+
+
 @pytest.mark.parametrize("dtype", ["datetime64[s]", "U4", "O", [("a", "i4")], np.longdouble])
 def test_elements_that_no_topic_stores_are_a_type_error(raw: Any, dtype: Any) -> None:
     publisher, _ = raw

@@ -2,6 +2,7 @@
 
 import array
 import math
+import mmap
 import struct
 import time
 from pathlib import Path
@@ -98,6 +99,23 @@ def test_other_buffers_come_back_typed() -> None:
     frame = exchange(array.array("d", [1.0, 2.0]))
     assert (frame.dtype, frame.shape) == ("float64", (2,))
     assert struct.unpack("2d", bytes(frame)) == (1.0, 2.0)
+
+
+def test_frames_can_be_forwarded() -> None:
+    raw = exchange(b"raw bytes")
+    typed = exchange(np.arange(6, dtype="i2").reshape(2, 3))
+    assert bytes(exchange(raw)) == b"raw bytes"
+    assert exchange(raw).arrays == {}
+    assert exchange(typed).array.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_files_are_octets(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with (tmp_path / "file").open("rb") as file:
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            frame = exchange(mapped)
+    assert bytes(frame) == b"content"
+    assert frame.arrays == {}
 
 
 def test_bfloat16_comes_back_through_ml_dtypes() -> None:

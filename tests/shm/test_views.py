@@ -208,6 +208,21 @@ def test_array_interface_describes_the_frame(cam: Any) -> None:
     assert not array.flags.writeable
 
 
+def test_dunder_array_is_the_view_unless_told_otherwise(cam: Any) -> None:
+    publisher, subscriber = cam
+    publisher.send(np.arange(24, dtype="f4").reshape(4, 6))
+    frame = subscriber.take()
+    assert frame.__array__().ctypes.data == frame.array.ctypes.data
+    assert frame.__array__("f4", copy=False).ctypes.data == frame.array.ctypes.data
+    for copy in (frame.__array__("f8"), frame.__array__(copy=True), np.array(frame)):
+        assert copy.flags.writeable
+        assert copy.ctypes.data != frame.array.ctypes.data
+        assert copy.sum() == 276
+    with pytest.raises(ValueError, match="copy"):
+        frame.__array__("f8", copy=False)
+    frame.release()
+
+
 def test_one_array_is_asked_of_several_in_vain() -> None:
     with shm.Publisher("rig") as publisher:
         publisher.send({"a": np.zeros(2), "b": np.ones(3)})

@@ -82,6 +82,15 @@ def test_take_gives_up_after_the_timeout(topic: shm.Topic) -> None:
         assert subscriber.take(timeout=0) is None
 
 
+def test_a_spinning_subscriber_takes_and_gives_up_too(topic: shm.Topic) -> None:
+    with topic.publisher() as publisher, topic.subscriber("queue", spin=0.001) as subscriber:
+        assert subscriber.take(timeout=0.01) is None
+        thread, result = in_thread(subscriber.take)
+        publisher.send(b"x")
+        thread.join()
+        assert bytes(result.pop()) == b"x"
+
+
 def test_the_gil_is_free_while_waiting(topic: shm.Topic) -> None:
     with topic.publisher() as publisher, topic.subscriber() as subscriber:
         counted = 0

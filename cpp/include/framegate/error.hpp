@@ -22,7 +22,9 @@ class [[nodiscard]] Error {
     Error(ErrorCode code, std::string detail) : code_(code), detail_(std::move(detail)) {}
 
     /// Of a call that just returned `status` on this thread.
-    static Error last(fg_status status) { return {static_cast<ErrorCode>(status), fg_last_error()}; }
+    static Error last(fg_status status) {
+        return {static_cast<ErrorCode>(status), fg_last_error()};
+    }
 
     ErrorCode code() const { return code_; }
     const std::string& detail() const { return detail_; }
@@ -36,8 +38,10 @@ class [[nodiscard]] Error {
 template <typename T>
 class [[nodiscard]] Result {
   public:
-    Result(T value) : content_(std::move(value)) {}      // NOLINT(google-explicit-constructor): return value;
-    Result(Error error) : content_(std::move(error)) {}  // NOLINT(google-explicit-constructor): return error;
+    Result(T value)
+        : content_(std::move(value)) {}  // NOLINT(google-explicit-constructor): return value;
+    Result(Error error)
+        : content_(std::move(error)) {}  // NOLINT(google-explicit-constructor): return error;
 
     explicit operator bool() const { return std::holds_alternative<T>(content_); }
     T& value() { return std::get<T>(content_); }

@@ -14,7 +14,8 @@ class Inspector {
   public:
     static Result<Inspector> open(std::string_view name) {
         fg_inspector* raw = nullptr;
-        if (const fg_status status = fg_inspector_open(name.data(), name.size(), &raw); status != FG_OK) {
+        if (const fg_status status = fg_inspector_open(name.data(), name.size(), &raw);
+            status != FG_OK) {
             return Error::last(status);
         }
         return Inspector(raw);
@@ -43,7 +44,8 @@ class Inspector {
     Result<std::vector<fg_participant>> participants() const {
         std::vector<fg_participant> rows(FG_PARTICIPANTS_MAX);
         std::size_t count = 0;
-        const fg_status status = fg_inspector_participants(raw_.get(), rows.data(), rows.size(), &count);
+        const fg_status status =
+            fg_inspector_participants(raw_.get(), rows.data(), rows.size(), &count);
         if (status != FG_OK) {
             return Error::last(status);
         }

@@ -37,9 +37,12 @@ class Loan {
     ~Loan() { abandon(); }
 
     /// The slot's memory, writable until published.
-    std::span<std::byte> bytes() const { return {static_cast<std::byte*>(raw_.data), raw_.capacity}; }
+    std::span<std::byte> bytes() const {
+        return {static_cast<std::byte*>(raw_.data), raw_.capacity};
+    }
 
-    /// Publishes and returns the sequence. On a refusal that leaves the loan good, `bytes()` stays usable.
+    /// Publishes and returns the sequence. On a refusal that leaves the loan good, `bytes()` stays
+    /// usable.
     Result<std::uint64_t> publish(const FrameInfo& info) {
         std::uint64_t sequence = 0;
         const fg_status status = fg_publisher_publish(publisher_.get(), &raw_, &info, &sequence);
@@ -57,7 +60,8 @@ class Loan {
 
   private:
     friend class Publisher;
-    Loan(std::shared_ptr<fg_publisher> publisher, const fg_loan& raw) : publisher_(std::move(publisher)), raw_(raw) {}
+    Loan(std::shared_ptr<fg_publisher> publisher, const fg_loan& raw)
+        : publisher_(std::move(publisher)), raw_(raw) {}
     std::shared_ptr<fg_publisher> publisher_;
     fg_loan raw_;
 };
@@ -71,7 +75,8 @@ class Publisher {
         options.name = name.data();
         options.name_bytes = static_cast<std::uint32_t>(name.size());
         fg_publisher* raw = nullptr;
-        if (const fg_status status = fg_publisher_open(topic.get(), &options, &raw); status != FG_OK) {
+        if (const fg_status status = fg_publisher_open(topic.get(), &options, &raw);
+            status != FG_OK) {
             return Error::last(status);
         }
         return Publisher(raw);
@@ -92,7 +97,8 @@ class Publisher {
     }
 
     /// Loan, copy, publish.
-    Result<std::uint64_t> send(std::span<const std::byte> bytes, Timeout timeout = Timeout::zero()) {
+    Result<std::uint64_t> send(std::span<const std::byte> bytes,
+                               Timeout timeout = Timeout::zero()) {
         const FrameInfo info(bytes.size());
         std::uint64_t sequence = 0;
         const fg_status status =

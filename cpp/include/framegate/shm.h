@@ -1,24 +1,29 @@
 /*
- * framegate shared-memory frames: the C ABI. The one contract for C++, Rust, Python and any other language.
+ * framegate shared-memory frames: the C ABI. The one contract for C++, Rust, Python and any other
+ * language.
  *
- * Words. A topic is a named channel; its segment is two mapped files of fixed-size slots. A publisher gets a loan
- * (the exclusive right to fill a slot) and publishes it as a frame with the next sequence. A subscriber takes a frame
- * and holds a lease (a shared right to read that slot); the bytes under a lease never change until it is released.
- * Every publisher and subscriber is one participant of the topic. Inspectors only look; they are no participants.
+ * Words. A topic is a named channel; its segment is two mapped files of fixed-size slots. A
+ * publisher gets a loan (the exclusive right to fill a slot) and publishes it as a frame with the
+ * next sequence. A subscriber takes a frame and holds a lease (a shared right to read that slot);
+ * the bytes under a lease never change until it is released. Every publisher and subscriber is one
+ * participant of the topic. Inspectors only look; they are no participants.
  *
  * Rules for every function
- * - Returns a fg_status unless stated. Nothing throws. On any status other than FG_OK (and the expected FG_EMPTY,
- *   FG_TIMEOUT, FG_TOPIC_FULL) fg_last_error() holds a sentence for a person. Output parameters are written only on
- *   FG_OK unless stated.
- * - Strings go in as (pointer, length) and need no terminating zero. Strings come out into caller memory.
- * - Structs that may grow begin with `struct_bytes`: set it to sizeof, or use the fg_*_init function.
+ * - Returns a fg_status unless stated. Nothing throws. On any status other than FG_OK (and the
+ * expected FG_EMPTY, FG_TIMEOUT, FG_TOPIC_FULL) fg_last_error() holds a sentence for a person.
+ * Output parameters are written only on FG_OK unless stated.
+ * - Strings go in as (pointer, length) and need no terminating zero. Strings come out into caller
+ * memory.
+ * - Structs that may grow begin with `struct_bytes`: set it to sizeof, or use the fg_*_init
+ * function.
  * - Time-outs are int64 nanoseconds: 0 never waits, negative waits for ever.
  * - "Hot": takes no system call unless somebody has to be woken, and allocates nothing.
- * - Threads: handles may be used from several threads at once, closing included: a call on another thread either
- *   completes before the close or answers FG_CLOSED, as long as it holds a reference (fg_*_retain) or a live loan or
- *   lease. The pointer itself is freed with the last reference, loan or lease.
- * - Fork: in a child forked after opening, every inherited handle answers FG_FORKED and its memory is unmapped
- *   (touching an inherited loan or lease faults). The child opens its own handles.
+ * - Threads: handles may be used from several threads at once, closing included: a call on another
+ * thread either completes before the close or answers FG_CLOSED, as long as it holds a reference
+ * (fg_*_retain) or a live loan or lease. The pointer itself is freed with the last reference, loan
+ * or lease.
+ * - Fork: in a child forked after opening, every inherited handle answers FG_FORKED and its memory
+ * is unmapped (touching an inherited loan or lease faults). The child opens its own handles.
  */
 #ifndef FRAMEGATE_SHM_H
 #define FRAMEGATE_SHM_H
@@ -30,37 +35,39 @@
 extern "C" {
 #endif
 
-/* ---- status ---------------------------------------------------------------------------------------------------- */
+/* ---- status ---- */
 
-/* The one list of status codes: FG_STATUS_LIST(X) calls X(NAME, number, text). Numbers never change meaning. */
-#define FG_STATUS_LIST(X)                                                                                             \
-    X(OK, 0, "done")                                                                                                  \
-    X(INVALID_ARGUMENT, 1, "an argument or option is outside its limits")                                             \
-    X(BAD_TOPIC_NAME, 2, "the topic name does not follow the grammar")                                                \
-    X(TOPIC_NOT_FOUND, 3, "no topic of this name in the runtime directory")                                           \
-    X(TOPIC_EXISTS, 4, "a topic of this name exists already")                                                         \
-    X(SEGMENT_INCOMPATIBLE, 5, "the segment was made by another layout version or kind of machine")                   \
-    X(SEGMENT_CORRUPT, 6, "the segment contradicts itself")                                                           \
-    X(NO_SPACE, 7, "the file system of the runtime directory is too full for this topic")                             \
-    X(PERMISSION_DENIED, 8, "the operating system refused access")                                                    \
-    X(RUNTIME_DIRECTORY, 9, "the runtime directory is missing or not safe to use")                                    \
-    X(PARTICIPANTS_FULL, 10, "all participant rows of the topic are taken by living participants")                    \
-    X(TOPIC_FULL, 11, "every slot is leased, loaned or newest: nothing to loan")                                      \
-    X(EMPTY, 12, "no frame that this subscriber has not seen")                                                        \
-    X(TIMEOUT, 13, "the time-out passed")                                                                             \
-    X(INTERRUPTED, 14, "a signal handler ran while waiting")                                                          \
-    X(FRAME_TOO_LARGE, 15, "the frame is larger than a slot")                                                         \
-    X(LEASE_QUOTA, 16, "this subscriber holds as many leases as it may")                                              \
-    X(LEASE_LOST, 17, "the lease was taken away: its bytes may have been overwritten")                                \
-    X(LOAN_LOST, 18, "the loan is not this publisher's any more: nothing was published")                              \
-    X(SCHEMA_MISMATCH, 19, "the frame or the request contradicts the schema of the topic")                            \
-    X(FORKED, 20, "the handle was opened before a fork and is dead in this process")                                  \
-    X(POISONED, 21, "this process lost the lock that shows it is alive; the handle is unusable")                      \
-    X(CLOSED, 22, "the handle was closed")                                                                            \
-    X(MOVED, 23, "the topic was sealed and goes on in a new generation; open it again")                               \
-    X(SEQUENCE_EXHAUSTED, 24, "the topic used up all sequence numbers; create it again")                              \
-    X(UNSUPPORTED, 25, "this version of the library does not do that")                                                \
-    X(OUT_OF_MEMORY, 26, "the process has no memory left")                                                            \
+/* The one list of status codes: FG_STATUS_LIST(X) calls X(NAME, number, text). Numbers never change
+ * meaning. */
+#define FG_STATUS_LIST(X)                                                                          \
+    X(OK, 0, "done")                                                                               \
+    X(INVALID_ARGUMENT, 1, "an argument or option is outside its limits")                          \
+    X(BAD_TOPIC_NAME, 2, "the topic name does not follow the grammar")                             \
+    X(TOPIC_NOT_FOUND, 3, "no topic of this name in the runtime directory")                        \
+    X(TOPIC_EXISTS, 4, "a topic of this name exists already")                                      \
+    X(SEGMENT_INCOMPATIBLE, 5,                                                                     \
+      "the segment was made by another layout version or kind of machine")                         \
+    X(SEGMENT_CORRUPT, 6, "the segment contradicts itself")                                        \
+    X(NO_SPACE, 7, "the file system of the runtime directory is too full for this topic")          \
+    X(PERMISSION_DENIED, 8, "the operating system refused access")                                 \
+    X(RUNTIME_DIRECTORY, 9, "the runtime directory is missing or not safe to use")                 \
+    X(PARTICIPANTS_FULL, 10, "all participant rows of the topic are taken by living participants") \
+    X(TOPIC_FULL, 11, "every slot is leased, loaned or newest: nothing to loan")                   \
+    X(EMPTY, 12, "no frame that this subscriber has not seen")                                     \
+    X(TIMEOUT, 13, "the time-out passed")                                                          \
+    X(INTERRUPTED, 14, "a signal handler ran while waiting")                                       \
+    X(FRAME_TOO_LARGE, 15, "the frame is larger than a slot")                                      \
+    X(LEASE_QUOTA, 16, "this subscriber holds as many leases as it may")                           \
+    X(LEASE_LOST, 17, "the lease was taken away: its bytes may have been overwritten")             \
+    X(LOAN_LOST, 18, "the loan is not this publisher's any more: nothing was published")           \
+    X(SCHEMA_MISMATCH, 19, "the frame or the request contradicts the schema of the topic")         \
+    X(FORKED, 20, "the handle was opened before a fork and is dead in this process")               \
+    X(POISONED, 21, "this process lost the lock that shows it is alive; the handle is unusable")   \
+    X(CLOSED, 22, "the handle was closed")                                                         \
+    X(MOVED, 23, "the topic was sealed and goes on in a new generation; open it again")            \
+    X(SEQUENCE_EXHAUSTED, 24, "the topic used up all sequence numbers; create it again")           \
+    X(UNSUPPORTED, 25, "this version of the library does not do that")                             \
+    X(OUT_OF_MEMORY, 26, "the process has no memory left")                                         \
     X(SYSTEM, 27, "a system call failed")
 
 typedef int32_t fg_status;
@@ -72,24 +79,27 @@ enum {
 
 typedef struct fg_status_info {
     fg_status code;
-    const char *name; /* "TOPIC_NOT_FOUND" */
-    const char *text; /* one clause, lower case */
+    const char* name; /* "TOPIC_NOT_FOUND" */
+    const char* text; /* one clause, lower case */
 } fg_status_info;
 
-/* The list above as data, for tests that demand an exception or error kind per code. Static memory; any thread. */
-const fg_status_info *fg_status_table(size_t *count);
+/* The list above as data, for tests that demand an exception or error kind per code. Static memory;
+ * any thread. */
+const fg_status_info* fg_status_table(size_t* count);
 
-/* Text of the last failure on the calling thread, zero-terminated; valid until the next failing call on this thread.
- * Names the object, the numbers and what to do. Empty string if nothing failed yet. */
-const char *fg_last_error(void);
+/* Text of the last failure on the calling thread, zero-terminated; valid until the next failing
+ * call on this thread. Names the object, the numbers and what to do. Empty string if nothing failed
+ * yet. */
+const char* fg_last_error(void);
 
-/* ---- versions and limits --------------------------------------------------------------------------------------- */
+/* ---- versions and limits ---- */
 
 enum {
     FG_LAYOUT_VERSION = 1,
     FG_TOPIC_NAME_BYTES_MAX = 128,
     FG_TOPIC_SEGMENTS_MAX = 8,
-    FG_TOPIC_FILE_NAME_BYTES_MAX = 160, /* of the joined form without suffix, terminating zero included */
+    FG_TOPIC_FILE_NAME_BYTES_MAX =
+        160, /* of the joined form without suffix, terminating zero included */
     FG_PARTICIPANTS_MAX = 256,
     FG_SLOTS_MIN = 2,
     FG_SLOTS_MAX = 4096,
@@ -110,41 +120,42 @@ enum {
 /* Version of the segment layout that this library reads and writes. */
 uint32_t fg_layout_version(void);
 
-/* ---- names and places ------------------------------------------------------------------------------------------ */
+/* ---- names and places ---- */
 
-/* The topic name grammar of all languages: 1 to 8 segments of [A-Za-z0-9_][A-Za-z0-9_.-]* joined by '/', at most 128
- * bytes, no "..". FG_OK or FG_BAD_TOPIC_NAME. Any thread, never blocks. */
-fg_status fg_topic_name_check(const char *name, size_t name_bytes);
+/* The topic name grammar of all languages: 1 to 8 segments of [A-Za-z0-9_][A-Za-z0-9_.-]* joined by
+ * '/', at most 128 bytes, no "..". FG_OK or FG_BAD_TOPIC_NAME. Any thread, never blocks. */
+fg_status fg_topic_name_check(const char* name, size_t name_bytes);
 
-/* File name stem of a topic ('/' becomes "%2F"), zero-terminated, into `out` of at least FG_TOPIC_FILE_NAME_BYTES_MAX. */
-fg_status fg_topic_file_name(const char *name, size_t name_bytes, char *out, size_t out_bytes);
+/* File name stem of a topic ('/' becomes "%2F"), zero-terminated, into `out` of at least
+ * FG_TOPIC_FILE_NAME_BYTES_MAX. */
+fg_status fg_topic_file_name(const char* name, size_t name_bytes, char* out, size_t out_bytes);
 
-/* The inverse: topic name of "<stem>.ctl", zero-terminated, into `out` of FG_TOPIC_NAME_BYTES_MAX + 1 or more.
- * FG_BAD_TOPIC_NAME if the file is not the control file of a topic. */
-fg_status fg_topic_name_from_file(const char *file, size_t file_bytes, char *out, size_t out_bytes);
+/* The inverse: topic name of "<stem>.ctl", zero-terminated, into `out` of FG_TOPIC_NAME_BYTES_MAX +
+ * 1 or more. FG_BAD_TOPIC_NAME if the file is not the control file of a topic. */
+fg_status fg_topic_name_from_file(const char* file, size_t file_bytes, char* out, size_t out_bytes);
 
-/* Path of the runtime directory ($FRAMEGATE_RUNTIME_DIR, else /dev/shm/framegate-<uid>), zero-terminated. Does not
- * create it. FG_INVALID_ARGUMENT if `out` is too small. */
-fg_status fg_runtime_directory(char *out, size_t out_bytes);
+/* Path of the runtime directory ($FRAMEGATE_RUNTIME_DIR, else /dev/shm/framegate-<uid>),
+ * zero-terminated. Does not create it. FG_INVALID_ARGUMENT if `out` is too small. */
+fg_status fg_runtime_directory(char* out, size_t out_bytes);
 
-/* ---- arrays ---------------------------------------------------------------------------------------------------- */
+/* ---- arrays ---- */
 
 /* X(NAME, code, item bytes, numpy-style name) */
-#define FG_DTYPE_LIST(X)                                                                                              \
-    X(BOOL, 1, 1, "bool")                                                                                             \
-    X(INT8, 2, 1, "int8")                                                                                             \
-    X(INT16, 3, 2, "int16")                                                                                           \
-    X(INT32, 4, 4, "int32")                                                                                           \
-    X(INT64, 5, 8, "int64")                                                                                           \
-    X(UINT8, 6, 1, "uint8")                                                                                           \
-    X(UINT16, 7, 2, "uint16")                                                                                         \
-    X(UINT32, 8, 4, "uint32")                                                                                         \
-    X(UINT64, 9, 8, "uint64")                                                                                         \
-    X(FLOAT16, 10, 2, "float16")                                                                                      \
-    X(FLOAT32, 11, 4, "float32")                                                                                      \
-    X(FLOAT64, 12, 8, "float64")                                                                                      \
-    X(COMPLEX64, 13, 8, "complex64")                                                                                  \
-    X(COMPLEX128, 14, 16, "complex128")                                                                               \
+#define FG_DTYPE_LIST(X)                \
+    X(BOOL, 1, 1, "bool")               \
+    X(INT8, 2, 1, "int8")               \
+    X(INT16, 3, 2, "int16")             \
+    X(INT32, 4, 4, "int32")             \
+    X(INT64, 5, 8, "int64")             \
+    X(UINT8, 6, 1, "uint8")             \
+    X(UINT16, 7, 2, "uint16")           \
+    X(UINT32, 8, 4, "uint32")           \
+    X(UINT64, 9, 8, "uint64")           \
+    X(FLOAT16, 10, 2, "float16")        \
+    X(FLOAT32, 11, 4, "float32")        \
+    X(FLOAT64, 12, 8, "float64")        \
+    X(COMPLEX64, 13, 8, "complex64")    \
+    X(COMPLEX128, 14, 16, "complex128") \
     X(BFLOAT16, 15, 2, "bfloat16")
 
 typedef uint8_t fg_dtype;
@@ -157,12 +168,12 @@ enum {
 /* Bytes of one item, 0 for an unknown code. */
 uint32_t fg_dtype_item_bytes(fg_dtype dtype);
 /* "uint8"; NULL for an unknown code. Static memory. */
-const char *fg_dtype_name(fg_dtype dtype);
+const char* fg_dtype_name(fg_dtype dtype);
 /* Code of a name such as "float32"; 0 for an unknown name. */
-fg_dtype fg_dtype_from_name(const char *name, size_t name_bytes);
+fg_dtype fg_dtype_from_name(const char* name, size_t name_bytes);
 
-/* One array of a frame (or, with FG_DIMENSION_ANY allowed, of a schema). C order. A frame's array i lies at
- * payload + offset. The name may be empty (one unnamed array). */
+/* One array of a frame (or, with FG_DIMENSION_ANY allowed, of a schema). C order. A frame's array i
+ * lies at payload + offset. The name may be empty (one unnamed array). */
 typedef struct fg_array {
     char name[FG_ARRAY_NAME_BYTES_MAX]; /* UTF-8, not zero-terminated, rest zero */
     uint8_t name_bytes;
@@ -175,11 +186,12 @@ typedef struct fg_array {
     uint64_t reserved; /* zero */
 } fg_array;
 
-/* Fills `offset` and `bytes` of every array from dtype and shape, one after the other at multiples of 64, and says how
- * many payload bytes they need. FG_INVALID_ARGUMENT on a bad name, dtype, dimension count or overflow. Any thread. */
-fg_status fg_arrays_lay_out(fg_array *arrays, size_t count, uint64_t *payload_bytes);
+/* Fills `offset` and `bytes` of every array from dtype and shape, one after the other at multiples
+ * of 64, and says how many payload bytes they need. FG_INVALID_ARGUMENT on a bad name, dtype,
+ * dimension count or overflow. Any thread. */
+fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_bytes);
 
-/* ---- topic ----------------------------------------------------------------------------------------------------- */
+/* ---- topic ---- */
 
 typedef struct fg_topic fg_topic;
 typedef struct fg_publisher fg_publisher;
@@ -196,10 +208,10 @@ typedef struct fg_topic_options {
     uint32_t mailbox_bytes;    /* mailbox of each participant, 0..FG_MAILBOX_BYTES_MAX; default 0 */
     uint32_t mode;             /* file mode, 0600 or 0660; default 0600 */
     uint32_t schema_count;     /* arrays of the schema; 0: frames are free; default 0 */
-    const fg_array *schema;    /* dtype, shape and names; offset and bytes are ignored */
+    const fg_array* schema;    /* dtype, shape and names; offset and bytes are ignored */
 } fg_topic_options;
 
-void fg_topic_options_init(fg_topic_options *options);
+void fg_topic_options_init(fg_topic_options* options);
 
 typedef struct fg_topic_info {
     uint32_t struct_bytes;
@@ -217,100 +229,113 @@ typedef struct fg_topic_info {
     uint64_t data_bytes;      /* size of the .data file */
 } fg_topic_info;
 
-/* Creates the topic and opens it; FG_TOPIC_EXISTS if there is one. Allocates and touches every page of it (first touch
- * costs six times a warm copy), so it may take a second per few GB; FG_NO_SPACE names the bytes needed and free.
- * Blocking: file system only. */
-fg_status fg_topic_create(const char *name, size_t name_bytes, const fg_topic_options *options, fg_topic **out);
+/* Creates the topic and opens it; FG_TOPIC_EXISTS if there is one. Allocates and touches every page
+ * of it (first touch costs six times a warm copy), so it may take a second per few GB; FG_NO_SPACE
+ * names the bytes needed and free. Blocking: file system only. */
+fg_status fg_topic_create(const char* name, size_t name_bytes, const fg_topic_options* options,
+                          fg_topic** out);
 
-/* Opens an existing topic. FG_TOPIC_NOT_FOUND, FG_SEGMENT_INCOMPATIBLE, FG_SEGMENT_CORRUPT, FG_PERMISSION_DENIED. */
-fg_status fg_topic_open(const char *name, size_t name_bytes, fg_topic **out);
+/* Opens an existing topic. FG_TOPIC_NOT_FOUND, FG_SEGMENT_INCOMPATIBLE, FG_SEGMENT_CORRUPT,
+ * FG_PERMISSION_DENIED. */
+fg_status fg_topic_open(const char* name, size_t name_bytes, fg_topic** out);
 
-/* Opens the topic or, if there is none, creates it; safe against others doing the same. An existing topic is taken as
- * it is, except that its slots must hold options->slot_bytes (else FG_FRAME_TOO_LARGE) and that a schema in the options
- * must equal its schema (else FG_SCHEMA_MISMATCH). `created` may be NULL; else 1 if this call created it. */
-fg_status fg_topic_create_or_open(const char *name, size_t name_bytes, const fg_topic_options *options,
-                                  fg_topic **out, int *created);
+/* Opens the topic or, if there is none, creates it; safe against others doing the same. An existing
+ * topic is taken as it is, except that its slots must hold options->slot_bytes (else
+ * FG_FRAME_TOO_LARGE) and that a schema in the options must equal its schema (else
+ * FG_SCHEMA_MISMATCH). `created` may be NULL; else 1 if this call created it. */
+fg_status fg_topic_create_or_open(const char* name, size_t name_bytes,
+                                  const fg_topic_options* options, fg_topic** out, int* created);
 
-/* Removes the names of the topic's files. Open handles go on undisturbed among themselves; the memory is freed with the
- * last of them. FG_TOPIC_NOT_FOUND if there is none. */
-fg_status fg_topic_unlink(const char *name, size_t name_bytes);
+/* Removes the names of the topic's files. Open handles go on undisturbed among themselves; the
+ * memory is freed with the last of them. FG_TOPIC_NOT_FOUND if there is none. */
+fg_status fg_topic_unlink(const char* name, size_t name_bytes);
 
-fg_status fg_topic_get_info(const fg_topic *topic, fg_topic_info *out);
+fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out);
 /* Name of the topic, zero-terminated, valid as long as the handle. */
-const char *fg_topic_name(const fg_topic *topic);
-/* Copies the schema (offset and bytes filled where all dimensions are fixed). `count` is always written. */
-fg_status fg_topic_schema(const fg_topic *topic, fg_array *out, size_t capacity, size_t *count);
-/* Reaps participants that died: their loans and leases come back. Done by itself by attaching, by a loan that finds
- * nothing, and by every waiter about once a second. `reaped` may be NULL. Up to 256 system calls. */
-fg_status fg_topic_sweep(fg_topic *topic, uint32_t *reaped);
-/* Gives the reference back; publishers and subscribers keep the topic open by themselves. NULL is allowed. */
-void fg_topic_close(fg_topic *topic);
+const char* fg_topic_name(const fg_topic* topic);
+/* Copies the schema (offset and bytes filled where all dimensions are fixed). `count` is always
+ * written. */
+fg_status fg_topic_schema(const fg_topic* topic, fg_array* out, size_t capacity, size_t* count);
+/* Reaps participants that died: their loans and leases come back. Done by itself by attaching, by a
+ * loan that finds nothing, and by every waiter about once a second. `reaped` may be NULL. Up to 256
+ * system calls. */
+fg_status fg_topic_sweep(fg_topic* topic, uint32_t* reaped);
+/* Gives the reference back; publishers and subscribers keep the topic open by themselves. NULL is
+ * allowed. */
+void fg_topic_close(fg_topic* topic);
 
-/* ---- publisher ------------------------------------------------------------------------------------------------- */
+/* ---- publisher ---- */
 
 typedef struct fg_publisher_options {
     uint32_t struct_bytes;
     uint32_t name_bytes; /* at most FG_PARTICIPANT_NAME_BYTES_MAX */
-    const char *name;    /* shown by inspectors; may be NULL */
+    const char* name;    /* shown by inspectors; may be NULL */
 } fg_publisher_options;
 
-void fg_publisher_options_init(fg_publisher_options *options);
+void fg_publisher_options_init(fg_publisher_options* options);
 
-/* Attaches one more publisher (options may be NULL). FG_PARTICIPANTS_FULL if no row is free or reapable. */
-fg_status fg_publisher_open(fg_topic *topic, const fg_publisher_options *options, fg_publisher **out);
+/* Attaches one more publisher (options may be NULL). FG_PARTICIPANTS_FULL if no row is free or
+ * reapable. */
+fg_status fg_publisher_open(fg_topic* topic, const fg_publisher_options* options,
+                            fg_publisher** out);
 
 typedef struct fg_loan {
-    void *data;        /* writable, page-aligned, `capacity` bytes; NULL once given back */
+    void* data;        /* writable, page-aligned, `capacity` bytes; NULL once given back */
     uint64_t capacity; /* slot_bytes of the topic */
     uint64_t ticket;   /* proves the loan; private */
     uint32_t slot;
     uint32_t reserved;
 } fg_loan;
 
-/* Loans a slot for `bytes` payload bytes. Hot when a slot is free. Else sweeps once, then waits up to the time-out for
- * one and answers FG_TOPIC_FULL (also with time-out 0). FG_FRAME_TOO_LARGE, FG_INTERRUPTED, FG_MOVED. The loan lives
- * until publish or abandon, on any thread; it keeps the publisher handle alive. */
-fg_status fg_publisher_loan(fg_publisher *publisher, uint64_t bytes, int64_t timeout_ns, fg_loan *out);
+/* Loans a slot for `bytes` payload bytes. Hot when a slot is free. Else sweeps once, then waits up
+ * to the time-out for one and answers FG_TOPIC_FULL (also with time-out 0). FG_FRAME_TOO_LARGE,
+ * FG_INTERRUPTED, FG_MOVED. The loan lives until publish or abandon, on any thread; it keeps the
+ * publisher handle alive. */
+fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t timeout_ns,
+                            fg_loan* out);
 
 typedef struct fg_publish_info {
     uint32_t struct_bytes;
-    uint32_t array_count;        /* 0: raw bytes, or the topic's schema if it has one with fixed dimensions */
-    uint64_t bytes;              /* payload bytes that were filled */
-    double timestamp_s;          /* the application's own time; NaN (the default): none */
-    const fg_array *arrays;      /* offsets inside the payload, checked */
-    const char *content_type;    /* may be NULL */
-    const void *user_metadata;   /* small, copied beside the payload; may be NULL */
-    uint32_t content_type_bytes; /* at most FG_CONTENT_TYPE_BYTES_MAX */
+    uint32_t
+        array_count; /* 0: raw bytes, or the topic's schema if it has one with fixed dimensions */
+    uint64_t bytes;  /* payload bytes that were filled */
+    double timestamp_s;           /* the application's own time; NaN (the default): none */
+    const fg_array* arrays;       /* offsets inside the payload, checked */
+    const char* content_type;     /* may be NULL */
+    const void* user_metadata;    /* small, copied beside the payload; may be NULL */
+    uint32_t content_type_bytes;  /* at most FG_CONTENT_TYPE_BYTES_MAX */
     uint32_t user_metadata_bytes; /* at most FG_USER_METADATA_BYTES_MAX */
 } fg_publish_info;
 
-void fg_publish_info_init(fg_publish_info *info);
+void fg_publish_info_init(fg_publish_info* info);
 
-/* Publishes the loan as the next frame. Hot; wakes sleeping subscribers, if any, and never waits for one. On FG_OK the
- * loan is consumed (data = NULL) and *sequence is its number, 1 upwards. On FG_INVALID_ARGUMENT, FG_SCHEMA_MISMATCH and
- * FG_FRAME_TOO_LARGE the loan stays good; on every other status it is gone. `sequence` may be NULL. */
-fg_status fg_publisher_publish(fg_publisher *publisher, fg_loan *loan, const fg_publish_info *info,
-                               uint64_t *sequence);
+/* Publishes the loan as the next frame. Hot; wakes sleeping subscribers, if any, and never waits
+ * for one. On FG_OK the loan is consumed (data = NULL) and *sequence is its number, 1 upwards. On
+ * FG_INVALID_ARGUMENT, FG_SCHEMA_MISMATCH and FG_FRAME_TOO_LARGE the loan stays good; on every
+ * other status it is gone. `sequence` may be NULL. */
+fg_status fg_publisher_publish(fg_publisher* publisher, fg_loan* loan, const fg_publish_info* info,
+                               uint64_t* sequence);
 
 /* Gives an unpublished loan back. Hot. Safe to call on a loan whose data is NULL. */
-fg_status fg_publisher_abandon(fg_publisher *publisher, fg_loan *loan);
+fg_status fg_publisher_abandon(fg_publisher* publisher, fg_loan* loan);
 
 /* Loan, copy, publish in one call; everything as above. */
-fg_status fg_publisher_send(fg_publisher *publisher, const void *data, const fg_publish_info *info,
-                            int64_t timeout_ns, uint64_t *sequence);
+fg_status fg_publisher_send(fg_publisher* publisher, const void* data, const fg_publish_info* info,
+                            int64_t timeout_ns, uint64_t* sequence);
 
 /* One more reference for another thread; every retain needs one fg_publisher_release_handle. */
-void fg_publisher_retain(fg_publisher *publisher);
-void fg_publisher_release_handle(fg_publisher *publisher);
-/* Detaches (with live loans: when the last of them ends) and drops the opener's reference. Wakes a loan that waits on
- * another thread, which answers FG_CLOSED. NULL is allowed. */
-void fg_publisher_close(fg_publisher *publisher);
+void fg_publisher_retain(fg_publisher* publisher);
+void fg_publisher_release_handle(fg_publisher* publisher);
+/* Detaches (with live loans: when the last of them ends) and drops the opener's reference. Wakes a
+ * loan that waits on another thread, which answers FG_CLOSED. NULL is allowed. */
+void fg_publisher_close(fg_publisher* publisher);
 
-/* ---- subscriber ------------------------------------------------------------------------------------------------ */
+/* ---- subscriber ---- */
 
 enum {
-    FG_POLICY_LATEST = 1,   /* every take jumps to the newest frame */
-    FG_POLICY_QUEUE = 2,    /* every take is the next frame that still exists; overwritten ones are counted lost */
+    FG_POLICY_LATEST = 1, /* every take jumps to the newest frame */
+    FG_POLICY_QUEUE =
+        2, /* every take is the next frame that still exists; overwritten ones are counted lost */
     FG_POLICY_RELIABLE = 3, /* reserved: FG_UNSUPPORTED */
     FG_POLICY_GROUP = 4     /* reserved: FG_UNSUPPORTED */
 };
@@ -325,24 +350,27 @@ typedef struct fg_subscriber_options {
     uint32_t policy;     /* default FG_POLICY_LATEST */
     uint32_t start;      /* default FG_START_DEFAULT */
     uint32_t leases_max; /* 1..slots - keep; 0, the default: half of the slots, at least 1 */
-    uint32_t spin_ns;    /* busy-wait this long before sleeping; default 0; at most 1 ms. Costs a core */
+    uint32_t
+        spin_ns; /* busy-wait this long before sleeping; default 0; at most 1 ms. Costs a core */
     uint32_t name_bytes; /* at most FG_PARTICIPANT_NAME_BYTES_MAX */
-    const char *name;    /* shown by inspectors; may be NULL */
+    const char* name;    /* shown by inspectors; may be NULL */
 } fg_subscriber_options;
 
-void fg_subscriber_options_init(fg_subscriber_options *options);
+void fg_subscriber_options_init(fg_subscriber_options* options);
 
-fg_status fg_subscriber_open(fg_topic *topic, const fg_subscriber_options *options, fg_subscriber **out);
+fg_status fg_subscriber_open(fg_topic* topic, const fg_subscriber_options* options,
+                             fg_subscriber** out);
 
-/* A leased frame. Everything it points to is read-only and stays valid and unchanged until released. */
+/* A leased frame. Everything it points to is read-only and stays valid and unchanged until
+ * released. */
 typedef struct fg_frame {
-    const void *data; /* page-aligned */
+    const void* data; /* page-aligned */
     uint64_t bytes;
     uint64_t sequence;
     uint64_t published_ns; /* CLOCK_MONOTONIC of the publisher, comparable within the machine */
     double timestamp_s;    /* the application's; NaN: none */
-    const char *content_type;
-    const void *user_metadata;
+    const char* content_type;
+    const void* user_metadata;
     uint32_t content_type_bytes;
     uint32_t user_metadata_bytes;
     uint32_t array_count; /* 0: raw bytes */
@@ -350,35 +378,40 @@ typedef struct fg_frame {
     uint64_t lost; /* frames lost by this subscriber just before this one */
 } fg_frame;
 
-/* Takes a frame by the subscriber's policy. Hot when there is one; else waits up to the time-out, in slices of at most
- * one second each followed by a sweep and a re-check. FG_EMPTY (time-out 0), FG_TIMEOUT, FG_INTERRUPTED,
- * FG_LEASE_QUOTA (release one first), FG_MOVED. The lease lives until fg_subscriber_release, on any thread; it keeps
- * the subscriber handle and its mapping alive. */
-fg_status fg_subscriber_take(fg_subscriber *subscriber, int64_t timeout_ns, fg_frame *out);
-/* The same without waiting, with the policy said by the call: the newest unseen frame / the next one. */
-fg_status fg_subscriber_take_latest(fg_subscriber *subscriber, fg_frame *out);
-fg_status fg_subscriber_take_next(fg_subscriber *subscriber, fg_frame *out);
-/* The newest frame even if it was seen; leaves the position alone. FG_EMPTY if nothing was ever published. */
-fg_status fg_subscriber_peek(fg_subscriber *subscriber, fg_frame *out);
+/* Takes a frame by the subscriber's policy. Hot when there is one; else waits up to the time-out,
+ * in slices of at most one second each followed by a sweep and a re-check. FG_EMPTY (time-out 0),
+ * FG_TIMEOUT, FG_INTERRUPTED, FG_LEASE_QUOTA (release one first), FG_MOVED. The lease lives until
+ * fg_subscriber_release, on any thread; it keeps the subscriber handle and its mapping alive. */
+fg_status fg_subscriber_take(fg_subscriber* subscriber, int64_t timeout_ns, fg_frame* out);
+/* The same without waiting, with the policy said by the call: the newest unseen frame / the next
+ * one. */
+fg_status fg_subscriber_take_latest(fg_subscriber* subscriber, fg_frame* out);
+fg_status fg_subscriber_take_next(fg_subscriber* subscriber, fg_frame* out);
+/* The newest frame even if it was seen; leaves the position alone. FG_EMPTY if nothing was ever
+ * published. */
+fg_status fg_subscriber_peek(fg_subscriber* subscriber, fg_frame* out);
 
-/* Validated copies of the frame's array descriptors (at most frame->array_count). `count` may be NULL. Hot. */
-fg_status fg_subscriber_arrays(fg_subscriber *subscriber, const fg_frame *frame, fg_array *out, size_t capacity,
-                               size_t *count);
+/* Validated copies of the frame's array descriptors (at most frame->array_count). `count` may be
+ * NULL. Hot. */
+fg_status fg_subscriber_arrays(fg_subscriber* subscriber, const fg_frame* frame, fg_array* out,
+                               size_t capacity, size_t* count);
 
-/* Ends the lease; the pointers of `frame` are dead and data becomes NULL. Hot; wakes loans that wait for space.
- * FG_LEASE_LOST: it ended before, its bytes were not protected to the end (see crash-safety). */
-fg_status fg_subscriber_release(fg_subscriber *subscriber, fg_frame *frame);
+/* Ends the lease; the pointers of `frame` are dead and data becomes NULL. Hot; wakes loans that
+ * wait for space. FG_LEASE_LOST: it ended before, its bytes were not protected to the end (see
+ * crash-safety). */
+fg_status fg_subscriber_release(fg_subscriber* subscriber, fg_frame* frame);
 
 /* Sleeps until there is an unseen frame. FG_OK, FG_TIMEOUT, FG_INTERRUPTED, FG_MOVED, FG_CLOSED. */
-fg_status fg_subscriber_wait(fg_subscriber *subscriber, int64_t timeout_ns);
+fg_status fg_subscriber_wait(fg_subscriber* subscriber, int64_t timeout_ns);
 
-/* For event loops. The fd (an epoll fd owned by the subscriber; never read it, never close it) is readable when
- * something may have happened after arming. The cycle: drain; take until FG_EMPTY; arm; if *ready take again, else wait
- * for readability. The fd also ticks about once a second while armed: drain then sweeps and re-checks, which covers
- * publishers that died before waking anybody. One thread at a time should run the cycle. */
-fg_status fg_subscriber_event_fd(fg_subscriber *subscriber, int *fd);
-fg_status fg_subscriber_arm(fg_subscriber *subscriber, int *ready);
-fg_status fg_subscriber_drain(fg_subscriber *subscriber);
+/* For event loops. The fd (an epoll fd owned by the subscriber; never read it, never close it) is
+ * readable when something may have happened after arming. The cycle: drain; take until FG_EMPTY;
+ * arm; if *ready take again, else wait for readability. The fd also ticks about once a second while
+ * armed: drain then sweeps and re-checks, which covers publishers that died before waking anybody.
+ * One thread at a time should run the cycle. */
+fg_status fg_subscriber_event_fd(fg_subscriber* subscriber, int* fd);
+fg_status fg_subscriber_arm(fg_subscriber* subscriber, int* ready);
+fg_status fg_subscriber_drain(fg_subscriber* subscriber);
 
 typedef struct fg_subscriber_stats {
     uint32_t struct_bytes;
@@ -388,17 +421,18 @@ typedef struct fg_subscriber_stats {
     uint64_t position; /* sequence of the last frame taken or skipped */
     uint64_t head;     /* newest sequence of the topic */
     uint64_t received; /* frames taken */
-    uint64_t lost;     /* queue: frames overwritten before they were taken; latest: frames jumped over */
+    uint64_t
+        lost; /* queue: frames overwritten before they were taken; latest: frames jumped over */
 } fg_subscriber_stats;
 
-fg_status fg_subscriber_get_stats(const fg_subscriber *subscriber, fg_subscriber_stats *out);
+fg_status fg_subscriber_get_stats(const fg_subscriber* subscriber, fg_subscriber_stats* out);
 
 /* As for publishers; with live leases the detach happens at the last release. */
-void fg_subscriber_retain(fg_subscriber *subscriber);
-void fg_subscriber_release_handle(fg_subscriber *subscriber);
-void fg_subscriber_close(fg_subscriber *subscriber);
+void fg_subscriber_retain(fg_subscriber* subscriber);
+void fg_subscriber_release_handle(fg_subscriber* subscriber);
+void fg_subscriber_close(fg_subscriber* subscriber);
 
-/* ---- inspector ------------------------------------------------------------------------------------------------- */
+/* ---- inspector ---- */
 
 typedef struct fg_topic_stats {
     uint32_t struct_bytes;
@@ -430,22 +464,25 @@ typedef struct fg_participant {
     uint32_t reserved;
 } fg_participant;
 
-/* Opens the control file read-only: looks without taking part. Numbers are a snapshot of moving things. */
-fg_status fg_inspector_open(const char *name, size_t name_bytes, fg_inspector **out);
-fg_status fg_inspector_get_info(const fg_inspector *inspector, fg_topic_info *out);
-fg_status fg_inspector_schema(const fg_inspector *inspector, fg_array *out, size_t capacity, size_t *count);
-fg_status fg_inspector_stats(fg_inspector *inspector, fg_topic_stats *out);
+/* Opens the control file read-only: looks without taking part. Numbers are a snapshot of moving
+ * things. */
+fg_status fg_inspector_open(const char* name, size_t name_bytes, fg_inspector** out);
+fg_status fg_inspector_get_info(const fg_inspector* inspector, fg_topic_info* out);
+fg_status fg_inspector_schema(const fg_inspector* inspector, fg_array* out, size_t capacity,
+                              size_t* count);
+fg_status fg_inspector_stats(fg_inspector* inspector, fg_topic_stats* out);
 /* Fills up to `capacity` rows; `count` is the number that exist. One system call per row. */
-fg_status fg_inspector_participants(fg_inspector *inspector, fg_participant *out, size_t capacity, size_t *count);
-void fg_inspector_close(fg_inspector *inspector);
+fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out, size_t capacity,
+                                    size_t* count);
+void fg_inspector_close(fg_inspector* inspector);
 
-/* ---- sizes, for tests of bindings ------------------------------------------------------------------------------ */
+/* ---- sizes, for tests of bindings ---- */
 
 typedef struct fg_struct_size {
-    const char *name; /* "fg_loan" */
+    const char* name; /* "fg_loan" */
     uint32_t bytes;
 } fg_struct_size;
-const fg_struct_size *fg_struct_sizes(size_t *count);
+const fg_struct_size* fg_struct_sizes(size_t* count);
 
 #ifdef __cplusplus
 }

@@ -20,7 +20,8 @@ struct SubscriberOptions : fg_subscriber_options {
     SubscriberOptions() : fg_subscriber_options{} { fg_subscriber_options_init(this); }
 };
 
-/// A leased frame: read-only, valid and unchanged until destroyed. Move-only; keeps the participant attached.
+/// A leased frame: read-only, valid and unchanged until destroyed. Move-only; keeps the participant
+/// attached.
 class Frame {
   public:
     Frame(Frame&& other) noexcept
@@ -35,7 +36,9 @@ class Frame {
     }
     ~Frame() { release(); }
 
-    std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(raw_.data), raw_.bytes}; }
+    std::span<const std::byte> bytes() const {
+        return {static_cast<const std::byte*>(raw_.data), raw_.bytes};
+    }
     std::uint64_t sequence() const { return raw_.sequence; }
     std::uint64_t published_ns() const { return raw_.published_ns; }
     std::uint64_t lost() const { return raw_.lost; }
@@ -77,7 +80,8 @@ class Subscriber {
   public:
     static Result<Subscriber> open(const Topic& topic, const SubscriberOptions& options = {}) {
         fg_subscriber* raw = nullptr;
-        if (const fg_status status = fg_subscriber_open(topic.get(), &options, &raw); status != FG_OK) {
+        if (const fg_status status = fg_subscriber_open(topic.get(), &options, &raw);
+            status != FG_OK) {
             return Error::last(status);
         }
         return Subscriber(raw);

@@ -22,11 +22,13 @@ struct TopicOptions : fg_topic_options {
 };
 
 /// An array descriptor at offset 0; `fg_arrays_lay_out` places several.
-inline fg_array make_array(std::string_view name, fg_dtype dtype, std::initializer_list<std::uint64_t> shape) {
+inline fg_array make_array(std::string_view name, fg_dtype dtype,
+                           std::initializer_list<std::uint64_t> shape) {
     fg_array array{};
     // Too long stays too long, so that the library refuses it with its own text.
     array.name_bytes = static_cast<std::uint8_t>(name.size() < 255 ? name.size() : 255);
-    std::memcpy(array.name, name.data(), name.size() < sizeof array.name ? name.size() : sizeof array.name);
+    std::memcpy(array.name, name.data(),
+                name.size() < sizeof array.name ? name.size() : sizeof array.name);
     array.dtype = dtype;
     array.dimension_count = static_cast<std::uint8_t>(shape.size() < 255 ? shape.size() : 255);
     std::size_t i = 0;

@@ -90,7 +90,10 @@ impl Handler for User {
 
     fn turn(&mut self) {
         let state = self.state();
-        Python::attach(|py| state.resolve(py, &state.receivers));
+        // It may have been nothing but a ping.
+        if !state.incoming.borrow().is_empty() {
+            Python::attach(|py| state.resolve(py, &state.receivers));
+        }
     }
 
     fn drained(&mut self) {
