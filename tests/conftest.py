@@ -121,7 +121,7 @@ class Server:
             self.app,
             self.config,
             state=lifespan.state if self.config.lifespan != "off" else None,
-            _plain_tasks=self.plain_tasks,
+            plain_tasks=self.plain_tasks,
         )
 
     def _listen(self) -> socket.socket:

@@ -1,7 +1,8 @@
 """What every framework has to do here; each test file only writes the same application anew.
 
-An application has: `GET /items/{number}?q=`, `POST /upload` (multipart, field `file`), `GET /stream`,
-`POST /background`, `GET /sync` (a plain function) and, where the framework has it, `/ws`.
+An application has: `GET /items/{number}?q=`, `POST /upload` (multipart, field `file`),
+`GET /stream`, `POST /background`, `GET /sync` (a plain function) and, where the framework has it,
+`/ws`.
 """
 
 from __future__ import annotations

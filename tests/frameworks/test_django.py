@@ -1,4 +1,4 @@
-"""Django on its ASGI handler, end to end. It has no WebSockets and no background tasks of its own."""
+"""Django on its ASGI handler, end to end. It has neither WebSockets nor background tasks."""
 
 from __future__ import annotations
 

@@ -44,6 +44,8 @@ const STDOUT: i32 = 1;
 ///     config: Settings by attribute, for instance `framegate.Config`.
 ///     state: The lifespan's state; each request gets a shallow copy. `None`: scopes have no state.
 ///     row: The worker's row of the runtime segment; heartbeats and counters go there.
+///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
+///         proven. Slower; for tests and for comparison.
 #[pyclass(frozen, module = "framegate._http")]
 pub(crate) struct Worker(LoopBound<Inner>);
 
@@ -81,14 +83,14 @@ impl Native {
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, config, *, state=None, row=None, _plain_tasks=false))]
+    #[pyo3(signature = (app, config, *, state=None, row=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
         config: &Bound<'_, PyAny>,
         state: Option<Py<PyDict>>,
         row: Option<&Bound<'_, RuntimeRow>>,
-        _plain_tasks: bool,
+        plain_tasks: bool,
     ) -> PyResult<Self> {
         let core = LoopCore::current().ok_or_else(|| {
             PyRuntimeError::new_err(
@@ -97,7 +99,7 @@ impl Worker {
             )
         })?;
         let server_config = Rc::new(server_config(config)?);
-        let application = Application::new(py, core.clone(), app, config, state, _plain_tasks)?;
+        let application = Application::new(py, core.clone(), app, config, state, plain_tasks)?;
         let spawner = core.clone();
         let mut server = Server::new(
             Rc::new(AsgiService(application.clone())),
@@ -148,8 +150,8 @@ impl Worker {
     ///         give it `socket.detach()` or `os.dup(...)`.
     ///
     /// Raises:
-    ///     OSError: It is no socket, or cannot be used.
-    ///     ValueError: The socket does not listen, or is of another kind.
+    ///     `OSError`: It is no socket, or cannot be used.
+    ///     `ValueError`: The socket does not listen, or is of another kind.
     fn listen(&self, fd: i32) -> PyResult<()> {
         let inner = self.0.get_or_raise()?;
         if fd < 0 {

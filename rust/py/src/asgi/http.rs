@@ -729,6 +729,10 @@ impl HttpExchange {
         awaitable(py, Owner::Http(slf.clone().unbind()), Operation::Send)
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the signature that pyo3 wants"
+    )]
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // On another thread nothing is visited: the collector then takes what is held for used from elsewhere.
         if let Some(state) = self.0.get() {

@@ -463,12 +463,7 @@ impl AsgiHandler {
     }
 
     /// Puts the handle for `framegate.ingest` into the scope of a request that has a body.
-    fn offer_body(
-        &self,
-        py: Python<'_>,
-        scope: &Bound<'_, PyDict>,
-        bundle: &Bundle,
-    ) -> PyResult<()> {
+    fn offer_body(py: Python<'_>, scope: &Bound<'_, PyDict>, bundle: &Bundle) -> PyResult<()> {
         let extensions = scope.get_item(intern!(py, "extensions"))?;
         let extensions = extensions
             .expect("every scope has it")
@@ -483,7 +478,7 @@ impl AsgiHandler {
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
         if !request.body.is_end_stream() {
-            self.offer_body(py, &scope, &bundle)?;
+            Self::offer_body(py, &scope, &bundle)?;
         }
         exchange.begin(application.clone(), request);
         let started = application.starter.start(
@@ -503,16 +498,13 @@ impl AsgiHandler {
             owner::Exchange::coroutine_ended(exchange, py, Err(&error));
         }
         let response = exchange.take_response();
-        Ok(match response {
-            Some(response) => {
-                application.retire(py, bundle);
-                response.into()
-            }
-            None => {
-                let later = Later::new(bundle.exchange.clone_ref(py));
-                bundle.release(py);
-                ResponseFuture::later(later)
-            }
+        Ok(if let Some(response) = response {
+            application.retire(py, bundle);
+            response.into()
+        } else {
+            let later = Later::new(bundle.exchange.clone_ref(py));
+            bundle.release(py);
+            ResponseFuture::later(later)
         })
     }
 }

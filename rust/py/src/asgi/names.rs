@@ -26,7 +26,7 @@ struct PathSlot {
 pub(crate) struct Names {
     /// Put in front of each path; see [`Names::path`].
     root_path: String,
-    names: RefCell<Vec<Option<Py<PyBytes>>>>,
+    headers: RefCell<Vec<Option<Py<PyBytes>>>>,
     paths: RefCell<Vec<Option<PathSlot>>>,
 }
 
@@ -34,7 +34,7 @@ impl Names {
     pub(crate) fn new(root_path: String) -> Self {
         Self {
             root_path,
-            names: RefCell::new((0..SLOTS).map(|_| None).collect()),
+            headers: RefCell::new((0..SLOTS).map(|_| None).collect()),
             paths: RefCell::new((0..SLOTS).map(|_| None).collect()),
         }
     }
@@ -44,7 +44,7 @@ impl Names {
         if name.len() > NAME_BYTES_MAX {
             return PyBytes::new(py, name);
         }
-        let mut names = self.names.borrow_mut();
+        let mut names = self.headers.borrow_mut();
         let slot = &mut names[slot_of(name)];
         if let Some(known) = slot {
             let known = known.bind(py);

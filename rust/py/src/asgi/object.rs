@@ -199,8 +199,8 @@ pub(crate) fn slot<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -
 ///
 /// # Safety
 /// `arguments` points to `count` live objects.
-pub(crate) unsafe fn thrown<'py>(
-    py: Python<'py>,
+pub(crate) unsafe fn thrown(
+    py: Python<'_>,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
 ) -> PyResult<PyErr> {

@@ -96,7 +96,7 @@ impl ScopeTemplate {
         Ok(scope)
     }
 
-    /// What the scopes of HTTP requests and WebSockets share. `type`, `method`, `scheme` and `extensions` are still the
+    /// What the scopes of HTTP requests and `WebSocket`s share. `type`, `method`, `scheme` and `extensions` are still the
     /// template's.
     pub(crate) fn common<'py>(
         &self,

@@ -30,7 +30,7 @@
 //! Reuse needs proof that nobody saw the task: blank, one reference, no weak reference ([`RequestTask::unseen`]).
 //!
 //! # Where it is not used
-//! The above relies on details of CPython 3.11 to 3.13 with the GIL: `_asyncio._current_tasks`, `loop._ready`, zeroed task
+//! The above relies on details of `CPython` 3.11 to 3.13 with the GIL: `_asyncio._current_tasks`, `loop._ready`, zeroed task
 //! memory being inert, the order inside `Task.__init__`. On every other interpreter, when `asyncio.Task` was replaced, and when
 //! the loop has a task factory, [`TaskMode::Plain`] makes an ordinary task with `loop.create_task`. The difference cannot be
 //! seen by the application, except that the first segment then runs in the next turn of the loop; the whole test suite runs
@@ -176,35 +176,27 @@ impl Starter {
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Started> {
         let context = self.copy_context(py)?;
-        match (&self.mode, task) {
-            (TaskMode::Lazy { current_tasks }, Some(task)) => {
-                let current_tasks = current_tasks.bind(py);
-                in_context(&context, || {
-                    start_lazy(self, core, current_tasks, task, &context, owner, arguments)
-                })
-            }
-            _ => {
-                let runner = new_runner(
-                    py,
-                    None,
-                    owner.clone_ref(py),
-                    Held::Call(Box::new([
-                        self.callable.clone_ref(py),
-                        arguments.scope.clone().unbind(),
-                        arguments.receive.clone().unbind(),
-                        arguments.send.clone().unbind(),
-                    ])),
-                )?;
-                let keywords = PyDict::new(py);
-                keywords.set_item(intern!(py, "context"), &context)?;
-                self.event_loop.bind(py).call_method(
-                    intern!(py, "create_task"),
-                    (runner,),
-                    Some(&keywords),
-                )?;
-                Ok(Started::Suspended)
-            }
+        if let (TaskMode::Lazy { current_tasks }, Some(task)) = (&self.mode, task) {
+            let current_tasks = current_tasks.bind(py);
+            return in_context(&context, || {
+                start_lazy(self, core, current_tasks, task, &context, owner, arguments)
+            });
         }
+        let call = Held::Call(Box::new([
+            self.callable.clone_ref(py),
+            arguments.scope.clone().unbind(),
+            arguments.receive.clone().unbind(),
+            arguments.send.clone().unbind(),
+        ]));
+        let runner = new_runner(py, None, owner.clone_ref(py), call)?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "context"), &context)?;
+        self.event_loop.bind(py).call_method(
+            intern!(py, "create_task"),
+            (runner,),
+            Some(&keywords),
+        )?;
+        Ok(Started::Suspended)
     }
 }
 
@@ -334,7 +326,8 @@ fn extension<'a>(task: &'a Bound<'_, PyAny>) -> &'a Extension {
         .expect("a task exists, so its type does")
         .offset;
     // SAFETY: `task` is an instance of `task_type`, which has an `Extension` at this offset, zeroed or written through cells.
-    unsafe { &*task.as_ptr().cast::<u8>().add(offset).cast::<Extension>() }
+    // The offset is a multiple of its alignment, as the address of every object is.
+    unsafe { &*task.as_ptr().byte_add(offset).cast::<Extension>() }
 }
 
 /// Runs `Task.__init__` if it has not run yet.
@@ -384,7 +377,7 @@ fn materialise(task: &Bound<'_, PyAny>) -> PyResult<()> {
     if !first_step.getattr(intern!(py, "__self__"))?.is(task) {
         ready.call_method1(intern!(py, "append"), (handle,))?;
         return Err(PyRuntimeError::new_err(
-            "asyncio.Task did not schedule its first step last; set FRAMEGATE_PLAIN_TASKS=1",
+            "asyncio.Task did not schedule its first step last: call_soon of the event loop was replaced",
         ));
     }
     segment
@@ -393,10 +386,6 @@ fn materialise(task: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site; the parts of a segment"
-)]
 fn start_lazy<'py>(
     starter: &Starter,
     core: &LoopCore,
@@ -427,7 +416,7 @@ fn start_lazy<'py>(
     let first = starter
         .call(py, arguments)
         .and_then(as_coroutine)
-        .map(|coroutine| {
+        .map_or_else(Step::Raised, |coroutine| {
             segment.coroutine.replace(Some(coroutine.clone().unbind()));
             // The application touched the task before it returned its coroutine.
             if let Some((runner, _)) = &*segment.live.borrow() {
@@ -437,8 +426,7 @@ fn start_lazy<'py>(
             }
             // SAFETY: None is always alive.
             step(&coroutine, unsafe { ffi::Py_None() })
-        })
-        .unwrap_or_else(Step::Raised);
+        });
     if let Err(error) = current_tasks.del_item(event_loop) {
         // Somebody else left the task: harmless here, a riddle for them.
         core.report(py, "the current task of a request was removed", error);
