@@ -182,8 +182,8 @@ impl State {
         }
     }
 
-    /// Sets every field for a new request, or for none. The pattern names them all: a new field cannot be forgotten.
-    fn reset(&self, application: Option<Rc<Application>>, request: Option<Request>) {
+    /// Sets every field for a new request. The pattern names them all: a new field cannot be forgotten.
+    fn reset(&self, application: Rc<Application>, request: Request) {
         let Self {
             core: _,
             application: application_cell,
@@ -217,41 +217,21 @@ impl State {
             "an exchange is used again only when nothing waits for it"
         );
         pump.take();
-        let open = request.is_some();
-        let (new_body, new_hints, method, mut headers) = match request {
-            Some(request) => (
-                request.body,
-                request.hints,
-                request.head.method,
-                request.head.headers,
-            ),
-            None => (
-                Body::empty(),
-                Hints::default(),
-                Method::GET,
-                HeaderMap::new(),
-            ),
-        };
-        application_cell.replace(application);
-        phase.set(if open { Phase::Start } else { Phase::Done });
-        is_head.set(method == Method::HEAD);
-        ended.set(!open);
+        let mut headers = request.head.headers;
+        application_cell.replace(Some(application));
+        phase.set(Phase::Start);
+        is_head.set(request.head.method == Method::HEAD);
+        ended.set(false);
         disconnected.set(false);
-        body.replace(new_body);
-        incoming.set(if open {
-            Incoming::Open
-        } else {
-            Incoming::Complete
-        });
+        body.replace(request.body);
+        incoming.set(Incoming::Open);
         begun.set(false);
         chunk.take();
-        hints.replace(new_hints);
+        hints.replace(request.hints);
         hint.take();
         held.take();
-        if open {
-            headers.clear();
-            spare_headers.replace(headers);
-        }
+        headers.clear();
+        spare_headers.replace(headers);
         length.set(None);
         sent.set(0);
         response.take();
@@ -378,6 +358,7 @@ impl State {
                     return Ok(());
                 }
             }
+            fields.server |= name == header::SERVER;
             headers.append(name, value);
             Ok(())
         })?;
@@ -394,7 +375,9 @@ impl State {
         if fields.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        application.settings.add_headers(&mut headers);
+        application
+            .settings
+            .add_headers(&mut headers, fields.server);
         // Everything is known to be right: now the state may change.
         self.length.set(fields.content_length);
         self.held.replace(Some(Head { status, headers }));
@@ -638,6 +621,8 @@ impl State {
 struct Fields {
     content_length: Option<u64>,
     close: bool,
+    /// The application names the server itself.
+    server: bool,
 }
 
 impl Fields {
@@ -770,12 +755,17 @@ impl HttpExchange {
     /// Begins a request.
     pub(crate) fn begin(&self, application: Rc<Application>, request: Request) {
         application.call_begins();
-        self.state().reset(Some(application), Some(request));
+        self.state().reset(application, request);
     }
 
-    /// Forgets everything, to be kept in a pool.
+    /// Lets go of what a finished request still holds, to be kept in a pool. The rest is set by the next [`Self::begin`].
     pub(crate) fn retire(&self) {
-        self.state().reset(None, None);
+        let state = self.state();
+        debug_assert!(self.is_finished() && state.queue.borrow().is_empty());
+        state.application.take();
+        state.chunk.take();
+        state.hints.take();
+        state.hint.take();
     }
 
     /// True when the response is complete and the coroutine has ended: nothing will happen any more.

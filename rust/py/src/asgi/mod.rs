@@ -108,9 +108,15 @@ impl Settings {
         })
     }
 
+    /// [`Self::add_headers`] where it is not known what the application sent.
+    pub(crate) fn complete_headers(&self, headers: &mut HeaderMap) {
+        let names_server = headers.contains_key(header::SERVER);
+        self.add_headers(headers, names_server);
+    }
+
     /// The fields that the server adds to a response of the application.
-    pub(crate) fn add_headers(&self, headers: &mut HeaderMap) {
-        if self.server_header && !headers.contains_key(header::SERVER) {
+    pub(crate) fn add_headers(&self, headers: &mut HeaderMap, names_server: bool) {
+        if self.server_header && !names_server {
             headers.insert(header::SERVER, HeaderValue::from_static("framegate"));
         }
         for (name, value) in &self.headers {
@@ -456,7 +462,7 @@ impl AsgiHandler {
                 let mut response = rejected.response().map(ResponseBody::from);
                 self.application
                     .settings
-                    .add_headers(response.headers_mut());
+                    .add_headers(response.headers_mut(), false);
                 Ok(response.into())
             }
         }

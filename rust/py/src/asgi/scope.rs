@@ -24,6 +24,8 @@ const PAIRS_MAX: usize = 64;
 pub(crate) struct ScopeTemplate {
     template: Py<PyDict>,
     extensions: Py<PyDict>,
+    /// The dictionary that the last scope had, to be used again when nobody kept or changed it.
+    spare_extensions: RefCell<Option<Py<PyDict>>>,
     /// The header tuples of the last request.
     pairs: RefCell<Vec<Py<PyTuple>>>,
 }
@@ -66,6 +68,7 @@ impl ScopeTemplate {
         Ok(Self {
             template: template.unbind(),
             extensions: extensions.unbind(),
+            spare_extensions: RefCell::default(),
             pairs: RefCell::default(),
         })
     }

@@ -293,7 +293,7 @@ impl State {
             .map(|subprotocol| subprotocol.extract::<String>())
             .transpose()?;
         let mut headers = headers(message)?;
-        self.application.settings.add_headers(&mut headers);
+        self.application.settings.complete_headers(&mut headers);
         let response = self
             .offer
             .accept(subprotocol.as_deref(), headers)
@@ -397,7 +397,7 @@ impl State {
         handshake::deny(&mut response);
         self.application
             .settings
-            .add_headers(response.headers_mut());
+            .complete_headers(response.headers_mut());
         self.denial.head.replace(Some(response));
         self.phase.set(Phase::Denying);
         Ok(())
@@ -453,7 +453,7 @@ impl State {
         *response.status_mut() = status;
         self.application
             .settings
-            .add_headers(response.headers_mut());
+            .complete_headers(response.headers_mut());
         self.answer(response);
     }
 
