@@ -522,3 +522,39 @@ def test_objects_are_used_again_only_when_nobody_kept_them(serve: Any) -> None:
         server.submit(use_kept)
         assert client.request("GET", "/a").body == b"/a"
     assert len({seen[1], seen[3], seen[4]}) == 3
+
+
+def test_a_request_that_only_it_can_reach_is_not_collected(serve: Any) -> None:
+    # asyncio keeps weak references to tasks: a handler that waits for an object which nobody else
+    # holds was garbage, and its request ended with 500.
+    waiting = threading.Event()
+    events: list[weakref.ref[asyncio.Event]] = []
+    tasks: list[weakref.ref[Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        event = asyncio.Event()
+        events.append(weakref.ref(event))
+        tasks.append(weakref.ref(asyncio.current_task()))
+        asyncio.get_running_loop().call_soon(waiting.set)
+        await event.wait()
+        await respond(send, b"fine")
+
+    server = serve(app, lifespan="off")
+    with Client(server.connect()) as client:
+        client.send("GET", "/")
+        assert waiting.wait(20)
+        server.submit(gc.collect)
+
+        def wake() -> None:
+            event = events[0]()
+            assert event is not None
+            event.set()
+
+        server.submit(wake)
+        assert client.response().body == b"fine"
+
+    def collected() -> bool:
+        gc.collect()
+        return tasks[0]() is None
+
+    assert server.submit(collected)

@@ -215,7 +215,8 @@ impl LoopCore {
         let context = PyDict::new(py);
         let told = context
             .set_item(intern!(py, "message"), message)
-            .and_then(|()| context.set_item(intern!(py, "exception"), exception.value(py)))
+            // `into_value` and not `value`: on 3.11 only that gives the exception its traceback.
+            .and_then(|()| context.set_item(intern!(py, "exception"), exception.into_value(py)))
             .and_then(|()| {
                 event_loop.call_method1(intern!(py, "call_exception_handler"), (context,))
             });

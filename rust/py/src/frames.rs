@@ -197,7 +197,8 @@ impl BodyHandle {
                 if outcome.is_err() {
                     exchange.get().give_back_body(body);
                 }
-                if let Err(error) = settle(result.bind(py), outcome.map_err(|e| e.to_python(py))) {
+                if let Err(error) = settle(result.bind(py), outcome.map_err(|e| e.into_python(py)))
+                {
                     job.application.core.report(
                         py,
                         "the result of an ingest could not be set",
@@ -258,7 +259,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn to_python(self, py: Python<'_>) -> PyErr {
+    fn into_python(self, py: Python<'_>) -> PyErr {
         match self {
             Self::Python(error) => error,
             Self::Shm(error) => error::shm_error(py, &error),

@@ -115,6 +115,8 @@ struct State {
     is_head: Cell<bool>,
     /// The application's coroutine has ended.
     ended: Cell<bool>,
+    /// The application's task, while it has one and goes on.
+    task: RefCell<Option<Py<PyAny>>>,
     /// The connection gave up on this request.
     disconnected: Cell<bool>,
 
@@ -158,6 +160,7 @@ impl State {
             phase: Cell::new(Phase::Done),
             is_head: Cell::new(false),
             ended: Cell::new(true),
+            task: RefCell::default(),
             disconnected: Cell::new(false),
             body: RefCell::new(Body::empty()),
             incoming: Cell::new(Incoming::Complete),
@@ -190,6 +193,7 @@ impl State {
             phase,
             is_head,
             ended,
+            task,
             disconnected,
             body,
             incoming,
@@ -222,6 +226,7 @@ impl State {
         phase.set(Phase::Start);
         is_head.set(request.head.method == Method::HEAD);
         ended.set(false);
+        task.take();
         disconnected.set(false);
         body.replace(request.body);
         incoming.set(Incoming::Open);
@@ -721,6 +726,11 @@ impl HttpExchange {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // On another thread nothing is visited: the collector then takes what is held for used from elsewhere.
         if let Some(state) = self.0.get() {
+            if let Ok(task) = state.task.try_borrow()
+                && let Some(task) = &*task
+            {
+                visit.call(task)?;
+            }
             for waiters in [&state.receivers, &state.senders] {
                 if let Ok(waiters) = waiters.try_borrow() {
                     for waiter in waiters.iter() {
@@ -734,8 +744,12 @@ impl HttpExchange {
 
     fn __clear__(&self) {
         if let Some(state) = self.0.get() {
-            let waiters = (state.receivers.take(), state.senders.take());
-            drop(waiters);
+            let held = (
+                state.receivers.take(),
+                state.senders.take(),
+                state.task.take(),
+            );
+            drop(held);
         }
     }
 }
@@ -887,8 +901,18 @@ impl Exchange for HttpExchange {
         state.wake_pump();
     }
 
+    fn keep_task(&self, task: Py<PyAny>) {
+        if let Some(state) = self.0.get()
+            && !state.ended.get()
+        {
+            state.task.replace(Some(task));
+        }
+    }
+
     fn coroutine_ended(&self, py: Python<'_>, result: Result<(), &PyErr>) {
         let Some(state) = self.0.get() else { return };
+        let task = state.task.take();
+        drop(task.map(|task| task.into_bound(py)));
         if state.ended.replace(true) {
             return;
         }

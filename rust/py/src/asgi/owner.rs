@@ -34,6 +34,10 @@ pub(crate) trait Exchange {
     /// `waiter` is no longer waited for.
     fn unpark(&self, py: Python<'_>, operation: Operation, waiter: &Waiter);
 
+    /// The application goes on in `task`: keep it until the coroutine has ended. asyncio itself refers to a task weakly, so
+    /// one that waits for something that only it can reach would be collected.
+    fn keep_task(&self, task: Py<PyAny>);
+
     /// The application's coroutine has ended, by itself or by an exception: report it, and complete or cut what it left
     /// unfinished. Only the first call counts.
     fn coroutine_ended(&self, py: Python<'_>, result: Result<(), &PyErr>);

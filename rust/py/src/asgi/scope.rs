@@ -95,8 +95,24 @@ impl ScopeTemplate {
         if let Some(method) = method {
             scope.set_item(intern!(py, "method"), method)?;
         }
-        scope.set_item(intern!(py, "extensions"), self.extensions.bind(py).copy()?)?;
+        scope.set_item(intern!(py, "extensions"), self.extensions(py)?)?;
         Ok(scope)
+    }
+
+    /// `extensions` of one request: its own, but most requests leave theirs as it was and the next one can have it.
+    fn extensions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let base = self.extensions.bind(py);
+        let spare = self
+            .spare_extensions
+            .take()
+            .map(|spare| spare.into_bound(py));
+        let extensions = match spare {
+            Some(spare) if spare.get_refcnt() == 1 && spare.eq(base)? => spare,
+            _ => base.copy()?,
+        };
+        self.spare_extensions
+            .replace(Some(extensions.clone().unbind()));
+        Ok(extensions)
     }
 
     /// What the scopes of HTTP requests and `WebSocket`s share. `type`, `method`, `scheme` and `extensions` are still the

@@ -178,9 +178,13 @@ impl Starter {
         let context = self.copy_context(py)?;
         if let (TaskMode::Lazy { current_tasks }, Some(task)) = (&self.mode, task) {
             let current_tasks = current_tasks.bind(py);
-            return in_context(&context, || {
+            let started = in_context(&context, || {
                 start_lazy(self, core, current_tasks, task, &context, owner, arguments)
-            });
+            })?;
+            if started == Started::Suspended {
+                owner.exchange().keep_task(task.0.clone_ref(py));
+            }
+            return Ok(started);
         }
         let call = Held::Call(Box::new([
             self.callable.clone_ref(py),
@@ -191,11 +195,12 @@ impl Starter {
         let runner = new_runner(py, None, owner.clone_ref(py), call)?;
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "context"), &context)?;
-        self.event_loop.bind(py).call_method(
+        let task = self.event_loop.bind(py).call_method(
             intern!(py, "create_task"),
             (runner,),
             Some(&keywords),
         )?;
+        owner.exchange().keep_task(task.unbind());
         Ok(Started::Suspended)
     }
 }

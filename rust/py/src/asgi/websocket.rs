@@ -90,6 +90,8 @@ struct State {
     core: Rc<LoopCore>,
     application: Rc<Application>,
     phase: Cell<Phase>,
+    /// The application's task, while it has one and goes on.
+    task: RefCell<Option<Py<PyAny>>>,
     offer: Offer,
     settings: Settings,
     /// Taken by `accept`.
@@ -140,6 +142,7 @@ pub(crate) fn serve(
         settings: application.settings.websocket,
         upgrade: RefCell::new(request.upgrade.take()),
         answer: Answer::default(),
+        task: RefCell::default(),
         denial: Denial::default(),
         outbox: Outbox::waking_by(Box::new(move |waker| waking.wake(waker))),
         connect_told: Cell::new(false),
@@ -261,6 +264,11 @@ impl WebSocketExchange {
         let Some(state) = self.0.get() else {
             return Ok(());
         };
+        if let Ok(task) = state.task.try_borrow()
+            && let Some(task) = &*task
+        {
+            visit.call(task)?;
+        }
         for waiters in [&state.receivers, &state.senders] {
             if let Ok(waiters) = waiters.try_borrow() {
                 for waiter in waiters.iter() {
@@ -273,8 +281,12 @@ impl WebSocketExchange {
 
     fn __clear__(&self) {
         if let Some(state) = self.0.get() {
-            let waiters = (state.receivers.take(), state.senders.take());
-            drop(waiters);
+            let held = (
+                state.receivers.take(),
+                state.senders.take(),
+                state.task.take(),
+            );
+            drop(held);
         }
     }
 }
@@ -638,8 +650,18 @@ impl Exchange for WebSocketExchange {
         }
     }
 
+    fn keep_task(&self, task: Py<PyAny>) {
+        if let Some(state) = self.0.get()
+            && !state.coroutine_ended.get()
+        {
+            state.task.replace(Some(task));
+        }
+    }
+
     fn coroutine_ended(&self, py: Python<'_>, result: Result<(), &PyErr>) {
         let Some(state) = self.0.get() else { return };
+        let task = state.task.take();
+        drop(task.map(|task| task.into_bound(py)));
         if state.coroutine_ended.replace(true) {
             return;
         }
