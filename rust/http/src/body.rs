@@ -8,26 +8,31 @@ use std::{
     error::Error as StdError,
     fmt,
     future::poll_fn,
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body as _, Frame as BodyFrame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::direct::{Ask, DIRECT_BYTES_MIN, Reader};
 use crate::error::Error;
+use crate::h1_io::Shared;
 use crate::record::Meter;
 
 /// Body of a request.
 ///
 /// # Cancel safety
-/// [`Body::poll_data`] and [`Body::data`] lose nothing when they are dropped between calls: bytes leave the body only in a
+/// [`Body::poll_data`], [`Body::data`], [`Body::poll_read`] and [`Body::read`] may be mixed, and lose nothing when they are dropped between calls: bytes leave the body only in a
 /// `Ready`.
 pub struct Body {
     source: Source,
+    /// Left over from a piece that was larger than the room for it.
+    rest: Bytes,
     trailers: Option<HeaderMap>,
     finished: bool,
     meter: Option<Rc<Meter>>,
@@ -36,7 +41,18 @@ pub struct Body {
 enum Source {
     Empty,
     Bytes(Bytes),
-    Http1(Incoming),
+    /// Through hyper, with the right to ask for more if the body is large.
+    Http1(Incoming, Option<Ask>),
+    /// From the socket.
+    Direct(Reader),
+}
+
+/// What a source has next.
+enum Piece {
+    End,
+    Data(Result<Bytes, Error>),
+    /// The reader has it.
+    Direct,
 }
 
 impl Body {
@@ -45,16 +61,24 @@ impl Body {
         Self::from_source(Source::Empty, None)
     }
 
-    pub(crate) fn http1(incoming: Incoming, meter: Option<Rc<Meter>>) -> Self {
+    /// Body of request number `request` of a connection.
+    pub(crate) fn http1(
+        incoming: Incoming,
+        meter: Option<Rc<Meter>>,
+        shared: &Rc<Shared>,
+        request: u64,
+    ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self::from_source(Source::Http1(incoming), meter)
+        let ask = is_large(&incoming).then(|| Ask::new(shared.clone(), request));
+        Self::from_source(Source::Http1(incoming, ask), meter)
     }
 
     fn from_source(source: Source, meter: Option<Rc<Meter>>) -> Self {
         Self {
             source,
+            rest: Bytes::new(),
             trailers: None,
             finished: false,
             meter,
@@ -65,38 +89,131 @@ impl Body {
     ///
     /// The first poll also sends `100 Continue` when the client waits for it.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(mem::take(&mut self.rest))));
+        }
         if self.finished {
             return Poll::Ready(None);
         }
-        loop {
-            let item = match &mut self.source {
-                Source::Empty => None,
-                Source::Bytes(bytes) if bytes.is_empty() => None,
-                Source::Bytes(bytes) => Some(Ok(std::mem::take(bytes))),
-                Source::Http1(incoming) => match ready!(Pin::new(incoming).poll_frame(cx)) {
-                    None => None,
-                    Some(Err(error)) => Some(Err(Error::from_hyper(error))),
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) if data.is_empty() => continue,
-                        Ok(data) => Some(Ok(data)),
-                        Err(frame) => {
-                            // Trailers are the last frame; the next poll says `None`.
-                            self.trailers = frame.into_trailers().ok();
-                            continue;
-                        }
-                    },
-                },
-            };
-            if let Some(Ok(data)) = &item {
-                if let Some(meter) = &self.meter {
-                    meter.received(data.len());
-                }
-            } else {
-                self.finished = true;
-                self.source = Source::Empty;
+        let item = match ready!(self.poll_piece(cx)) {
+            Piece::End => None,
+            Piece::Data(item) => Some(item),
+            Piece::Direct => {
+                // Only when a large body was begun with `poll_read`.
+                let Source::Direct(reader) = &mut self.source else {
+                    unreachable!("just said so")
+                };
+                let mut data = vec![0; reader.remaining().min(DIRECT_BYTES_MIN) as usize];
+                Some(ready!(reader.poll_read(cx, &mut data)).map(|bytes| {
+                    data.truncate(bytes);
+                    data.into()
+                }))
             }
-            return Poll::Ready(item);
+        };
+        match &item {
+            Some(Ok(data)) => self.received(data.len()),
+            _ => self.finish(),
         }
+        Poll::Ready(item)
+    }
+
+    /// What comes next, but for bytes that are to be read from the socket.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Piece> {
+        let piece = loop {
+            break match &mut self.source {
+                Source::Empty => Piece::End,
+                Source::Bytes(bytes) if bytes.is_empty() => Piece::End,
+                Source::Bytes(bytes) => Piece::Data(Ok(mem::take(bytes))),
+                Source::Direct(reader) if reader.remaining() == 0 => Piece::End,
+                Source::Direct(_) => Piece::Direct,
+                Source::Http1(incoming, ask) => {
+                    match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+                        None => Piece::End,
+                        Some(Err(error)) => {
+                            let remaining = incoming.size_hint().exact();
+                            match ask.as_ref().and_then(|ask| ask.reader(remaining)) {
+                                Some(reader) => {
+                                    self.source = Source::Direct(reader);
+                                    continue;
+                                }
+                                None => Piece::Data(Err(Error::from_hyper(error))),
+                            }
+                        }
+                        Some(Ok(frame)) => match frame.into_data() {
+                            Ok(data) if data.is_empty() => continue,
+                            Ok(data) => Piece::Data(Ok(data)),
+                            Err(frame) => {
+                                // Trailers are the last frame; the next poll says `End`.
+                                self.trailers = frame.into_trailers().ok();
+                                continue;
+                            }
+                        },
+                    }
+                }
+            };
+        };
+        Poll::Ready(piece)
+    }
+
+    /// Moves the next bytes into `into`; returns how many, 0 once the body is complete. `into` must have room. After an error
+    /// the body is over.
+    ///
+    /// The rest of a large body whose length was declared goes from the socket into `into` without being copied, as much as has
+    /// arrived at a time: give it all the room there is.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<Result<usize, Error>> {
+        debug_assert!(!into.is_empty(), "no room would look like the end");
+        if let Source::Http1(incoming, Some(ask)) = &mut self.source
+            && is_large(incoming)
+        {
+            ask.ask();
+        }
+        if self.rest.is_empty() && !self.finished {
+            match ready!(self.poll_piece(cx)) {
+                Piece::End => self.finish(),
+                Piece::Data(Ok(data)) => {
+                    self.received(data.len());
+                    self.rest = data;
+                }
+                Piece::Data(Err(error)) => {
+                    self.finish();
+                    return Poll::Ready(Err(error));
+                }
+                Piece::Direct => {
+                    let Source::Direct(reader) = &mut self.source else {
+                        unreachable!("just said so")
+                    };
+                    let result = ready!(reader.poll_read(cx, into));
+                    match result {
+                        Ok(bytes) => self.received(bytes),
+                        Err(_) => self.finish(),
+                    }
+                    return Poll::Ready(result);
+                }
+            }
+        }
+        let bytes = self.rest.len().min(into.len());
+        self.rest.copy_to_slice(&mut into[..bytes]);
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// [`Body::poll_read`] as a future.
+    pub async fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        poll_fn(|cx| self.poll_read(cx, into)).await
+    }
+
+    fn received(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.received(bytes);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        self.source = Source::Empty;
     }
 
     /// [`Body::poll_data`] as a future.
@@ -106,30 +223,38 @@ impl Body {
 
     /// True when it is certain that nothing more will come. A chunked body may be over and not know it yet.
     pub fn is_end_stream(&self) -> bool {
-        self.finished
-            || match &self.source {
+        self.rest.is_empty()
+            && match &self.source {
                 Source::Empty => true,
                 Source::Bytes(bytes) => bytes.is_empty(),
-                Source::Http1(incoming) => incoming.is_end_stream(),
+                Source::Http1(incoming, _) => incoming.is_end_stream(),
+                Source::Direct(reader) => reader.remaining() == 0,
             }
     }
 
     /// Bytes that are still to come, when the client declared a length; `None` for a chunked body.
     pub fn remaining(&self) -> Option<u64> {
-        if self.finished {
-            return Some(0);
-        }
-        match &self.source {
+        let source = match &self.source {
             Source::Empty => Some(0),
             Source::Bytes(bytes) => Some(bytes.len() as u64),
-            Source::Http1(incoming) => incoming.size_hint().exact(),
-        }
+            Source::Http1(incoming, _) => incoming.size_hint().exact(),
+            Source::Direct(reader) => Some(reader.remaining()),
+        };
+        source.map(|bytes| bytes + self.rest.len() as u64)
     }
 
     /// Trailer fields, once [`Body::poll_data`] returned `None`. They are never merged into the head.
     pub fn trailers(&self) -> Option<&HeaderMap> {
         self.trailers.as_ref()
     }
+}
+
+/// Large enough to be worth reading directly.
+fn is_large(incoming: &Incoming) -> bool {
+    incoming
+        .size_hint()
+        .exact()
+        .is_some_and(|bytes| bytes >= DIRECT_BYTES_MIN)
 }
 
 impl From<Bytes> for Body {
@@ -172,7 +297,7 @@ impl http_body::Body for ResponseBody {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
+                let bytes = mem::take(bytes);
                 *self = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(BodyFrame::data(bytes))))
             }

@@ -7,6 +7,8 @@
 //!        |
 //!   the last response is written: shut down our side, read and drop for a bounded time, close
 //! ```
+//! While a body is read past hyper, hyper's connection is taken apart and another one is made for the response (`direct`).
+//!
 //! A fresh connection begins where a parked one waits. Orders of the sweep and of a drain are looked at each time the task
 //! runs; they come with a wake-up.
 
@@ -22,7 +24,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::h1::ConnectionService;
+use crate::h1::{ConnectionService, Exchange, Kept};
 use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
 use crate::listener::ServerState;
 use crate::registry::Registry;
@@ -48,12 +50,16 @@ impl Drop for Membership {
         self.shared.finish_records(true);
         self.shared.abandon_hints();
         drop(self.shared.take_takeover());
+        // The reader of a body must not keep the socket open.
+        self.shared.direct.revoke();
         self.registry.leave(&self.shared);
     }
 }
 
 /// How the time with hyper ended.
 enum Served {
+    /// A body is read past hyper.
+    Detached(Box<Detached>),
     /// Idle: the socket and what was read beyond the last request.
     Parked(SocketIo, Bytes),
     /// A `101` was written.
@@ -62,6 +68,13 @@ enum Served {
     Done(SocketIo),
     /// The peer is gone, or was cut off.
     Closed,
+}
+
+/// A connection whose body is read past hyper: what is needed to write the response.
+struct Detached {
+    io: SocketIo,
+    service: ConnectionService,
+    exchange: Exchange,
 }
 
 /// Serves one accepted socket until it is closed.
@@ -85,10 +98,9 @@ pub(crate) async fn run(
             shared: shared.clone(),
             registry: server.registry.clone(),
             target_bytes_max: server.config.limits.target_bytes_max,
+            kept: Rc::default(),
         };
-        // Boxed, so that a waiting connection is small.
-        let connection = Box::new(server.http1.serve_connection(TokioIo::new(io), service));
-        match serve(connection, &shared).await {
+        match serve(&server, io, service, &shared).await {
             Served::Parked(parked, leftover) => {
                 io = parked;
                 // Blank lines between requests, or the connection would not count as idle.
@@ -108,10 +120,56 @@ pub(crate) async fn run(
                 linger(io, &shared, server.config.limits.linger_bytes_max).await;
                 break;
             }
-            Served::Closed => break,
+            Served::Closed | Served::Detached(_) => break,
         }
     }
     drop(membership);
+}
+
+/// Serves with hyper, and past it, until neither has anything to do.
+async fn serve(
+    server: &ServerState,
+    mut io: SocketIo,
+    mut service: ConnectionService,
+    shared: &Shared,
+) -> Served {
+    let mut told_to_drain = false;
+    loop {
+        let kept = service.kept.clone();
+        // Boxed, so that a waiting connection is small.
+        let connection = Box::new(server.http1.serve_connection(TokioIo::new(io), service));
+        let mut detached = match run_http1(connection, shared, &kept, told_to_drain).await {
+            Served::Detached(detached) => detached,
+            served => return served,
+        };
+        if !wait_for_reader(&mut detached, shared).await {
+            return Served::Closed;
+        }
+        told_to_drain = shared.is_draining();
+        // After a body that was given up, or is not over when its response is there, nothing on this connection is HTTP.
+        let close = told_to_drain || !shared.direct.is_off();
+        (io, service) = (detached.io, detached.service);
+        io.rewind(kept.resume(detached.exchange, close));
+    }
+}
+
+/// Runs the handler until the body has been read or given up, or the response is there. False when the connection is to be
+/// closed.
+async fn wait_for_reader(detached: &mut Detached, shared: &Shared) -> bool {
+    poll_fn(|cx| {
+        shared.set_waker(cx.waker());
+        if shared.order.take() == Some(Order::Close) {
+            return Poll::Ready(false);
+        }
+        let answered = detached.exchange.poll_answer(cx);
+        // A handler may wait for a hint to be written before it reads on. A failure is found again by whoever writes next.
+        let _ = Pin::new(&mut detached.io).poll_flush(cx);
+        if answered || !shared.direct.is_active() {
+            return Poll::Ready(true);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits, with nothing but the socket, until it can be read. False when the connection is to be closed instead.
@@ -130,9 +188,13 @@ async fn wait_for_byte(io: &SocketIo, shared: &Shared) -> bool {
 }
 
 /// Runs hyper on the connection.
-async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
+async fn run_http1(
+    connection: Box<Http1>,
+    shared: &Shared,
+    kept: &Kept,
+    mut told_to_drain: bool,
+) -> Served {
     let mut connection = Some(connection);
-    let mut told_to_drain = false;
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
         let http1 = connection
@@ -160,7 +222,31 @@ async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
             }
             Pin::new(&mut **http1).graceful_shutdown();
         }
-        let result = ready!(Pin::new(&mut **http1).poll(cx));
+        let result = loop {
+            let requested = shared.direct.is_requested();
+            if let Poll::Ready(result) = Pin::new(&mut **http1).poll(cx) {
+                break result;
+            }
+            if !shared.direct.is_requested() {
+                return Poll::Pending;
+            }
+            if !requested {
+                // What the body's first poll makes hyper do comes before that.
+                continue;
+            }
+            match shared.body_left() {
+                Some(left)
+                    if shared.flushed.get()
+                        && kept.in_flight() == Some(shared.direct.request()) =>
+                {
+                    let http1 = connection.take().expect("is there");
+                    return Poll::Ready(detach(*http1, shared, kept, left));
+                }
+                // hyper keeps the connection when there is something in it that would be lost: a response that is not wholly
+                // written. Or there is nothing left to be read.
+                _ => shared.direct.refuse(),
+            }
+        };
         let parts = connection.take().expect("is there").into_parts();
         let io = parts.io.into_inner();
         drop(parts.service);
@@ -177,6 +263,24 @@ async fn serve(connection: Box<Http1>, shared: &Shared) -> Served {
         Poll::Ready(Served::Closed)
     })
     .await
+}
+
+/// Takes hyper's connection apart and leaves the rest of the body, `left` bytes in the socket, to its reader.
+fn detach(http1: Http1, shared: &Shared, kept: &Kept, left: u64) -> Served {
+    let (parts, exchange) = kept.keep_exchange(|| http1.into_parts());
+    let io = parts.io.into_inner();
+    let Some(exchange) = exchange else {
+        debug_assert!(false, "a response that is in flight is kept");
+        return Served::Closed;
+    };
+    shared
+        .direct
+        .grant(io.socket().clone(), parts.read_buf, left);
+    Served::Detached(Box::new(Detached {
+        io,
+        service: parts.service,
+        exchange,
+    }))
 }
 
 /// Runs what the handler left for after the `101`.
@@ -204,9 +308,25 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
 /// Reads and drops until the peer closes its side. Closing a socket with unread bytes sends a reset, and a reset destroys
 /// what the peer has not read yet: our last response.
 async fn linger(mut io: SocketIo, shared: &Shared, bytes_max: u64) {
-    shared.enter(Phase::Lingering);
     // hyper has done so already, unless the client had asked for an upgrade that it did not get.
     let _ = poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await;
+    // The response may be over before a body that is read elsewhere.
+    let cut = poll_fn(|cx| {
+        shared.set_waker(cx.waker());
+        if shared.order.take() == Some(Order::Close) {
+            return Poll::Ready(true);
+        }
+        if shared.direct.is_active() {
+            return Poll::Pending;
+        }
+        Poll::Ready(false)
+    })
+    .await;
+    if cut {
+        return;
+    }
+    shared.enter(Phase::Lingering);
+    shared.direct.allow_discard();
     let bytes_end = shared.bytes_in.get().saturating_add(bytes_max);
     poll_fn(|cx| {
         shared.set_waker(cx.waker());

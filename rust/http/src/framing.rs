@@ -194,6 +194,27 @@ impl Framing {
         )
     }
 
+    /// Bytes that are still to come of a body of known length.
+    pub(crate) fn body_left(&self) -> u64 {
+        match self.state {
+            State::Body(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// Follows bytes of such a body without seeing them; returns how many are still to come. More than are left are
+    /// an error of ours, after which nothing can be followed.
+    pub(crate) fn read_body(&mut self, bytes: u64) -> u64 {
+        let left = self.body_left().checked_sub(bytes);
+        debug_assert!(left.is_some(), "more bytes were taken than the body has");
+        self.state = match left {
+            Some(0) => State::Head,
+            Some(left) => State::Body(left),
+            None => State::Opaque,
+        };
+        left.unwrap_or(u64::MAX)
+    }
+
     /// From here on the bytes are no HTTP.
     pub(crate) fn stop(&mut self) {
         self.state = State::Opaque;

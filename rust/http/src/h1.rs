@@ -10,6 +10,7 @@
 //! way the next response on the connection begins where the client expects it.
 
 use std::{
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -20,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::PathAndQuery,
 };
 use http_body::{Body as _, Frame as BodyFrame, SizeHint};
@@ -28,6 +29,7 @@ use hyper::{body::Incoming, server::conn::http1};
 
 use crate::body::{Aborted, Body, ResponseBody};
 use crate::config::Config;
+use crate::direct::DIRECT_BYTES_MIN;
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
@@ -59,14 +61,87 @@ pub(crate) struct ConnectionService {
     pub(crate) shared: Rc<Shared>,
     pub(crate) registry: Rc<Registry>,
     pub(crate) target_bytes_max: usize,
+    pub(crate) kept: Rc<Kept>,
+}
+
+/// What outlives hyper's connection when a body is read past it: the future of the response, and a head that makes another
+/// hyper connection treat the response as the first one would have.
+#[derive(Default)]
+pub(crate) struct Kept {
+    /// Number of the request whose response is waited for.
+    in_flight: Cell<Option<u64>>,
+    /// The future is kept when hyper drops it.
+    keeping: Cell<bool>,
+    exchange: RefCell<Option<Exchange>>,
+    twin: RefCell<Vec<u8>>,
+}
+
+impl Kept {
+    /// Number of the request whose response is waited for.
+    pub(crate) fn in_flight(&self) -> Option<u64> {
+        self.in_flight.get()
+    }
+
+    /// Runs `take_apart`, which drops hyper's connection, and keeps the response that is waited for.
+    pub(crate) fn keep_exchange<T>(&self, take_apart: impl FnOnce() -> T) -> (T, Option<Exchange>) {
+        self.keeping.set(true);
+        let parts = take_apart();
+        self.keeping.set(false);
+        (parts, self.exchange.take())
+    }
+
+    /// The next call of the service is for the twin, whose bytes are returned, and is answered by `exchange`.
+    pub(crate) fn resume(&self, exchange: Exchange, close: bool) -> Bytes {
+        *self.exchange.borrow_mut() = Some(exchange);
+        let mut twin = self.twin.take();
+        if close {
+            // Of several, the last one counts.
+            twin.extend_from_slice(b"connection: close\r\n");
+        }
+        twin.extend_from_slice(b"\r\n");
+        twin.into()
+    }
+}
+
+/// The part of a head that decides how hyper writes the response, as the head of a request without a body. The line that ends
+/// it is left out.
+fn twin_of(head: &http::request::Parts) -> Vec<u8> {
+    let mut twin = Vec::with_capacity(128);
+    twin.extend_from_slice(head.method.as_str().as_bytes());
+    twin.extend_from_slice(if head.version == Version::HTTP_10 {
+        b" / HTTP/1.0\r\n"
+    } else {
+        b" / HTTP/1.1\r\n"
+    });
+    for name in [CONNECTION, TE] {
+        for value in head.headers.get_all(&name) {
+            twin.extend_from_slice(name.as_str().as_bytes());
+            twin.extend_from_slice(b": ");
+            twin.extend_from_slice(value.as_bytes());
+            twin.extend_from_slice(b"\r\n");
+        }
+    }
+    twin
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
     type Response = http::Response<Outgoing>;
     type Error = Aborted;
-    type Future = Exchange;
+    type Future = InFlight;
 
-    fn call(&self, request: http::Request<Incoming>) -> Exchange {
+    fn call(&self, request: http::Request<Incoming>) -> InFlight {
+        let kept = self.kept.exchange.take();
+        let exchange = kept.unwrap_or_else(|| self.start(request));
+        self.kept.in_flight.set(Some(exchange.number));
+        InFlight {
+            exchange: Some(exchange),
+            kept: self.kept.clone(),
+        }
+    }
+}
+
+impl ConnectionService {
+    fn start(&self, request: http::Request<Incoming>) -> Exchange {
         let (mut head, incoming) = request.into_parts();
         let shared = &self.shared;
         shared.enter(Phase::Busy);
@@ -85,6 +160,7 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
         let is_http_10 = head.version == Version::HTTP_10;
         let exchange = |answer| Exchange {
             answer,
+            number,
             open: Some(open),
             is_head: head.method == Method::HEAD,
             is_http_10,
@@ -101,7 +177,10 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
             shared.open_hints(number);
             Hints(Some((shared.clone(), number)))
         };
-        let body = Body::http1(incoming, meter.clone());
+        if incoming.size_hint().exact() >= Some(DIRECT_BYTES_MIN) {
+            *self.kept.twin.borrow_mut() = twin_of(&head);
+        }
+        let body = Body::http1(incoming, meter.clone(), shared, number);
         let answer = self.handler.call(Request {
             head,
             body,
@@ -344,6 +423,8 @@ impl Drop for Open {
 /// Waits for the handler's response.
 pub(crate) struct Exchange {
     answer: ResponseFuture,
+    /// Number of the request.
+    number: u64,
     open: Option<Open>,
     is_head: bool,
     is_http_10: bool,
@@ -365,7 +446,50 @@ impl Future for Exchange {
     }
 }
 
+/// The response that a hyper connection waits for.
+pub(crate) struct InFlight {
+    /// Gone once it is ready.
+    exchange: Option<Exchange>,
+    kept: Rc<Kept>,
+}
+
+impl Future for InFlight {
+    type Output = Result<http::Response<Outgoing>, Aborted>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let exchange = self
+            .exchange
+            .as_mut()
+            .expect("hyper polls no further once the response is there");
+        let response = ready!(Pin::new(exchange).poll(cx));
+        self.exchange = None;
+        self.kept.in_flight.set(None);
+        Poll::Ready(response)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(exchange) = self.exchange.take() {
+            self.kept.in_flight.set(None);
+            if self.kept.keeping.get() {
+                *self.kept.exchange.borrow_mut() = Some(exchange);
+            }
+        }
+    }
+}
+
 impl Exchange {
+    /// Runs the handler while no hyper connection does; true once its response is there and waits for one.
+    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> bool {
+        if let ResponseFuture::Later(_) = self.answer
+            && let Poll::Ready(response) = Pin::new(&mut self.answer).poll(cx)
+        {
+            self.answer = ResponseFuture::ready(response);
+        }
+        matches!(self.answer, ResponseFuture::Ready(_))
+    }
+
     fn finish(&self, response: Response, mut open: Open) -> http::Response<Outgoing> {
         let (mut head, mut body) = response.into_parts();
         let shared = &open.shared;

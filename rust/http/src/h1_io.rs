@@ -37,6 +37,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::record::{Meter, RecordSink};
 use crate::service::Takeover;
@@ -78,10 +79,13 @@ pub(crate) struct Shared {
     pub(crate) broken: Cell<bool>,
     /// The end of the current response is the end of the connection, so cutting it must be a reset.
     pub(crate) close_delimited: Cell<bool>,
+    /// Bytes that were read before wait to be read again.
+    rewound: Cell<bool>,
     pub(crate) bytes_in: Cell<u64>,
     pub(crate) bytes_out: Cell<u64>,
     hints: RefCell<HintQueue>,
     takeover: RefCell<Option<Takeover>>,
+    pub(crate) direct: Direct,
     framing: RefCell<Framing>,
     /// Records of responses that hyper has, but that are not wholly written.
     unwritten: RefCell<Vec<Rc<Meter>>>,
@@ -107,6 +111,8 @@ impl Shared {
             bytes_out: Cell::new(0),
             hints: RefCell::default(),
             takeover: RefCell::default(),
+            direct: Direct::default(),
+            rewound: Cell::new(false),
             framing: RefCell::default(),
             unwritten: RefCell::default(),
             sink,
@@ -138,6 +144,13 @@ impl Shared {
         self.task.borrow_mut().take()
     }
 
+    /// Has the connection's task look around.
+    pub(crate) fn wake_task(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
     /// Leaves an order for the connection's task; the caller wakes the task.
     pub(crate) fn give_order(&self, order: Order) -> Option<Waker> {
         self.order.set(Some(order));
@@ -159,6 +172,19 @@ impl Shared {
     /// What hyper does not tell of the head that it has just parsed.
     pub(crate) fn next_head(&self) -> HeadMarks {
         self.framing.borrow_mut().next_head()
+    }
+
+    /// Bytes of a body of declared length that are still to be read from the socket, if it is sure that all that was read
+    /// has reached hyper.
+    pub(crate) fn body_left(&self) -> Option<u64> {
+        let left = self.framing.borrow().body_left();
+        (left > 0 && !self.rewound.get()).then_some(left)
+    }
+
+    /// Follows bytes of a body that were read past hyper; returns how many are still to come.
+    pub(crate) fn note_direct(&self, bytes: u64) -> u64 {
+        self.bytes_in.set(self.bytes_in.get() + bytes);
+        self.framing.borrow_mut().read_body(bytes)
     }
 
     /// Between two requests or before the first: everything is written, and nothing of a request was read.
@@ -292,9 +318,7 @@ impl Future for HintSent {
                 let number = hints.left + hints.heads.len() as u64;
                 sending.step = Step::Queued(number);
                 // The connection's task flushes; it may not be the task that polls this.
-                if let Some(task) = &*shared.task.borrow() {
-                    task.wake_by_ref();
-                }
+                shared.wake_task();
                 number
             }
         };
@@ -359,6 +383,14 @@ macro_rules! either {
 }
 
 impl Socket {
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+
     /// Makes the close that follows a reset, so that the peer does not take a cut response for a whole one.
     fn reset_on_close(&self) {
         if let Socket::Tcp(tcp) = self {
@@ -370,7 +402,8 @@ impl Socket {
 
 /// The socket as hyper sees it.
 pub(crate) struct SocketIo {
-    socket: Socket,
+    /// Shared with the reader of a body while that reads directly. Borrowed for the length of one call only.
+    socket: Rc<RefCell<Socket>>,
     /// Bytes that were read before and have to be read again.
     rewind: Bytes,
     shared: Rc<Shared>,
@@ -381,7 +414,7 @@ pub(crate) struct SocketIo {
 impl SocketIo {
     pub(crate) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
         Self {
-            socket,
+            socket: Rc::new(RefCell::new(socket)),
             rewind: Bytes::new(),
             shared,
             malformed: false,
@@ -393,11 +426,16 @@ impl SocketIo {
             self.rewind.is_empty(),
             "what was rewound is read before anything else"
         );
+        self.shared.rewound.set(!bytes.is_empty());
         self.rewind = bytes;
     }
 
     pub(crate) fn reset_on_close(&self) {
-        self.socket.reset_on_close();
+        self.socket.borrow().reset_on_close();
+    }
+
+    pub(crate) fn socket(&self) -> &Rc<RefCell<Socket>> {
+        &self.socket
     }
 
     /// Ready when a read would not block.
@@ -405,7 +443,7 @@ impl SocketIo {
         if !self.rewind.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        either!(&self.socket, io => io.poll_read_ready(cx))
+        either!(&*self.socket.borrow(), io => io.poll_read_ready(cx))
     }
 
     /// Follows what was read; returns how many of the bytes hyper may see.
@@ -469,7 +507,8 @@ impl SocketIo {
                 break;
             }
             let rest = &head[hints.written..];
-            let result = either!(&mut self.socket, io => Pin::new(io).poll_write(cx, rest));
+            let result =
+                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, rest));
             self.note_write(&result);
             let written = ready!(result)?;
             if written == 0 {
@@ -501,12 +540,17 @@ impl AsyncRead for SocketIo {
             let bytes = buf.remaining().min(me.rewind.len());
             buf.put_slice(&me.rewind[..bytes]);
             me.rewind.advance(bytes);
+            me.shared.rewound.set(!me.rewind.is_empty());
             return Poll::Ready(Ok(()));
+        }
+        if !me.shared.direct.is_off() {
+            // Whoever ends the direct reading wakes the connection's task.
+            return Poll::Pending;
         }
         if !me.malformed {
             let before = buf.filled().len();
             let room = buf.remaining();
-            let result = either!(&mut me.socket, io => Pin::new(io).poll_read(cx, buf));
+            let result = me.socket.borrow_mut().poll_read(cx, buf);
             if let Err(error) = ready!(result) {
                 me.shared.broken.set(true);
                 return Poll::Ready(Err(error));
@@ -536,7 +580,8 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
-        let result = either!(&mut self.socket, io => Pin::new(io).poll_write(cx, bytes));
+        let result =
+            either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes));
         self.note_write(&result);
         result
     }
@@ -549,7 +594,7 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
-        let result = either!(&mut self.socket, io => Pin::new(io).poll_write_vectored(cx, slices));
+        let result = either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices));
         self.note_write(&result);
         result
     }
@@ -568,7 +613,7 @@ impl AsyncWrite for SocketIo {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut self.socket, io => Pin::new(io).poll_shutdown(cx))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_shutdown(cx))
     }
 }

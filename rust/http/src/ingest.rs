@@ -1,8 +1,8 @@
 //! A request body, straight into a loaned frame slot.
 //!
 //! The slot belongs to whoever implements [`FrameSink`] (shared memory, in the product); this crate knows only its bytes.
-//! Each byte is copied once: the kernel fills the connection's read buffer, and that is copied into the slot. No
-//! allocation is made per body.
+//! Of a large body whose length is declared, all but the beginning goes from the socket into the slot, in reads as large as what
+//! has arrived. Of others each byte is copied once more, out of the connection's read buffer.
 
 use std::{error::Error as StdError, fmt};
 
@@ -138,6 +138,39 @@ pub async fn ingest(
         return Err(IngestError::too_large());
     }
     let mut slot = sink.loan(declared)?;
+    if declared.is_some() {
+        read_declared(body, &mut *slot).await?;
+    } else {
+        copy_unknown(body, &mut *slot, limit).await?;
+    }
+    slot.publish()
+}
+
+/// The slot is the buffer: a large body is read from the socket straight into it.
+async fn read_declared(body: &mut Body, slot: &mut dyn FrameSlot) -> Result<(), IngestError> {
+    loop {
+        let space = slot.space();
+        if space.is_empty() {
+            // The slot may be smaller than what was loaned for. The last poll also tells that a body is whole.
+            return match body.data().await {
+                None => Ok(()),
+                Some(Ok(_)) => Err(IngestError::too_large()),
+                Some(Err(error)) => Err(error.into()),
+            };
+        }
+        match body.read(space).await? {
+            0 => return Ok(()),
+            bytes => slot.filled(bytes),
+        }
+    }
+}
+
+/// Piece by piece: how much comes is known at the end.
+async fn copy_unknown(
+    body: &mut Body,
+    slot: &mut dyn FrameSlot,
+    limit: u64,
+) -> Result<(), IngestError> {
     let mut total: u64 = 0;
     while let Some(data) = body.data().await {
         let data = data?;
@@ -149,5 +182,5 @@ pub async fn ingest(
         space[..data.len()].copy_from_slice(&data);
         slot.filled(data.len());
     }
-    slot.publish()
+    Ok(())
 }

@@ -27,7 +27,8 @@
 //! 1. What hyper lets through and must not be served is refused with 400 and a close (`h1`, `framing`).
 //! 2. [`service::Handler::call`] gets a [`service::Request`] and answers at once or later. It runs inside hyper's own poll, so it must
 //!    not wait; what waits is the future that it returns.
-//! 3. The body is read from the socket as the handler polls it. `100 Continue` leaves at the first poll.
+//! 3. The body is read from the socket as the handler polls it. `100 Continue` leaves at the first poll. A large body of declared
+//!    length can be read past hyper, straight into the handler's memory (`direct`).
 //! 4. The response is written; its body is polled while less than [`Limits::buffer_bytes_max`] waits to be written.
 //! 5. When the last byte has left, or was given up, the record goes to the [`record::RecordSink`].
 //!
@@ -53,6 +54,7 @@ pub mod access_log;
 pub mod body;
 pub mod config;
 mod connection;
+mod direct;
 pub mod error;
 mod framing;
 mod h1;
