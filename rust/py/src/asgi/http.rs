@@ -988,8 +988,11 @@ impl Future for Later {
 
 impl Drop for Later {
     fn drop(&mut self) {
-        if !self.done {
-            self.exchange.get().state().disconnect();
+        // Nothing to tell when a runtime is dropped in a forked child or after its thread.
+        if !self.done
+            && let Some(state) = self.exchange.get().0.get()
+        {
+            state.disconnect();
         }
     }
 }
@@ -1043,7 +1046,9 @@ impl http_body::Body for ResponseStream {
 
 impl Drop for ResponseStream {
     fn drop(&mut self) {
-        let state = self.exchange.get().state();
+        let Some(state) = self.exchange.get().0.get() else {
+            return;
+        };
         let drained = state.queue.borrow().is_empty();
         // With a content-length the connection is done with the body at its last byte and does not ask for the end.
         let delivered = state.end.get() == StreamEnd::Complete

@@ -32,9 +32,15 @@
 //! # Where it is not used
 //! The above relies on details of `CPython` 3.11 to 3.13 with the GIL: `_asyncio._current_tasks`, `loop._ready`, zeroed task
 //! memory being inert, the order inside `Task.__init__`. On every other interpreter, when `asyncio.Task` was replaced, and when
-//! the loop has a task factory, [`TaskMode::Plain`] makes an ordinary task with `loop.create_task`. The difference cannot be
-//! seen by the application, except that the first segment then runs in the next turn of the loop; the whole test suite runs
+//! the loop has a task factory, [`TaskMode::Plain`] makes an ordinary task with `loop.create_task`. The whole test suite runs
 //! in both modes.
+//!
+//! # What an application can tell
+//! - The first segment runs inside `select`, not in a turn of the loop.
+//! - `all_tasks()` misses a request in its first segment, until the task is touched; only that segment itself could look.
+//! - `asyncio.Task.cancel(task)`, unbound, on an untouched task goes by the overridden slots: it sets fields that `__init__`
+//!   sets again. C code that reads the fields of a task does the same.
+//! - Another thread that touches the untouched task of a running first segment gets a `RuntimeError`.
 //!
 //! # Invariants, and what must change together
 //! - `Extension::segment` is set exactly while [`start_lazy`] is on the stack with that task.
