@@ -1,6 +1,6 @@
 //! Everything that is bounded, with the reason for each bound.
 
-use std::time::Duration;
+use std::{os::fd::BorrowedFd, time::Duration};
 
 /// How the server treats connections. One value serves all listeners of a worker.
 #[derive(Clone, Debug)]
@@ -11,7 +11,14 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Adds `Date` to responses that have none. Default true: RFC 9110, 6.6.1 asks it of a server with a clock.
     pub date_header: bool,
+    /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per
+    /// megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
+    /// it. Default `None`: every arrival wakes the reader.
+    pub receive_watermark: Option<ReceiveWatermark>,
 }
+
+/// Sets `SO_RCVLOWAT` of a socket to a number of bytes. Failing changes nothing but the number of wake-ups.
+pub type ReceiveWatermark = fn(BorrowedFd<'_>, usize);
 
 impl Default for Config {
     fn default() -> Self {
@@ -19,6 +26,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             date_header: true,
+            receive_watermark: None,
         }
     }
 }

@@ -35,6 +35,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use tokio::io::ReadBuf;
 
+use crate::config::ReceiveWatermark;
 use crate::error::Error;
 use crate::h1_io::{Shared, Socket};
 
@@ -43,6 +44,9 @@ pub(crate) const DIRECT_BYTES_MIN: u64 = 64 * 1024;
 
 /// After so many bytes other tasks get their turn, even when the socket has more.
 const BURST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes that a reader waits for, where the kernel can be told. Waking costs more than copying a few packets; above one
+/// megabyte little is left to save, and the kernel's buffer would have to grow.
+const WATERMARK_BYTES: usize = 1024 * 1024;
 
 /// Who reads the socket; see the module's picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,8 @@ enum Stage {
 /// A connection's part of the matter.
 #[derive(Default)]
 pub(crate) struct Direct {
+    /// How `SO_RCVLOWAT` is set, if the server can.
+    pub(crate) set_watermark: Cell<Option<ReceiveWatermark>>,
     stage: Cell<Stage>,
     /// Number of the request whose body asked last.
     request: Cell<u64>,
@@ -167,6 +173,7 @@ impl Ask {
             buffered: grant.buffered,
             left: grant.left,
             burst: 0,
+            watermark: 1,
         };
         // Dropping it here closes the connection after the response.
         (remaining == Some(reader.remaining())).then_some(reader)
@@ -198,6 +205,8 @@ pub(crate) struct Reader {
     left: u64,
     /// Bytes read since other tasks had their turn.
     burst: usize,
+    /// Bytes that the socket waits for before it wakes this reader.
+    watermark: usize,
 }
 
 impl Reader {
@@ -238,6 +247,8 @@ impl Reader {
         if result.is_pending() {
             self.burst = 0;
             self.remember(cx);
+            let wanted = usize::try_from(self.left).unwrap_or(WATERMARK_BYTES);
+            self.wait_for(wanted.min(WATERMARK_BYTES));
         }
         match ready!(result) {
             Ok(()) => {}
@@ -260,12 +271,26 @@ impl Reader {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::InvalidData).into()));
         }
         if left == 0 {
+            self.wait_for(1);
             let direct = &self.shared.direct;
             direct.stage.set(Stage::Off);
             *direct.socket.borrow_mut() = None;
             self.shared.wake_task();
         }
         Poll::Ready(Ok(bytes))
+    }
+
+    /// From now on the socket is readable when that many bytes are there (or it has ended, or the kernel's buffer is full).
+    /// The kernel looks again when this is set, so bytes that came before are not missed.
+    fn wait_for(&mut self, bytes: usize) {
+        let direct = &self.shared.direct;
+        if self.watermark != bytes
+            && let Some(set) = direct.set_watermark.get()
+            && let Some(socket) = &*direct.socket.borrow()
+        {
+            set(socket.borrow().as_fd(), bytes);
+            self.watermark = bytes;
+        }
     }
 
     fn remember(&self, cx: &Context<'_>) {
@@ -281,6 +306,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         *self.shared.direct.reader.borrow_mut() = None;
         if self.left > 0 {
+            self.wait_for(1);
             self.shared.direct.abandon();
             self.shared.wake_task();
         }

@@ -24,6 +24,7 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     mem,
+    os::fd::{AsFd, BorrowedFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -383,6 +384,10 @@ macro_rules! either {
 }
 
 impl Socket {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        either!(self, io => io.as_fd())
+    }
+
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -67,7 +67,7 @@ pub mod routes;
 pub mod service;
 pub mod websocket;
 
-pub use config::{Config, Limits, Timeouts};
+pub use config::{Config, Limits, ReceiveWatermark, Timeouts};
 pub use error::Error;
 pub use listener::{Listener, Server, Task};
 pub use registry::Connections;

@@ -62,6 +62,10 @@ pub(crate) struct ServerState {
 impl ServerState {
     fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
         let shared = Shared::new(self.sink.clone());
+        shared
+            .direct
+            .set_watermark
+            .set(self.config.receive_watermark);
         let start_sweep = self.registry.enter(&shared);
         let membership = Membership::new(self.registry.clone(), shared);
         if start_sweep {

@@ -10,7 +10,7 @@
 
 use std::{
     cell::RefCell,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -307,7 +307,24 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             ..Timeouts::default()
         },
         date_header: config.getattr("date_header")?.is_truthy()?,
+        receive_watermark: Some(set_receive_watermark),
     })
+}
+
+/// `SO_RCVLOWAT` (socket(7)). The kernel bounds it by half of the largest receive buffer, and wakes earlier when that is full.
+fn set_receive_watermark(socket: BorrowedFd<'_>, bytes: usize) {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
+    // SAFETY: the descriptor is open, as its type says, and the option is an int of that length.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            length,
+        );
+    }
 }
 
 fn socket_option(socket: &OwnedFd, option: libc::c_int) -> PyResult<libc::c_int> {
