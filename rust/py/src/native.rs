@@ -28,12 +28,12 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use framegate_http::{
+    access_log,
     record::{RecordSink, RequestRecord},
-    service::Address,
 };
 use tokio::{
     sync::{Notify, oneshot},
@@ -354,7 +354,7 @@ impl RecordSink for AccessLog {
         totals.body_bytes_out += record.body_bytes_out;
         totals.aborted += u64::from(record.aborted);
         self.totals.set(totals);
-        self.line(|line| format_record(line, &record));
+        self.line(|line| access_log::write_line(&record, line));
     }
 }
 
@@ -362,86 +362,6 @@ impl Drop for AccessLog {
     fn drop(&mut self) {
         self.hand_over();
     }
-}
-
-/// `2026-03-01T12:00:00.123Z 127.0.0.1:52114 "GET /path HTTP/1.1" 200 13 0.512ms`
-fn format_record(line: &mut Vec<u8>, record: &RequestRecord) {
-    format_time(line, record.started_at);
-    // Writing to a vector cannot fail.
-    let _ok = match &record.connection.peer {
-        Address::Inet(peer) => write!(line, " {peer} \""),
-        Address::Unix(_) => write!(line, " unix \""),
-    };
-    escape(line, record.method.as_str());
-    line.push(b' ');
-    escape(
-        line,
-        record
-            .target
-            .path_and_query()
-            .map_or_else(|| record.target.path(), |target| target.as_str()),
-    );
-    let _ok = write!(line, " {:?}\" ", record.version);
-    let _ok = match record.status {
-        Some(status) => write!(line, "{}", status.as_u16()),
-        None => write!(line, "-"),
-    };
-    let micros = record.end_ns.saturating_sub(record.start_ns) / 1000;
-    let _ok = write!(
-        line,
-        " {} {}.{:03}ms",
-        record.body_bytes_out,
-        micros / 1000,
-        micros % 1000
-    );
-    if record.aborted {
-        line.extend_from_slice(b" aborted");
-    }
-    line.push(b'\n');
-}
-
-/// Text of the client's between quotes: it can neither end them nor begin a line nor talk to a terminal.
-fn escape(line: &mut Vec<u8>, text: &str) {
-    for &byte in text.as_bytes() {
-        if byte == b'"' || byte == b'\\' || !(b' '..=b'~').contains(&byte) {
-            let _ok = write!(line, "\\x{byte:02x}");
-        } else {
-            line.push(byte);
-        }
-    }
-}
-
-/// RFC 3339, UTC, milliseconds.
-fn format_time(line: &mut Vec<u8>, time: SystemTime) {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
-    let _ok = write!(
-        line,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_millis(),
-    );
-}
-
-/// Days since 1970-01-01 to year, month, day: years begin in March, so the leap day is the last of its year
-/// (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 /// `CLOCK_MONOTONIC`, which all processes of the machine share.

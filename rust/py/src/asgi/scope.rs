@@ -23,11 +23,21 @@ const PAIRS_MAX: usize = 64;
 /// What the scopes of one connection have in common.
 pub(crate) struct ScopeTemplate {
     template: Py<PyDict>,
-    extensions: Py<PyDict>,
-    /// The dictionary that the last scope had, to be used again when nobody kept or changed it.
-    spare_extensions: RefCell<Option<Py<PyDict>>>,
+    /// The one extension that every request has.
+    early_hint: Py<PyDict>,
+    /// The template's `extensions`: the next request's own, as long as the last one neither kept nor changed it.
+    next_extensions: RefCell<Py<PyDict>>,
+    paths: RefCell<Paths>,
     /// The header tuples of the last request.
     pairs: RefCell<Vec<Py<PyTuple>>>,
+}
+
+/// Which path the template has. One that comes twice in a row is put there: a client that repeats itself then costs nothing,
+/// and one that does not costs nothing more.
+#[derive(Default)]
+struct Paths {
+    template: Option<String>,
+    last: String,
 }
 
 impl ScopeTemplate {
@@ -62,13 +72,15 @@ impl ScopeTemplate {
         if application.state.is_some() {
             template.set_item(intern!(py, "state"), py.None())?;
         }
-        template.set_item(intern!(py, "extensions"), py.None())?;
-        let extensions = PyDict::new(py);
-        extensions.set_item(intern!(py, "http.response.early_hint"), PyDict::new(py))?;
+        let early_hint = PyDict::new(py);
+        let next_extensions = PyDict::new(py);
+        next_extensions.set_item(intern!(py, "http.response.early_hint"), &early_hint)?;
+        template.set_item(intern!(py, "extensions"), &next_extensions)?;
         Ok(Self {
             template: template.unbind(),
-            extensions: extensions.unbind(),
-            spare_extensions: RefCell::default(),
+            early_hint: early_hint.unbind(),
+            next_extensions: RefCell::new(next_extensions.unbind()),
+            paths: RefCell::default(),
             pairs: RefCell::default(),
         })
     }
@@ -80,6 +92,7 @@ impl ScopeTemplate {
         application: &Application,
         head: &http::request::Parts,
     ) -> PyResult<Bound<'py, PyDict>> {
+        self.renew_extensions(py)?;
         let scope = self.common(py, application, head)?;
         let method = match head.method.as_str() {
             "GET" => None,
@@ -95,24 +108,30 @@ impl ScopeTemplate {
         if let Some(method) = method {
             scope.set_item(intern!(py, "method"), method)?;
         }
-        scope.set_item(intern!(py, "extensions"), self.extensions(py)?)?;
         Ok(scope)
     }
 
-    /// `extensions` of one request: its own, but most requests leave theirs as it was and the next one can have it.
-    fn extensions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let base = self.extensions.bind(py);
-        let spare = self
-            .spare_extensions
-            .take()
-            .map(|spare| spare.into_bound(py));
-        let extensions = match spare {
-            Some(spare) if spare.get_refcnt() == 1 && spare.eq(base)? => spare,
-            _ => base.copy()?,
+    /// Gives the template another `extensions` when the last request kept or changed the one it had.
+    fn renew_extensions(&self, py: Python<'_>) -> PyResult<()> {
+        let untouched = {
+            let next = self.next_extensions.borrow();
+            let next = next.bind(py);
+            // Two references: ours and the template's. Only identities are compared, so no Python code runs here.
+            next.get_refcnt() == 2
+                && next.len() == 1
+                && next
+                    .get_item(intern!(py, "http.response.early_hint"))?
+                    .is_some_and(|hint| hint.is(&self.early_hint))
         };
-        self.spare_extensions
-            .replace(Some(extensions.clone().unbind()));
-        Ok(extensions)
+        if !untouched {
+            let next = PyDict::new(py);
+            next.set_item(intern!(py, "http.response.early_hint"), &self.early_hint)?;
+            self.template
+                .bind(py)
+                .set_item(intern!(py, "extensions"), &next)?;
+            self.next_extensions.replace(next.unbind());
+        }
+        Ok(())
     }
 
     /// What the scopes of HTTP requests and `WebSocket`s share. `type`, `method`, `scheme` and `extensions` are still the
@@ -127,9 +146,7 @@ impl ScopeTemplate {
         if head.version == http::Version::HTTP_10 {
             scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
         }
-        let (path, raw_path) = application.names.path(py, head.uri.path());
-        scope.set_item(intern!(py, "path"), path)?;
-        scope.set_item(intern!(py, "raw_path"), raw_path)?;
+        self.set_path(&scope, application, head.uri.path())?;
         if let Some(query) = head.uri.query()
             && !query.is_empty()
         {
@@ -146,6 +163,31 @@ impl ScopeTemplate {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
         Ok(scope)
+    }
+
+    fn set_path(
+        &self,
+        scope: &Bound<'_, PyDict>,
+        application: &Application,
+        target: &str,
+    ) -> PyResult<()> {
+        let py = scope.py();
+        let mut paths = self.paths.borrow_mut();
+        if paths.template.as_deref() == Some(target) {
+            return Ok(());
+        }
+        let (path, raw_path) = application.names.path(py, target);
+        if paths.last == target {
+            let template = self.template.bind(py);
+            template.set_item(intern!(py, "path"), &path)?;
+            template.set_item(intern!(py, "raw_path"), &raw_path)?;
+            paths.template = Some(target.to_owned());
+        } else {
+            paths.last.clear();
+            paths.last.push_str(target);
+        }
+        scope.set_item(intern!(py, "path"), path)?;
+        scope.set_item(intern!(py, "raw_path"), raw_path)
     }
 
     /// The header list: names in lower case, in the client's order; the values of a repeated name come one after the other,
