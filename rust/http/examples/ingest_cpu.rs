@@ -1,4 +1,4 @@
-//! CPU of the server's thread per ingested body: `ingest_cpu [frames] [bytes] [direct|plain]`.
+//! CPU of the server's thread per ingested body: `ingest_cpu [frames] [bytes] [direct|plain] [milliseconds between bodies]`.
 //!
 //! `plain` takes the body in pieces and copies them, as every other reader of a body does. The client is a process of its own.
 use std::{
@@ -7,6 +7,8 @@ use std::{
     net::TcpStream,
     process::Command,
     rc::Rc,
+    thread,
+    time::Duration,
 };
 
 use framegate_http::{
@@ -65,7 +67,7 @@ fn thread_cpu_ns() -> u64 {
     first.parse().expect("a number")
 }
 
-fn client(address: &str, frames: usize, bytes: usize) {
+fn client(address: &str, frames: usize, bytes: usize, pause: Duration) {
     let mut stream = TcpStream::connect(address).expect("the server listens");
     let mut request =
         format!("POST / HTTP/1.1\r\nhost: t\r\ncontent-length: {bytes}\r\n\r\n").into_bytes();
@@ -74,6 +76,7 @@ fn client(address: &str, frames: usize, bytes: usize) {
     for _ in 0..frames {
         stream.write_all(&request).expect("the server reads");
         assert_ne!(stream.read(&mut reply).expect("the server answers"), 0);
+        thread::sleep(pause);
     }
 }
 
@@ -85,8 +88,14 @@ fn main() {
     };
     let (frames, bytes) = (number(1, 300), number(2, 6_220_800));
     let plain = args.get(3).is_some_and(|kind| kind == "plain");
-    if let Some(address) = args.get(4) {
-        return client(address, frames, bytes);
+    let pause_ms = number(4, 0);
+    if let Some(address) = args.get(5) {
+        return client(
+            address,
+            frames,
+            bytes,
+            Duration::from_millis(pause_ms as u64),
+        );
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -124,11 +133,17 @@ fn main() {
         let kind = if plain { "plain" } else { "direct" };
         let start = thread_cpu_ns();
         let mut child = Command::new(&args[0])
-            .args([frames.to_string(), bytes.to_string(), kind.into(), address])
+            .args([
+                frames.to_string(),
+                bytes.to_string(),
+                kind.into(),
+                pause_ms.to_string(),
+                address,
+            ])
             .spawn()
             .expect("this program runs");
         while child.try_wait().expect("it is a child").is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let spent = thread_cpu_ns() - start;
         let bodies = frames as u64;
