@@ -48,6 +48,10 @@ const BURST_BYTES_MAX: usize = 1024 * 1024;
 /// megabyte little is left to save, and the kernel's buffer would have to grow.
 const WATERMARK_BYTES: usize = 1024 * 1024;
 
+/// Bytes of one read. Larger ones save system calls and cost more: the bytes wait in the kernel until they are out of the
+/// caches, and the sender waits for the window that the read opens.
+const READ_BYTES_MAX: usize = 128 * 1024;
+
 /// Who reads the socket; see the module's picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
@@ -239,6 +243,7 @@ impl Reader {
         }
         // The one place that bounds what is taken: never more than the body has left.
         let room = usize::try_from(self.left).map_or(into.len(), |left| left.min(into.len()));
+        let room = room.min(READ_BYTES_MAX);
         let mut into = ReadBuf::new(&mut into[..room]);
         let result = match &*self.shared.direct.socket.borrow() {
             Some(socket) => socket.borrow_mut().poll_read(cx, &mut into),

@@ -364,6 +364,21 @@ mod tests {
     }
 
     #[test]
+    fn bytes_read_past_the_observer_count() {
+        let mut framing = Framing::default();
+        framing
+            .read(b"POST / HTTP/1.1\r\ncontent-length: 10\r\n\r\nab")
+            .unwrap();
+        assert_eq!(framing.body_left(), 8);
+        assert_eq!(framing.read_body(7), 1);
+        assert!(framing.is_in_body());
+        assert_eq!(framing.read_body(1), 0);
+        assert!(!framing.is_in_body() && !framing.is_in_head());
+        framing.read(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(framing.heads.len(), 2);
+    }
+
+    #[test]
     fn bare_lf_in_trailers_is_an_error() {
         let mut framing = Framing::default();
         framing

@@ -264,6 +264,35 @@ fn end_of_the_body_and_next_request_in_one_packet_are_told_apart() {
 }
 
 #[test]
+fn room_beyond_the_body_does_not_take_the_next_request() {
+    run(async {
+        let server = TestServer::later(|mut request| async move {
+            let mut into = vec![0; LARGE + 64 * KIB];
+            let mut filled = 0;
+            loop {
+                match request.body.read(&mut into[filled..]).await.unwrap() {
+                    0 => break,
+                    bytes => filled += bytes,
+                }
+            }
+            assert!(request.body.is_end_stream());
+            let method = request.head.method.as_str();
+            ok(Bytes::from(format!("{method} {filled}")))
+        });
+        let mut client = server.connect().await;
+        let post = post(&Random(8).bytes(LARGE));
+        client
+            .send([&*post, &*post, b"GET / HTTP/1.1\r\nhost: t\r\n\r\n", &*post].concat())
+            .await;
+        let large = format!("POST {LARGE}");
+        for expected in [&*large, &*large, "GET 0", &*large] {
+            assert_eq!(client.reply().await.unwrap().text(), expected);
+        }
+        assert_eq!(server.connections.requests(), 4);
+    });
+}
+
+#[test]
 fn client_that_leaves_at_any_byte_abandons_the_loan() {
     run(async {
         for sent in [0, 1, 8 * KIB, 64 * KIB, 100 * KIB, LARGE - 1] {
