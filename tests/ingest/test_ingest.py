@@ -328,6 +328,27 @@ def test_time_of_the_application_travels_with_the_frame(serve: Serve) -> None:
         assert frame.time == 12.5
 
 
+def test_many_large_bodies_arrive_whole_at_any_pace(serve: Serve) -> None:
+    # The worker lets the kernel collect half a megabyte before it wakes. A watermark alone can
+    # hang: the sender's window may close below it.
+    size = 6_220_800
+    server = serve(raw_app(slot_bytes=size, slots=3))
+    picture = np.random.default_rng(1).integers(0, 256, size, np.uint8).tobytes()
+    pause = threading.Event()
+    with server.connect() as connection:
+        for number in range(60):
+            connection.sendall(head(size))
+            if number % 20 == 0:  # slower than the worker's patience
+                for start in range(0, size, size // 8):
+                    connection.sendall(picture[start : start + size // 8])
+                    pause.wait(0.008)
+            else:
+                connection.sendall(picture)
+            answer = connection.recv(4096)
+            assert f"[{number + 1}, {size}, true]".encode() in answer
+    assert newest() == picture
+
+
 def test_receive_after_an_ingest_waits_for_the_client_to_go(serve: Serve) -> None:
     seen: list[str] = []
     done = threading.Event()

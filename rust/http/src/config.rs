@@ -11,8 +11,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Adds `Date` to responses that have none. Default true: RFC 9110, 6.6.1 asks it of a server with a clock.
     pub date_header: bool,
-    /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per
-    /// megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
+    /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per half
+    /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
     pub receive_watermark: Option<ReceiveWatermark>,
 }

@@ -27,13 +27,17 @@ use std::{
     cell::{Cell, RefCell},
     future::Future,
     io, mem,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::ReadBuf;
+use tokio::{
+    io::ReadBuf,
+    time::{Instant, Sleep, sleep},
+};
 
 use crate::config::ReceiveWatermark;
 use crate::error::Error;
@@ -44,9 +48,11 @@ pub(crate) const DIRECT_BYTES_MIN: u64 = 64 * 1024;
 
 /// After so many bytes other tasks get their turn, even when the socket has more.
 const BURST_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes that a reader waits for, where the kernel can be told. Waking costs more than copying a few packets; above one
-/// megabyte little is left to save, and the kernel's buffer would have to grow.
-const WATERMARK_BYTES: usize = 1024 * 1024;
+/// Bytes that a reader waits for, where the kernel can be told. Waking costs more than copying a few packets.
+const WATERMARK_BYTES: usize = 512 * 1024;
+/// A reader that got nothing for so long takes what is there from then on. The sender may be slow, or its window may have closed
+/// below the watermark, and then nobody would move.
+const WATERMARK_PATIENCE: Duration = Duration::from_millis(5);
 
 /// Bytes of one read. Larger ones save system calls and cost more: the bytes wait in the kernel until they are out of the
 /// caches, and the sender waits for the window that the read opens.
@@ -178,6 +184,9 @@ impl Ask {
             left: grant.left,
             burst: 0,
             watermark: 1,
+            patience: None,
+            progressed: true,
+            slow: false,
         };
         // Dropping it here closes the connection after the response.
         (remaining == Some(reader.remaining())).then_some(reader)
@@ -211,6 +220,12 @@ pub(crate) struct Reader {
     burst: usize,
     /// Bytes that the socket waits for before it wakes this reader.
     watermark: usize,
+    /// Ends the waiting for more than one byte; `None` before the first.
+    patience: Option<Pin<Box<Sleep>>>,
+    /// Bytes came since the patience began.
+    progressed: bool,
+    /// The patience was used up once: this sender is slow.
+    slow: bool,
 }
 
 impl Reader {
@@ -252,8 +267,7 @@ impl Reader {
         if result.is_pending() {
             self.burst = 0;
             self.remember(cx);
-            let wanted = usize::try_from(self.left).unwrap_or(WATERMARK_BYTES);
-            self.wait_for(wanted.min(WATERMARK_BYTES));
+            self.wait_for_many(cx);
         }
         match ready!(result) {
             Ok(()) => {}
@@ -269,6 +283,7 @@ impl Reader {
         }
         self.burst += bytes;
         self.left -= bytes as u64;
+        self.progressed = true;
         let left = self.shared.note_direct(bytes as u64);
         if left != self.left {
             // Nobody knows where the next request begins.
@@ -283,6 +298,28 @@ impl Reader {
             self.shared.wake_task();
         }
         Poll::Ready(Ok(bytes))
+    }
+
+    /// Lets the kernel collect before it wakes this reader again, for a while.
+    fn wait_for_many(&mut self, cx: &mut Context<'_>) {
+        if self.slow || self.shared.direct.set_watermark.get().is_none() {
+            return;
+        }
+        let progressed = mem::take(&mut self.progressed);
+        let patience = self
+            .patience
+            .get_or_insert_with(|| Box::pin(sleep(WATERMARK_PATIENCE)));
+        if progressed {
+            patience.as_mut().reset(Instant::now() + WATERMARK_PATIENCE);
+        }
+        if patience.as_mut().poll(cx).is_ready() {
+            // The kernel says at once if anything is there.
+            self.slow = true;
+            self.wait_for(1);
+        } else {
+            let left = usize::try_from(self.left).unwrap_or(WATERMARK_BYTES);
+            self.wait_for(left.min(WATERMARK_BYTES));
+        }
     }
 
     /// From now on the socket is readable when that many bytes are there (or it has ended, or the kernel's buffer is full).
