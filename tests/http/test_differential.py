@@ -101,7 +101,8 @@ def test_a_valid_request_means_the_same_to_both(
 ) -> None:
     expected = by_h11(data)
     # A lone "?" is no query: ASGI cannot tell it from none.
-    expected["target"] = expected["target"].removesuffix("?")
+    if expected["target"].count("?") == 1:
+        expected["target"] = expected["target"].removesuffix("?")
     if client.h11.our_state is h11.DONE:
         client.h11.start_next_cycle()
     # h11 on our side has to believe that it sent something.
