@@ -26,6 +26,7 @@ QUESTION = Question(
     ),
     phases=(
         Phase("touch", "60 frames/s, every page touched", LOAD, rate=60, consumer_mode="touch"),
+        Phase("fast", "100 frames/s, every page touched", LOAD, rate=100, consumer_mode="touch"),
         Phase("read", "60 frames/s, every pixel read", LOAD, rate=60, consumer_mode="read"),
         Phase("closed", "closed loop, every page touched", LOAD, consumer_mode="touch"),
     ),
