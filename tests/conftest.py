@@ -13,11 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from framegate import _http
 from framegate.config import Config
 from framegate.lifespan import Lifespan
 from framegate.loop import new_event_loop
+
+# The gate must not depend on luck: there, the same examples every time. At a desk, new ones.
+settings.register_profile("gate", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("gate")
 
 STARTUP_SECONDS = 30.0
 
