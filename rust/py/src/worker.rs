@@ -47,7 +47,7 @@ const STDOUT: i32 = 1;
 ///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
 ///         proven. Slower; for tests and for comparison.
 #[pyclass(frozen, module = "framegate._http")]
-pub(crate) struct Worker(LoopBound<Inner>);
+pub(crate) struct Worker(LoopBound<RefCell<Option<Rc<Inner>>>>);
 
 struct Inner {
     core: Rc<LoopCore>,
@@ -134,13 +134,13 @@ impl Worker {
         } else {
             None
         };
-        Ok(Self(LoopBound::new(Inner {
+        Ok(Self(LoopBound::new(RefCell::new(Some(Rc::new(Inner {
             core,
             application,
             connections,
             server,
             native: RefCell::new(native),
-        })))
+        }))))))
     }
 
     /// Accept connections from a socket that is bound and listens.
@@ -153,7 +153,7 @@ impl Worker {
     ///     `OSError`: It is no socket, or cannot be used.
     ///     `ValueError`: The socket does not listen, or is of another kind.
     fn listen(&self, fd: i32) -> PyResult<()> {
-        let inner = self.0.get_or_raise()?;
+        let inner = self.inner()?;
         if fd < 0 {
             return Err(PyValueError::new_err(format!(
                 "{fd} is not a file descriptor"
@@ -175,7 +175,9 @@ impl Worker {
 
     /// Stop accepting; open connections go on.
     fn stop_accepting(&self) -> PyResult<()> {
-        self.0.get_or_raise()?.connections.stop_accepting();
+        if let Some(inner) = &*self.0.get_or_raise()?.borrow() {
+            inner.connections.stop_accepting();
+        }
         Ok(())
     }
 
@@ -188,9 +190,18 @@ impl Worker {
     /// Returns:
     ///     An awaitable of the number of connections that were cut and of calls that had not ended.
     fn drain<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Bound<'py, PyAny>> {
-        let inner = self.0.get_or_raise()?;
+        let inner = self.0.get_or_raise()?.borrow().clone();
         let deadline = Duration::try_from_secs_f64(seconds)
             .map_err(|_| PyValueError::new_err(format!("{seconds} is not a duration")))?;
+        let Some(inner) = inner else {
+            // Closed: nothing is left to wait for.
+            let future = py
+                .import("asyncio")?
+                .call_method0("get_running_loop")?
+                .call_method0(intern!(py, "create_future"))?;
+            set_result(&future, 0)?;
+            return Ok(future);
+        };
         let future = inner
             .application
             .starter
@@ -222,7 +233,10 @@ impl Worker {
     /// Stop accepting, cut all connections and end the native thread. Where connections are open, that is done when the
     /// loop has run once more. May be called again.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let inner = self.0.get_or_raise()?;
+        // Let go of everything here, on the loop's thread: the object may outlive it, and then nobody else could.
+        let Some(inner) = self.0.get_or_raise()?.take() else {
+            return Ok(());
+        };
         inner.connections.stop_accepting();
         inner.application.clear_pool(py);
         inner.application.publishers.clear();
@@ -246,37 +260,44 @@ impl Worker {
     /// Open connections.
     #[getter]
     fn connections(&self) -> PyResult<usize> {
-        Ok(self.0.get_or_raise()?.connections.count())
+        Ok(self.inner()?.connections.count())
     }
 
     /// Idle connections that hold no buffers.
     #[getter]
     fn parked(&self) -> PyResult<usize> {
-        Ok(self.0.get_or_raise()?.connections.parked())
+        Ok(self.inner()?.connections.parked())
     }
 
     /// Connections accepted since the start.
     #[getter]
     fn accepted(&self) -> PyResult<u64> {
-        Ok(self.0.get_or_raise()?.connections.accepted())
+        Ok(self.inner()?.connections.accepted())
     }
 
     /// Requests since the start.
     #[getter]
     fn requests(&self) -> PyResult<u64> {
-        Ok(self.0.get_or_raise()?.connections.requests())
+        Ok(self.inner()?.connections.requests())
     }
 
     /// Request bodies that became frames without Python, and those that went through it.
     #[getter]
     fn ingested(&self) -> PyResult<(u64, u64)> {
-        Ok(self.0.get_or_raise()?.application.ingested())
+        Ok(self.inner()?.application.ingested())
     }
 
     /// Whether requests start without a task of their own.
     #[getter]
     fn lazy_tasks(&self) -> PyResult<bool> {
-        Ok(self.0.get_or_raise()?.application.starter.mode.is_lazy())
+        Ok(self.inner()?.application.starter.mode.is_lazy())
+    }
+}
+
+impl Worker {
+    fn inner(&self) -> PyResult<Rc<Inner>> {
+        let inner = self.0.get_or_raise()?.borrow().clone();
+        inner.ok_or_else(|| PyRuntimeError::new_err("this worker is closed"))
     }
 }
 
