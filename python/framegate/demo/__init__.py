@@ -45,6 +45,9 @@ def processes() -> Iterator[None]:
     try:
         yield
     finally:
+        # Ctrl-C under `uv run` comes twice: the second must not end this halfway. Children end
+        # within seconds, and this process with them.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         for child in children:
             child.send_signal(signal.SIGTERM)
         for child in children:
