@@ -104,6 +104,9 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
     const std::uint32_t most = topic.identity_.slots - topic.identity_.keep;
     subscriber->leases_max_ =
         options.leases_max != 0 ? options.leases_max : (half < most ? half : most);
+    if (options.policy != FG_POLICY_LATEST) {
+        set_mark(topic.view_, subscriber->self_, Mark::kHistory);
+    }
     const bool newest = options.start == FG_START_NEWEST ||
                         (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
     const std::uint64_t head = help_head(topic.view_);
