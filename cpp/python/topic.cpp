@@ -349,8 +349,7 @@ void bind_topic(nb::module_& module) {
         .def("stats", &Inspector::stats, nb::sig("def stats(self) -> dict[str, int]"))
         .def("participants", &Inspector::participants,
              nb::sig("def participants(self) -> list[dict[str, typing.Any]]"))
-        .def("slots", &Inspector::slots,
-             nb::sig("def slots(self) -> list[dict[str, typing.Any]]"))
+        .def("slots", &Inspector::slots, nb::sig("def slots(self) -> list[dict[str, typing.Any]]"))
         .def("close", &Inspector::close);
 
     module.def(

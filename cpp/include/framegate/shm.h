@@ -474,11 +474,11 @@ enum {
 /* One slot as an inspector sees it. */
 typedef struct fg_slot {
     uint32_t index;
-    uint32_t state;        /* FG_SLOT_* */
-    uint32_t owner;        /* loaned: fg_participant.index of the publisher, else FG_SLOT_NO_OWNER */
-    uint32_t reserved;     /* zero */
-    uint64_t sequence;     /* published: of the frame, else 0 */
-    uint64_t bytes;        /* published: payload bytes of the frame, else 0 */
+    uint32_t state;    /* FG_SLOT_* */
+    uint32_t owner;    /* loaned: fg_participant.index of the publisher, else FG_SLOT_NO_OWNER */
+    uint32_t reserved; /* zero */
+    uint64_t sequence; /* published: of the frame, else 0 */
+    uint64_t bytes;    /* published: payload bytes of the frame, else 0 */
     uint64_t published_ns; /* published: CLOCK_MONOTONIC of the publisher, else 0 */
     uint64_t holders[FG_PARTICIPANTS_MAX / 64]; /* bit i % 64 of word i / 64: participant i leases
                                                  * it, or just checks whether it may */
