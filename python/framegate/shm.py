@@ -62,6 +62,7 @@ __all__ = [
     "Loan",
     "Participant",
     "Publisher",
+    "Slot",
     "Subscriber",
     "Topic",
     "TopicReport",
@@ -776,6 +777,30 @@ class Participant:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot of a topic, as an inspector sees it.
+
+    Attributes:
+        index: Its number.
+        state: `free`, `loaned` (a publisher fills it) or `published` (it holds a frame).
+        owner: Row of the publisher that fills it.
+        sequence: Sequence of the frame in it; 0 for none.
+        nbytes: Payload bytes of that frame.
+        published_ns: When it was published, on the clock of `time.monotonic_ns()`; 0 if that
+            changed while it was looked at.
+        holders: Rows of the participants that hold it.
+    """
+
+    index: int
+    state: Literal["free", "loaned", "published"]
+    owner: int | None
+    sequence: int
+    nbytes: int
+    published_ns: int
+    holders: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TopicReport:
     """A topic at one moment; see `inspect`.
 
@@ -852,6 +877,10 @@ class Inspector:
     def participants(self) -> tuple[Participant, ...]:
         """Every publisher and subscriber."""
         return tuple(Participant(**row) for row in self._native.participants())
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot: what it holds, and who holds it."""
+        return tuple(Slot(**row) for row in self._native.slots())
 
     def close(self) -> None:
         """Close the inspector."""
