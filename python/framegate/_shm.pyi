@@ -342,7 +342,7 @@ class Subscriber:
     """The reading side of a topic; see framegate.shm.Subscriber."""
 
     def __init__(
-        self, topic: Topic, *, policy: str, lease_quota: int, start: str, spin: float, name: str
+        self, topic: Topic, *, policy: str, max_leases: int, start: str, spin: float, name: str
     ) -> None: ...
     @overload
     def take(self, *, timeout: None = None) -> Frame: ...
@@ -415,7 +415,7 @@ class Subscriber:
         """Frames held now."""
 
     @property
-    def lease_quota(self) -> int:
+    def max_leases(self) -> int:
         """Frames that may be held at once."""
 
     @property

@@ -29,7 +29,7 @@ def raw() -> Any:
     with (
         shm.Topic.create("raw", slot_bytes=64, slots=4) as topic,
         topic.publisher() as publisher,
-        topic.subscriber("queue", lease_quota=3) as subscriber,
+        topic.subscriber("queue", max_leases=3) as subscriber,
     ):
         yield publisher, subscriber
 
