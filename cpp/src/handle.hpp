@@ -15,21 +15,72 @@
 
 namespace framegate::impl {
 
-struct Handle {
+class Handle {
+  public:
+    Handle(const Handle&) = delete;
+    Handle& operator=(const Handle&) = delete;
+    void retain();
+    void drop_reference();
+    void close();
+
+  protected:
+    // What differs between the kinds of handles. A table of its own instead of virtual functions,
+    // which would need symbols of libstdc++.
+    struct Kind {
+        const char* noun;                       // "publisher", for messages
+        Mark sleep_mark;                        // shown while threads sleep inside
+        void (*before_detach)(Handle& handle);  // under lock_; may be nullptr
+        void (*destroy)(Handle& handle);        // frees what the kind allocated, and the handle
+    };
+
+    // Holds the handle's lock for one call that may be the last. On the way out it detaches what
+    // may detach, unlocks, and frees what nothing refers to any more: touch nothing of the handle
+    // after it.
+    class Call {
+      public:
+        explicit Call(Handle& handle) : handle_(handle) { handle_.lock_.lock(); }
+        ~Call() {
+            if (!handle_.closed_) {  // the hot path: nothing ends while the handle is open
+                handle_.lock_.unlock();
+            } else {
+                handle_.finish_and_unlock();
+            }
+        }
+        Call(const Call&) = delete;
+        Call& operator=(const Call&) = delete;
+
+      private:
+        Handle& handle_;
+    };
+
+    explicit Handle(const Kind& kind) : kind_(kind) {}
+    ~Handle() = default;
+
+    // Attaches a participant; the handle keeps the topic from here on.
+    fg_status begin(Topic& topic, const RowInfo& info);
+    const SegmentView& view() const { return topic_->view_; }
+    bool is_alive() const;   // neither forked nor poisoned
+    bool is_forked() const;  // copied by fork() in whatever state its lock was: leave it alone
+    fg_status say_closed() const;
+    // Around a sleep on one of the futexes: shows the mark of the kind, keeps the handle attached.
+    // FG_CLOSED, or FG_OK and then end_sleep() must follow.
+    fg_status begin_sleep();
+    void end_sleep();
+
     Topic* topic_ = nullptr;
     Self self_;
     Lock lock_;
     // All below under lock_.
-    std::uint32_t references_ = 1;
-    std::uint32_t live_ = 0;      // loans or leases
-    std::uint32_t inside_ = 0;    // threads that sleep in a call
-    std::uint32_t sleepers_ = 0;  // of them, those that need the waiter bit of the participant
+    std::uint32_t live_ = 0;  // loans or leases
     bool closed_ = false;
-    bool detached_ = false;
 
-    const SegmentView& view() const { return topic_->view_; }
-    bool may_detach() const { return closed_ && !detached_ && live_ == 0 && inside_ == 0; }
-    bool may_free() const { return detached_ && references_ == 0; }
+  private:
+    void finish_and_unlock();
+
+    const Kind& kind_;
+    std::uint32_t references_ = 1;
+    std::uint32_t sleepers_ = 0;  // threads between begin_sleep() and end_sleep()
+    bool detached_ = false;
 };
 
 // A time-out turned into a deadline once; negative time-outs never end.
@@ -43,6 +94,8 @@ class Deadline {
     std::uint64_t end_ns_;
 };
 
-fg_status check_participant_name(const char* name, std::uint32_t name_bytes);
+// The row of a participant that attaches now; FG_INVALID_ARGUMENT if the name is too long.
+fg_status fill_row_info(std::uint32_t role, std::uint32_t policy, const char* name,
+                        std::uint32_t name_bytes, RowInfo* info);
 
 }  // namespace framegate::impl

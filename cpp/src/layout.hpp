@@ -141,6 +141,7 @@ struct SharedWords {
     Word space_waiters[kHolderWords];
     alignas(kCacheLine)
         Word reliable[kHolderWords];  // bit: this participant's cursor holds publishers back
+    Word history[kHolderWords];       // bit: this participant wants more than the newest frame
     alignas(kCacheLine) Word next_generation;  // resize, reserved
     Word metadata_generation;                  // static metadata, reserved
     Word metadata_used;
@@ -149,7 +150,7 @@ struct SharedWords {
 static_assert(sizeof(SharedWords) == 7 * kCacheLine && std::is_standard_layout_v<SharedWords>);
 static_assert(offsetof(SharedWords, wake) == 128 && offsetof(SharedWords, waiters) == 136);
 static_assert(offsetof(SharedWords, fds) == 192 && offsetof(SharedWords, space) == 256);
-static_assert(offsetof(SharedWords, reliable) == 320);
+static_assert(offsetof(SharedWords, reliable) == 320 && offsetof(SharedWords, history) == 352);
 
 // A row belongs to whoever holds the lock of byte `index` of the control file (an OFD lock).
 struct ParticipantRow {

@@ -1,12 +1,9 @@
 #include "publisher.hpp"
 
-#include <unistd.h>
-
 #include <cinttypes>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <new>
 
 #include "arrays.hpp"
@@ -20,24 +17,18 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
-std::uint64_t unix_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
-           static_cast<std::uint64_t>(now.tv_nsec);
-}
-
-fg_status closed(const Topic& topic) {
-    return fail(FG_CLOSED, "the publisher of topic \"%s\" was closed", topic.name_);
-}
-
 }  // namespace
+
+constinit const Handle::Kind Publisher::kKind = {"publisher", Mark::kSpaceWaiter, nullptr,
+                                                 Publisher::destroy};
 
 fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Publisher** out) {
     if (const fg_status status = check_usable(topic); status != FG_OK) {
         return status;
     }
-    if (const fg_status status = check_participant_name(options.name, options.name_bytes);
+    RowInfo info;
+    if (const fg_status status =
+            fill_row_info(FG_ROLE_PUBLISHER, 0, options.name, options.name_bytes, &info);
         status != FG_OK) {
         return status;
     }
@@ -52,19 +43,11 @@ fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Pub
         return fail(FG_OUT_OF_MEMORY, "no memory for a publisher of topic \"%s\"", topic.name_);
     }
     auto* publisher = new (memory) Publisher;
-    RowInfo info;
-    info.role = FG_ROLE_PUBLISHER;
-    info.pid = static_cast<std::uint32_t>(getpid());
-    info.attached_unix_ns = unix_ns();
-    info.name = options.name;
-    info.name_bytes = options.name_bytes;
-    if (const fg_status status = attach(topic, info, &publisher->self_); status != FG_OK) {
+    if (const fg_status status = publisher->begin(topic, info); status != FG_OK) {
         std::free(tickets);
         std::free(publisher);
         return status;
     }
-    retain_topic(topic);
-    publisher->topic_ = &topic;
     publisher->tickets_ = tickets;
     *out = publisher;
     return FG_OK;
@@ -87,7 +70,7 @@ fg_status Publisher::try_loan_once(fg_loan* out) {
     }
     const Locked guard(lock_);
     if (closed_) {
-        return closed(*topic_);
+        return say_closed();
     }
     const LoanAttempt attempt = try_loan(view(), self_);
     if (attempt.space) {
@@ -116,15 +99,8 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
     fg_status status = try_loan_once(out);
     if (status == FG_TOPIC_FULL && timeout_ns != 0) {
         const Deadline deadline(timeout_ns);
-        {
-            const Locked guard(lock_);
-            if (closed_) {
-                return closed(*topic_);
-            }
-            ++inside_;
-            if (sleepers_++ == 0) {
-                set_mark(view(), self_, Mark::kSpaceWaiter);
-            }
+        if (const fg_status failed = begin_sleep(); failed != FG_OK) {
+            return failed;
         }
         for (;;) {
             // seq_cst, after the bit and before the scan: whoever frees a slot after our scan sees
@@ -150,18 +126,7 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
                 sweep_if_due(*topic_);  // bounded re-check: a holder may have died
             }
         }
-        bool last = false;
-        {
-            const Locked guard(lock_);
-            --inside_;
-            if (--sleepers_ == 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
-                clear_mark(view(), self_, Mark::kSpaceWaiter);
-            }
-            last = finish_locked();
-        }
-        if (last) {
-            destroy();
-        }
+        end_sleep();
     }
     if (status == FG_TOPIC_FULL) {
         return fail(FG_TOPIC_FULL,
@@ -318,21 +283,13 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
 }
 
 fg_status Publisher::publish(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence) {
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+    if (is_forked()) {
         loan->data = nullptr;
         return check_usable(*topic_);
     }
-    bool last = false;
-    fg_status status = FG_OK;
+    const Call call(*this);
     std::uint64_t number = 0;
-    {
-        const Locked guard(lock_);
-        status = publish_locked(loan, info, &number);
-        last = finish_locked();
-    }
-    if (last) {
-        destroy();
-    }
+    const fg_status status = publish_locked(loan, info, &number);
     if (status == FG_OK && sequence != nullptr) {
         *sequence = number;
     }
@@ -343,35 +300,26 @@ fg_status Publisher::abandon(fg_loan* loan) {
     if (loan->data == nullptr) {
         return FG_OK;
     }
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+    if (is_forked()) {
         loan->data = nullptr;
         return check_usable(*topic_);
     }
-    bool last = false;
-    fg_status status = FG_OK;
-    {
-        const Locked guard(lock_);
-        if (!owns(*loan)) {
-            loan->data = nullptr;
-            status = fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
-                          topic_->name_);
-        } else {
-            const std::uint32_t slot = loan->slot;
-            const std::uint64_t ticket = loan->ticket;
-            forget(loan);
-            status = check_usable(*topic_);
-            if (status == FG_OK) {
-                if (!framegate::impl::abandon(view(), slot, ticket)) {
-                    status = fail(FG_LOAN_LOST, "topic \"%s\": the loan had been taken back",
-                                  topic_->name_);
-                }
-                wake_space(*topic_);
-            }
-        }
-        last = finish_locked();
+    const Call call(*this);
+    if (!owns(*loan)) {
+        loan->data = nullptr;
+        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
+                    topic_->name_);
     }
-    if (last) {
-        destroy();
+    const std::uint32_t slot = loan->slot;
+    const std::uint64_t ticket = loan->ticket;
+    forget(loan);
+    fg_status status = check_usable(*topic_);
+    if (status == FG_OK) {
+        if (!framegate::impl::abandon(view(), slot, ticket)) {
+            status =
+                fail(FG_LOAN_LOST, "topic \"%s\": the loan had been taken back", topic_->name_);
+        }
+        wake_space(*topic_);
     }
     return status;
 }
@@ -391,62 +339,10 @@ fg_status Publisher::send(const void* data, const fg_publish_info& info, std::in
     return publish(&loan, info, sequence);
 }
 
-void Publisher::retain() {
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
-        return;
-    }
-    const Locked guard(lock_);
-    ++references_;
-}
-
-void Publisher::drop_reference() {
-    // In a forked child the handle was copied in whatever state its lock was: it is left alone.
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
-        return;
-    }
-    bool last = false;
-    {
-        const Locked guard(lock_);
-        --references_;
-        last = finish_locked();
-    }
-    if (last) {
-        destroy();
-    }
-}
-
-void Publisher::close() {
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
-        return;
-    }
-    bool last = false;
-    {
-        const Locked guard(lock_);
-        closed_ = true;
-        --references_;
-        if (inside_ != 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
-            wake_space(*topic_);
-        }
-        last = finish_locked();
-    }
-    if (last) {
-        destroy();
-    }
-}
-
-bool Publisher::finish_locked() {
-    if (may_detach()) {
-        detached_ = true;
-        detach(*topic_, self_);
-    }
-    return may_free();
-}
-
-void Publisher::destroy() {
-    Topic* topic = topic_;
-    std::free(tickets_);
-    std::free(this);
-    release_topic(topic);
+void Publisher::destroy(Handle& handle) {
+    auto* publisher = static_cast<Publisher*>(&handle);
+    std::free(publisher->tickets_);
+    std::free(publisher);
 }
 
 }  // namespace framegate::impl

@@ -8,7 +8,7 @@
 
 namespace framegate::impl {
 
-class Publisher : private Handle {
+class Publisher : public Handle {
   public:
     static fg_status open(Topic& topic, const fg_publisher_options& options, Publisher** out);
     fg_status loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out);
@@ -16,11 +16,12 @@ class Publisher : private Handle {
     fg_status abandon(fg_loan* loan);
     fg_status send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,
                    std::uint64_t* sequence);
-    void retain();
-    void drop_reference();
-    void close();
 
   private:
+    static const Kind kKind;
+    static void destroy(Handle& handle);
+
+    Publisher() : Handle(kKind) {}
     fg_status try_loan_once(fg_loan* out);
     fg_status wait_for_loan(std::int64_t timeout_ns, fg_loan* out);
     fg_status check_info(const fg_publish_info& info) const;
@@ -28,8 +29,6 @@ class Publisher : private Handle {
     void write_header(std::uint32_t slot, const fg_publish_info& info);
     bool owns(const fg_loan& loan) const;
     void forget(fg_loan* loan);
-    bool finish_locked();
-    void destroy();
 
     std::uint64_t* tickets_ =
         nullptr;  // per slot: the CLAIM word of the loan, 0: none. Under lock_

@@ -38,6 +38,9 @@
 namespace framegate::impl {
 namespace {
 
+// Below this a slot is filled in so few microseconds that a subscriber which read head would find
+// its frame gone too often, and eight slots fit the caches anyway.
+constexpr std::uint64_t kWarmSlotBytes = 256 * 1024;
 constexpr int kOpenAttempts = 16;  // lost races against unlink and create before giving up
 
 std::uint64_t align_up(std::uint64_t value, std::uint64_t alignment) {
@@ -640,6 +643,7 @@ SegmentView make_view(const Identity& identity, unsigned char* control) {
     view.keep = identity.keep;
     view.participants_max = identity.participants_max;
     view.participant_words = identity.participant_words;
+    view.reuse_warm = identity.slot_bytes >= kWarmSlotBytes;
     return view;
 }
 
@@ -797,6 +801,8 @@ fg_status unlink_topic(const char* name, std::size_t name_bytes) {
         char data[kFileBytesMax];
         data_file_name(data, stem, identity.id[0]);
         unlinkat(directory.get(), data, 0);  // if we die before, the next creation sweeps it
+    } else {
+        sweep_orphans(directory.get());  // a damaged control file does not say which was its data
     }
     return FG_OK;
 }

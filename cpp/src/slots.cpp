@@ -2,35 +2,32 @@
 //
 // States of a slot word (sequence, owner, state):
 //
-//     FREE ----TRY CAS----> TRY(owner) --no holders--> CLAIM(owner) --> COMMIT(next sequence,
-//     owner) --> PUB(sequence) PUB  ----TRY CAS----> TRY(owner) --holders: put back--> PUB (TRY of
-//     a FREE slot has sequence 0) CLAIM/COMMIT --abandon or scrub--> FREE     TRY --scrub--> PUB
-//     (or FREE)     COMMIT --scrub, ring names it--> PUB
+//     FREE ---TRY CAS---> TRY(owner) --no holders--> CLAIM(owner) --> COMMIT(next sequence, owner)
+//                                                                        --> PUB(sequence)
+//     PUB ----TRY CAS---> TRY(owner) --holders: put back--> PUB   (TRY of a FREE slot: sequence 0)
+//     CLAIM, COMMIT --abandon or scrub--> FREE
+//     TRY --scrub--> PUB (FREE without a sequence)      COMMIT --scrub, ring names it--> PUB
 //
 // 1. Claim against take. A publisher CASes the word to TRY and then reads the holder bits; a
-// subscriber sets its bit and
-//    then reads the word. Each writes first and reads second, all four seq_cst, so at least one of
-//    them sees the other: the publisher puts the word back, or the subscriber sees TRY/CLAIM and
-//    waits briefly or gives up. Nobody writes bytes before it has seen all holder words empty after
-//    its TRY.
+//    subscriber sets its bit and then reads the word. Each writes first and reads second, all four
+//    seq_cst, so at least one of them sees the other: the publisher puts the word back, or the
+//    subscriber sees TRY/CLAIM and waits briefly or gives up. Nobody writes bytes before it has
+//    seen all holder words empty after its TRY.
 // 2. Publication is one CAS: ring[sequence] from an older entry to (sequence, slot). Before it
-// nothing was published,
-//    after it the frame is, whatever happens to the publisher. `head` follows by a CAS that anybody
-//    may do ("help"), so a publisher that dies between the two blocks nobody. At most one entry is
-//    ever ahead of head, because whoever wants to write the next one helps first.
+//    nothing was published, after it the frame is, whatever happens to the publisher. `head`
+//    follows by a CAS that anybody may do ("help"), so a publisher that dies between the two blocks
+//    nobody. At most one entry is ever ahead of head, because whoever wants to write the next one
+//    helps first.
 // 3. The newest `keep` frames (counted from a head that was helped first) are never claimed, so
-// that a subscriber which
-//    read head finds its frame.
+//    that a subscriber which read head finds its frame.
 // 4. A holder bit says who holds, so the same atomic step takes a lease and records it; clearing
-// the bits of a dead
-//    participant is repeatable. Transitions out of an owned word are CASes from the exact word of
-//    the owner, including its incarnation, so a publisher whose row was given to somebody else
-//    notices.
+//    the bits of a dead participant is repeatable. Transitions out of an owned word are CASes from
+//    the exact word of the owner, including its incarnation, so a publisher whose row was given to
+//    somebody else notices.
 // 5. Sleepers. Whoever makes progress possible changes something by a seq_cst RMW and then reads
-// the sleepers' bits
-//    seq_cst; a sleeper sets its bit seq_cst, reads the futex word, then looks again seq_cst. Again
-//    one sees the other. What may unblock a loan: publish, abandon, put-back, the undo of a failed
-//    take, release, detach, scrub.
+//    the sleepers' bits seq_cst; a sleeper sets its bit seq_cst, reads the futex word, then looks
+//    again seq_cst. Again one sees the other. What may unblock a loan: publish, abandon, put-back,
+//    the undo of a failed take, release, detach, scrub.
 //
 // Bytes in a segment are written by other processes: every index is checked, every loop has a
 // bound.
@@ -57,6 +54,8 @@ constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr std::uint32_t kTryRereads = 256;
 // More lost races in a row than 256 publishers can cause; only a corrupt ring gets there.
 constexpr std::uint32_t kPublishAttemptsMax = 1U << 20;
+// As many as can be in play while one subscriber holds a frame: newest, held, free, and one to spare.
+constexpr std::uint32_t kWarmSlots = 4;
 
 inline void cpu_pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -135,6 +134,80 @@ bool sealed_after(const SegmentView& view, std::uint64_t sequence) {
     return ring_at(view, sequence + 1).load(kAcquire) == ring_entry(sequence + 1, kClosedSlot);
 }
 
+namespace {
+
+// One slot on its way from PUB or FREE to CLAIM; true if it got there.
+bool try_claim(const SegmentView& view, const Self& self, std::uint32_t index, std::uint64_t head,
+               std::uint64_t bound, LoanAttempt* attempt) {
+    SlotRecord& slot = view.slots[index];
+    std::uint64_t word =
+        slot.word.load(kAcquire);  // acquire: cheap pre-check, confirmed by the CAS
+    // The frame that a TRY of ours would protect. A FREE slot has none, whatever sequence its word
+    // still shows: a scrub of TRY must not bring back a frame whose bytes were half overwritten
+    // before the slot became free.
+    const std::uint64_t sequence = word_state(word) == SlotState::kPub ? word_sequence(word) : 0;
+    if (word_state(word) == SlotState::kPub) {
+        if (sequence + view.keep > head || sequence > bound) {
+            return false;
+        }
+    } else if (word_state(word) != SlotState::kFree) {
+        return false;
+    }
+    if (any_holder(view, slot, kRelaxed)) {  // relaxed: cheap pre-check, confirmed below
+        return false;
+    }
+    FG_STEP(kLoanCandidate);
+    // seq_cst: the claim/take pair (1); pairs with take()'s fetch_or and word load.
+    if (!slot.word.compare_exchange_strong(word, slot_word(sequence, self.owner, SlotState::kTry),
+                                           kSeqCst, kRelaxed)) {
+        return false;
+    }
+    FG_STEP(kLoanTry);
+    // seq_cst: second half of the pair. It also acquires the release of the last reader, whose
+    // reads thus happen before our writes.
+    if (any_holder(view, slot, kSeqCst) && !FG_MUTATED(kMutateNoHoldersRecheck)) {
+        std::uint64_t mine = slot_word(sequence, self.owner, SlotState::kTry);
+        // seq_cst: a put-back makes a slot claimable; pairs with space sleepers.
+        slot.word.compare_exchange_strong(mine, word, kSeqCst, kRelaxed);
+        attempt->space = true;
+        return false;
+    }
+    FG_STEP(kLoanChecked);
+    attempt->word = slot_word(sequence, self.owner, SlotState::kClaim);
+    // release is enough: takers that see CLAIM only give up. A plain store, since only the owner
+    // (or its reaper, which proves it dead) moves a TRY word.
+    slot.word.store(attempt->word, kRelease);
+    FG_STEP(kLoanClaimed);
+    attempt->slot = index;
+    attempt->result = LoanResult::kOk;
+    return true;
+}
+
+// Which slots to try first while nobody wants old frames: those whose frames were replaced last.
+// Their bytes are the likeliest to be in the caches and the address-translation buffers of this
+// machine: a ring of eight 1080p frames is 50 MB, the two or three slots that are really in play
+// are 19 MB. Only a choice: whatever it picks is checked like every slot.
+bool try_claim_warm(const SegmentView& view, const Self& self, std::uint64_t head,
+                    std::uint64_t bound, LoanAttempt* attempt) {
+    for (std::uint32_t i = 0; i < view.participant_words; ++i) {
+        // relaxed: decides which old frames survive for a subscriber that attaches right now, and
+        // its promise starts with the frames after it.
+        if (view.shared->history[i].load(kRelaxed) != 0) {
+            return false;
+        }
+    }
+    std::uint32_t index = 0;
+    for (std::uint32_t i = 0; i < kWarmSlots && head > view.keep + i; ++i) {
+        if (find_frame(view, head - view.keep - i, &index) &&
+            try_claim(view, self, index, head, bound, attempt)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace
+
 LoanAttempt try_loan(const SegmentView& view, const Self& self) {
     LoanAttempt attempt;
     // Help first: the bound "newest keep" of a stale head would protect the wrong frames, for ever
@@ -145,56 +218,19 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
         return attempt;
     }
     const std::uint64_t bound = reliable_bound(view);
+    if (view.reuse_warm && try_claim_warm(view, self, head, bound, &attempt)) {
+        return attempt;
+    }
     // relaxed: only a hint that spreads the loans, oldest frame first; every slot is looked at
     // whatever it says, so two publishers that read the same value merely collide once.
     const std::uint64_t start = view.shared->next_slot.load(kRelaxed);
     auto index = start < view.slot_count ? static_cast<std::uint32_t>(start) : 0;
     for (std::uint32_t i = 0; i < view.slot_count;
          ++i, index = index + 1 < view.slot_count ? index + 1 : 0) {
-        SlotRecord& slot = view.slots[index];
-        std::uint64_t word =
-            slot.word.load(kAcquire);  // acquire: cheap pre-check, confirmed by the CAS
-        // The frame that a TRY of ours would protect. A FREE slot has none, whatever sequence its
-        // word still shows: a scrub of TRY must not bring back a frame whose bytes were half
-        // overwritten before the slot became free.
-        const std::uint64_t sequence =
-            word_state(word) == SlotState::kPub ? word_sequence(word) : 0;
-        if (word_state(word) == SlotState::kPub) {
-            if (sequence + view.keep > head || sequence > bound) {
-                continue;
-            }
-        } else if (word_state(word) != SlotState::kFree) {
-            continue;
+        if (try_claim(view, self, index, head, bound, &attempt)) {
+            view.shared->next_slot.store(index + 1, kRelaxed);  // relaxed: hint
+            return attempt;
         }
-        if (any_holder(view, slot, kRelaxed)) {  // relaxed: cheap pre-check, confirmed below
-            continue;
-        }
-        FG_STEP(kLoanCandidate);
-        // seq_cst: the claim/take pair (1); pairs with take()'s fetch_or and word load.
-        if (!slot.word.compare_exchange_strong(
-                word, slot_word(sequence, self.owner, SlotState::kTry), kSeqCst, kRelaxed)) {
-            continue;
-        }
-        FG_STEP(kLoanTry);
-        // seq_cst: second half of the pair. It also acquires the release of the last reader, whose
-        // reads thus happen before our writes.
-        if (any_holder(view, slot, kSeqCst) && !FG_MUTATED(kMutateNoHoldersRecheck)) {
-            std::uint64_t mine = slot_word(sequence, self.owner, SlotState::kTry);
-            // seq_cst: a put-back makes a slot claimable; pairs with space sleepers.
-            slot.word.compare_exchange_strong(mine, word, kSeqCst, kRelaxed);
-            attempt.space = true;
-            continue;
-        }
-        FG_STEP(kLoanChecked);
-        attempt.word = slot_word(sequence, self.owner, SlotState::kClaim);
-        // release is enough: takers that see CLAIM only give up. A plain store, since only the
-        // owner (or its reaper, which proves it dead) moves a TRY word.
-        slot.word.store(attempt.word, kRelease);
-        FG_STEP(kLoanClaimed);
-        view.shared->next_slot.store(index + 1, kRelaxed);  // relaxed: hint
-        attempt.slot = index;
-        attempt.result = LoanResult::kOk;
-        return attempt;
     }
     return attempt;
 }
@@ -387,6 +423,7 @@ void scrub_row(const SegmentView& view, std::uint32_t index) {
     clear_mark(view, dead, Mark::kSpaceWaiter);
     clear_mark(view, dead, Mark::kFd);
     clear_mark(view, dead, Mark::kReliable);
+    clear_mark(view, dead, Mark::kHistory);
     view.participants[index].armed.store(0, kSeqCst);
     FG_STEP(kReapMarks);
     for (std::uint32_t i = 0; i < view.slot_count; ++i) {

@@ -19,6 +19,7 @@ struct SegmentView {
     std::uint32_t keep = 1;
     std::uint32_t participants_max = 0;
     std::uint32_t participant_words = 0;
+    bool reuse_warm = false;  // slots so large that it pays to write into a warm one
 };
 
 // One participant as the algorithm sees it.
@@ -88,7 +89,7 @@ bool sealed_after(const SegmentView& view, std::uint64_t sequence);
 
 // ---- sleeping
 
-enum class Mark { kWaiter, kSpaceWaiter, kFd, kReliable };
+enum class Mark { kWaiter, kSpaceWaiter, kFd, kReliable, kHistory };
 void set_mark(const SegmentView& view, const Self& self, Mark mark);
 void clear_mark(const SegmentView& view, const Self& self, Mark mark);
 
@@ -100,6 +101,8 @@ inline Word* marks(const SegmentView& view, Mark mark) {
             return view.shared->space_waiters;
         case Mark::kFd:
             return view.shared->fds;
+        case Mark::kHistory:
+            return view.shared->history;
         case Mark::kReliable:
             break;
     }

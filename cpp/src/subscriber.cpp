@@ -5,12 +5,10 @@
 #include "subscriber.hpp"
 
 #include <sched.h>
-#include <unistd.h>
 
 #include <cinttypes>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <new>
 
 #include "arrays.hpp"
@@ -29,17 +27,6 @@ constexpr int kTakeRounds = 64;
 // sweeps and gives up.
 constexpr int kBusyYields = 100;
 constexpr std::uint32_t kSpinNsMax = 1000000;
-
-std::uint64_t unix_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_REALTIME, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
-           static_cast<std::uint64_t>(now.tv_nsec);
-}
-
-fg_status closed(const Topic& topic) {
-    return fail(FG_CLOSED, "the subscriber of topic \"%s\" was closed", topic.name_);
-}
 
 fg_status check_options(const Topic& topic, const fg_subscriber_options& options) {
     if (options.policy == FG_POLICY_RELIABLE || options.policy == FG_POLICY_GROUP) {
@@ -61,16 +48,25 @@ fg_status check_options(const Topic& topic, const fg_subscriber_options& options
     if (options.spin_ns > kSpinNsMax) {
         return fail(FG_INVALID_ARGUMENT, "spin_ns is %u, at most %u", options.spin_ns, kSpinNsMax);
     }
-    return check_participant_name(options.name, options.name_bytes);
+    return FG_OK;
 }
 
 }  // namespace
+
+constinit const Handle::Kind Subscriber::kKind = {"subscriber", Mark::kWaiter,
+                                                  Subscriber::close_event_fd, Subscriber::destroy};
 
 fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, Subscriber** out) {
     if (const fg_status status = check_usable(topic); status != FG_OK) {
         return status;
     }
     if (const fg_status status = check_options(topic, options); status != FG_OK) {
+        return status;
+    }
+    RowInfo info;
+    if (const fg_status status = fill_row_info(FG_ROLE_SUBSCRIBER, options.policy, options.name,
+                                               options.name_bytes, &info);
+        status != FG_OK) {
         return status;
     }
     if (const fg_status status = map_data(topic, false); status != FG_OK) {
@@ -83,20 +79,11 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
         return fail(FG_OUT_OF_MEMORY, "no memory for a subscriber of topic \"%s\"", topic.name_);
     }
     auto* subscriber = new (memory) Subscriber;
-    RowInfo info;
-    info.role = FG_ROLE_SUBSCRIBER;
-    info.policy = options.policy;
-    info.pid = static_cast<std::uint32_t>(getpid());
-    info.attached_unix_ns = unix_ns();
-    info.name = options.name;
-    info.name_bytes = options.name_bytes;
-    if (const fg_status status = attach(topic, info, &subscriber->self_); status != FG_OK) {
+    if (const fg_status status = subscriber->begin(topic, info); status != FG_OK) {
         std::free(leases);
         std::free(subscriber);
         return status;
     }
-    retain_topic(topic);
-    subscriber->topic_ = &topic;
     subscriber->leases_ = leases;
     subscriber->policy_ = options.policy;
     subscriber->spin_ns_ = options.spin_ns;
@@ -104,6 +91,9 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
     const std::uint32_t most = topic.identity_.slots - topic.identity_.keep;
     subscriber->leases_max_ =
         options.leases_max != 0 ? options.leases_max : (half < most ? half : most);
+    if (options.policy != FG_POLICY_LATEST) {
+        set_mark(topic.view_, subscriber->self_, Mark::kHistory);
+    }
     const bool newest = options.start == FG_START_NEWEST ||
                         (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
     const std::uint64_t head = help_head(topic.view_);
@@ -303,7 +293,7 @@ fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
 
 fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy) {
     if (closed_) {
-        return closed(*topic_);
+        return say_closed();
     }
     return mode == Mode::kNext ? take_next(busy_is_gone, out, busy)
                                : take_newest(mode, busy_is_gone, out, busy);
@@ -382,42 +372,35 @@ fg_status Subscriber::release(fg_frame* frame) {
         return FG_OK;
     }
     frame->data = nullptr;
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
+    if (is_forked()) {
         return check_usable(*topic_);
     }
-    bool last = false;
-    fg_status status = FG_OK;
-    {
-        const Locked guard(lock_);
-        if (frame->slot >= view().slot_count || leases_[frame->slot].count == 0 ||
-            leases_[frame->slot].sequence != frame->sequence) {
-            status =
-                fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
-        } else if (check_usable(*topic_) != FG_OK) {
-            // Poisoned: the row may be somebody else's, so nothing is stored in the segment.
-            --leases_[frame->slot].count;
-            --live_;
-            status = check_usable(*topic_);
-        } else if (!drop_lease(frame->slot, frame->sequence)) {
-            status = fail(
-                FG_LEASE_LOST,
-                "topic \"%s\": frame %" PRIu64
-                " was not protected to the end, because this process looked dead to another one",
-                topic_->name_, frame->sequence);
-        }
-        last = finish_locked();
+    const Call call(*this);
+    if (frame->slot >= view().slot_count || leases_[frame->slot].count == 0 ||
+        leases_[frame->slot].sequence != frame->sequence) {
+        return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
     }
-    if (last) {
-        destroy();
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        // Poisoned: the row may be somebody else's, so nothing is stored in the segment.
+        --leases_[frame->slot].count;
+        --live_;
+        return status;
     }
-    return status;
+    if (!drop_lease(frame->slot, frame->sequence)) {
+        return fail(FG_LEASE_LOST,
+                    "topic \"%s\": frame %" PRIu64
+                    " was not protected to the end, because this process looked dead to another "
+                    "one",
+                    topic_->name_, frame->sequence);
+    }
+    return FG_OK;
 }
 
 // ---- sleeping
 
 fg_status Subscriber::unseen_locked() const {
     if (closed_) {
-        return closed(*topic_);
+        return say_closed();
     }
     // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of
     // publishers.
@@ -447,15 +430,8 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
             }
         } while (monotonic_ns() < end);
     }
-    {
-        const Locked guard(lock_);
-        if (closed_) {
-            return closed(*topic_);
-        }
-        ++inside_;
-        if (sleepers_++ == 0) {
-            set_mark(view(), self_, Mark::kWaiter);
-        }
+    if (const fg_status failed = begin_sleep(); failed != FG_OK) {
+        return failed;
     }
     fg_status status = FG_OK;
     for (;;) {
@@ -489,18 +465,7 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
             help_head(view());
         }
     }
-    bool last = false;
-    {
-        const Locked guard(lock_);
-        --inside_;
-        if (--sleepers_ == 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
-            clear_mark(view(), self_, Mark::kWaiter);
-        }
-        last = finish_locked();
-    }
-    if (last) {
-        destroy();
-    }
+    end_sleep();
     return status;
 }
 
@@ -510,7 +475,7 @@ fg_status Subscriber::event_fd(int* fd) {
     }
     const Locked guard(lock_);
     if (closed_) {
-        return closed(*topic_);
+        return say_closed();
     }
     if (!event_fd_.is_open()) {
         if (const fg_status status = event_fd_.open(*topic_, self_); status != FG_OK) {
@@ -527,7 +492,7 @@ fg_status Subscriber::arm(bool* ready) {
     }
     const Locked guard(lock_);
     if (closed_) {
-        return closed(*topic_);
+        return say_closed();
     }
     if (!event_fd_.is_open()) {
         return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it",
@@ -553,7 +518,7 @@ fg_status Subscriber::drain() {
     {
         const Locked guard(lock_);
         if (closed_) {
-            return closed(*topic_);
+            return say_closed();
         }
         ticked = event_fd_.is_open() && event_fd_.drain();
     }
@@ -581,63 +546,15 @@ fg_status Subscriber::stats(fg_subscriber_stats* out) {
 
 // ---- ending
 
-void Subscriber::retain() {
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
-        return;
-    }
-    const Locked guard(lock_);
-    ++references_;
+void Subscriber::close_event_fd(Handle& handle) {
+    auto& subscriber = static_cast<Subscriber&>(handle);
+    subscriber.event_fd_.close(*subscriber.topic_, subscriber.self_, subscriber.is_alive());
 }
 
-void Subscriber::drop_reference() {
-    // In a forked child the handle was copied in whatever state its lock was: it is left alone.
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
-        return;
-    }
-    bool last = false;
-    {
-        const Locked guard(lock_);
-        --references_;
-        last = finish_locked();
-    }
-    if (last) {
-        destroy();
-    }
-}
-
-void Subscriber::close() {
-    if (topic_->fds_.condition.load(kRelaxed) == kForked) {
-        return;
-    }
-    bool last = false;
-    {
-        const Locked guard(lock_);
-        closed_ = true;
-        --references_;
-        if (inside_ != 0 && topic_->fds_.condition.load(kRelaxed) == kAlive) {
-            wake_sleepers(*topic_);
-        }
-        last = finish_locked();
-    }
-    if (last) {
-        destroy();
-    }
-}
-
-bool Subscriber::finish_locked() {
-    if (may_detach()) {
-        detached_ = true;
-        event_fd_.close(*topic_, self_, topic_->fds_.condition.load(kRelaxed) == kAlive);
-        detach(*topic_, self_);
-    }
-    return may_free();
-}
-
-void Subscriber::destroy() {
-    Topic* topic = topic_;
-    std::free(leases_);
-    std::free(this);
-    release_topic(topic);
+void Subscriber::destroy(Handle& handle) {
+    auto* subscriber = static_cast<Subscriber*>(&handle);
+    std::free(subscriber->leases_);
+    std::free(subscriber);
 }
 
 }  // namespace framegate::impl

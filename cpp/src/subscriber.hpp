@@ -9,7 +9,7 @@
 
 namespace framegate::impl {
 
-class Subscriber : private Handle {
+class Subscriber : public Handle {
   public:
     static fg_status open(Topic& topic, const fg_subscriber_options& options, Subscriber** out);
     fg_status take(std::int64_t timeout_ns, fg_frame* out);
@@ -23,11 +23,13 @@ class Subscriber : private Handle {
     fg_status arm(bool* ready);
     fg_status drain();
     fg_status stats(fg_subscriber_stats* out);
-    void retain();
-    void drop_reference();
-    void close();
 
   private:
+    static const Kind kKind;
+    static void close_event_fd(Handle& handle);
+    static void destroy(Handle& handle);
+
+    Subscriber() : Handle(kKind) {}
     struct Lease {
         std::uint64_t sequence;
         std::uint32_t count;
@@ -47,8 +49,6 @@ class Subscriber : private Handle {
     void delivered(fg_frame* out);
     fg_status unseen_locked() const;
     fg_status wait_until(const Deadline& deadline);
-    bool finish_locked();
-    void destroy();
 
     std::uint32_t policy_ = FG_POLICY_LATEST;
     std::uint32_t spin_ns_ = 0;

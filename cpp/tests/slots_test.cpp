@@ -1,5 +1,6 @@
 // The algorithm on heap memory: single steps in chosen orders, then threads.
 #include <atomic>
+#include <set>
 #include <thread>
 
 #include "support.hpp"
@@ -266,7 +267,8 @@ TEST_CASE("scrub decides by the state in which a publisher died") {
         CHECK((view.slots[i].holders[0].load() & dead.bit) == 0);
     }
     CHECK((view.slots[0].holders[0].load() & ~std::uint64_t{1}) == 0);
-    for (const Mark mark : {Mark::kWaiter, Mark::kSpaceWaiter, Mark::kFd, Mark::kReliable}) {
+    for (const Mark mark :
+         {Mark::kWaiter, Mark::kSpaceWaiter, Mark::kFd, Mark::kReliable, Mark::kHistory}) {
         CHECK_FALSE(any_mark(view, mark));
     }
     scrub_row(view, 3);  // repeatable
@@ -307,6 +309,34 @@ TEST_CASE("publisher that was reaped alive publishes nothing") {
     segment.view().shared->next_slot.store(0);
     CHECK(publish(segment.view(), writer, again.slot, loan.word).result == PublishResult::kLost);
     CHECK(publish(segment.view(), successor, again.slot, again.word).sequence == 1);
+}
+
+TEST_CASE("large slots are reused warm while nobody wants old frames") {
+    HeapSegment segment(test::options(8, 1 << 20));
+    const SegmentView& view = segment.view();
+    REQUIRE(view.reuse_warm);
+    const Self writer = segment.join(0);
+    const Self reader = segment.join(1);
+    const auto slots_in = [&](int frames) {
+        std::set<std::uint32_t> slots;
+        for (int i = 0; i < frames; ++i) {
+            const LoanAttempt loan = try_loan(view, writer);
+            REQUIRE(loan.result == LoanResult::kOk);
+            slots.insert(loan.slot);
+            REQUIRE(publish(view, writer, loan.slot, loan.word).result == PublishResult::kOk);
+        }
+        return slots.size();
+    };
+    slots_in(8);
+    CHECK(slots_in(16) == 2);  // the newest, and the one before it
+    const std::uint64_t held = load_head(view);
+    REQUIRE(take(view, reader, held).result == TakeResult::kOk);
+    CHECK(slots_in(16) == 2);  // the held one left alone, another one in its place
+    set_mark(view, reader, Mark::kHistory);
+    CHECK(slots_in(16) == 7);  // all but the held one, oldest frame first
+    clear_mark(view, reader, Mark::kHistory);
+    CHECK(slots_in(16) == 2);
+    CHECK_FALSE(HeapSegment(test::options(8, 64)).view().reuse_warm);
 }
 
 TEST_CASE("release of a lease that was taken away says so") {
