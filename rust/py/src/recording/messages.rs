@@ -13,9 +13,11 @@
 //! shapes, the application's time, metadata and content type. Without it (a file by somebody else) the encoding of the
 //! picture says what the array is.
 
-use framegate_shm::{Array, Dtype, Frame, FrameMeta, Loan, lay_out};
+use framegate_shm::{Array, Dtype, Frame, FrameMeta, Loan, Value, lay_out};
 
-use super::wire::{Damaged, Field, Fields, File, Type, Value, Writer, descriptor_set, unpack};
+use super::wire::{
+    self, Damaged, Field, Fields, File, Type, Writer, descriptor_set, unpack,
+};
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -235,14 +237,16 @@ struct Picture {
     step: u32,
 }
 
-/// Encoding that the publisher named in the metadata: `"encoding":"bgr8"`, as Python writes it.
-fn named_encoding(metadata: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(metadata).ok()?;
-    let (_, rest) = text.split_once("\"encoding\":\"")?;
-    rest.split_once('"').map(|(name, _)| name)
+/// Encoding that the publisher named in the frame's metadata: `{"encoding": "bgr8"}`.
+fn named_encoding(frame: &Frame) -> Option<String> {
+    let values = frame.metadata().ok()?; // another program's own bytes are no map, and name nothing
+    values.into_iter().find_map(|entry| match entry {
+        ("encoding", Value::Str(name)) => Some(name.to_owned()),
+        _ => None,
+    })
 }
 
-fn picture_of(arrays: &[Array], metadata: &[u8], bgr: bool) -> Option<Picture> {
+fn picture_of(arrays: &[Array], named: Option<&str>, bgr: bool) -> Option<Picture> {
     let [array] = arrays else { return None };
     let dtype = array.dtype()?;
     let (height, width, channels) = match *array.shape() {
@@ -254,7 +258,7 @@ fn picture_of(arrays: &[Array], metadata: &[u8], bgr: bool) -> Option<Picture> {
         .checked_mul(channels)?
         .checked_mul(dtype.item_bytes() as u64)?;
     let fits = |row: &&(&'static str, Dtype, u64)| row.1 == dtype && row.2 == channels;
-    let named = named_encoding(metadata).and_then(|name| {
+    let named = named.and_then(|name| {
         let row = ENCODINGS.iter().find(|row| row.0 == name && fits(row));
         let yuv = YUV
             .into_iter()
@@ -300,7 +304,8 @@ pub(super) fn encode(
         out.bytes(2, frame);
         return Kind::CompressedImage;
     }
-    if let Some(picture) = picture_of(arrays, frame.user_metadata(), bgr) {
+    let named = named_encoding(frame);
+    if let Some(picture) = picture_of(arrays, named.as_deref(), bgr) {
         out.fixed32(2, picture.width);
         out.fixed32(3, picture.height);
         out.bytes(4, picture.encoding.as_bytes());
@@ -586,7 +591,7 @@ fn whole<'a>(data: &'a [u8], array: &Array) -> Result<Rows<'a>, Damaged> {
         .ok_or(Damaged)
 }
 
-fn read_timestamp(value: Value<'_>) -> Result<Option<f64>, Damaged> {
+fn read_timestamp(value: wire::Value<'_>) -> Result<Option<f64>, Damaged> {
     let (mut seconds, mut nanos) = (0, 0);
     for item in Fields(value.bytes()) {
         match item? {
@@ -603,7 +608,7 @@ fn read_timestamp(value: Value<'_>) -> Result<Option<f64>, Damaged> {
     Ok((seconds != 0 || nanos != 0).then_some(time))
 }
 
-fn read_facts(value: Value<'_>) -> Result<Facts<'_>, Damaged> {
+fn read_facts(value: wire::Value<'_>) -> Result<Facts<'_>, Damaged> {
     let mut facts = Facts::default();
     for item in Fields(value.bytes()) {
         match item? {
@@ -617,7 +622,7 @@ fn read_facts(value: Value<'_>) -> Result<Facts<'_>, Damaged> {
     Ok(facts)
 }
 
-fn read_array(value: Value<'_>) -> Result<(Array, &[u8]), Damaged> {
+fn read_array(value: wire::Value<'_>) -> Result<(Array, &[u8]), Damaged> {
     let (mut name, mut dtype, mut shape, mut data) = ("", "", Vec::new(), &[][..]);
     for item in Fields(value.bytes()) {
         match item? {
