@@ -178,7 +178,7 @@ def test_scopes_share_nothing_that_can_be_changed(serve: Any) -> None:
 
 
 def test_what_is_lent_to_equal_requests_is_never_shared(serve: Any) -> None:
-    """Equal requests on one connection get the same list and dictionaries, but only untouched ones that nobody kept."""
+    """Equal requests on one connection get the same objects, but only untouched ones that nobody kept."""
     kept: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -190,7 +190,9 @@ def test_what_is_lent_to_equal_requests_is_never_shared(serve: Any) -> None:
             return
         lent = (scope["headers"], scope["state"], scope["extensions"])
         seen = [lent[0] == [(b"host", b"example")], *(list(each) for each in lent[1:])]
-        seen.append(any(mine is theirs for other in kept for mine, theirs in zip(lent, other)))
+        seen.append(
+            any(mine is theirs for other in kept for mine, theirs in zip(lent, other, strict=True))
+        )
         number = len(scope["path"])
         if number == 3:  # changed in place, and let go
             scope["headers"].append((b"x", b"y"))
