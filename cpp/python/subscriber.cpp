@@ -576,6 +576,9 @@ void bind_subscriber(nb::module_& module) {
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")
         .def_prop_ro(
+            "corrupt", [](const Subscriber& self) { return self.stats().corrupt; },
+            "Frames that were refused with ChecksumMismatch.")
+        .def_prop_ro(
             "lost", [](const Subscriber& self) { return self.stats().lost; },
             "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"
             "(latest).")

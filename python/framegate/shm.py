@@ -28,13 +28,14 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from framegate import _shm
 from framegate._shm import (
     Frame,
     Loan,
     check_topic_name,
+    checksum,
     dtype_item_bytes,
     runtime_directory,
     unlink,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeAlias
 
+    Checksum: TypeAlias = Literal["crc32c", "xxh3"]
     Policy: TypeAlias = Literal["latest", "queue"]
     Start: TypeAlias = Literal["next", "newest"]
     Shape: TypeAlias = int | Sequence[int | None]
@@ -67,6 +69,7 @@ __all__ = [
     "Topic",
     "TopicReport",
     "check_topic_name",
+    "checksum",
     "dtype_item_bytes",
     "inspect",
     "runtime_directory",
@@ -178,6 +181,7 @@ class Topic:
         keep: int = 1,
         participants_max: int = 128,
         mode: int = 0o600,
+        checksum: Checksum | None = None,
     ) -> Self:
         """Create a topic that does not exist yet.
 
@@ -197,6 +201,9 @@ class Topic:
             keep: Newest frames that stay readable even if nobody holds them.
             participants_max: Publishers and subscribers that the topic has room for.
             mode: File mode, 0o600 or 0o660.
+            checksum: `crc32c` or `xxh3`: publishers compute it of every payload and takes compare
+                it, which reads the payload once more on both sides. A frame that differs raises
+                ChecksumMismatch.
 
         Raises:
             TopicExists: There is one of that name.
@@ -215,6 +222,7 @@ class Topic:
             keep=keep,
             participants_max=participants_max,
             mode=mode,
+            checksum=checksum,
         )
         return cls(native, created)
 
@@ -254,6 +262,7 @@ class Topic:
         keep: int = 1,
         participants_max: int = 128,
         mode: int = 0o600,
+        checksum: Checksum | None = None,
     ) -> Self:
         """Open the topic or, if there is none, create it; several processes may do so at once.
 
@@ -270,6 +279,7 @@ class Topic:
             keep: As for `create`; only used to create.
             participants_max: As for `create`; only used to create.
             mode: As for `create`; only used to create.
+            checksum: As for `create`; only used to create.
 
         Raises:
             SchemaMismatch: It exists with other arrays.
@@ -287,6 +297,7 @@ class Topic:
                 keep=keep,
                 participants_max=participants_max,
                 mode=mode,
+                checksum=checksum,
             )
         except SchemaMismatch as error:
             with cls.open(name) as existing:
@@ -320,6 +331,12 @@ class Topic:
     def slot_bytes(self) -> int:
         """Payload bytes of a slot."""
         return int(self._native.info["slot_bytes"])
+
+    @property
+    def checksum(self) -> Checksum | None:
+        """Checksum of payloads: `crc32c`, `xxh3` or None."""
+        kind: Any = self._native.info["checksum"]
+        return cast("Checksum | None", kind)
 
     def publisher(self, *, name: str | None = None) -> Publisher:
         """Attach one more publisher; `name` is what inspectors show for it."""
@@ -396,6 +413,7 @@ class Publisher(_shm.Publisher):
         keep: Newest frames that stay readable, if the topic is created.
         participants_max: Publishers and subscribers there is room for, if the topic is created.
         mode: File mode, if the topic is created: 0o600 or 0o660.
+        checksum: Checksum of payloads, if the topic is created; see `Topic.create`.
         name: What inspectors show for this publisher; by default the name of the program.
 
     Raises:
@@ -416,6 +434,7 @@ class Publisher(_shm.Publisher):
         keep: int = 1,
         participants_max: int = 128,
         mode: int = 0o600,
+        checksum: Checksum | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(topic if isinstance(topic, str) else topic.name)
@@ -426,6 +445,7 @@ class Publisher(_shm.Publisher):
             "keep": keep,
             "participants_max": participants_max,
             "mode": mode,
+            "checksum": checksum,
         }
         if isinstance(topic, Topic):
             self._attach(topic._native, self._name)
@@ -760,6 +780,7 @@ class Participant:
         position: Sequence of the last frame that it published, took or skipped.
         received: Frames that it took, or published.
         lost: Frames that it will never see.
+        corrupt: Frames that it refused because their checksum was wrong.
         attached_unix_ns: When it attached, in nanoseconds of Unix time.
     """
 
@@ -773,6 +794,7 @@ class Participant:
     position: int
     received: int
     lost: int
+    corrupt: int
     attached_unix_ns: int
 
 
@@ -811,6 +833,7 @@ class TopicReport:
         slot_bytes: Payload bytes of a slot.
         keep: Newest frames that stay readable.
         participants_max: Publishers and subscribers there is room for.
+        checksum: Checksum of payloads, or None.
         mode: File mode.
         identity: Random, other with every creation.
         created_unix_ns: When it was created, in nanoseconds of Unix time.
@@ -832,6 +855,7 @@ class TopicReport:
     slot_bytes: int
     keep: int
     participants_max: int
+    checksum: Checksum | None
     mode: int
     identity: str
     created_unix_ns: int
