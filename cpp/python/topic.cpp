@@ -357,7 +357,7 @@ void bind_topic(nb::module_& module) {
             "The arrays of every frame as (name, dtype, shape); -1 is a dimension of any length.")
         .def_prop_ro(
             "info", [](const Topic& self) { return info_to_python(self.info); },
-            nb::sig("def info(self) -> dict[str, int | str | None]"))
+            nb::sig("def info(self) -> dict[str, typing.Any]"))
         .def(
             "sweep",
             [](const Topic& self) {
@@ -372,7 +372,7 @@ void bind_topic(nb::module_& module) {
     nb::class_<Inspector>(module, "Inspector", nb::is_final(),
                           "A look at a topic; see framegate.shm.Inspector.")
         .def(nb::init<const std::string&>(), "name"_a)
-        .def("info", &Inspector::info, nb::sig("def info(self) -> dict[str, int | str | None]"))
+        .def("info", &Inspector::info, nb::sig("def info(self) -> dict[str, typing.Any]"))
         .def("schema", &Inspector::schema,
              nb::sig("def schema(self) -> list[tuple[str, str, tuple[int, ...]]]"))
         .def("stats", &Inspector::stats, nb::sig("def stats(self) -> dict[str, int]"))
