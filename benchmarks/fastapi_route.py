@@ -15,6 +15,7 @@ QUESTION = Question(
     servers=(framegate(APP), granian(APP), uvicorn(APP), app_alone(APP, PATH), hyper()),
     phases=(
         Phase("fixed", "3,000 requests/s", LOAD, rate=3_000),
+        Phase("calm", "1,000 requests/s", LOAD, rate=1_000),
         Phase("closed", "closed loop", LOAD),
     ),
     bars=(Bar("granian", "fixed", 1.4),),
