@@ -1,12 +1,12 @@
 """HTTP core of framegate (Rust)."""
 
 from asyncio import Future
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from selectors import SelectorKey
 from types import TracebackType
 from typing import Any, Final, TypeAlias, TypeVar, final, overload
 
-from _typeshed import FileDescriptorLike
+from _typeshed import FileDescriptorLike, StrPath
 
 __all__ = [
     "COMMIT",
@@ -17,12 +17,15 @@ __all__ = [
     "SHM_ERROR_CLASSES",
     "VERSION",
     "BodyHandle",
+    "Player",
+    "Recorder",
     "RuntimeRow",
     "Selector",
     "SelectorMap",
     "Worker",
     "_NativeThread",
     "_ThreadBound",
+    "recording_contents",
 ]
 
 VERSION: Final[str]
@@ -82,6 +85,39 @@ class SelectorMap:
     def keys(self) -> list[int]: ...
     def values(self) -> list[SelectorKey]: ...
     def items(self) -> list[tuple[int, SelectorKey]]: ...
+
+@final
+class Recorder:
+    """Records topics to an MCAP file; see `framegate.recording`."""
+
+    def __new__(
+        cls, path: StrPath, *, overwrite: bool, compression: str, chunk_bytes: int, bgr: bool
+    ) -> Recorder: ...
+    def add(self, topic: str) -> None: ...
+    def stats(self) -> dict[str, dict[str, int]]: ...
+    def check(self) -> None: ...
+    def close(self) -> None: ...
+
+@final
+class Player:
+    """Replays an MCAP file; see `framegate.recording`."""
+
+    def __new__(
+        cls,
+        path: StrPath,
+        *,
+        topics: Mapping[str, str],
+        rate: float,
+        repeat: bool,
+        slots: int | None,
+        slot_bytes: int | None,
+    ) -> Player: ...
+    def prepare(self) -> list[str]: ...
+    def start(self) -> None: ...
+    def stats(self) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+def recording_contents(path: str) -> dict[str, Any]: ...
 
 @final
 class RuntimeRow:

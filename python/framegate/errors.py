@@ -11,6 +11,7 @@ FramegateError
 │   └── StartupFailed               it never got as far as serving (exit code 3)
 │       ├── AppImportError          the application could not be imported, found or called
 │       └── ListenError             the socket could not be bound
+├── RecordingError                  an MCAP file cannot be written, or is damaged
 └── ShmError                        shared memory
     ├── ShmArgumentError (ValueError)   an argument is outside its limits
     ├── TopicNameInvalid            the name breaks the grammar of topic names
@@ -71,6 +72,7 @@ __all__ = [
     "ParticipantsExhausted",
     "PermissionDenied",
     "ProtocolError",
+    "RecordingError",
     "RemoteProtocolError",
     "RuntimeDirectoryError",
     "SchemaMismatch",
@@ -180,6 +182,12 @@ class ListenError(StartupFailed):
     """The address could not be bound."""
 
     code = "FG-START-003"
+
+
+class RecordingError(FramegateError):
+    """An MCAP file cannot be created, written or read, or is damaged."""
+
+    code = "FG-MCAP-001"
 
 
 class ShmError(FramegateError):

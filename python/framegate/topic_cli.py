@@ -1,8 +1,8 @@
-"""`platform topic VERB`: look at topics, measure them, show their frames.
+"""`platform topic VERB`: look at topics, measure them, show frames, record and replay them.
 
-`list`, `info`, `hz`, `bw` and `top` look without taking part; `echo` subscribes and says so. Tables
-are plain text for people. With `--json` each verb prints one JSON object per line, whose keys stay;
-docs/guide/inspect.md lists them.
+`list`, `info`, `hz`, `bw` and `top` look without taking part; `echo` and `record` subscribe and say
+so. Tables are plain text for people. With `--json` each verb prints one JSON object per line, whose
+keys stay; docs/guide/inspect.md lists them.
 
 Only what `--help` needs is imported at the top.
 """
@@ -35,6 +35,9 @@ ECHO_VALUES: Final = 8
 SORTS: Final = ("topic", "hz", "bandwidth", "age", "lost", "memory")
 """Columns that `top` sorts by."""
 
+PROGRESS_S: Final = 1.0
+"""How often `record` and `replay` say how far they are."""
+
 Options = dict[str, Any]
 N = TypeVar("N", int, float)
 
@@ -46,10 +49,10 @@ def add_verbs(
     topic = commands.add_parser(
         "topic",
         usage=f"{program} topic VERB [options]",
-        help="look at topics in shared memory",
+        help="look at topics in shared memory, record and replay them",
         description=(
             "Look at the topics of this machine (of $FRAMEGATE_RUNTIME_DIR), measure them, show "
-            "their frames."
+            "their frames, record and replay them."
         ),
         formatter_class=formatter,
         allow_abbrev=False,
@@ -191,6 +194,80 @@ def add_verbs(
     )
     _add_json(verb)
 
+    verb = add(
+        "record",
+        _record,
+        "TOPIC... -o FILE [options]",
+        "write frames to an MCAP file, until Ctrl-C",
+        "Subscribes with policy queue: no publisher waits for the disk, and what comes faster than "
+        "it can be written is lost and counted. Pictures become foxglove.RawImage and "
+        "foxglove.CompressedImage, everything else framegate.Frame.",
+    )
+    verb.add_argument("topics", nargs="+", metavar="TOPIC", help="name or pattern")
+    verb.add_argument("-o", "--output", required=True, metavar="FILE", help="where to; .mcap")
+    verb.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    verb.add_argument(
+        "--compression",
+        choices=("lz4", "zstd", "none"),
+        default="lz4",
+        metavar="NAME",
+        help="lz4 (default) costs least, zstd makes smaller files, none for compressed payloads",
+    )
+    verb.add_argument(
+        "--duration", type=_seconds, metavar="SECONDS", help="end after this; default: go on"
+    )
+    verb.add_argument(
+        "--bgr",
+        action="store_true",
+        help='colour pictures are BGR (OpenCV), unless their metadata has an "encoding"',
+    )
+    _add_json(verb)
+
+    verb = add(
+        "replay",
+        _replay,
+        "FILE [options]",
+        "publish the frames of an MCAP file again",
+        "Publishes what was recorded, as far apart as it was. Topics that do not exist are created "
+        "as they were recorded, and stay.",
+    )
+    verb.add_argument("file", metavar="FILE", help="an MCAP file, of ours or by anybody")
+    verb.add_argument(
+        "--topic",
+        action="append",
+        metavar="TOPIC",
+        help="only this one, as the file names it; may be given several times",
+    )
+    verb.add_argument("--prefix", default="", metavar="TEXT", help="put before names: replay/")
+    verb.add_argument(
+        "--rate",
+        type=_rate,
+        default=1.0,
+        metavar="FACTOR",
+        help="2 is twice as fast, 0 as fast as it goes; default: 1",
+    )
+    verb.add_argument("--loop", action="store_true", help="begin again at the end")
+    verb.add_argument(
+        "--wait-subscribers",
+        action="store_true",
+        help="begin once every topic has a subscriber",
+    )
+    verb.add_argument(
+        "--slots",
+        type=_natural,
+        metavar="N",
+        help="slots of new topics; default: as recorded, or 8",
+    )
+    verb.add_argument(
+        "--slot-bytes",
+        type=_natural,
+        metavar="BYTES",
+        help="bytes of their slots; default: as recorded, or as the first message needs",
+    )
+    verb.add_argument("--join", action="store_true", help="also to topics that others publish on")
+    verb.add_argument("--list", action="store_true", help="only say what is in the file")
+    _add_json(verb)
+
 
 def _add_json(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -223,6 +300,12 @@ def _seconds(text: str) -> float:
 
 def _interval(text: str) -> float:
     return _number(float, text, 0.05, 3600, "seconds from 0.05 to 3600")
+
+
+def _rate(text: str) -> float:
+    if text in {"0", "0.0"}:
+        return 0.0
+    return _number(float, text, 0.001, 1000, "0, or a factor from 0.001 to 1000")
 
 
 def _number(kind: type[N], text: str, low: float, high: float, wanted: str) -> N:
@@ -705,3 +788,145 @@ def _top(options: Options) -> int:
     if options["once"]:
         options["count"] = 1
     return until_interrupted(topic_top.run)(options)
+
+
+# ----------------------------------------------------------------------------------------------
+# record, replay
+
+
+def _end_by_signal() -> None:
+    """Let SIGTERM end a recording as Ctrl-C does."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _record(options: Options) -> int:
+    from framegate import observe, recording, tables
+    from framegate.errors import TopicNotFound
+
+    names = observe.matching(options["topics"])
+    if not names:
+        raise TopicNotFound(f"no topic matches {' '.join(options['topics'])}")
+    path = options["output"]
+    recorder = recording.Recorder(
+        path,
+        names,
+        overwrite=options["overwrite"],
+        compression=options["compression"],
+        bgr=options["bgr"],
+    )
+    _end_by_signal()
+    began = time.monotonic()
+    try:
+        _say(f"recording {', '.join(names)} to {path} with policy queue; Ctrl-C ends it")
+        while options["duration"] is None or time.monotonic() - began < options["duration"]:
+            left = PROGRESS_S
+            if options["duration"] is not None:
+                left = min(left, max(0.0, began + options["duration"] - time.monotonic()))
+            time.sleep(left)
+            recorder.check()
+            if sys.stderr.isatty():
+                frames = sum(row.frames for row in recorder.stats().values())
+                size = tables.bytes_text(os.stat(path).st_size)
+                print(f"\r{frames} frames, {size}  ", end="", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if sys.stderr.isatty():
+            _say("")
+        recorder.close()
+    stats, size_bytes = recorder.stats(), os.stat(path).st_size
+    if options["json"]:
+        for name, row in stats.items():
+            _print_json({"topic": name, "frames": row.frames, "bytes": row.bytes, "lost": row.lost})
+        return EXIT_STOPPED
+    rows = [
+        [name, str(row.frames), tables.bytes_text(row.bytes), str(row.lost)]
+        for name, row in stats.items()
+    ]
+    _print_lines(tables.table(["TOPIC", "FRAMES", "PAYLOAD", "LOST"], rows, right=" >>>"))
+    _say(f"{path}: {tables.bytes_text(size_bytes)}")
+    return EXIT_STOPPED
+
+
+def _replay(options: Options) -> int:
+    from framegate import recording, tables
+
+    path = options["file"]
+    if options["list"]:
+        return _list_recording(path, options["json"])
+    _end_by_signal()
+    player = recording.Player(
+        path,
+        topics=options["topic"],
+        prefix=options["prefix"],
+        rate=options["rate"],
+        repeat=options["loop"],
+        slots=options["slots"],
+        slot_bytes=options["slot_bytes"],
+        join=options["join"],
+    )
+    try:
+        if not player.contents.complete:
+            _say(f"{path} was cut off: playing what is there")
+        names = list(player.topics.values())
+        if options["wait_subscribers"]:
+            _say(f"waiting for a subscriber of {', '.join(names)}")
+            _wait_for_subscribers(names)
+        _say(f"publishing {', '.join(names)}; Ctrl-C ends it")
+        player.start()
+        player.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stats = player.stats()
+        player.close()
+    if options["json"]:
+        for name, row in stats.items():
+            _print_json(
+                {"topic": name, "frames": row.frames, "bytes": row.bytes, "dropped": row.dropped}
+            )
+        return EXIT_STOPPED
+    rows = [
+        [name, str(row.frames), tables.bytes_text(row.bytes), str(row.dropped)]
+        for name, row in stats.items()
+    ]
+    _print_lines(tables.table(["TOPIC", "FRAMES", "PAYLOAD", "DROPPED"], rows, right=" >>>"))
+    return EXIT_STOPPED
+
+
+def _wait_for_subscribers(names: list[str]) -> None:
+    from framegate import observe
+
+    while not all(observe.look(name).report.subscribers for name in names):
+        time.sleep(POLL_S)
+
+
+def _list_recording(path: str, as_json: bool) -> int:
+    from framegate import recording, tables
+
+    contents = recording.contents(path)
+    if as_json:
+        for channel in contents.channels:
+            _print_json(
+                {
+                    "topic": channel.topic,
+                    "schema": channel.schema,
+                    "encoding": channel.encoding,
+                    "messages": channel.messages,
+                    "start_ns": contents.start_ns,
+                    "end_ns": contents.end_ns,
+                    "complete": contents.complete,
+                }
+            )
+        return EXIT_STOPPED
+    rows = [
+        [channel.topic, str(channel.messages), channel.schema or "-", channel.encoding or "-"]
+        for channel in contents.channels
+    ]
+    if rows:
+        _print_lines(tables.table(["TOPIC", "MESSAGES", "SCHEMA", "ENCODING"], rows, right=" >"))
+    span = tables.age_text((contents.end_ns - contents.start_ns) / 1e9)
+    _say(f"{span}{'' if contents.complete else ', cut off'}")
+    return EXIT_STOPPED

@@ -22,7 +22,16 @@ PARENT_PROCESS = {
     "supervisor",
 }
 NATIVE = {
-    "_http": {"worker", "loop", "server", "build", "body_ingest", "runtime_segment", "__init__"},
+    "_http": {
+        "worker",
+        "loop",
+        "server",
+        "build",
+        "body_ingest",
+        "recording",
+        "runtime_segment",
+        "__init__",
+    },
     "_shm": {"shm", "build", "__init__"},
 }
 

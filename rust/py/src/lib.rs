@@ -7,6 +7,7 @@ mod frames;
 mod gil;
 mod home;
 mod native;
+mod recording;
 mod selector;
 mod signals;
 mod stats;
@@ -30,6 +31,8 @@ mod _http {
 
     #[pymodule_export]
     use crate::frames::BodyHandle;
+    #[pymodule_export]
+    use crate::recording::{Player, Recorder, recording_contents};
     #[pymodule_export]
     use crate::stats::RuntimeRow;
     #[pymodule_export]

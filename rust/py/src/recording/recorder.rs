@@ -1,0 +1,407 @@
+//! From topics to a file.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io::{self, BufWriter},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+use ::mcap::{Compression, McapError, WriteOptions, Writer, records::MessageHeader, write::NoSeek};
+use framegate_shm::{Frame, Policy, Subscriber, SubscriberOptions, TopicInfo};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
+
+use super::{
+    Failure, LIBRARY, lock,
+    messages::{self, Kind, PAYLOAD_BYTES_MAX, PROTOBUF},
+};
+
+/// How long a thread waits for a frame before it looks whether it should stop or whether the chunk is old.
+const SLICE: Duration = Duration::from_millis(200);
+
+/// What a chunk may wait for more messages: how much a kill -9 costs.
+const CHUNK_AGE_MAX: Duration = Duration::from_secs(1);
+
+/// What inspectors show.
+const NAME: &str = "platform record";
+
+/// The open file. Under one lock, so that the messages of all topics are in the order of their log time.
+struct Output {
+    writer: Writer<NoSeek<BufWriter<File>>>,
+    path: PathBuf,
+    chunk_bytes: u64,
+    pending_bytes: u64,
+    pending_since: Option<Instant>,
+    log_time_ns: u64,
+}
+
+impl Output {
+    fn failed(&self, error: &McapError) -> Failure {
+        Failure::mcap("write", &self.path, error)
+    }
+
+    fn channel(&mut self, topic: &str, kind: Kind, info: &TopicInfo) -> Result<u16, Failure> {
+        let metadata = BTreeMap::from([
+            ("framegate.slots".to_owned(), info.slots.to_string()),
+            (
+                "framegate.slot_bytes".to_owned(),
+                info.slot_bytes.to_string(),
+            ),
+            ("framegate.keep".to_owned(), info.keep.to_string()),
+            (
+                "framegate.schema".to_owned(),
+                messages::schema_text(&info.schema),
+            ),
+        ]);
+        self.writer
+            .add_schema(kind.name(), PROTOBUF, &kind.descriptors())
+            .and_then(|schema| self.writer.add_channel(schema, topic, PROTOBUF, &metadata))
+            .map_err(|error| self.failed(&error))
+    }
+
+    fn write(
+        &mut self,
+        channel_id: u16,
+        sequence: u64,
+        data: &[u8],
+        age_ns: u64,
+    ) -> Result<(), Failure> {
+        // The clock of the machine may be set back; the order of the file must not.
+        self.log_time_ns = self.log_time_ns.max(unix_ns());
+        let header = MessageHeader {
+            channel_id,
+            sequence: sequence as u32, // the whole number is in the message
+            log_time: self.log_time_ns,
+            publish_time: self.log_time_ns.saturating_sub(age_ns),
+        };
+        self.writer
+            .write_to_known_channel(&header, data)
+            .map_err(|error| self.failed(&error))?;
+        self.pending_bytes += data.len() as u64;
+        self.pending_since.get_or_insert_with(Instant::now);
+        self.flush_if_due()
+    }
+
+    fn flush_if_due(&mut self) -> Result<(), Failure> {
+        let old = self
+            .pending_since
+            .is_some_and(|since| since.elapsed() >= CHUNK_AGE_MAX);
+        if old || self.pending_bytes >= self.chunk_bytes {
+            self.pending_bytes = 0;
+            self.pending_since = None;
+            self.writer.flush().map_err(|error| self.failed(&error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Counters of one topic.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    frames: u64,
+    bytes: u64,
+    lost: u64,
+}
+
+struct Shared {
+    output: Mutex<Option<Output>>,
+    counts: Mutex<BTreeMap<String, Counts>>,
+    failure: Mutex<Option<Failure>>,
+}
+
+struct Worker {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    fn join(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A panic was printed by its hook; there is nothing more to do about it here.
+        let _ = self.thread.join();
+    }
+}
+
+/// Records topics to an MCAP file; see `framegate.recording`.
+#[pyclass(frozen, module = "framegate._http")]
+pub(crate) struct Recorder {
+    shared: Arc<Shared>,
+    workers: Mutex<BTreeMap<String, Worker>>,
+    bgr: bool,
+}
+
+#[pymethods]
+impl Recorder {
+    /// Creates the file.
+    ///
+    /// Args:
+    ///     path: Where.
+    ///     overwrite: Whether it may exist.
+    ///     compression: `zstd`, `lz4` or `none`.
+    ///     chunk_bytes: How much is collected before it is compressed and written.
+    ///     bgr: Whether pictures of three and four channels are BGR, not RGB.
+    #[new]
+    #[pyo3(signature = (path, *, overwrite, compression, chunk_bytes, bgr))]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        overwrite: bool,
+        compression: &str,
+        chunk_bytes: u64,
+        bgr: bool,
+    ) -> PyResult<Self> {
+        let compression = match compression {
+            "zstd" => Some(Compression::Zstd),
+            "lz4" => Some(Compression::Lz4),
+            "none" => None,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "compression is zstd, lz4 or none, not {other}"
+                )));
+            }
+        };
+        let output = py.detach(|| create(path, overwrite, compression, chunk_bytes));
+        let output = output.map_err(|failure| failure.into_python(py))?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                output: Mutex::new(Some(output)),
+                counts: Mutex::new(BTreeMap::new()),
+                failure: Mutex::new(None),
+            }),
+            workers: Mutex::new(BTreeMap::new()),
+            bgr,
+        })
+    }
+
+    /// Subscribes to a topic and records it from now on; a topic that is recorded already is opened anew.
+    ///
+    /// Raises:
+    ///     ShmError: It cannot be opened.
+    fn add(&self, py: Python<'_>, topic: String) -> PyResult<()> {
+        let old = lock(&self.workers).remove(&topic);
+        let shared = Arc::clone(&self.shared);
+        let bgr = self.bgr;
+        let started = py.detach(|| {
+            if let Some(old) = old {
+                old.join();
+            }
+            start(shared, &topic, bgr)
+        });
+        let worker = started.map_err(|failure| failure.into_python(py))?;
+        lock(&self.workers).insert(topic, worker);
+        Ok(())
+    }
+
+    /// What was recorded so far, by topic: `frames`, `bytes` (payload), `lost`.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let result = PyDict::new(py);
+        for (topic, counts) in lock(&self.shared.counts).iter() {
+            let row = PyDict::new(py);
+            row.set_item("frames", counts.frames)?;
+            row.set_item("bytes", counts.bytes)?;
+            row.set_item("lost", counts.lost)?;
+            result.set_item(topic, row)?;
+        }
+        Ok(result)
+    }
+
+    /// Raises what ended a thread, if anything did.
+    ///
+    /// Raises:
+    ///     RecordingError: The file cannot be written.
+    ///     ShmError: A topic cannot be read.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        match lock(&self.shared.failure).clone() {
+            Some(failure) => Err(failure.into_python(py)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the recording: stops the threads, writes the summary, closes the file. Harmless when it was closed.
+    ///
+    /// Raises:
+    ///     RecordingError: The end could not be written; what was written before is a readable prefix.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let workers = std::mem::take(&mut *lock(&self.workers));
+        let closed = py.detach(|| {
+            for worker in workers.values() {
+                worker.stop.store(true, Ordering::Relaxed);
+            }
+            workers.into_values().for_each(Worker::join);
+            let Some(mut output) = lock(&self.shared.output).take() else {
+                return Ok(());
+            };
+            match output.writer.finish() {
+                Ok(_) => Ok(()),
+                Err(error) => Err(output.failed(&error)),
+            }
+        });
+        closed.map_err(|failure: Failure| failure.into_python(py))
+    }
+}
+
+fn create(
+    path: PathBuf,
+    overwrite: bool,
+    compression: Option<Compression>,
+    chunk_bytes: u64,
+) -> Result<Output, Failure> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .create_new(!overwrite)
+        .truncate(overwrite)
+        .open(&path)
+        .map_err(|error| Failure::io("create", &path, &error))?;
+    let options = WriteOptions::new()
+        .compression(compression)
+        .compression_threads(0) // one thread more per file is enough
+        .chunk_size(None) // by bytes and by age, in `flush_if_due`
+        .disable_seeking(true) // a chunk is in the file whole or not at all
+        .library(LIBRARY);
+    match options.create(NoSeek::new(BufWriter::with_capacity(1 << 16, file))) {
+        Ok(writer) => Ok(Output {
+            writer,
+            path,
+            chunk_bytes,
+            pending_bytes: 0,
+            pending_since: None,
+            log_time_ns: 0,
+        }),
+        Err(error) => Err(Failure::mcap("write", &path, &error)),
+    }
+}
+
+fn start(shared: Arc<Shared>, topic: &str, bgr: bool) -> Result<Worker, Failure> {
+    let subscriber = subscribe(topic).map_err(Failure::Topic)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    lock(&shared.counts).entry(topic.to_owned()).or_default();
+    let topic = topic.to_owned();
+    let thread = thread::Builder::new()
+        .name("framegate-record".to_owned())
+        .spawn(move || {
+            if let Err(failure) = record(&shared, &topic, subscriber, bgr, &stopped) {
+                lock(&shared.failure).get_or_insert(failure);
+            }
+        })
+        .map_err(|error| {
+            let text = format!("cannot start a thread: {error}");
+            Failure::System(text, error.raw_os_error().unwrap_or(0))
+        })?;
+    Ok(Worker { stop, thread })
+}
+
+fn subscribe(topic: &str) -> Result<Subscriber, framegate_shm::Error> {
+    let options = SubscriberOptions {
+        policy: Policy::Queue,
+        leases_max: 1,
+        name: NAME,
+        ..SubscriberOptions::default()
+    };
+    Subscriber::open(topic, &options)
+}
+
+fn record(
+    shared: &Shared,
+    topic: &str,
+    mut subscriber: Subscriber,
+    bgr: bool,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let mut info = subscriber.info().map_err(Failure::Topic)?;
+    let mut channels: BTreeMap<Kind, u16> = BTreeMap::new();
+    let mut message = Vec::new();
+    loop {
+        // Read first: what was published before the stop is still taken.
+        let stopping = stop.load(Ordering::Relaxed);
+        let wait = if stopping { Duration::ZERO } else { SLICE };
+        let frame = match subscriber.take(wait) {
+            Ok(Some(frame)) => frame,
+            Ok(None) if stopping => return Ok(()),
+            Ok(None) => {
+                if let Some(output) = lock(&shared.output).as_mut() {
+                    output.flush_if_due()?;
+                }
+                continue;
+            }
+            Err(error) if error.is_interrupted() => continue,
+            Err(error) if error.is_moved() => {
+                subscriber = subscribe(topic).map_err(Failure::Topic)?;
+                info = subscriber.info().map_err(Failure::Topic)?;
+                channels.clear();
+                continue;
+            }
+            Err(error) => return Err(Failure::Topic(error)),
+        };
+        if frame.len() > PAYLOAD_BYTES_MAX {
+            return Err(Failure::Damaged(format!(
+                "a frame of topic \"{topic}\" has {} bytes; a message of a recording has at most {PAYLOAD_BYTES_MAX}",
+                frame.len()
+            )));
+        }
+        let age_ns = monotonic_ns().saturating_sub(frame.published_ns());
+        message.clear();
+        let arrays = frame.arrays().map_err(Failure::Topic)?;
+        let published_unix_ns = unix_ns().saturating_sub(age_ns);
+        let kind = messages::encode(&frame, &arrays, bgr, published_unix_ns, &mut message);
+        let (sequence, bytes, lost) = (frame.sequence(), frame.len() as u64, frame.lost());
+        drop_lease(frame);
+
+        let mut output = lock(&shared.output);
+        let Some(output) = output.as_mut() else {
+            return Ok(());
+        };
+        let channel = match channels.get(&kind) {
+            Some(&channel) => channel,
+            None => {
+                let channel = output.channel(topic, kind, &info)?;
+                channels.insert(kind, channel);
+                channel
+            }
+        };
+        let age_ns = unix_ns().saturating_sub(published_unix_ns);
+        output.write(channel, sequence, &message, age_ns)?;
+        if let Some(counts) = lock(&shared.counts).get_mut(topic) {
+            counts.frames += 1;
+            counts.bytes += bytes;
+            counts.lost += lost;
+        }
+    }
+}
+
+/// The slot is free again before the disk is waited for.
+fn drop_lease(frame: Frame) {
+    drop(frame);
+}
+
+fn unix_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        })
+}
+
+/// The clock of `Frame::published_ns`.
+#[expect(
+    unsafe_code,
+    reason = "std has no way to read CLOCK_MONOTONIC as a number"
+)]
+fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a place for the answer; the clock exists on every Linux.
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    debug_assert_eq!(status, 0, "{}", io::Error::last_os_error());
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
