@@ -150,6 +150,7 @@ class Look:
             "slots": report.slots,
             "slot_bytes": report.slot_bytes,
             "keep": report.keep,
+            "checksum": report.checksum,
             "slots_free": report.slots_free,
             "slots_loaned": report.slots_loaned,
             "slots_published": report.slots_published,
@@ -174,6 +175,7 @@ class Look:
                     "position": row.position,
                     "lag": self.lag(row) if row.role == "subscriber" else None,
                     "lost": row.lost,
+                    "corrupt": row.corrupt,
                     "attached_unix_ns": row.attached_unix_ns,
                     "loans": loans.count(row.index),
                     "leases": [

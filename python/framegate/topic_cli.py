@@ -463,6 +463,7 @@ def info_lines(look: Look) -> list[str]:
             f"{tables.bytes_text(report.total_bytes)} in {shm.runtime_directory()}, "
             f"mode {report.mode:04o}",
         ),
+        *([("checksum", f"{report.checksum} of each payload")] if report.checksum else []),
         ("created", f"{created}, identity {report.identity}"),
         (
             "participants",

@@ -139,6 +139,7 @@ def test_what_was_recorded_comes_back_exactly(name: str, tmp_path: Path) -> None
             "t",
             slots=5,
             keep=2,
+            checksum="crc32c",
             **free,
             **(
                 {"arrays": {"": arrays} if isinstance(arrays, np.ndarray) else arrays}
@@ -161,6 +162,7 @@ def test_what_was_recorded_comes_back_exactly(name: str, tmp_path: Path) -> None
     again = shm.inspect("t")
     assert again.schema == schema
     assert (again.slots, again.slot_bytes, again.keep) == (5, geometry.slot_bytes, 2)
+    assert again.checksum == "crc32c"
 
 
 def test_free_and_open_dimensions_come_back(tmp_path: Path) -> None:

@@ -128,6 +128,19 @@ def test_info_says_who_holds_what(run: Any, camera: Any, peer: PeerStarter) -> N
     assert (row["lag"], row["lost"], row["policy"]) == (2, 0, "queue")
 
 
+def test_info_shows_the_checksum_and_what_failed_it(run: Any) -> None:
+    with (
+        shm.Topic.create("summed", slot_bytes=8, checksum="xxh3") as topic,
+        topic.subscriber(),
+    ):
+        assert "checksum:     xxh3 of each payload" in run("info", "summed")[1]
+        (report,) = objects(run("info", "summed", "--json")[1])
+        assert report["checksum"] == "xxh3"
+        assert report["participants"][0]["corrupt"] == 0
+    shm.Topic.create("plain", slot_bytes=8).close()
+    assert "checksum" not in run("info", "plain")[1]
+
+
 def test_info_shows_who_fills_slots(run: Any, camera: Any, peer: PeerStarter) -> None:
     filler = peer("loan", "rig/cam", 2)
     assert filler.line() == "ready 2"

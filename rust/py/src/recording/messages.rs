@@ -13,11 +13,9 @@
 //! shapes, the application's time, metadata and content type. Without it (a file by somebody else) the encoding of the
 //! picture says what the array is.
 
-use framegate_shm::{Array, Dtype, Frame, FrameMeta, Loan, Value, lay_out};
+use framegate_shm::{Array, Checksum, Dtype, Frame, FrameMeta, Loan, Value, lay_out};
 
-use super::wire::{
-    self, Damaged, Field, Fields, File, Type, Writer, descriptor_set, unpack,
-};
+use super::wire::{self, Damaged, Field, Fields, File, Type, Writer, descriptor_set, unpack};
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -427,12 +425,12 @@ impl<'a> Decoded<'a> {
                     },
                     ..Facts::default()
                 };
-                Self::raw(facts, data)
+                Self::raw(&facts, data)
             }
         }
     }
 
-    fn raw(facts: Facts<'a>, data: &'a [u8]) -> Result<Self, Damaged> {
+    fn raw(facts: &Facts<'a>, data: &'a [u8]) -> Result<Self, Damaged> {
         let rows = Rows {
             data,
             row_bytes: data.len(),
@@ -441,7 +439,11 @@ impl<'a> Decoded<'a> {
         Self::new(facts, Vec::new(), vec![rows])
     }
 
-    fn new(facts: Facts<'a>, mut arrays: Vec<Array>, data: Vec<Rows<'a>>) -> Result<Self, Damaged> {
+    fn new(
+        facts: &Facts<'a>,
+        mut arrays: Vec<Array>,
+        data: Vec<Rows<'a>>,
+    ) -> Result<Self, Damaged> {
         let bytes = if arrays.is_empty() {
             data.iter().map(|rows| rows.data.len()).sum()
         } else {
@@ -477,7 +479,7 @@ impl<'a> Decoded<'a> {
             content_type: media.map_or(&b"application/octet-stream"[..], |row| row.0.as_bytes()),
             ..Facts::default()
         };
-        Self::raw(facts.unwrap_or_else(foreign), pixels)
+        Self::raw(&facts.unwrap_or_else(foreign), pixels)
     }
 
     fn raw_image(data: &'a [u8]) -> Result<Self, Damaged> {
@@ -498,7 +500,7 @@ impl<'a> Decoded<'a> {
         if let Some(mut facts) = facts {
             let arrays = std::mem::take(&mut facts.arrays);
             let whole = whole(pixels, arrays.first().ok_or(Damaged)?)?;
-            return Self::new(facts, arrays, vec![whole]);
+            return Self::new(&facts, arrays, vec![whole]);
         }
         let facts = Facts {
             time_s,
@@ -507,7 +509,7 @@ impl<'a> Decoded<'a> {
         let known = ENCODINGS.iter().find(|row| row.0 == encoding);
         let yuv = YUV.contains(&encoding).then_some((Dtype::Uint8, 2));
         let Some((dtype, channels)) = known.map(|row| (row.1, row.2)).or(yuv) else {
-            return Self::raw(facts, pixels); // an encoding of later days
+            return Self::raw(&facts, pixels); // an encoding of later days
         };
         let array = match channels {
             1 => Array::new("", dtype, &[height, width]),
@@ -527,7 +529,7 @@ impl<'a> Decoded<'a> {
             row_bytes,
             step,
         };
-        Self::new(facts, vec![array], vec![rows])
+        Self::new(&facts, vec![array], vec![rows])
     }
 
     fn frame(data: &'a [u8]) -> Result<Self, Damaged> {
@@ -546,9 +548,9 @@ impl<'a> Decoded<'a> {
             }
         }
         if arrays.is_empty() {
-            return Self::raw(facts, raw);
+            return Self::raw(&facts, raw);
         }
-        Self::new(facts, arrays, parts)
+        Self::new(&facts, arrays, parts)
     }
 
     /// Copies the payload into a loan of at least `bytes`.
@@ -635,6 +637,28 @@ fn read_array(value: wire::Value<'_>) -> Result<(Array, &[u8]), Damaged> {
     }
     let dtype = Dtype::from_name(dtype).ok_or(Damaged)?;
     Ok((Array::new(name, dtype, &shape), data))
+}
+
+const CHECKSUMS: [(Checksum, &str); 3] = [
+    (Checksum::None, "none"),
+    (Checksum::Crc32c, "crc32c"),
+    (Checksum::Xxh3, "xxh3"),
+];
+
+/// Name of a topic's checksum, as the metadata of a channel carries it.
+pub(super) fn checksum_name(checksum: Checksum) -> &'static str {
+    CHECKSUMS
+        .iter()
+        .find(|row| row.0 == checksum)
+        .map_or("none", |row| row.1)
+}
+
+/// The inverse.
+pub(super) fn parse_checksum(name: &str) -> Checksum {
+    CHECKSUMS
+        .iter()
+        .find(|row| row.1 == name)
+        .map_or(Checksum::None, |row| row.0)
 }
 
 /// A topic's schema in one line of text, as the metadata of a channel carries it: `name:dtype:4,*,3;...`.

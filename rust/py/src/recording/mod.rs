@@ -54,32 +54,27 @@ const RECORD_BYTES_MAX: usize = (1 << 31) + (1 << 20);
 /// Why a recording could not be written or read, before it is a Python exception.
 #[derive(Clone, Debug)]
 enum Failure {
-    /// The operating system refused; with its number.
-    System(String, i32),
-    /// The file is no recording, or damaged.
-    Damaged(String),
+    /// The operating system refused, or the file is no recording, or damaged.
+    File(String),
     /// Shared memory refused.
     Topic(framegate_shm::Error),
 }
 
 impl Failure {
     fn io(what: &str, path: &Path, error: &io::Error) -> Self {
-        let text = format!("cannot {what} {}: {error}", path.display());
-        Self::System(text, error.raw_os_error().unwrap_or(0))
+        Self::File(format!("cannot {what} {}: {error}", path.display()))
     }
 
     fn mcap(what: &str, path: &Path, error: &McapError) -> Self {
         match error {
             McapError::Io(error) => Self::io(what, path, error),
-            error => Self::Damaged(format!("cannot {what} {}: {error}", path.display())),
+            error => Self::File(format!("cannot {what} {}: {error}", path.display())),
         }
     }
 
     fn into_python(self, py: Python<'_>) -> PyErr {
         match self {
-            Self::System(text, _) | Self::Damaged(text) => {
-                error::exception(py, "RecordingError", &text)
-            }
+            Self::File(text) => error::exception(py, "RecordingError", &text),
             Self::Topic(failure) => error::shm_error(py, &failure),
         }
     }
@@ -228,10 +223,10 @@ fn read_through(path: &Path) -> Result<Contents, Failure> {
 ///     `complete`: False for a file that was cut off.
 ///
 /// Raises:
-///     RecordingError: It cannot be read.
+///     `RecordingError`: It cannot be read.
 #[pyfunction]
-pub(crate) fn recording_contents(py: Python<'_>, path: String) -> PyResult<Bound<'_, PyDict>> {
-    let path = Path::new(&path);
+pub(crate) fn recording_contents<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
+    let path = Path::new(path);
     let contents = py
         .detach(|| match read_summary(path) {
             Ok(Some(contents)) => Ok(contents),

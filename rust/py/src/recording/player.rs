@@ -74,7 +74,7 @@ impl Player {
     ///     rate: How fast, 1 is as it was; 0: as fast as it goes.
     ///     repeat: Whether to begin again at the end.
     ///     slots: Slots of topics that have to be created, instead of the recorded number.
-    ///     slot_bytes: Payload bytes of their slots, likewise.
+    ///     `slot_bytes`: Payload bytes of their slots, likewise.
     #[new]
     #[pyo3(signature = (path, *, topics, rate, repeat, slots, slot_bytes))]
     fn new(
@@ -112,8 +112,8 @@ impl Player {
     ///     Names of the topics here.
     ///
     /// Raises:
-    ///     RecordingError: The file cannot be read.
-    ///     ShmError: A topic cannot be created, or does not fit the recording.
+    ///     `RecordingError`: The file cannot be read.
+    ///     `ShmError`: A topic cannot be created, or does not fit the recording.
     fn prepare(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let prepared = py.detach(|| prepare(&self.shared));
         prepared.map_err(|failure| failure.into_python(py))?;
@@ -138,8 +138,8 @@ impl Player {
     /// What was published so far: `topics` (by topic: `frames`, `bytes`, `dropped`), `rounds`, `cut_off`, `done`.
     ///
     /// Raises:
-    ///     RecordingError: The file is damaged.
-    ///     ShmError: A topic refused a frame.
+    ///     `RecordingError`: The file is damaged.
+    ///     `ShmError`: A topic refused a frame.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = lock(&self.shared.state);
         if let Some(failure) = state.failure.clone() {
@@ -216,7 +216,7 @@ fn decode<'a>(plan: &Plan, message: &'a Message<'_>) -> Result<Decoded<'a>, Fail
         .as_ref()
         .map_or("", |schema| schema.name.as_str());
     Decoded::read(schema, &channel.message_encoding, &message.data).map_err(|_| {
-        Failure::Damaged(format!(
+        Failure::File(format!(
             "cannot read {}: message {} of topic \"{}\" is no {schema}",
             plan.path.display(),
             message.sequence,
@@ -266,6 +266,9 @@ fn open(
             .filter(|_| plan.slots.is_none())
             .unwrap_or(defaults.keep),
         schema,
+        checksum: metadata
+            .get("framegate.checksum")
+            .map_or(defaults.checksum, |name| messages::parse_checksum(name)),
         ..defaults
     };
     Publisher::create_or_open(topic, &options).map_err(Failure::Topic)

@@ -55,6 +55,10 @@ impl Output {
             ),
             ("framegate.keep".to_owned(), info.keep.to_string()),
             (
+                "framegate.checksum".to_owned(),
+                messages::checksum_name(info.checksum).to_owned(),
+            ),
+            (
                 "framegate.schema".to_owned(),
                 messages::schema_text(&info.schema),
             ),
@@ -144,7 +148,7 @@ impl Recorder {
     ///     path: Where.
     ///     overwrite: Whether it may exist.
     ///     compression: `zstd`, `lz4` or `none`.
-    ///     chunk_bytes: How much is collected before it is compressed and written.
+    ///     `chunk_bytes`: How much is collected before it is compressed and written.
     ///     bgr: Whether pictures of three and four channels are BGR, not RGB.
     #[new]
     #[pyo3(signature = (path, *, overwrite, compression, chunk_bytes, bgr))]
@@ -182,7 +186,7 @@ impl Recorder {
     /// Subscribes to a topic and records it from now on; a topic that is recorded already is opened anew.
     ///
     /// Raises:
-    ///     ShmError: It cannot be opened.
+    ///     `ShmError`: It cannot be opened.
     fn add(&self, py: Python<'_>, topic: String) -> PyResult<()> {
         let old = lock(&self.workers).remove(&topic);
         let shared = Arc::clone(&self.shared);
@@ -214,8 +218,8 @@ impl Recorder {
     /// Raises what ended a thread, if anything did.
     ///
     /// Raises:
-    ///     RecordingError: The file cannot be written.
-    ///     ShmError: A topic cannot be read.
+    ///     `RecordingError`: The file cannot be written.
+    ///     `ShmError`: A topic cannot be read.
     fn check(&self, py: Python<'_>) -> PyResult<()> {
         match lock(&self.shared.failure).clone() {
             Some(failure) => Err(failure.into_python(py)),
@@ -226,7 +230,7 @@ impl Recorder {
     /// Ends the recording: stops the threads, writes the summary, closes the file. Harmless when it was closed.
     ///
     /// Raises:
-    ///     RecordingError: The end could not be written; what was written before is a readable prefix.
+    ///     `RecordingError`: The end could not be written; what was written before is a readable prefix.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let workers = std::mem::take(&mut *lock(&self.workers));
         let closed = py.detach(|| {
@@ -291,10 +295,7 @@ fn start(shared: Arc<Shared>, topic: &str, bgr: bool) -> Result<Worker, Failure>
                 lock(&shared.failure).get_or_insert(failure);
             }
         })
-        .map_err(|error| {
-            let text = format!("cannot start a thread: {error}");
-            Failure::System(text, error.raw_os_error().unwrap_or(0))
-        })?;
+        .map_err(|error| Failure::File(format!("cannot start a thread: {error}")))?;
     Ok(Worker { stop, thread })
 }
 
@@ -332,6 +333,13 @@ fn record(
                 continue;
             }
             Err(error) if error.is_interrupted() => continue,
+            Err(error) if error.is_checksum_mismatch() => {
+                // Refused by the library, which goes on behind it; a recording of it would be a lie.
+                if let Some(counts) = lock(&shared.counts).get_mut(topic) {
+                    counts.lost += 1;
+                }
+                continue;
+            }
             Err(error) if error.is_moved() => {
                 subscriber = subscribe(topic).map_err(Failure::Topic)?;
                 info = subscriber.info().map_err(Failure::Topic)?;
@@ -341,7 +349,7 @@ fn record(
             Err(error) => return Err(Failure::Topic(error)),
         };
         if frame.len() > PAYLOAD_BYTES_MAX {
-            return Err(Failure::Damaged(format!(
+            return Err(Failure::File(format!(
                 "a frame of topic \"{topic}\" has {} bytes; a message of a recording has at most {PAYLOAD_BYTES_MAX}",
                 frame.len()
             )));
@@ -358,13 +366,12 @@ fn record(
         let Some(output) = output.as_mut() else {
             return Ok(());
         };
-        let channel = match channels.get(&kind) {
-            Some(&channel) => channel,
-            None => {
-                let channel = output.channel(topic, kind, &info)?;
-                channels.insert(kind, channel);
-                channel
-            }
+        let channel = if let Some(&channel) = channels.get(&kind) {
+            channel
+        } else {
+            let channel = output.channel(topic, kind, &info)?;
+            channels.insert(kind, channel);
+            channel
         };
         let age_ns = unix_ns().saturating_sub(published_unix_ns);
         output.write(channel, sequence, &message, age_ns)?;
