@@ -34,5 +34,8 @@ framegate._shm.Subscriber.__suffix__:
 framegate._shm.VERSION:
     VERSION: str
 
+framegate._shm.COMPILER:
+    COMPILER: str
+
 framegate._shm.LAYOUT_VERSION:
     LAYOUT_VERSION: int
