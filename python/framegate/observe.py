@@ -140,9 +140,15 @@ class Look:
         return {
             "topic": report.name,
             "arrays": {
-                name: {"dtype": spec.dtype, "shape": list(spec.shape)}
+                name: {
+                    "dtype": spec.dtype,
+                    "shape": list(spec.shape),
+                    "units": spec.units,
+                    "metadata": plain(spec.metadata),
+                }
                 for name, spec in report.schema.items()
             },
+            "metadata": plain(report.metadata),
             "sequence": report.sequence,
             "age_s": self.age_s(),
             "hz": self.hz(),
@@ -257,13 +263,21 @@ def matching(patterns: Sequence[str]) -> list[str]:
     return [name for name in names if name in chosen]
 
 
+def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata as JSON can say it: bytes as hexadecimal digits."""
+    return {
+        key: value.hex() if isinstance(value, bytes) else value for key, value in metadata.items()
+    }
+
+
 def type_text(schema: Mapping[str, shm.ArraySpec]) -> str:
     """A schema in one line: `uint8 (480, 640, 3)`."""
     texts = []
     for name, spec in schema.items():
         lengths = ", ".join("any" if length is None else str(length) for length in spec.shape)
         comma = "," if len(spec.shape) == 1 else ""
-        texts.append(f"{name}{': ' if name else ''}{spec.dtype} ({lengths}{comma})")
+        units = f" {spec.units}" if spec.units else ""
+        texts.append(f"{name}{': ' if name else ''}{spec.dtype} ({lengths}{comma}){units}")
     return "; ".join(texts) or "free"
 
 

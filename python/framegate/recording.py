@@ -17,11 +17,13 @@ packages open it. docs/guide/inspect.md has the messages.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from framegate import _http, shm
 from framegate.errors import RecordingError, ShmError, TopicExists, TopicNameInvalid
@@ -61,12 +63,14 @@ class Channel:
         schema: Name of its message type; empty if there is none.
         encoding: Encoding of its messages.
         messages: How many there are.
+        about: The topic as it was, as JSON, in our own recordings.
     """
 
     topic: str
     schema: str
     encoding: str
     messages: int
+    about: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +176,9 @@ class Recorder:
 
     def add(self, topic: str) -> None:
         """Record one more topic from now on."""
-        identity = shm.inspect(topic).identity
-        self._native.add(topic)
-        self._identities[topic] = identity
+        report = shm.inspect(topic)
+        self._native.add(topic, _about(report))
+        self._identities[topic] = report.identity
 
     def stats(self) -> dict[str, Recorded]:
         """What was recorded so far, by topic."""
@@ -213,6 +217,62 @@ class Recorder:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _about(report: shm.TopicReport) -> str:
+    """What it takes to make such a topic again."""
+    return json.dumps(
+        {
+            "slots": report.slots,
+            "slot_bytes": report.slot_bytes,
+            "keep": report.keep,
+            "checksum": report.checksum,
+            "metadata_bytes": report.metadata_bytes,
+            "metadata": _plain(report.metadata),
+            "arrays": [
+                [name, spec.dtype, list(spec.shape), spec.units, _plain(spec.metadata)]
+                for name, spec in report.schema.items()
+            ],
+        }
+    )
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON can say them and give them back."""
+    return {
+        key: {"hex": value.hex()} if isinstance(value, bytes) else value
+        for key, value in metadata.items()
+    }
+
+
+def _values(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse."""
+    return {
+        key: bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
+        for key, value in plain.items()
+    }
+
+
+def _create(name: str, about: str, slots: int | None, slot_bytes: int | None) -> None:
+    """Make a topic as it was recorded, unless there is one."""
+    try:
+        was = json.loads(about)
+        arrays = {
+            array: shm.ArraySpec(dtype, tuple(shape), units=units, metadata=_values(metadata))
+            for array, dtype, shape, units, metadata in was["arrays"]
+        }
+        options = {
+            "slots": slots or was["slots"],
+            "slot_bytes": slot_bytes or was["slot_bytes"],
+            "keep": was["keep"] if slots is None else 1,
+            "checksum": was["checksum"],
+            "metadata": _values(was["metadata"]),
+            "metadata_bytes": was["metadata_bytes"],
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordingError(f'what the file says about topic "{name}" makes no sense') from error
+    with contextlib.suppress(TopicExists):
+        shm.Topic.create(name, arrays=arrays or None, **options).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +373,9 @@ class Player:
             slot_bytes=slot_bytes,
         )
         try:
+            for channel in self.contents.channels:
+                if channel.about is not None and channel.topic in self.topics and channel.messages:
+                    _create(self.topics[channel.topic], channel.about, slots, slot_bytes)
             self._native.prepare()
         except BaseException:
             self.close()

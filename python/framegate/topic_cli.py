@@ -464,6 +464,7 @@ def info_lines(look: Look) -> list[str]:
             f"mode {report.mode:04o}",
         ),
         *([("checksum", f"{report.checksum} of each payload")] if report.checksum else []),
+        *([("metadata", _metadata_text(report.metadata))] if report.metadata else []),
         ("created", f"{created}, identity {report.identity}"),
         (
             "participants",
@@ -477,6 +478,10 @@ def info_lines(look: Look) -> list[str]:
     if report.dead:
         lines += ["", "  ! dead: what they hold comes back when anybody attaches, waits or loans"]
     return lines
+
+
+def _metadata_text(metadata: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value!r}" for key, value in metadata.items())
 
 
 def participant_table(look: Look) -> list[str]:
@@ -665,6 +670,8 @@ def frame_lines(frame: shm.Frame, count: int) -> list[str]:
 
 
 def _frame_json(topic: str, frame: shm.Frame, count: int) -> dict[str, Any]:
+    from framegate.observe import plain
+
     result: dict[str, Any] = {
         "topic": topic,
         "sequence": frame.sequence,
@@ -673,10 +680,7 @@ def _frame_json(topic: str, frame: shm.Frame, count: int) -> dict[str, Any]:
         "published_ns": frame.published_ns,
         "timestamp": frame.timestamp,
         "content_type": frame.content_type,
-        "metadata": {
-            key: value.hex() if isinstance(value, bytes) else value
-            for key, value in frame.metadata.items()
-        },
+        "metadata": plain(frame.metadata),
         "nbytes": frame.nbytes,
     }
     arrays = frame.arrays

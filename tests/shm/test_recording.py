@@ -165,6 +165,32 @@ def test_what_was_recorded_comes_back_exactly(name: str, tmp_path: Path) -> None
     assert again.checksum == "crc32c"
 
 
+def test_what_is_said_about_a_topic_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "a.mcap"
+    arrays = {
+        "depth": shm.ArraySpec("float32", (2, 2), units="m", metadata={"near": 0.5}),
+        "odd name: 100%;": shm.ArraySpec("uint8", (3,)),
+    }
+    metadata = {"serial": "A7", "key": b"\x01\xff", "on": True, "n": -3}
+    with (
+        shm.Topic.create("rig", arrays=arrays, metadata=metadata, metadata_bytes=512) as topic,
+        topic.publisher() as publisher,
+    ):
+        value = {name: np.zeros(spec.shape, spec.dtype) for name, spec in arrays.items()}
+        record(file, "rig", lambda: publisher.send(value), 1)
+    before = shm.inspect("rig")
+    shm.unlink("rig")
+    play(file, "rig", 1)
+    after = shm.inspect("rig")
+    assert after.schema == before.schema
+    assert after.schema["depth"].units == "m"
+    assert (after.metadata, after.metadata_bytes) == (metadata, before.metadata_bytes)
+    with recording.Player(file, prefix="big/", slots=20, slot_bytes=5000) as player:
+        assert list(player.topics.values()) == ["big/rig"]
+    report = shm.inspect("big/rig")
+    assert (report.slots, report.slot_bytes) == (20, 5000)
+
+
 def test_free_and_open_dimensions_come_back(tmp_path: Path) -> None:
     file = tmp_path / "a.mcap"
     with (

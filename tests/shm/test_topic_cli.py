@@ -91,7 +91,9 @@ def test_list_json_is_an_object_per_topic(run: Any, camera: Any) -> None:
     assert lidar["topic"] == "lidar"
     assert lidar["arrays"] == {}
     assert (lidar["sequence"], lidar["age_s"], lidar["hz"]) == (0, None, None)
-    assert cam["arrays"] == {"": {"dtype": "uint8", "shape": [4, 6, 3]}}
+    assert cam["arrays"] == {
+        "": {"dtype": "uint8", "shape": [4, 6, 3], "units": "", "metadata": {}}
+    }
     assert (cam["sequence"], cam["frame_bytes"], cam["slots"]) == (20, 72, 8)
     assert cam["memory_bytes"] == shm.inspect("rig/cam").total_bytes
     assert 0 <= cam["age_s"] < 100
@@ -139,6 +141,18 @@ def test_info_shows_the_checksum_and_what_failed_it(run: Any) -> None:
         assert report["participants"][0]["corrupt"] == 0
     shm.Topic.create("plain", slot_bytes=8).close()
     assert "checksum" not in run("info", "plain")[1]
+
+
+def test_info_shows_units_and_what_is_said_about_a_topic(run: Any) -> None:
+    arrays = {"depth": shm.ArraySpec("float32", (2, 2), units="m", metadata={"near": 0.5})}
+    with shm.Topic.create("rig", arrays=arrays, metadata={"serial": "A7", "key": b"\x01"}):
+        text = run("info", "rig")[1]
+        assert "type:         depth: float32 (2, 2) m\n" in text
+        assert "metadata:     serial: 'A7', key: b'\\x01'\n" in text
+        (report,) = objects(run("info", "rig", "--json")[1])
+        assert report["metadata"] == {"serial": "A7", "key": "01"}
+        assert report["arrays"]["depth"]["units"] == "m"
+        assert report["arrays"]["depth"]["metadata"]["near"] == 0.5
 
 
 def test_info_shows_who_fills_slots(run: Any, camera: Any, peer: PeerStarter) -> None:

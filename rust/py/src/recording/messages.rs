@@ -13,7 +13,7 @@
 //! shapes, the application's time, metadata and content type. Without it (a file by somebody else) the encoding of the
 //! picture says what the array is.
 
-use framegate_shm::{Array, Checksum, Dtype, Frame, FrameMeta, Loan, Value, lay_out};
+use framegate_shm::{Array, Dtype, Frame, FrameMeta, Loan, Value, lay_out};
 
 use super::wire::{self, Damaged, Field, Fields, File, Type, Writer, descriptor_set, unpack};
 
@@ -637,69 +637,4 @@ fn read_array(value: wire::Value<'_>) -> Result<(Array, &[u8]), Damaged> {
     }
     let dtype = Dtype::from_name(dtype).ok_or(Damaged)?;
     Ok((Array::new(name, dtype, &shape), data))
-}
-
-const CHECKSUMS: [(Checksum, &str); 3] = [
-    (Checksum::None, "none"),
-    (Checksum::Crc32c, "crc32c"),
-    (Checksum::Xxh3, "xxh3"),
-];
-
-/// Name of a topic's checksum, as the metadata of a channel carries it.
-pub(super) fn checksum_name(checksum: Checksum) -> &'static str {
-    CHECKSUMS
-        .iter()
-        .find(|row| row.0 == checksum)
-        .map_or("none", |row| row.1)
-}
-
-/// The inverse.
-pub(super) fn parse_checksum(name: &str) -> Checksum {
-    CHECKSUMS
-        .iter()
-        .find(|row| row.1 == name)
-        .map_or(Checksum::None, |row| row.0)
-}
-
-/// A topic's schema in one line of text, as the metadata of a channel carries it: `name:dtype:4,*,3;...`.
-pub(super) fn schema_text(schema: &[Array]) -> String {
-    let arrays: Vec<String> = schema
-        .iter()
-        .map(|array| {
-            let lengths: Vec<String> = array
-                .shape()
-                .iter()
-                .map(|&length| match length {
-                    Array::DIMENSION_ANY => "*".to_owned(),
-                    length => length.to_string(),
-                })
-                .collect();
-            let dtype = array.dtype().map_or("", Dtype::name);
-            // Dtypes and lengths have no colon, so the last two colons part them from any name.
-            let name = array.name().replace('%', "%25").replace(';', "%3B");
-            format!("{name}:{dtype}:{}", lengths.join(","))
-        })
-        .collect();
-    arrays.join(";")
-}
-
-/// The inverse.
-pub(super) fn parse_schema(text: &str) -> Option<Vec<Array>> {
-    text.split(';')
-        .filter(|part| !part.is_empty())
-        .map(|part| {
-            let mut parts = part.rsplitn(3, ':');
-            let (lengths, dtype, name) = (parts.next()?, parts.next()?, parts.next()?);
-            let shape = lengths
-                .split(',')
-                .filter(|length| !length.is_empty())
-                .map(|length| match length {
-                    "*" => Some(Array::DIMENSION_ANY),
-                    length => length.parse().ok(),
-                })
-                .collect::<Option<Vec<u64>>>()?;
-            let name = name.replace("%3B", ";").replace("%25", "%");
-            Some(Array::new(&name, Dtype::from_name(dtype)?, &shape))
-        })
-        .collect()
 }

@@ -44,6 +44,9 @@ pub(crate) use recorder::Recorder;
 
 use crate::error;
 
+/// Key in the metadata of our channels: the topic as JSON, which only Python writes and reads. Other files have none.
+const TOPIC_KEY: &str = "framegate.topic";
+
 /// What the header of our files says wrote them.
 const LIBRARY: &str = concat!("framegate ", env!("FRAMEGATE_VERSION"));
 
@@ -112,6 +115,7 @@ struct ChannelFacts {
     schema: String,
     encoding: String,
     messages: u64,
+    about: Option<String>,
 }
 
 /// What is in a file.
@@ -183,6 +187,7 @@ fn channel_facts(channel: &::mcap::Channel<'_>, messages: u64) -> ChannelFacts {
             .map_or_else(String::new, |schema| schema.name.clone()),
         encoding: channel.message_encoding.clone(),
         messages,
+        about: channel.metadata.get(TOPIC_KEY).cloned(),
     }
 }
 
@@ -219,7 +224,7 @@ fn read_through(path: &Path) -> Result<Contents, Failure> {
 /// Reads the summary at its end; a file without one (its writer was killed) is read through.
 ///
 /// Returns:
-///     `channels` (a list of `topic`, `schema`, `encoding`, `messages`), `start_ns` and `end_ns` (times of logging), and
+///     `channels` (a list of `topic`, `schema`, `encoding`, `messages`, `about`), `start_ns` and `end_ns` (times of logging), and
 ///     `complete`: False for a file that was cut off.
 ///
 /// Raises:
@@ -241,6 +246,7 @@ pub(crate) fn recording_contents<'py>(py: Python<'py>, path: &str) -> PyResult<B
         channel.set_item("schema", &facts.schema)?;
         channel.set_item("encoding", &facts.encoding)?;
         channel.set_item("messages", facts.messages)?;
+        channel.set_item("about", &facts.about)?;
         channels.append(channel)?;
     }
     let result = PyDict::new(py);

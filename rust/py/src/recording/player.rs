@@ -15,7 +15,7 @@ use ::mcap::Message;
 use framegate_shm::{Array, Publisher, TopicOptions};
 use pyo3::{prelude::*, types::PyDict};
 
-use super::{Failure, is_cut_off, lock, messages, messages::Decoded};
+use super::{Failure, TOPIC_KEY, is_cut_off, lock, messages::Decoded};
 
 /// How long a message waits for a slot while subscribers hold them all, before it counts as dropped.
 const LOAN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -195,7 +195,7 @@ fn prepare(shared: &Shared) -> Result<(), Failure> {
         if missing.remove(message.channel.topic.as_str()) {
             let target = &plan.topics[&message.channel.topic];
             let decoded = decode(plan, &message)?;
-            let publisher = open(plan, target, &message, &decoded)?;
+            let publisher = open(plan, target, &decoded)?;
             lock(&shared.publishers).insert(target.clone(), publisher);
             lock(&shared.state)
                 .counts
@@ -225,50 +225,28 @@ fn decode<'a>(plan: &Plan, message: &'a Message<'_>) -> Result<Decoded<'a>, Fail
     })
 }
 
-/// The topic as it was recorded, if the file says; else one that fits the first message.
-fn open(
-    plan: &Plan,
-    topic: &str,
-    message: &Message<'_>,
-    first: &Decoded<'_>,
-) -> Result<Publisher, Failure> {
-    let metadata = &message.channel.metadata;
-    let number = |key: &str| metadata.get(key).and_then(|text| text.parse::<u64>().ok());
-    let defaults = TopicOptions::default();
-    let recorded = metadata
-        .get("framegate.schema")
-        .and_then(|text| messages::parse_schema(text));
-    let schema = recorded.unwrap_or_else(|| {
-        first
-            .arrays
-            .iter()
-            .map(|array| {
-                let dtype = array.dtype().unwrap_or(framegate_shm::Dtype::Uint8);
-                Array::new(&array.name(), dtype, array.shape())
-            })
-            .collect()
-    });
+/// The topic that there is (Python made it, if the file says how it was), or one that fits the first message.
+fn open(plan: &Plan, topic: &str, first: &Decoded<'_>) -> Result<Publisher, Failure> {
+    match Publisher::open(topic) {
+        Err(error) if error.is_topic_not_found() => {}
+        opened => return opened.map_err(Failure::Topic),
+    }
+    let schema: Vec<Array> = first
+        .arrays
+        .iter()
+        .filter_map(|array| Some(Array::new(&array.name(), array.dtype()?, array.shape())))
+        .collect();
     let first_bytes = first.bytes as u64;
     let guess = if schema.is_empty() {
         (2 * first_bytes).max(FREE_SLOT_BYTES_MIN)
     } else {
         first_bytes.max(1)
     };
-    let slots = number("framegate.slots").and_then(|slots| u32::try_from(slots).ok());
+    let defaults = TopicOptions::default();
     let options = TopicOptions {
-        slots: plan.slots.or(slots).unwrap_or(defaults.slots),
-        slot_bytes: plan
-            .slot_bytes
-            .or(number("framegate.slot_bytes"))
-            .unwrap_or(guess),
-        keep: number("framegate.keep")
-            .and_then(|keep| u32::try_from(keep).ok())
-            .filter(|_| plan.slots.is_none())
-            .unwrap_or(defaults.keep),
+        slots: plan.slots.unwrap_or(defaults.slots),
+        slot_bytes: plan.slot_bytes.unwrap_or(guess),
         schema,
-        checksum: metadata
-            .get("framegate.checksum")
-            .map_or(defaults.checksum, |name| messages::parse_checksum(name)),
         ..defaults
     };
     Publisher::create_or_open(topic, &options).map_err(Failure::Topic)
@@ -323,7 +301,7 @@ fn play(shared: &Shared) -> Result<(), Failure> {
 
 /// When the frame was published, where the file is ours and so knows; else when it was logged.
 fn time_of(message: &Message<'_>) -> u64 {
-    if message.channel.metadata.contains_key("framegate.slots") {
+    if message.channel.metadata.contains_key(TOPIC_KEY) {
         message.publish_time
     } else {
         message.log_time

@@ -14,11 +14,11 @@ use std::{
 };
 
 use ::mcap::{Compression, McapError, WriteOptions, Writer, records::MessageHeader, write::NoSeek};
-use framegate_shm::{Frame, Policy, Subscriber, SubscriberOptions, TopicInfo};
+use framegate_shm::{Frame, Policy, Subscriber, SubscriberOptions};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
 use super::{
-    Failure, LIBRARY, lock,
+    Failure, LIBRARY, TOPIC_KEY, lock,
     messages::{self, Kind, PAYLOAD_BYTES_MAX, PROTOBUF},
 };
 
@@ -46,23 +46,8 @@ impl Output {
         Failure::mcap("write", &self.path, error)
     }
 
-    fn channel(&mut self, topic: &str, kind: Kind, info: &TopicInfo) -> Result<u16, Failure> {
-        let metadata = BTreeMap::from([
-            ("framegate.slots".to_owned(), info.slots.to_string()),
-            (
-                "framegate.slot_bytes".to_owned(),
-                info.slot_bytes.to_string(),
-            ),
-            ("framegate.keep".to_owned(), info.keep.to_string()),
-            (
-                "framegate.checksum".to_owned(),
-                messages::checksum_name(info.checksum).to_owned(),
-            ),
-            (
-                "framegate.schema".to_owned(),
-                messages::schema_text(&info.schema),
-            ),
-        ]);
+    fn channel(&mut self, topic: &str, kind: Kind, about: &str) -> Result<u16, Failure> {
+        let metadata = BTreeMap::from([(TOPIC_KEY.to_owned(), about.to_owned())]);
         self.writer
             .add_schema(kind.name(), PROTOBUF, &kind.descriptors())
             .and_then(|schema| self.writer.add_channel(schema, topic, PROTOBUF, &metadata))
@@ -185,9 +170,13 @@ impl Recorder {
 
     /// Subscribes to a topic and records it from now on; a topic that is recorded already is opened anew.
     ///
+    /// Args:
+    ///     topic: Its name.
+    ///     about: What the file says about the topic, for whoever replays it.
+    ///
     /// Raises:
     ///     `ShmError`: It cannot be opened.
-    fn add(&self, py: Python<'_>, topic: String) -> PyResult<()> {
+    fn add(&self, py: Python<'_>, topic: String, about: String) -> PyResult<()> {
         let old = lock(&self.workers).remove(&topic);
         let shared = Arc::clone(&self.shared);
         let bgr = self.bgr;
@@ -195,7 +184,7 @@ impl Recorder {
             if let Some(old) = old {
                 old.join();
             }
-            start(shared, &topic, bgr)
+            start(shared, &topic, about, bgr)
         });
         let worker = started.map_err(|failure| failure.into_python(py))?;
         lock(&self.workers).insert(topic, worker);
@@ -282,7 +271,7 @@ fn create(
     }
 }
 
-fn start(shared: Arc<Shared>, topic: &str, bgr: bool) -> Result<Worker, Failure> {
+fn start(shared: Arc<Shared>, topic: &str, about: String, bgr: bool) -> Result<Worker, Failure> {
     let subscriber = subscribe(topic).map_err(Failure::Topic)?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
@@ -291,7 +280,7 @@ fn start(shared: Arc<Shared>, topic: &str, bgr: bool) -> Result<Worker, Failure>
     let thread = thread::Builder::new()
         .name("framegate-record".to_owned())
         .spawn(move || {
-            if let Err(failure) = record(&shared, &topic, subscriber, bgr, &stopped) {
+            if let Err(failure) = record(&shared, &topic, &about, subscriber, bgr, &stopped) {
                 lock(&shared.failure).get_or_insert(failure);
             }
         })
@@ -312,11 +301,11 @@ fn subscribe(topic: &str) -> Result<Subscriber, framegate_shm::Error> {
 fn record(
     shared: &Shared,
     topic: &str,
+    about: &str,
     mut subscriber: Subscriber,
     bgr: bool,
     stop: &AtomicBool,
 ) -> Result<(), Failure> {
-    let mut info = subscriber.info().map_err(Failure::Topic)?;
     let mut channels: BTreeMap<Kind, u16> = BTreeMap::new();
     let mut message = Vec::new();
     loop {
@@ -342,8 +331,6 @@ fn record(
             }
             Err(error) if error.is_moved() => {
                 subscriber = subscribe(topic).map_err(Failure::Topic)?;
-                info = subscriber.info().map_err(Failure::Topic)?;
-                channels.clear();
                 continue;
             }
             Err(error) => return Err(Failure::Topic(error)),
@@ -369,7 +356,7 @@ fn record(
         let channel = if let Some(&channel) = channels.get(&kind) {
             channel
         } else {
-            let channel = output.channel(topic, kind, &info)?;
+            let channel = output.channel(topic, kind, about)?;
             channels.insert(kind, channel);
             channel
         };
