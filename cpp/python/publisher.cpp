@@ -13,6 +13,7 @@
 #include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
+#include "metadata.hpp"
 #include "source.hpp"
 #include "values.hpp"
 
@@ -665,6 +666,11 @@ void bind_publisher(nb::module_& module) {
              "    FrameTooLarge: The layout does not fit into a slot.")
         .def_prop_ro(
             "topic", [](const Publisher& self) { return self.topic; }, "Name of the topic.")
+        .def(
+            "_metadata",
+            [](const Publisher& self) { return metadata_of(fg_publisher_topic(self.handle())); },
+            nb::sig("def _metadata(self) -> tuple[int, list[tuple[int | None, dict[str, bool | int "
+                    "| float | str | bytes]]]]"))
         .def_prop_ro("is_attached", &Publisher::is_attached)
         .def_prop_ro("closed", &Publisher::is_closed)
         .def_prop_ro(
