@@ -92,7 +92,7 @@ def test_list_json_is_an_object_per_topic(run: Any, camera: Any) -> None:
     assert lidar["arrays"] == {}
     assert (lidar["sequence"], lidar["age_s"], lidar["hz"]) == (0, None, None)
     assert cam["arrays"] == {
-        "": {"dtype": "uint8", "shape": [4, 6, 3], "units": "", "metadata": {}}
+        "": {"dtype": "uint8", "shape": [4, 6, 3], "units": None, "metadata": {}}
     }
     assert (cam["sequence"], cam["frame_bytes"], cam["slots"]) == (20, 72, 8)
     assert cam["memory_bytes"] == shm.inspect("rig/cam").total_bytes
