@@ -86,14 +86,19 @@ bool own_locks_hold(Topic& topic) {
     return hold;
 }
 
-// The row's byte must be locked by us.
-void reap_locked(Topic& topic, std::uint32_t index) {
+// The row's byte must be locked by us. False if the slots of some generation are out of our reach
+// (no descriptor or memory left): the row stays for somebody else, or for later.
+bool reap_locked(Topic& topic, std::uint32_t index) {
     FG_STEP(kReapLocked);
-    scrub_row(topic.view_, index);
+    scrub_marks(topic.view_, index);
+    if (scrub_generations_locked(topic, index) != FG_OK) {
+        return false;
+    }
     remove_wake_socket(topic, index);
     kick(topic);
     FG_STEP(kReapKicked);
     free_row(topic.view_, index);
+    return true;
 }
 
 std::uint32_t sweep_locked(Topic& topic) {
@@ -111,11 +116,11 @@ std::uint32_t sweep_locked(Topic& topic) {
             continue;
         }
         if (row_in_use(topic.view_, i)) {  // again, now that nobody else can be reaping it
-            reap_locked(topic, i);
-            ++reaped;
+            reaped += reap_locked(topic, i) ? 1 : 0;
         }
         unlock_byte(topic.control_fd(), i);
     }
+    retire_generations_locked(topic);
     if (!own_locks_hold(topic)) {
         poison(topic);
     }
@@ -153,8 +158,10 @@ fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
         if (is_own(topic, i) || row_in_use(topic.view_, i) || !lock_byte(topic.control_fd(), i)) {
             continue;
         }
-        if (row_in_use(topic.view_, i)) {  // attached and died since the sweep
-            reap_locked(topic, i);
+        if (row_in_use(topic.view_, i) &&  // attached and died since the sweep
+            !reap_locked(topic, i)) {
+            unlock_byte(topic.control_fd(), i);
+            continue;
         }
         *self = begin_row(topic.view_, i, info);
         topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
@@ -172,7 +179,9 @@ void detach(Topic& topic, const Self& self) {
         return;  // not ours to touch any more; the locks go with the descriptor
     }
     const MutexGuard guard(topic.mutex_);
-    scrub_row(topic.view_, self.index);
+    scrub_marks(topic.view_, self.index);
+    // Nothing is loaned or leased any more, so a generation out of our reach has nothing of ours.
+    static_cast<void>(scrub_generations_locked(topic, self.index));
     FG_STEP(kDetachScrubbed);
     kick(topic);
     free_row(topic.view_, self.index);

@@ -135,11 +135,30 @@ void create_for_ever() {
     }
 }
 
+void resize(const test::Topic& topic, std::uint32_t slots) {
+    fg_resize_options options;
+    fg_resize_options_init(&options);
+    options.slots = slots;
+    REQUIRE_MESSAGE(fg_topic_resize(topic.get(), &options) == FG_OK, fg_last_error());
+}
+
+void resize_for_ever(const test::Topic& topic) {
+    for (std::uint32_t n = 0;; ++n) {
+        resize(topic, kSlots + 1 + n % 3);
+        fg_topic_sweep(topic.get(), nullptr);
+    }
+}
+
+bool is_of_resize(Step step) { return step >= Step::kResizeBuilt && step <= Step::kRetireLinked; }
+
 void play_role(Step step) {
-    if (step >= Step::kCreateData) {
+    if (step >= Step::kCreateData && step <= Step::kCreateLinked) {
         create_for_ever();
     }
     const test::Topic topic = test::open("crash");
+    if (is_of_resize(step)) {
+        resize_for_ever(topic);
+    }
     const framegate::impl::SegmentView& view =
         reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
     switch (step) {
@@ -251,6 +270,7 @@ struct Survivors {
 
     void check_nothing_is_lost() {
         REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+        resize(topic, kSlots);  // nothing to do but after the deaths of resizers
         publish(test::kPatienceNs);
         while (receive(0)) {
         }
@@ -323,7 +343,11 @@ const char* const kNames[] = {"",
                               "ReapFreed",
                               "CreateData",
                               "CreateControl",
-                              "CreateLinked"};
+                              "CreateLinked",
+                              "ResizeBuilt",
+                              "ResizeLinked",
+                              "ResizeSealed",
+                              "RetireLinked"};
 static_assert(sizeof kNames / sizeof kNames[0] == static_cast<std::size_t>(Step::kCount));
 
 }  // namespace
@@ -352,7 +376,13 @@ TEST_CASE("death at any step loses nothing") {
         test::create("sweeper", test::options(2, 64));
         REQUIRE(fg_topic_unlink("sweeper", 7) == FG_OK);
         fg_topic_unlink("made", 4);
-        CHECK(directory.files() == files);
+        if (is_of_resize(static_cast<Step>(step))) {
+            REQUIRE(fg_topic_sweep(survivors.topic.get(), nullptr) == FG_OK);
+            // Control file, data file, wake socket, and the control file of the last generation.
+            CHECK(directory.files().size() == files.size() + 1);
+        } else {
+            CHECK(directory.files() == files);
+        }
     }
 }
 
