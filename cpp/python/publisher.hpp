@@ -13,19 +13,19 @@
 
 namespace framegate::py {
 
-// The time, metadata and content type of a frame, as given by the user and as the library wants
-// them.
+// The timestamp, metadata and content type of a frame, as given by the user and as the library
+// wants them.
 class PublishDetails {
   public:
-    PublishDetails(std::optional<double> time, nb::handle metadata,
+    PublishDetails(std::optional<double> timestamp, nb::handle metadata,
                    std::optional<std::string> content_type);
     // Valid as long as this object.
     [[nodiscard]] fg_publish_info info(std::size_t bytes,
                                        const std::vector<fg_array>& arrays) const;
 
   private:
-    double time_;
-    std::string metadata_;  // JSON
+    double timestamp_;
+    std::string metadata_;  // encoded
     std::string content_type_;
 };
 
@@ -76,6 +76,12 @@ class Publisher {
     [[nodiscard]] bool is_closed() const { return closed_; }
     // Raises ClosedError unless attached.
     [[nodiscard]] fg_publisher* handle() const;
+
+    // Whether that many bytes, taken as they are, make a frame of the topic.
+    [[nodiscard]] bool takes_octets(std::size_t bytes) const {
+        return schema->is_raw() ||
+               (schema->is_fixed && schema->fields.size() == 1 && schema->payload_bytes == bytes);
+    }
 
     // A loan of `bytes`, waiting up to the time-out for a slot; raises TopicFull.
     OwnedLoan loan(std::size_t bytes, std::optional<double> timeout);

@@ -157,6 +157,38 @@ class Inspector {
         return result;
     }
 
+    nb::list slots() const {
+        std::size_t count = 0;
+        check(fg_inspector_slots(handle(), nullptr, 0, &count));
+        const auto rows = std::make_unique<fg_slot[]>(count);
+        check(fg_inspector_slots(handle(), rows.get(), count, &count));
+        nb::list result;
+        for (std::size_t i = 0; i < count; ++i) {
+            const fg_slot& row = rows[i];
+            nb::list holders;
+            for (std::uint32_t holder = 0; holder < FG_PARTICIPANTS_MAX; ++holder) {
+                if ((row.holders[holder / 64] >> (holder % 64) & 1) != 0) {
+                    holders.append(holder);
+                }
+            }
+            static constexpr const char* kStates[] = {"free", "loaned", "published"};
+            nb::dict entry;
+            entry["index"] = row.index;
+            entry["state"] = kStates[row.state];
+            if (row.owner == FG_SLOT_NO_OWNER) {
+                entry["owner"] = nb::none();
+            } else {
+                entry["owner"] = row.owner;
+            }
+            entry["sequence"] = row.sequence;
+            entry["nbytes"] = row.bytes;
+            entry["published_ns"] = row.published_ns;
+            entry["holders"] = nb::tuple(holders);
+            result.append(entry);
+        }
+        return result;
+    }
+
   private:
     [[nodiscard]] fg_inspector* handle() const {
         if (handle_ == nullptr) {
@@ -317,6 +349,7 @@ void bind_topic(nb::module_& module) {
         .def("stats", &Inspector::stats, nb::sig("def stats(self) -> dict[str, int]"))
         .def("participants", &Inspector::participants,
              nb::sig("def participants(self) -> list[dict[str, typing.Any]]"))
+        .def("slots", &Inspector::slots, nb::sig("def slots(self) -> list[dict[str, typing.Any]]"))
         .def("close", &Inspector::close);
 
     module.def(

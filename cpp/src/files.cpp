@@ -14,13 +14,11 @@
 #include <cstdio>
 #include <cstring>
 
+#include "generation.hpp"
 #include "liveness.hpp"
 
 namespace framegate::impl {
 namespace {
-
-// More generations at once than living participants can keep.
-constexpr std::uint32_t kGenerationsMax = 4096;
 
 // Id of the generation that this control file describes, and of the one after it. The file is not
 // judged, only recognised; a damaged one leads nowhere.
@@ -72,7 +70,7 @@ enum class Led { kYes, kNo, kUnknown };
 Led leads_to(int directory, const char* stem, std::uint64_t id) {
     char file[kFileBytesMax];
     control_file_name(file, stem);
-    for (std::uint32_t step = 0; step < kGenerationsMax; ++step) {
+    for (int step = 0; step < kGenerationStepsMax; ++step) {
         std::uint64_t found = 0;
         std::uint64_t next = 0;
         if (!peek_generation(directory, file, &found, &next)) {

@@ -37,7 +37,6 @@ constexpr auto kSeqCst = std::memory_order_seq_cst;
 
 constexpr int kWalkAttempts = 16;  // lost races against retirement and other resizers
 constexpr std::uint32_t kSealAttemptsMax = 1U << 20;
-constexpr int kStepsMax = 4096;  // more generations than participants can keep
 
 class MutexGuard {
   public:
@@ -191,7 +190,7 @@ fg_status walk(Topic& topic, Visit visit) {
     for (int attempt = 0; attempt < kWalkAttempts; ++attempt) {
         Generation* at = &topic.first_;
         fg_status status = FG_OK;
-        for (int step = 0; step < kStepsMax && at != nullptr; ++step) {
+        for (int step = 0; step < kGenerationStepsMax && at != nullptr; ++step) {
             visit(*at);
             status = successor(topic, *at, &at);
             if (status != FG_OK) {
@@ -311,8 +310,8 @@ void make_ready(const SegmentView& sealed, const SegmentView& next) {
     next.flow->first_sequence.compare_exchange_strong(none, head + 1, kSeqCst, kAcquire);
 }
 
-fg_status enter_newest(Topic& topic, Access access, bool wants_newest_frame, Generation** out) {
-    const MutexGuard guard(topic.mutex_);
+fg_status enter_newest_locked(Topic& topic, Access access, bool wants_newest_frame,
+                              Generation** out) {
     Generation* newest = nullptr;
     Generation* with_frames = nullptr;
     const fg_status status = walk(topic, [&](Generation& at) {
@@ -402,7 +401,7 @@ void retire_generations_locked(Topic& topic) {
         return;
     }
     FG_STEP(kRetireLinked);
-    for (int step = 0; step < kStepsMax && link != target && link != 0; ++step) {
+    for (int step = 0; step < kGenerationStepsMax && link != target && link != 0; ++step) {
         Generation* at = nullptr;
         if (open_later(topic, link, &at) != FG_OK) {
             break;

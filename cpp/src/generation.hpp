@@ -19,6 +19,9 @@ namespace framegate::impl {
 
 struct Topic;
 
+// More generations at once than participants can keep; what is longer is no chain of ours.
+inline constexpr int kGenerationStepsMax = 4096;
+
 struct Generation {
     ForkNode fds_;  // fds[0]: the data file, -1 if it is gone
     Identity identity_{};
@@ -46,9 +49,10 @@ struct Generation {
 enum class Access { kNone, kRead, kWrite };  // how to map the payloads
 
 // Where a participant begins: the newest generation, or, with `wants_newest_frame`, that of the
-// newest frame. The caller's row must be in use, with generation 0, so that no
+// newest frame. For attach(), under mutex_: the row must be in use, with generation 0, so that no
 // file on the way is removed. Counts as a user until leave_generation().
-fg_status enter_newest(Topic& topic, Access access, bool wants_newest_frame, Generation** out);
+fg_status enter_newest_locked(Topic& topic, Access access, bool wants_newest_frame,
+                              Generation** out);
 // The one after `from`, which must be sealed. Without `even_if_empty` the next one that has a frame,
 // or FG_EMPTY: subscribers stay until then, so that the newest frame of the topic stays in reach.
 fg_status enter_next(Topic& topic, Generation& from, Access access, bool even_if_empty,

@@ -29,18 +29,15 @@ std::uint64_t unix_ns() {
 
 }  // namespace
 
-fg_status Handle::begin(Topic& topic, const RowInfo& info, bool wants_newest_frame) {
+fg_status Handle::begin(Topic& topic, const RowInfo& info) {
     topic_ = &topic;
-    fg_status status = attach(topic, info, &self_);
+    Generation* generation = nullptr;
+    fg_status status = attach(topic, info, kind_.access, &self_, &generation);
     if (status != FG_OK) {
         kind_.destroy(*this);
         return status;
     }
-    Generation* generation = nullptr;
-    status = enter_newest(topic, kind_.access, wants_newest_frame, &generation);
-    if (status == FG_OK) {
-        status = sit_down(*generation);
-    }
+    status = sit_down(*generation);
     if (status != FG_OK) {
         detach(topic, self_);
         kind_.destroy(*this);

@@ -70,7 +70,7 @@ class Handle {
 
     // Attaches a participant in the newest generation, or where the newest frame is; the handle
     // keeps the topic from here on. On failure the handle's memory is freed.
-    fg_status begin(Topic& topic, const RowInfo& info, bool wants_newest_frame);
+    fg_status begin(Topic& topic, const RowInfo& info);
     const SegmentView& view() const { return seat_.generation->view_; }
     const Identity& geometry() const { return seat_.generation->identity_; }
     const SharedWords& shared() const { return *topic_->view_.shared; }  // without lock_, too

@@ -101,6 +101,17 @@ bool reap_locked(Topic& topic, std::uint32_t index) {
     return true;
 }
 
+void detach_locked(Topic& topic, const Self& self) {
+    scrub_marks(topic.view_, self.index);
+    // Nothing is loaned or leased any more, so a generation out of our reach has nothing of ours.
+    static_cast<void>(scrub_generations_locked(topic, self.index));
+    FG_STEP(kDetachScrubbed);
+    kick(topic);
+    free_row(topic.view_, self.index);
+    topic.own_rows_[self.word] &= ~self.bit;
+    unlock_byte(topic.control_fd(), self.index);
+}
+
 std::uint32_t sweep_locked(Topic& topic) {
     topic.swept_ns_.store(monotonic_ns(),
                           std::memory_order_relaxed);  // relaxed: a rate, not a promise
@@ -148,7 +159,8 @@ bool byte_is_locked(int fd, std::uint32_t byte) {
     return fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
-fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
+fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
+                 Generation** generation) {
     const MutexGuard guard(topic.mutex_);
     sweep_locked(topic);
     if (const fg_status status = check_usable(topic); status != FG_OK) {
@@ -165,7 +177,11 @@ fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
         }
         *self = begin_row(topic.view_, i, info);
         topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
-        return FG_OK;
+        const fg_status status = enter_newest_locked(topic, access, info.newest, generation);
+        if (status != FG_OK) {
+            detach_locked(topic, *self);
+        }
+        return status;
     }
     return fail(FG_PARTICIPANTS_FULL,
                 "topic \"%s\" has %u participants, as many as it was created for; close some or "
@@ -179,16 +195,8 @@ void detach(Topic& topic, const Self& self) {
         return;  // not ours to touch any more; the locks go with the descriptor
     }
     const MutexGuard guard(topic.mutex_);
-    scrub_marks(topic.view_, self.index);
-    // Nothing is loaned or leased any more, so a generation out of our reach has nothing of ours.
-    static_cast<void>(scrub_generations_locked(topic, self.index));
-    FG_STEP(kDetachScrubbed);
-    kick(topic);
-    free_row(topic.view_, self.index);
-    topic.own_rows_[self.word] &= ~self.bit;
-    unlock_byte(topic.control_fd(), self.index);
+    detach_locked(topic, self);
 }
-
 void sweep_if_due(Topic& topic) {
     if (monotonic_ns() - topic.swept_ns_.load(std::memory_order_relaxed) >=
         static_cast<std::uint64_t>(kSweepDueNs)) {

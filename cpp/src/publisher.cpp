@@ -44,7 +44,7 @@ fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Pub
         return fail(FG_OUT_OF_MEMORY, "no memory for a publisher of topic \"%s\"", topic.name_);
     }
     auto* publisher = new (memory) Publisher;
-    if (const fg_status status = publisher->begin(topic, info, false); status != FG_OK) {
+    if (const fg_status status = publisher->begin(topic, info); status != FG_OK) {
         return status;
     }
     *out = publisher;
@@ -345,11 +345,9 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
     fg_status status =
         seat == &seat_ ? publish_once(loan, info, sequence) : static_cast<fg_status>(FG_MOVED);
     while (status == FG_MOVED) {
-        if (loan->generation == geometry().generation) {
-            status = move_on(true);
-        } else {
-            status = FG_OK;
-        }
+        // Sealed is the generation of the loan or, if resizes follow each other, the one after.
+        status =
+            sealed_after(view(), help_head(view())) ? move_on(true) : static_cast<fg_status>(FG_OK);
         if (status == FG_OK) {
             status = carry_over(loan, info.bytes);
         }

@@ -135,6 +135,7 @@ struct RowInfo {
     std::uint64_t attached_unix_ns = 0;
     const char* name = nullptr;
     std::uint32_t name_bytes = 0;
+    bool newest = false;  // the newest frame that exists counts as unseen
 };
 Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info);
 bool row_in_use(const SegmentView& view, std::uint32_t index);

@@ -84,10 +84,9 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
         return fail(FG_OUT_OF_MEMORY, "no memory for a subscriber of topic \"%s\"", topic.name_);
     }
     auto* subscriber = new (memory) Subscriber;
-    const bool wants_newest =
-        options.start == FG_START_NEWEST ||
-        (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
-    if (const fg_status status = subscriber->begin(topic, info, wants_newest); status != FG_OK) {
+    info.newest = options.start == FG_START_NEWEST ||
+                  (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
+    if (const fg_status status = subscriber->begin(topic, info); status != FG_OK) {
         return status;
     }
     subscriber->policy_ = options.policy;
@@ -98,7 +97,7 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
         set_mark(topic.view_, subscriber->self_, Mark::kHistory);
     }
     const std::uint64_t head = help_head(subscriber->view());
-    subscriber->position_ = wants_newest && head != 0 ? head - 1 : head;
+    subscriber->position_ = info.newest && head != 0 ? head - 1 : head;
     topic.view_.participants[subscriber->self_.index].cursor.store(subscriber->position_, kRelaxed);
     *out = subscriber;
     return FG_OK;

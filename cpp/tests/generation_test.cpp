@@ -232,6 +232,31 @@ TEST_CASE("resize that cannot be leaves everything as it was") {
     CHECK(fg_topic_resize(nullptr, &wrong) == FG_INVALID_ARGUMENT);
 }
 
+TEST_CASE("inspectors follow") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Inspector inspector = test::inspector("t");
+    REQUIRE(test::send(publisher, "a") == FG_OK);
+    for (std::uint32_t slots = 5; slots < 8; ++slots) {
+        REQUIRE(resize(topic, slots, slots * 64) == FG_OK);
+        REQUIRE(test::send(publisher, "b") == FG_OK);
+        fg_topic_info info{};
+        info.struct_bytes = sizeof info;
+        REQUIRE(fg_inspector_get_info(inspector.get(), &info) == FG_OK);
+        CHECK(info.slots == slots);
+        CHECK(info.slot_bytes == slots * 64);
+        CHECK(info.identity[0] == info_of(topic).identity[0]);
+        fg_topic_stats stats{};
+        stats.struct_bytes = sizeof stats;
+        REQUIRE(fg_inspector_stats(inspector.get(), &stats) == FG_OK);
+        CHECK(stats.head == slots - 3);
+        CHECK(stats.slots_published == 1);
+        CHECK(stats.slots_free == slots - 1);
+        CHECK(stats.publishers == 1);
+    }
+}
+
 TEST_CASE("quota follows the number of slots") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(8, 64));
