@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "arrays.hpp"
+#include "collect.hpp"
 #include "framegate/shm.h"
 #include "inspector.hpp"
 #include "liveness.hpp"
@@ -236,6 +237,11 @@ fg_status fg_topic_resize(fg_topic* topic, const fg_resize_options* options) {
     return framegate::impl::resize_topic(*unwrap(topic), *options);
 }
 
+fg_status fg_collect_stale_topics(int64_t age_ns, int dry_run, fg_stale_topic visit, void* context,
+                                  uint32_t* orphans) {
+    return framegate::impl::collect_stale_topics(age_ns, dry_run != 0, visit, context, orphans);
+}
+
 fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out) {
     FG_REQUIRE(topic);
     FG_REQUIRE_STRUCT(fg_topic_info, out);
@@ -310,6 +316,12 @@ fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t tim
     FG_REQUIRE(publisher);
     FG_REQUIRE(out);
     return unwrap(publisher)->loan(bytes, timeout_ns, out);
+}
+
+fg_status fg_publisher_slot_bytes(fg_publisher* publisher, uint64_t* out) {
+    FG_REQUIRE(publisher);
+    FG_REQUIRE(out);
+    return unwrap(publisher)->slot_bytes(out);
 }
 
 void fg_publish_info_init(fg_publish_info* info) {

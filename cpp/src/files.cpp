@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <cerrno>
@@ -134,6 +135,34 @@ void temporary_file_name(char (&out)[kFileBytesMax], const char* stem, std::uint
 }
 void control_file_name(char (&out)[kFileBytesMax], const char* stem) {
     snprintf(out, sizeof out, "%.200s.ctl", stem);
+}
+
+std::uint64_t bytes_of_topic(int directory, const char* stem) {
+    const int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR* entries = copy >= 0 ? fdopendir(copy) : nullptr;
+    if (entries == nullptr) {
+        if (copy >= 0) {
+            close(copy);
+        }
+        return 0;
+    }
+    char control[kFileBytesMax];
+    control_file_name(control, stem);
+    std::uint64_t bytes = 0;
+    while (const dirent* entry = readdir(entries)) {
+        char found[kFileBytesMax];
+        std::uint64_t id = 0;
+        struct stat info{};
+        const bool is_later = (split_file_name(entry->d_name, ".data", found, &id) ||
+                               split_file_name(entry->d_name, ".gen", found, &id)) &&
+                              std::strcmp(found, stem) == 0;
+        if ((is_later || std::strcmp(entry->d_name, control) == 0) &&
+            fstatat(directory, entry->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0) {
+            bytes += static_cast<std::uint64_t>(info.st_size);
+        }
+    }
+    closedir(entries);
+    return bytes;
 }
 
 std::uint32_t sweep_orphans(int directory, const char* only_stem) {

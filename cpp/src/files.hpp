@@ -36,6 +36,8 @@ void generation_file_name(char (&out)[kFileBytesMax], const char* stem, std::uin
 // "<stem>.<id>.tmp": a control file before it gets its name.
 void temporary_file_name(char (&out)[kFileBytesMax], const char* stem, std::uint64_t id);
 
+// Bytes that the topic's files occupy, control files and generations together.
+std::uint64_t bytes_of_topic(int directory, const char* stem);
 // Removes what dead creators, resizers and unlinkers left: files of generations that no control
 // file leads to, temporary files, sockets that nobody is bound to. With a stem only that topic's
 // files (sockets do not carry it). Returns how many files it removed.

@@ -43,6 +43,18 @@ struct flock byte_range(std::uint32_t byte, short type) {
     return range;
 }
 
+bool set_lock(int fd, std::uint32_t byte, short type) {
+    struct flock range = byte_range(byte, type);
+    int result = 0;
+    do {
+        result = fcntl(fd, F_OFD_SETLK, &range);
+    } while (result != 0 && errno == EINTR);
+    return result == 0;
+}
+
+// The age of a topic without users is the time since then.
+void touch(const Topic& topic) { futimens(topic.control_fd(), nullptr); }
+
 class MutexGuard {
   public:
     explicit MutexGuard(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
@@ -96,6 +108,7 @@ bool reap_locked(Topic& topic, std::uint32_t index) {
     }
     remove_wake_socket(topic, index);
     kick(topic);
+    touch(topic);
     FG_STEP(kReapKicked);
     free_row(topic.view_, index);
     return true;
@@ -107,6 +120,7 @@ void detach_locked(Topic& topic, const Self& self) {
     static_cast<void>(scrub_generations_locked(topic, self.index));
     FG_STEP(kDetachScrubbed);
     kick(topic);
+    touch(topic);
     free_row(topic.view_, self.index);
     topic.own_rows_[self.word] &= ~self.bit;
     unlock_byte(topic.control_fd(), self.index);
@@ -140,14 +154,8 @@ std::uint32_t sweep_locked(Topic& topic) {
 
 }  // namespace
 
-bool lock_byte(int fd, std::uint32_t byte) {
-    struct flock range = byte_range(byte, F_WRLCK);
-    int result = 0;
-    do {
-        result = fcntl(fd, F_OFD_SETLK, &range);
-    } while (result != 0 && errno == EINTR);
-    return result == 0;
-}
+bool lock_byte(int fd, std::uint32_t byte) { return set_lock(fd, byte, F_WRLCK); }
+bool share_byte(int fd, std::uint32_t byte) { return set_lock(fd, byte, F_RDLCK); }
 
 void unlock_byte(int fd, std::uint32_t byte) {
     struct flock range = byte_range(byte, F_UNLCK);
@@ -176,6 +184,7 @@ fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
             continue;
         }
         *self = begin_row(topic.view_, i, info);
+        touch(topic);
         topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
         const fg_status status = enter_newest_locked(topic, access, info.newest, generation);
         if (status != FG_OK) {
@@ -197,6 +206,7 @@ void detach(Topic& topic, const Self& self) {
     const MutexGuard guard(topic.mutex_);
     detach_locked(topic, self);
 }
+
 void sweep_if_due(Topic& topic) {
     if (monotonic_ns() - topic.swept_ns_.load(std::memory_order_relaxed) >=
         static_cast<std::uint64_t>(kSweepDueNs)) {

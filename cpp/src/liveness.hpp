@@ -9,7 +9,11 @@
 
 namespace framegate::impl {
 
-bool lock_byte(int fd, std::uint32_t byte);  // never blocks
+// Beyond those of the rows: held shared by everybody who has the topic open (collect.cpp).
+inline constexpr std::uint32_t kOpenByte = 4096;
+
+bool lock_byte(int fd, std::uint32_t byte);   // never blocks
+bool share_byte(int fd, std::uint32_t byte);  // the same, shared
 void unlock_byte(int fd, std::uint32_t byte);
 bool byte_is_locked(int fd, std::uint32_t byte);  // by another open description
 

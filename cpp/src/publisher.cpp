@@ -88,6 +88,23 @@ fg_status Publisher::try_loan_once(std::uint64_t bytes, fg_loan* out) {
     }
 }
 
+fg_status Publisher::slot_bytes(std::uint64_t* out) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    if (closed_) {
+        return say_closed();
+    }
+    while (sealed_after(view(), help_head(view()))) {
+        if (const fg_status status = move_on(true); status != FG_OK) {
+            return status;
+        }
+    }
+    *out = geometry().slot_bytes;
+    return FG_OK;
+}
+
 // FG_TOPIC_FULL and FG_MOVED come without a text.
 fg_status Publisher::loan_locked(fg_loan* out) {
     const LoanAttempt attempt = try_loan(view(), self_);

@@ -13,6 +13,7 @@ class Publisher : public Handle {
   public:
     static fg_status open(Topic& topic, const fg_publisher_options& options, Publisher** out);
     fg_status loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out);
+    fg_status slot_bytes(std::uint64_t* out);
     fg_status publish(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
     fg_status abandon(fg_loan* loan);
     fg_status send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,

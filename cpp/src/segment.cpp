@@ -95,6 +95,18 @@ fg_status open_directory_recorded(Topic& topic, bool create) {
     return open_runtime_directory(create, &topic.fds_.fds[kDirectoryFd]);
 }
 
+// Shared, so it is refused only by a collector that decides about the topic right now.
+bool show_open(const Topic& topic) {
+    for (int attempt = 0; attempt < 1000; ++attempt) {
+        if (share_byte(topic.control_fd(), kOpenByte)) {
+            return true;
+        }
+        const timespec nap{0, 1000000};
+        nanosleep(&nap, nullptr);
+    }
+    return false;
+}
+
 fg_status map_control(Topic& topic) {
     topic.control_ = static_cast<unsigned char*>(
         map_unforked(topic.identity_.control_bytes, PROT_READ | PROT_WRITE, topic.control_fd()));
@@ -108,6 +120,12 @@ fg_status map_control(Topic& topic) {
     struct stat info{};
     if (fstat(topic.control_fd(), &info) != 0) {
         return fail_errno("topic \"%s\": cannot stat the control file", topic.name_);
+    }
+    if (!show_open(topic)) {
+        return fail(FG_SYSTEM,
+                    "topic \"%s\": another process has been looking for a second whether it is "
+                    "stale; is it stopped (SIGSTOP, debugger)?",
+                    topic.name_);
     }
     topic.device_ = info.st_dev;
     topic.inode_ = info.st_ino;

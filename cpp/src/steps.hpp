@@ -43,6 +43,8 @@ enum class Step : std::uint32_t {
     kResizeLinked,       // the old generation names the new one, not sealed
     kResizeSealed,       // sealed, new head not written, nobody woken
     kRetireLinked,       // the chain skips the retired generations, their files are still there
+    kCollectLocked,      // a stale topic found and locked, still named
+    kCollectUnlinked,    // its control file has no name any more, its data has
     kCount,
 };
 

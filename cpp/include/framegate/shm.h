@@ -303,6 +303,15 @@ void fg_resize_options_init(fg_resize_options* options);
  * changed. Blocking: as fg_topic_create. */
 fg_status fg_topic_resize(fg_topic* topic, const fg_resize_options* options);
 
+/* Removes topics that no process has open and that nobody opened or left for `age_ns`, and whatever
+ * files dead processes left. Never removes a living topic: who opens one while it is being removed
+ * finds none. With `dry_run` it only looks. `visit` (may be NULL) is called with each such topic;
+ * `orphans` (may be NULL) is the number of other files removed. Topics of other layout versions and
+ * topics that may not be opened are left alone. */
+typedef void (*fg_stale_topic)(void* context, const char* name, uint64_t bytes);
+fg_status fg_collect_stale_topics(int64_t age_ns, int dry_run, fg_stale_topic visit, void* context,
+                                  uint32_t* orphans);
+
 /* The sizes are those of the newest generation. */
 fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out);
 /* Name of the topic, zero-terminated, valid as long as the handle. */
@@ -347,6 +356,9 @@ typedef struct fg_loan {
  * publisher handle alive. */
 fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t timeout_ns,
                             fg_loan* out);
+
+/* Payload bytes of a slot as a loan would have them now; they change when the topic is resized. */
+fg_status fg_publisher_slot_bytes(fg_publisher* publisher, uint64_t* out);
 
 typedef struct fg_publish_info {
     uint32_t struct_bytes;
