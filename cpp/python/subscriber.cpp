@@ -8,7 +8,6 @@
 #include <memory>
 
 #include "deadline.hpp"
-#include "dlpack.hpp"
 #include "errors.hpp"
 #include "fast_call.hpp"
 #include "fork.hpp"
@@ -429,26 +428,6 @@ void bind_frame(nb::module_& module) {
             nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> "
                     "numpy.typing.NDArray[typing.Any]"))
         .def(
-            "__dlpack__",
-            [](nb::handle_t<Frame> self, nb::object stream, nb::object max_version,
-               nb::object dl_device, nb::object copy) {
-                Frame& frame = nb::cast<Frame&>(self);
-                frame.require_live();
-                return to_dlpack(self, frame, frame.only_field("__dlpack__"), stream, max_version,
-                                 dl_device, copy);
-            },
-            nb::kw_only(), "stream"_a = nb::none(), "max_version"_a = nb::none(),
-            "dl_device"_a = nb::none(), "copy"_a = nb::none(),
-            nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, "
-                    "int] | None = None, "
-                    "dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> "
-                    "typing_extensions.CapsuleType"),
-            "DLPack 1.x capsule, read-only unless copied.")
-        .def(
-            "__dlpack_device__",
-            [](nb::handle_t<Frame>) { return nb::make_tuple(dlpack::kDeviceCpu, 0); },
-            nb::sig("def __dlpack_device__(self) -> tuple[int, int]"))
-        .def(
             "__enter__",
             [](nb::handle_t<Frame> self) {
                 nb::cast<Frame&>(self).require_live();
@@ -477,6 +456,7 @@ void bind_frame(nb::module_& module) {
             }
             return text + ">";
         });
+    bind_dlpack(frame);
     fast_type<Frame> = reinterpret_cast<PyTypeObject*>(frame.ptr());
     intercept<release_fast>(frame, "release");
 }

@@ -125,6 +125,20 @@ class Loan:
     it handed out become read-only; do not keep views of them.
     """
 
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> CapsuleType:
+        """
+        DLPack 1.x capsule of the memory itself, or of a copy of it with `copy=True`. That of
+        a frame is read-only; before 1.0 there is no such thing, so max_version is needed.
+        """
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
     @property
     def array(self) -> numpy.typing.NDArray[Any]:
         """
@@ -330,6 +344,9 @@ class Frame:
     def __array__(
         self, dtype: Any = None, copy: bool | None = None
     ) -> numpy.typing.NDArray[Any]: ...
+    def __enter__(self) -> Frame: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def __repr__(self) -> str: ...
     def __dlpack__(
         self,
         *,
@@ -338,12 +355,12 @@ class Frame:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> CapsuleType:
-        """DLPack 1.x capsule, read-only unless copied."""
+        """
+        DLPack 1.x capsule of the memory itself, or of a copy of it with `copy=True`. That of
+        a frame is read-only; before 1.0 there is no such thing, so max_version is needed.
+        """
 
     def __dlpack_device__(self) -> tuple[int, int]: ...
-    def __enter__(self) -> Frame: ...
-    def __exit__(self, *exception: object) -> None: ...
-    def __repr__(self) -> str: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Subscriber:
