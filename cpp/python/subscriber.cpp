@@ -218,10 +218,23 @@ nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
 
 FastResult Subscriber::take_waiting_frame() noexcept {
     fg_frame frame;
-    if (handle_ == nullptr || fg_subscriber_take(handle_, 0, &frame) != FG_OK) {
+    if (handle_ == nullptr) {
         return {};
     }
-    return {true, new_frame(handle_, frame)};
+    const fg_status status = fg_subscriber_take(handle_, 0, &frame);
+    if (status == FG_OK) [[likely]] {
+        return {true, new_frame(handle_, frame)};
+    }
+    if (status == FG_CHECKSUM_MISMATCH) {
+        // It skipped that frame, so a second attempt would tell another story.
+        try {
+            raise_status(status);
+        } catch (nb::python_error& error) {
+            error.restore();
+        }
+        return {true, nullptr};
+    }
+    return {};
 }
 
 nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
@@ -555,6 +568,9 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")
+        .def_prop_ro(
+            "corrupt", [](const Subscriber& self) { return self.stats().corrupt; },
+            "Frames that were refused with ChecksumMismatch.")
         .def_prop_ro(
             "lost", [](const Subscriber& self) { return self.stats().lost; },
             "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"

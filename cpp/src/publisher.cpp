@@ -7,6 +7,7 @@
 #include <new>
 
 #include "arrays.hpp"
+#include "checksum.hpp"
 #include "liveness.hpp"
 #include "status.hpp"
 #include "steps.hpp"
@@ -274,6 +275,21 @@ void Publisher::write_header(std::uint32_t index, const fg_publish_info& info) {
     }
 }
 
+// Without the handle's lock: other threads of it need not wait for a hash over megabytes. So nothing
+// of the loan is believed here; whether it is one shows later.
+std::uint64_t Publisher::payload_checksum(const fg_loan& loan, const fg_publish_info& info) {
+    const unsigned char* payload = nullptr;
+    {
+        const Locked guard(lock_);
+        const Seat* seat = seat_of(loan);
+        if (seat == nullptr || info.bytes > seat->generation->identity_.slot_bytes) {
+            return 0;
+        }
+        payload = seat->generation->payload(seat->generation->data_write_, loan.slot);
+    }
+    return checksum(topic_->identity_.checksum_kind, payload, info.bytes);
+}
+
 // The topic was resized while the loan was filled: copies its bytes to a loan of the generation
 // where the handle works now. On failure the loan stays as it is.
 fg_status Publisher::carry_over(fg_loan* loan, std::uint64_t bytes) {
@@ -299,8 +315,9 @@ fg_status Publisher::carry_over(fg_loan* loan, std::uint64_t bytes) {
 
 // FG_MOVED: the generation of the loan is sealed, the loan still good.
 fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
-                                  std::uint64_t* sequence) {
+                                  std::uint64_t checksum, std::uint64_t* sequence) {
     write_header(loan->slot, info);
+    view().slots[loan->slot].checksum.store(checksum, kRelaxed);  // relaxed: as the header
     const Publication publication =
         framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
     if (publication.result == PublishResult::kMoved) {
@@ -338,7 +355,7 @@ fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
 }
 
 fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
-                                    std::uint64_t* sequence) {
+                                    std::uint64_t checksum, std::uint64_t* sequence) {
     Seat* seat = seat_of(*loan);
     if (seat == nullptr) {
         loan->data = nullptr;
@@ -359,8 +376,8 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
     if (const fg_status status = check_info(info); status != FG_OK) {
         return status;  // the loan stays good
     }
-    fg_status status =
-        seat == &seat_ ? publish_once(loan, info, sequence) : static_cast<fg_status>(FG_MOVED);
+    fg_status status = seat == &seat_ ? publish_once(loan, info, checksum, sequence)
+                                      : static_cast<fg_status>(FG_MOVED);
     while (status == FG_MOVED) {
         // Sealed is the generation of the loan or, if resizes follow each other, the one after.
         status =
@@ -369,7 +386,7 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
             status = carry_over(loan, info.bytes);
         }
         if (status == FG_OK) {
-            status = publish_once(loan, info, sequence);
+            status = publish_once(loan, info, checksum, sequence);
         }
     }
     return status;
@@ -380,9 +397,13 @@ fg_status Publisher::publish(fg_loan* loan, const fg_publish_info& info, std::ui
         loan->data = nullptr;
         return check_usable(*topic_);
     }
+    std::uint64_t checksum = 0;
+    if (topic_->identity_.checksum_kind != FG_CHECKSUM_NONE) [[unlikely]] {
+        checksum = payload_checksum(*loan, info);
+    }
     const Call call(*this);
     std::uint64_t number = 0;
-    const fg_status status = publish_locked(loan, info, &number);
+    const fg_status status = publish_locked(loan, info, checksum, &number);
     if (status == FG_OK && sequence != nullptr) {
         *sequence = number;
     }

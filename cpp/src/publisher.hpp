@@ -27,8 +27,11 @@ class Publisher : public Handle {
     fg_status try_loan_once(std::uint64_t bytes, fg_loan* out);
     fg_status wait_for_loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out);
     fg_status check_info(const fg_publish_info& info) const;
-    fg_status publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
-    fg_status publish_once(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
+    std::uint64_t payload_checksum(const fg_loan& loan, const fg_publish_info& info);
+    fg_status publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t checksum,
+                             std::uint64_t* sequence);
+    fg_status publish_once(fg_loan* loan, const fg_publish_info& info, std::uint64_t checksum,
+                           std::uint64_t* sequence);
     fg_status loan_locked(fg_loan* out);
     fg_status carry_over(fg_loan* loan, std::uint64_t bytes);
     fg_status check_bytes(std::uint64_t bytes) const;

@@ -46,6 +46,7 @@ class Topic:
         participants_max: int = 0,
         metadata_bytes: int = 0,
         mode: int = 0,
+        checksum: object | None = None,
     ) -> tuple[Topic, bool]:
         """
         Opens, creates, or whichever is needed; returns the topic and whether this call
@@ -62,7 +63,7 @@ class Topic:
         """
 
     @property
-    def info(self) -> dict[str, int | str]: ...
+    def info(self) -> dict[str, Any]: ...
     def resize(self, *, slots: int = 0, slot_bytes: int = 0, keep: int = 0) -> None:
         """Goes on in slots of another number or size; 0 keeps what it is."""
 
@@ -75,7 +76,7 @@ class Inspector:
     """A look at a topic; see framegate.shm.Inspector."""
 
     def __init__(self, name: str) -> None: ...
-    def info(self) -> dict[str, int | str]: ...
+    def info(self) -> dict[str, Any]: ...
     def schema(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
     def stats(self) -> dict[str, int]: ...
     def participants(self) -> list[dict[str, Any]]: ...
@@ -98,6 +99,11 @@ def topic_of_file(file: str) -> str | None:
 
 def runtime_directory() -> str:
     """Where the files of topics are; not necessarily there yet."""
+
+def checksum(data: object, kind: str = "crc32c") -> int:
+    """
+    The checksum of bytes or of an array, as topics compute it: `crc32c` or `xxh3`.
+    """
 
 def payload_bytes(schema: object) -> int:
     """
@@ -427,6 +433,10 @@ class Subscriber:
     @property
     def received(self) -> int:
         """Frames taken."""
+
+    @property
+    def corrupt(self) -> int:
+        """Frames that were refused with ChecksumMismatch."""
 
     @property
     def lost(self) -> int:

@@ -178,7 +178,7 @@ def test_scopes_share_nothing_that_can_be_changed(serve: Any) -> None:
 
 
 def test_what_is_lent_to_equal_requests_is_never_shared(serve: Any) -> None:
-    """Equal requests on one connection get the same objects, but only untouched ones that nobody kept."""
+    """Equal requests get the same objects, but only untouched ones that nobody kept."""
     kept: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

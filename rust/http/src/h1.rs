@@ -342,13 +342,13 @@ fn refuse_target(head: &http::request::Parts, target_bytes_max: usize) -> Option
     (!is_ours).then(|| bad("the request target is neither a path nor a URL of this server\n"))
 }
 
-/// The bytes of a `reg-name` (RFC 3986, 3.2.2).
+/// The bytes of a `reg-name` (RFC 3986, 3.2.2), but for the comma: a list of hosts is no host.
 static REG_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128 {
         let value = byte as u8;
-        table[byte] = value.is_ascii_alphanumeric() || is_one_of(value, b"-._~%!$&'()*+,;=");
+        table[byte] = value.is_ascii_alphanumeric() || is_one_of(value, b"-._~%!$&'()*+;=");
         byte += 1;
     }
     table

@@ -72,6 +72,7 @@ kinds! {
     Unsupported = 25, is_unsupported, "This version of the library does not do that.";
     OutOfMemory = 26, is_out_of_memory, "The process has no memory left.";
     System = 27, is_system, "A system call failed.";
+    ChecksumMismatch = 28, is_checksum_mismatch, "The bytes of the frame are not those that were published.";
 }
 
 impl Error {
