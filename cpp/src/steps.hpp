@@ -49,8 +49,10 @@ enum class Step : std::uint32_t {
 };
 
 enum Mutation : std::uint32_t {
-    kMutateNoHoldersRecheck = 1,  // a loan does not look at the holders again after TRY
-    kMutateNoHelp = 2,            // neither a loan nor a scrub helps a stalled head
+    kMutateNoHoldersRecheck = 1,     // a loan does not look at the holders again after TRY
+    kMutateNoHelp = 2,               // neither a loan nor a scrub helps a stalled head
+    kMutateNoRecheck = 1U << 16,     // sleepers never look by themselves: a lost wake stays lost
+    kMutateNoSecondLook = 1U << 17,  // sleepers do not look again after saying that they sleep
 };
 
 }  // namespace framegate::impl

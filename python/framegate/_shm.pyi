@@ -1,7 +1,7 @@
 """Shared-memory frame transport of framegate (C++)."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy.typing
 from typing_extensions import CapsuleType
@@ -145,6 +145,7 @@ class Loan:
         """
 
     def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __reduce__(self) -> NoReturn: ...
     @property
     def array(self) -> numpy.typing.NDArray[Any]:
         """
@@ -367,6 +368,7 @@ class Frame:
         """
 
     def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __reduce__(self) -> NoReturn: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Subscriber:
