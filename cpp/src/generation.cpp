@@ -287,7 +287,9 @@ fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done)
     }
     FG_STEP(kResizeSealed);
     Generation* next = nullptr;
-    return successor(topic, *newest, &next);  // makes it ready
+    const fg_status status = successor(topic, *newest, &next);  // makes it ready
+    // Not there any more: others have gone on and retired it. The next round looks where it leads.
+    return status == FG_TOPIC_NOT_FOUND ? static_cast<fg_status>(FG_OK) : status;
 }
 
 }  // namespace

@@ -331,7 +331,10 @@ TEST_CASE("storm of resizes loses no frame that is not counted") {
             const test::Topic own = test::open("t");
             for (std::uint32_t n = 0; !stop.load(); ++n) {
                 const fg_status status = resize(own, 64 + n % 5 + static_cast<std::uint32_t>(i));
-                REQUIRE_MESSAGE((status == FG_OK || status == FG_SYSTEM), fg_last_error());
+                const std::string text = fg_last_error();
+                CAPTURE(text);
+                CAPTURE(status);
+                REQUIRE((status == FG_OK || status == FG_SYSTEM));
             }
         });
     }
