@@ -145,10 +145,9 @@ struct SharedWords {
         Word reliable[kHolderWords];  // bit: this participant's cursor holds publishers back
     Word history[kHolderWords];       // bit: this participant wants more than the newest frame
     alignas(kCacheLine) Word next_generation;  // resize: id of the next one to go to; 0: none
-    Word metadata_generation;                  // static metadata, reserved
-    Word metadata_used;
+    Word metadata;        // static metadata: appends so far:32 | bytes in use:32
     Word first_sequence;  // of this generation; 0: not known yet (a resize is going on)
-    Word reserved[4];
+    Word reserved[5];
 };
 static_assert(sizeof(SharedWords) == 7 * kCacheLine && std::is_standard_layout_v<SharedWords>);
 static_assert(offsetof(SharedWords, wake) == 128 && offsetof(SharedWords, waiters) == 136);

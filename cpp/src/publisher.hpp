@@ -16,6 +16,7 @@ class Publisher : public Handle {
     fg_status slot_bytes(std::uint64_t* out);
     fg_status publish(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
     fg_status abandon(fg_loan* loan);
+    Topic& topic() const { return *topic_; }
     fg_status send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,
                    std::uint64_t* sequence);
 

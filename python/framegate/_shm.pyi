@@ -46,9 +46,10 @@ class Topic:
         schema: object = (),
         keep: int = 0,
         participants_max: int = 0,
-        metadata_bytes: int = 0,
+        metadata_bytes: int | None = None,
         mode: int = 0,
         checksum: object | None = None,
+        metadata: object = (),
     ) -> tuple[Topic, bool]:
         """
         Opens, creates, or whichever is needed; returns the topic and whether this call
@@ -69,6 +70,18 @@ class Topic:
     def resize(self, *, slots: int = 0, slot_bytes: int = 0, keep: int = 0) -> None:
         """Goes on in slots of another number or size; 0 keeps what it is."""
 
+    def metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]:
+        """
+        The generation and (array or None, mapping) in the order of their appending.
+        """
+
+    @property
+    def metadata_generation(self) -> int: ...
+    def append_metadata(self, mapping: object, array: int | None = None) -> int:
+        """Returns the new generation."""
+
     def sweep(self) -> int:
         """Takes back what died participants held; returns how many there were."""
 
@@ -80,6 +93,9 @@ class Inspector:
     def __init__(self, name: str) -> None: ...
     def info(self) -> dict[str, Any]: ...
     def schema(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
+    def metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
     def stats(self) -> dict[str, int]: ...
     def participants(self) -> list[dict[str, Any]]: ...
     def slots(self) -> list[dict[str, Any]]: ...
@@ -207,7 +223,8 @@ class Publisher:
         Copies `data` into a slot and publishes it.
 
         Args:
-            data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of
+            data: Bytes, an array (buffer protocol or DLPack, any strides), a msgspec.Struct
+                (see framegate.structs), or a mapping of
                 name to array.
             timestamp: The application's own time of the frame in seconds, for example of its
                 exposure; on whatever clock the application uses.
@@ -267,6 +284,9 @@ class Publisher:
         """Leaves the topic; loans that are out can still be abandoned."""
 
     def _attach(self, topic: Topic, name: str) -> None: ...
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
 
 class Frame:
     """
@@ -439,6 +459,12 @@ class Subscriber:
         """Frames taken."""
 
     @property
+    def topic_metadata_generation(self) -> int:
+        """
+        Grows whenever somebody appends to the topic's metadata; costs next to nothing.
+        """
+
+    @property
     def corrupt(self) -> int:
         """Frames that were refused with ChecksumMismatch."""
 
@@ -472,3 +498,7 @@ class Subscriber:
         Leaves the topic; frames and views that are held stay valid. Ends a `take()` of
         another thread.
         """
+
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
