@@ -635,7 +635,7 @@ def _topics() -> Iterator[Finding]:
             "stale topics",
             "warning",
             f"{len(deserted)} that nobody has open: {some} ({bytes_text(deserted_bytes)})",
-            "if nobody comes back for them: platform topic unlink NAME...",
+            "if nobody comes back for them: platform topic gc, or unlink NAME...",
         )
     if dead:
         yield Finding(

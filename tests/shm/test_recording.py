@@ -556,6 +556,31 @@ def test_a_topic_made_anew_is_followed(tmp_path: Path) -> None:
     assert [entry.decoded_message.data for entry in messages(file)] == [b"old", b"new"]
 
 
+def test_a_resize_is_recorded_through(tmp_path: Path) -> None:
+    file = tmp_path / "a.mcap"
+    with (
+        shm.Topic.create("t", slots=3, slot_bytes=8) as topic,
+        topic.publisher() as publisher,
+        recording.Recorder(file, ["t"]) as recorder,
+    ):
+
+        def send(data: bytes, count: int) -> None:
+            publisher.send(data)
+            deadline = time.monotonic() + PATIENCE_S
+            while recorder.stats()["t"].frames < count and time.monotonic() < deadline:
+                time.sleep(0.005)
+
+        send(b"small", 1)
+        topic.resize(slots=5, slot_bytes=4096)
+        recorder.check()
+        send(b"large" * 500, 2)
+        recorder.check()
+        send(b"more", 3)
+        assert recorder.stats()["t"].lost == 0
+    found = [entry.decoded_message.data for entry in messages(file)]
+    assert found == [b"small", b"large" * 500, b"more"]
+
+
 def test_replay_refuses_company_unless_told(tmp_path: Path) -> None:
     file = tmp_path / "a.mcap"
     with shm.Publisher("t", slot_bytes=8, name="rival") as publisher:

@@ -339,6 +339,28 @@ def test_hz_goes_on_when_the_topic_is_made_anew(peer: PeerStarter) -> None:
     meter.close()
 
 
+def test_a_resized_topic_is_looked_at_and_measured_on(run: Any) -> None:
+    from framegate.observe import Meter, look
+
+    with shm.Topic.create("t", slots=3, slot_bytes=8) as topic, topic.publisher() as publisher:
+        meter = Meter("t")
+        meter.open()
+        publisher.send(b"1")
+        topic.resize(slots=6, slot_bytes=100)
+        meter.poll()
+        publisher.send(b"2" * 50)
+        meter.poll()
+        publisher.send(b"3" * 100)
+        gaps = meter.read()
+        meter.close()
+        assert gaps.frames == 3
+        assert set(gaps.nbytes) >= {50, 100}
+        now = look("t")
+        assert [slot.nbytes for slot in now.frames()][-2:] == [50, 100]
+        assert (now.report.slots, now.report.slot_bytes) == (6, 100)
+        assert "6 of 100 B" in run("info", "t")[1]
+
+
 def test_hz_ends_with_its_topics(camera: Any) -> None:
     process = subprocess.Popen(
         [*PLATFORM, "topic", "hz", "--interval", "0.1"],
