@@ -5,8 +5,8 @@
 // not store again. Time-outs would instead reap a stopped process that still lives. Pids are for
 // people: another pid namespace, or a reused number, makes them lie.
 //
-// The order of a reap: hold the byte, take back marks, slot words and bits, help head, kick, state
-// = 0, unlock. Each step can be repeated, so a reaper that dies is followed by the next one; the
+// The order of a reap: hold the byte, take back marks, slot words and bits, help head, leave the
+// group, kick, state = 0, unlock. Each step can be repeated, so a reaper that dies is followed by the next one; the
 // kick comes before state = 0 because after it nobody would repeat it.
 //
 // All of attach, detach and sweep run under the mutex of the Topic, because the threads of a
@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "group.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"
@@ -33,6 +34,9 @@
 
 namespace framegate::impl {
 namespace {
+
+// Joining takes microseconds; only a process that does not run holds the lock this long.
+constexpr std::uint64_t kGroupsLockPatienceNs = 1000000000;
 
 struct flock byte_range(std::uint32_t byte, short type) {
     struct flock range{};
@@ -86,14 +90,75 @@ bool own_locks_hold(Topic& topic) {
     return hold;
 }
 
+// Of groups that lost their last member. If somebody else has the lock, which joiners and enders
+// hold for microseconds, the next sweep does it. True if there was one.
+bool end_groups(Topic& topic) {
+    bool ended = false;
+    for (std::uint32_t i = 0; i < kGroups; ++i) {
+        if (!is_over(topic.view_, i) || !lock_byte(topic.control_fd(), kGroupsLockByte)) {
+            continue;
+        }
+        if (is_over(topic.view_, i)) {  // again, now that nobody else can be joining
+            end_group(topic.view_, i);
+            ended = true;
+        }
+        unlock_byte(topic.control_fd(), kGroupsLockByte);
+    }
+    return ended;
+}
+
+// What a policy needs beside the row. The row's byte must be locked by us.
+fg_status begin_policy(Topic& topic, const RowInfo& info, const Self& self) {
+    if (info.policy == FG_POLICY_RELIABLE) {
+        begin_reliable(topic.view_, self, info.newest);
+        return FG_OK;
+    }
+    if (info.policy != FG_POLICY_GROUP) {
+        return FG_OK;
+    }
+    const std::uint64_t end = monotonic_ns() + kGroupsLockPatienceNs;
+    while (!lock_byte(topic.control_fd(), kGroupsLockByte)) {
+        if (monotonic_ns() > end) {
+            return fail(FG_TIMEOUT,
+                        "topic \"%s\": another process has been joining a group for a second; is "
+                        "it stopped (SIGSTOP, debugger)?",
+                        topic.name_);
+        }
+        const timespec nap{0, 100000};
+        nanosleep(&nap, nullptr);
+    }
+    const std::uint32_t group =
+        join_group(topic.view_, self, info.group, info.group_bytes, info.newest);
+    unlock_byte(topic.control_fd(), kGroupsLockByte);
+    return group != kNoGroup
+               ? static_cast<fg_status>(FG_OK)
+               : fail(FG_GROUPS_FULL,
+                      "topic \"%s\" has %u groups, as many as there can be; join one of them or "
+                      "close all members of one",
+                      topic.name_, kGroups);
+}
+
 // The row's byte must be locked by us.
 void reap_locked(Topic& topic, std::uint32_t index) {
     FG_STEP(kReapLocked);
     scrub_row(topic.view_, index);
     remove_wake_socket(topic, index);
+    leave_group(topic.view_, index);
+    end_groups(topic);
     kick(topic);
     FG_STEP(kReapKicked);
     free_row(topic.view_, index);
+}
+
+void detach_locked(Topic& topic, const Self& self) {
+    scrub_row(topic.view_, self.index);
+    FG_STEP(kDetachScrubbed);
+    leave_group(topic.view_, self.index);
+    end_groups(topic);
+    kick(topic);
+    free_row(topic.view_, self.index);
+    topic.own_rows_[self.word] &= ~self.bit;
+    unlock_byte(topic.control_fd(), self.index);
 }
 
 std::uint32_t sweep_locked(Topic& topic) {
@@ -115,6 +180,9 @@ std::uint32_t sweep_locked(Topic& topic) {
             ++reaped;
         }
         unlock_byte(topic.control_fd(), i);
+    }
+    if (end_groups(topic)) {
+        kick(topic);
     }
     if (!own_locks_hold(topic)) {
         poison(topic);
@@ -158,7 +226,11 @@ fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
         }
         *self = begin_row(topic.view_, i, info);
         topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
-        return FG_OK;
+        const fg_status status = begin_policy(topic, info, *self);
+        if (status != FG_OK) {
+            detach_locked(topic, *self);
+        }
+        return status;
     }
     return fail(FG_PARTICIPANTS_FULL,
                 "topic \"%s\" has %u participants, as many as it was created for; close some or "
@@ -172,12 +244,7 @@ void detach(Topic& topic, const Self& self) {
         return;  // not ours to touch any more; the locks go with the descriptor
     }
     const MutexGuard guard(topic.mutex_);
-    scrub_row(topic.view_, self.index);
-    FG_STEP(kDetachScrubbed);
-    kick(topic);
-    free_row(topic.view_, self.index);
-    topic.own_rows_[self.word] &= ~self.bit;
-    unlock_byte(topic.control_fd(), self.index);
+    detach_locked(topic, self);
 }
 
 void sweep_if_due(Topic& topic) {

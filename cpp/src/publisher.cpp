@@ -7,6 +7,7 @@
 #include <new>
 
 #include "arrays.hpp"
+#include "holdup.hpp"
 #include "liveness.hpp"
 #include "status.hpp"
 #include "steps.hpp"
@@ -128,14 +129,7 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
         }
         end_sleep();
     }
-    if (status == FG_TOPIC_FULL) {
-        return fail(FG_TOPIC_FULL,
-                    "topic \"%s\": all %u slots are leased, being filled or newest; release frames "
-                    "sooner, lower "
-                    "leases_max or create it with more slots",
-                    topic_->name_, view().slot_count);
-    }
-    return status;
+    return status == FG_TOPIC_FULL ? say_full(*topic_) : status;
 }
 
 bool Publisher::owns(const fg_loan& loan) const {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "framegate/shm.h"
+#include "group.hpp"
 #include "handle.hpp"
 #include "wake.hpp"
 
@@ -18,6 +19,7 @@ class Subscriber : public Handle {
     fg_status arrays(const fg_frame& frame, fg_array* out, std::size_t capacity,
                      std::size_t* count);
     fg_status release(fg_frame* frame);
+    fg_status nack(fg_frame* frame);
     fg_status wait(std::int64_t timeout_ns);
     fg_status event_fd(int* fd);
     fg_status arm(bool* ready);
@@ -37,22 +39,33 @@ class Subscriber : public Handle {
     enum class Attempt { kOk, kGone, kBusy, kQuota, kCorrupt };
 
     static bool holds(void* context, std::uint32_t slot);
+    void start(bool newest);
+    bool is_member() const { return policy_ == FG_POLICY_GROUP; }
+    Mode mode() const;
     Attempt lease(std::uint64_t sequence, fg_frame* out);
+    Attempt adopt(std::uint32_t slot, std::uint64_t sequence, fg_frame* out);
+    bool leases(const fg_frame& frame) const;
+    fg_status end_lease(fg_frame* frame);
     bool fill(std::uint32_t slot, std::uint64_t sequence, fg_frame* out) const;
     bool drop_lease(std::uint32_t slot, std::uint64_t sequence);
     fg_status take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_next(bool busy_is_gone, fg_frame* out, bool* busy);
+    fg_status take_of_group(bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status nothing_new(std::uint64_t head) const;
     fg_status over_quota() const;
+    fg_status nonsense(std::uint64_t sequence) const;
+    bool has_unseen(std::uint64_t head);
+    void look_again();
     void moved_to(std::uint64_t position, std::uint64_t lost);
     void delivered(fg_frame* out);
-    fg_status unseen_locked() const;
+    fg_status unseen_locked();
     fg_status wait_until(const Deadline& deadline);
 
     std::uint32_t policy_ = FG_POLICY_LATEST;
     std::uint32_t spin_ns_ = 0;
     std::uint32_t leases_max_ = 1;
+    std::uint32_t group_ = kNoGroup;
     // Under lock_.
     Lease* leases_ = nullptr;  // per slot
     std::uint32_t slots_held_ = 0;
@@ -60,6 +73,8 @@ class Subscriber : public Handle {
     std::uint64_t received_ = 0;
     std::uint64_t lost_ = 0;
     std::uint64_t lost_before_next_ = 0;
+    std::uint64_t redeliveries_seen_ =
+        0;  // of the group, when the last look at its marks found none
     EventFd event_fd_;
 };
 

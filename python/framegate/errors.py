@@ -318,6 +318,12 @@ class HandlePoisoned(ShmError):
     code = "FG-SHM-022"
 
 
+class GroupsExhausted(ShmError):
+    """The topic has no room for one more work-queue group; join one, or end one."""
+
+    code = "FG-SHM-025"
+
+
 def describe(error: FramegateError) -> str:
     """Return what a person is shown: one to three lines, after the traceback of their own bug.
 
