@@ -5,10 +5,12 @@
 #include <nanobind/stl/unique_ptr.h>
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "deadline.hpp"
 #include "errors.hpp"
+#include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
 #include "source.hpp"
@@ -82,7 +84,6 @@ void Publisher::attach(const Topic& opened, const std::string& name) {
     topic = opened.name;
     schema = opened.schema;
     slot_bytes = opened.info.slot_bytes;
-    slots = opened.info.slots;
 }
 
 void Publisher::close() noexcept {
@@ -110,15 +111,16 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
     if (status == FG_OK) [[likely]] {
         return {handle, loan};
     }
-    while (status == FG_TOPIC_FULL || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
+    std::string full;  // who held the topic back when it was last full
+    while (status == FG_TOPIC_FULL || status == FG_INTERRUPTED) {
+        if (status == FG_TOPIC_FULL) {
+            full = fg_last_error();
+        }
         if (PyErr_CheckSignals() != 0) {
             throw nb::python_error();
         }
         if (deadline.is_immediate() || deadline.is_over()) {
-            raise_error(FG_TOPIC_FULL,
-                        "topic \"" + topic + "\" has no free slot: all " + std::to_string(slots) +
-                            " are leased by subscribers, loaned, or the newest frame; wait longer "
-                            "(timeout=), release frames sooner, or create it with more slots");
+            raise_error(FG_TOPIC_FULL, full);
         }
         // close() on another thread may drop the opener's reference meanwhile
         fg_publisher_retain(handle);
@@ -134,7 +136,7 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
         if (status == FG_CLOSED) {
             raise_error(status, "this publisher of topic \"" + topic + "\" was closed");
         }
-        if (status != FG_TOPIC_FULL && status != FG_TIMEOUT && status != FG_INTERRUPTED) {
+        if (status != FG_TOPIC_FULL && status != FG_INTERRUPTED) {
             raise_error(status, text);
         }
     }
@@ -494,6 +496,48 @@ void Loan::end(const char* how) noexcept {
 
 namespace {
 
+// send(b"..."): a topic that is there, bytes that it takes as they are, a slot that is free.
+FastResult send_fast(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
+                     PyObject* keywords) noexcept {
+    if (count != 1 || keywords != nullptr) {
+        return {};
+    }
+    const void* data = nullptr;
+    Py_ssize_t size = 0;
+    if (PyBytes_CheckExact(arguments[0])) {
+        data = PyBytes_AS_STRING(arguments[0]);
+        size = PyBytes_GET_SIZE(arguments[0]);
+    } else if (PyByteArray_CheckExact(arguments[0])) {
+        data = PyByteArray_AS_STRING(arguments[0]);
+        size = PyByteArray_GET_SIZE(arguments[0]);
+    } else {
+        return {};
+    }
+    const auto bytes = static_cast<std::size_t>(size);
+    auto* publisher = fast_cast<Publisher>(self);
+    if (publisher == nullptr || !publisher->is_attached() || bytes > kCopyWithGilBytesMax ||
+        !publisher->takes_octets(bytes)) {
+        return {};
+    }
+    fg_loan loan;
+    fg_publisher* handle = publisher->handle();
+    if (fg_publisher_loan(handle, bytes, 0, &loan) != FG_OK) {
+        return {};
+    }
+    std::memcpy(loan.data, data, bytes);
+    fg_publish_info info;
+    fg_publish_info_init(&info);
+    info.bytes = bytes;
+    std::uint64_t sequence = 0;
+    if (fg_publisher_publish(handle, &loan, &info, &sequence) != FG_OK) [[unlikely]] {
+        (void)fg_publisher_abandon(handle, &loan);
+        return {};
+    }
+    ++publisher->counters->published;
+    publisher->counters->sequence = sequence;
+    return {true, PyLong_FromUnsignedLongLong(sequence)};
+}
+
 // numpy arrays can be made read-only later; a memoryview (no numpy) cannot.
 void remember_array(Loan& loan, nb::handle array) {
     if (nb::hasattr(array, "flags")) {
@@ -570,9 +614,9 @@ void bind_publisher(nb::module_& module) {
             "__exit__", [](Loan& self, nb::args) { self.abandon(); },
             nb::sig("def __exit__(self, *exception: object) -> None"));
 
-    nb::class_<Publisher>(module, "Publisher",
-                          "The writing side of a topic; see framegate.shm.Publisher.")
-        .def(nb::init<std::string>(), "topic"_a)
+    nb::class_<Publisher> publisher(module, "Publisher",
+                                    "The writing side of a topic; see framegate.shm.Publisher.");
+    publisher.def(nb::init<std::string>(), "topic"_a)
         .def("_attach", &Publisher::attach, "topic"_a, "name"_a)
         .def(
             "send",
@@ -642,6 +686,8 @@ void bind_publisher(nb::module_& module) {
             "Payload bytes of a slot; 0 until the topic is known.")
         .def("close", &Publisher::close,
              "Leaves the topic; loans that are out can still be abandoned.");
+    fast_type<Publisher> = reinterpret_cast<PyTypeObject*>(publisher.ptr());
+    intercept<send_fast>(publisher, "send");
 }
 
 }  // namespace framegate::py

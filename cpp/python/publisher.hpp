@@ -77,6 +77,12 @@ class Publisher {
     // Raises ClosedError unless attached.
     [[nodiscard]] fg_publisher* handle() const;
 
+    // Whether that many bytes, taken as they are, make a frame of the topic.
+    [[nodiscard]] bool takes_octets(std::size_t bytes) const {
+        return schema->is_raw() ||
+               (schema->is_fixed && schema->fields.size() == 1 && schema->payload_bytes == bytes);
+    }
+
     // A loan of `bytes`, waiting up to the time-out for a slot; raises TopicFull.
     OwnedLoan loan(std::size_t bytes, std::optional<double> timeout);
 
@@ -90,7 +96,6 @@ class Publisher {
     std::string topic;
     SchemaPtr schema;
     std::size_t slot_bytes = 0;
-    std::uint32_t slots = 0;
 
   private:
     fg_publisher* handle_ = nullptr;

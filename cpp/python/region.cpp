@@ -416,6 +416,10 @@ namespace {
 
 int field_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
     view->obj = nullptr;
+    if (!nb::inst_ready(self)) {
+        PyErr_SetString(PyExc_TypeError, "this object was never initialised");
+        return -1;
+    }
     FieldView& field_view = *nb::inst_ptr<FieldView>(self);
     try {
         field_view.region->require_live();

@@ -10,6 +10,7 @@
 #include "deadline.hpp"
 #include "dlpack.hpp"
 #include "errors.hpp"
+#include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
 
@@ -50,6 +51,13 @@ const Schema& Frame::schema() {
 }
 
 void Frame::release() {
+    end(fg_subscriber_release);
+}
+
+void Frame::nack() { end(fg_subscriber_nack); }
+
+// Ends the lease by one of the library's ways to do so.
+void Frame::end(fg_status (*way)(fg_subscriber*, fg_frame*)) {
     if (!live) {
         return;
     }
@@ -63,15 +71,33 @@ void Frame::release() {
     }
     // These stay readable afterwards. As bytes: whatever a publisher put there, a release must not
     // fail of it.
-    if (frame_.user_metadata_bytes > 0) {
-        metadata_text_.assign(static_cast<const char*>(frame_.user_metadata),
-                              frame_.user_metadata_bytes);
+    if ((frame_.user_metadata_bytes | frame_.content_type_bytes) != 0) {
+        kept_ = std::make_unique<Kept>();
+        kept_->metadata.assign(static_cast<const char*>(frame_.user_metadata),
+                               frame_.user_metadata_bytes);
+        kept_->content_type.assign(frame_.content_type, frame_.content_type_bytes);
     }
-    if (frame_.content_type_bytes > 0) {
-        content_type_.assign(frame_.content_type, frame_.content_type_bytes);
+    const fg_status status = way(subscriber_, &frame_);
+    live = status == FG_INVALID_ARGUMENT;  // a nack of a subscriber that is no member: refused
+    check(status);
+}
+
+FastResult Frame::release_plain() noexcept {
+    if (!live || exports > 0 || fork_generation != py::fork_generation() ||
+        (frame_.user_metadata_bytes | frame_.content_type_bytes) != 0) {
+        return {};
     }
     live = false;
-    check(fg_subscriber_release(subscriber_, &frame_));
+    const fg_status status = fg_subscriber_release(subscriber_, &frame_);
+    if (status != FG_OK) [[unlikely]] {
+        try {
+            raise_status(status);
+        } catch (nb::python_error& error) {
+            error.restore();
+        }
+        return {true, nullptr};
+    }
+    return {true, Py_NewRef(Py_None)};
 }
 
 nb::object Frame::metadata() {
@@ -82,10 +108,12 @@ nb::object Frame::metadata() {
         metadata_ = nb::dict();
         return metadata_;
     }
-    std::string_view text = metadata_text_;
+    std::string_view text;
     if (live) {
         require_live();
         text = {static_cast<const char*>(frame_.user_metadata), frame_.user_metadata_bytes};
+    } else if (kept_ != nullptr) {
+        text = kept_->metadata;
     }
     try {
         const nb::object decoded =
@@ -112,10 +140,12 @@ nb::object Frame::content_type() {
     if (frame_.content_type_bytes == 0) {
         return nb::none();
     }
-    std::string_view text = content_type_;
+    std::string_view text;
     if (live) {
         require_live();
         text = {frame_.content_type, frame_.content_type_bytes};
+    } else if (kept_ != nullptr) {
+        text = kept_->content_type;
     }
     nb::object decoded = nb::steal(
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
@@ -128,17 +158,27 @@ nb::object Frame::content_type() {
 // ---- subscriber ---------------------------------------------------------------------------------
 
 Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
-                       std::uint32_t lease_quota, const std::string& start, double spin,
+                       std::uint32_t max_leases, const std::string& start, double spin,
                        const std::string& name)
     : topic(opened.name), policy(policy_name) {
     fg_subscriber_options options;
     fg_subscriber_options_init(&options);
+    constexpr std::string_view kGroup = "group:";
     if (policy == "latest") {
         options.policy = FG_POLICY_LATEST;
     } else if (policy == "queue") {
         options.policy = FG_POLICY_QUEUE;
+    } else if (policy == "reliable") {
+        options.policy = FG_POLICY_RELIABLE;
+    } else if (policy.starts_with(kGroup)) {
+        options.policy = FG_POLICY_GROUP;
+        options.group = policy.data() + kGroup.size();
+        // More than the library takes stays more than it takes.
+        options.group_bytes =
+            static_cast<std::uint32_t>(std::min<std::size_t>(policy.size() - kGroup.size(), 255));
     } else {
-        const std::string message = "policy is \"latest\" or \"queue\", not \"" + policy + "\"";
+        const std::string message =
+            "policy is \"latest\", \"queue\", \"reliable\" or \"group:NAME\", not \"" + policy + "\"";
         throw nb::value_error(message.c_str());
     }
     if (start == "next") {
@@ -154,7 +194,7 @@ Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
         throw nb::value_error("spin is a number of seconds from 0 to 0.001");
     }
     options.spin_ns = static_cast<std::uint32_t>(spin * 1e9);
-    options.leases_max = lease_quota;
+    options.leases_max = max_leases;
     options.name = name.data();
     options.name_bytes = static_cast<std::uint32_t>(
         std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
@@ -186,16 +226,32 @@ void Subscriber::raise(fg_status status) const {
     raise_status(status);
 }
 
-nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
-    try {
-        nb::object object = nb::inst_alloc(nb::type<Frame>());
-        new (nb::inst_ptr<Frame>(object)) Frame(handle, frame);
-        nb::inst_mark_ready(object);
-        return object;
-    } catch (...) {
+PyObject* Subscriber::new_frame(fg_subscriber* handle, fg_frame& frame) noexcept {
+    PyObject* object =
+        nb::inst_alloc(reinterpret_cast<PyObject*>(fast_type<Frame>)).release().ptr();
+    if (object == nullptr) [[unlikely]] {
         (void)fg_subscriber_release(handle, &frame);
-        throw;
+        return nullptr;
     }
+    new (nb::inst_ptr<Frame>(object)) Frame(handle, frame);
+    nb::inst_mark_ready(object);
+    return object;
+}
+
+nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
+    PyObject* object = new_frame(handle, frame);
+    if (object == nullptr) {
+        throw nb::python_error();
+    }
+    return nb::steal(object);
+}
+
+FastResult Subscriber::take_waiting_frame() noexcept {
+    fg_frame frame;
+    if (handle_ == nullptr || fg_subscriber_take(handle_, 0, &frame) != FG_OK) {
+        return {};
+    }
+    return {true, new_frame(handle_, frame)};
 }
 
 nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
@@ -266,6 +322,25 @@ namespace {
 
 nb::object or_none(nb::object object) { return object.is_valid() ? object : nb::none(); }
 
+// take() and try_take() when there is a frame.
+FastResult take_fast(PyObject* self, PyObject* const*, Py_ssize_t count,
+                     PyObject* keywords) noexcept {
+    if (count != 0 || keywords != nullptr) {
+        return {};
+    }
+    auto* subscriber = fast_cast<Subscriber>(self);
+    return subscriber == nullptr ? FastResult{} : subscriber->take_waiting_frame();
+}
+
+FastResult release_fast(PyObject* self, PyObject* const*, Py_ssize_t count,
+                        PyObject* keywords) noexcept {
+    if (count != 0 || keywords != nullptr) {
+        return {};
+    }
+    auto* frame = fast_cast<Frame>(self);
+    return frame != nullptr ? frame->release_plain() : FastResult{};
+}
+
 [[noreturn]] void raise_closed(const Subscriber& subscriber) {
     raise_error(FG_CLOSED, "this subscriber of topic \"" + subscriber.topic + "\" was closed");
 }
@@ -273,7 +348,7 @@ nb::object or_none(nb::object object) { return object.is_valid() ? object : nb::
 void bind_frame(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Frame>(
+    nb::class_<Frame> frame(
         module, "Frame", nb::type_slots(region_slots<Frame>), nb::is_final(), nb::pooled(64),
         nb::is_weak_referenceable(),
         "One published frame, leased: its bytes stay valid and unchanged until the lease\n"
@@ -282,7 +357,8 @@ void bind_frame(nb::module_& module) {
         "The lease ends with `release()`, at the end of a `with` block, or when the frame and\n"
         "every view of it are gone. Views are read-only and zero-copy:\n"
         "`numpy.asarray(frame)`, `memoryview(frame)` and `torch.from_dlpack(frame)` show the\n"
-        "shared memory itself.")
+        "shared memory itself.");
+    frame
         .def_prop_ro(
             "sequence", [](const Frame& self) { return self.header().sequence; },
             "Number of the frame in its topic, from 1.")
@@ -299,6 +375,9 @@ void bind_frame(nb::module_& module) {
         .def_prop_ro(
             "lost", [](const Frame& self) { return self.header().lost; },
             "Frames that this subscriber lost just before this one.")
+        .def_prop_ro(
+            "redelivered", [](const Frame& self) { return self.header().redelivered != 0; },
+            "Whether another member of the group had it before and did not finish it.")
         .def_prop_ro("metadata", &Frame::metadata,
                      nb::sig("def metadata(self) -> dict[str, typing.Any]"),
                      "The mapping published beside the frame; empty if there was none.")
@@ -334,7 +413,11 @@ void bind_frame(nb::module_& module) {
             "Whether the lease has ended.")
         .def("release", &Frame::release,
              "Ends the lease. Raises BufferError while views of the frame exist. Harmless when it\n"
-             "has ended.")
+             "has ended. For a member of a group it says that the frame is done.")
+        .def("nack", &Frame::nack,
+             "Ends the lease and gives the frame back to its group, not done: some member, maybe\n"
+             "this one, takes it again. Raises BufferError while views of the frame exist,\n"
+             "ShmArgumentError if the subscriber is no member of a group.")
         .def_prop_ro(
             "__array_interface__",
             [](nb::handle_t<Frame> self) {
@@ -415,6 +498,8 @@ void bind_frame(nb::module_& module) {
             }
             return text + ">";
         });
+    fast_type<Frame> = reinterpret_cast<PyTypeObject*>(frame.ptr());
+    intercept<release_fast>(frame, "release");
 }
 
 }  // namespace
@@ -423,11 +508,12 @@ void bind_subscriber(nb::module_& module) {
     using nb::literals::operator""_a;
     bind_frame(module);
 
-    nb::class_<Subscriber>(module, "Subscriber",
-                           "The reading side of a topic; see framegate.shm.Subscriber.")
+    nb::class_<Subscriber> subscriber(module, "Subscriber",
+                                      "The reading side of a topic; see framegate.shm.Subscriber.");
+    subscriber
         .def(nb::init<const Topic&, const std::string&, std::uint32_t, const std::string&, double,
                       const std::string&>(),
-             "topic"_a, nb::kw_only(), "policy"_a, "lease_quota"_a, "start"_a, "spin"_a, "name"_a)
+             "topic"_a, nb::kw_only(), "policy"_a, "max_leases"_a, "start"_a, "spin"_a, "name"_a)
         .def(
             "take",
             [](Subscriber& self, std::optional<double> timeout) {
@@ -506,19 +592,19 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "topic", [](const Subscriber& self) { return self.topic; }, "Name of the topic.")
         .def_prop_ro(
-            "policy", [](const Subscriber& self) { return self.policy; }, "`latest` or `queue`.")
+            "policy", [](const Subscriber& self) { return self.policy; }, "`latest`, `queue`, `reliable` or `group:NAME`.")
         .def_prop_ro(
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")
         .def_prop_ro(
             "lost", [](const Subscriber& self) { return self.stats().lost; },
             "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"
-            "(latest).")
+            "(latest); always 0 for `reliable` and groups.")
         .def_prop_ro(
             "leases", [](const Subscriber& self) { return self.stats().leases; },
             "Frames held now.")
         .def_prop_ro(
-            "lease_quota", [](const Subscriber& self) { return self.stats().leases_max; },
+            "max_leases", [](const Subscriber& self) { return self.stats().leases_max; },
             "Frames that may be held at once.")
         .def_prop_ro(
             "position", [](const Subscriber& self) { return self.stats().position; },
@@ -530,6 +616,9 @@ void bind_subscriber(nb::module_& module) {
         .def("close", &Subscriber::close,
              "Leaves the topic; frames and views that are held stay valid. Ends a `take()` of\n"
              "another thread.");
+    fast_type<Subscriber> = reinterpret_cast<PyTypeObject*>(subscriber.ptr());
+    intercept<take_fast>(subscriber, "take");
+    intercept<take_fast, 1>(subscriber, "try_take");
 }
 
 }  // namespace framegate::py

@@ -56,6 +56,25 @@ fg_topic_options options_from(std::uint32_t slots, std::uint64_t slot_bytes, std
     return options;
 }
 
+// As the policy argument of a subscriber is spelled.
+nb::object policy_name(const fg_participant& row) {
+    switch (row.policy) {
+        case FG_POLICY_QUEUE:
+            return nb::str("queue");
+        case FG_POLICY_RELIABLE:
+            return nb::str("reliable");
+        case FG_POLICY_GROUP: {
+            const std::size_t bytes =
+                std::min<std::size_t>(row.group_bytes, FG_GROUP_NAME_BYTES_MAX);
+            const std::string name = "group:" + std::string(row.group, bytes);
+            return nb::steal(PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()),
+                                                  "replace"));
+        }
+        default:
+            return nb::str("latest");
+    }
+}
+
 nb::dict info_to_python(const fg_topic_info& info) {
     nb::dict result;
     result["slots"] = info.slots;
@@ -138,7 +157,7 @@ class Inspector {
             if (row.role == FG_ROLE_PUBLISHER) {
                 entry["policy"] = nb::none();
             } else {
-                entry["policy"] = row.policy == FG_POLICY_QUEUE ? "queue" : "latest";
+                entry["policy"] = policy_name(row);
             }
             entry["alive"] = row.alive != 0;
             entry["pid"] = row.pid;
@@ -152,6 +171,38 @@ class Inspector {
                 std::min<std::size_t>(row.name_bytes, FG_PARTICIPANT_NAME_BYTES_MAX);
             entry["name"] = nb::steal(
                 PyUnicode_DecodeUTF8(row.name, static_cast<Py_ssize_t>(bytes), "replace"));
+            result.append(entry);
+        }
+        return result;
+    }
+
+    nb::list slots() const {
+        std::size_t count = 0;
+        check(fg_inspector_slots(handle(), nullptr, 0, &count));
+        const auto rows = std::make_unique<fg_slot[]>(count);
+        check(fg_inspector_slots(handle(), rows.get(), count, &count));
+        nb::list result;
+        for (std::size_t i = 0; i < count; ++i) {
+            const fg_slot& row = rows[i];
+            nb::list holders;
+            for (std::uint32_t holder = 0; holder < FG_PARTICIPANTS_MAX; ++holder) {
+                if ((row.holders[holder / 64] >> (holder % 64) & 1) != 0) {
+                    holders.append(holder);
+                }
+            }
+            static constexpr const char* kStates[] = {"free", "loaned", "published"};
+            nb::dict entry;
+            entry["index"] = row.index;
+            entry["state"] = kStates[row.state];
+            if (row.owner == FG_SLOT_NO_OWNER) {
+                entry["owner"] = nb::none();
+            } else {
+                entry["owner"] = row.owner;
+            }
+            entry["sequence"] = row.sequence;
+            entry["nbytes"] = row.bytes;
+            entry["published_ns"] = row.published_ns;
+            entry["holders"] = nb::tuple(holders);
             result.append(entry);
         }
         return result;
@@ -317,6 +368,7 @@ void bind_topic(nb::module_& module) {
         .def("stats", &Inspector::stats, nb::sig("def stats(self) -> dict[str, int]"))
         .def("participants", &Inspector::participants,
              nb::sig("def participants(self) -> list[dict[str, typing.Any]]"))
+        .def("slots", &Inspector::slots, nb::sig("def slots(self) -> list[dict[str, typing.Any]]"))
         .def("close", &Inspector::close);
 
     module.def(

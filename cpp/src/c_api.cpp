@@ -61,6 +61,7 @@ constexpr fg_struct_size kStructSizes[] = {
     FG_SIZE_ROW(fg_subscriber_stats),
     FG_SIZE_ROW(fg_topic_info),
     FG_SIZE_ROW(fg_topic_options),
+    FG_SIZE_ROW(fg_slot),
     FG_SIZE_ROW(fg_topic_stats),
 #undef FG_SIZE_ROW
 };
@@ -451,6 +452,16 @@ fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out
         FG_REQUIRE(out);
     }
     return unwrap(inspector)->participants(out, capacity, count);
+}
+
+fg_status fg_inspector_slots(fg_inspector* inspector, fg_slot* out, size_t capacity,
+                             size_t* count) {
+    FG_REQUIRE(inspector);
+    FG_REQUIRE(count);
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    return unwrap(inspector)->slots(out, capacity, count);
 }
 
 void fg_inspector_close(fg_inspector* inspector) {

@@ -801,6 +801,8 @@ fg_status unlink_topic(const char* name, std::size_t name_bytes) {
         char data[kFileBytesMax];
         data_file_name(data, stem, identity.id[0]);
         unlinkat(directory.get(), data, 0);  // if we die before, the next creation sweeps it
+    } else {
+        sweep_orphans(directory.get());  // a damaged control file does not say which was its data
     }
     return FG_OK;
 }

@@ -76,6 +76,7 @@ class Inspector:
     def schema(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
     def stats(self) -> dict[str, int]: ...
     def participants(self) -> list[dict[str, Any]]: ...
+    def slots(self) -> list[dict[str, Any]]: ...
     def close(self) -> None: ...
 
 def unlink(name: str) -> None:
@@ -261,6 +262,12 @@ class Frame:
         """Frames that this subscriber lost just before this one."""
 
     @property
+    def redelivered(self) -> bool:
+        """
+        Whether another member of the group had it before and did not finish it.
+        """
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """The mapping published beside the frame; empty if there was none."""
 
@@ -304,7 +311,14 @@ class Frame:
     def release(self) -> None:
         """
         Ends the lease. Raises BufferError while views of the frame exist. Harmless when it
-        has ended.
+        has ended. For a member of a group it says that the frame is done.
+        """
+
+    def nack(self) -> None:
+        """
+        Ends the lease and gives the frame back to its group, not done: some member, maybe
+        this one, takes it again. Raises BufferError while views of the frame exist,
+        ShmArgumentError if the subscriber is no member of a group.
         """
 
     @property
@@ -332,7 +346,7 @@ class Subscriber:
     """The reading side of a topic; see framegate.shm.Subscriber."""
 
     def __init__(
-        self, topic: Topic, *, policy: str, lease_quota: int, start: str, spin: float, name: str
+        self, topic: Topic, *, policy: str, max_leases: int, start: str, spin: float, name: str
     ) -> None: ...
     @overload
     def take(self, *, timeout: None = None) -> Frame: ...
@@ -387,7 +401,7 @@ class Subscriber:
 
     @property
     def policy(self) -> str:
-        """`latest` or `queue`."""
+        """`latest`, `queue`, `reliable` or `group:NAME`."""
 
     @property
     def received(self) -> int:
@@ -397,7 +411,7 @@ class Subscriber:
     def lost(self) -> int:
         """
         Frames that this subscriber will never see: overwritten (queue) or jumped over
-        (latest).
+        (latest); always 0 for `reliable` and groups.
         """
 
     @property
@@ -405,7 +419,7 @@ class Subscriber:
         """Frames held now."""
 
     @property
-    def lease_quota(self) -> int:
+    def max_leases(self) -> int:
         """Frames that may be held at once."""
 
     @property

@@ -25,6 +25,7 @@ FramegateError
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
+    ├── GroupsExhausted             the topic has no room for one more work-queue group
     ├── ShmTimeout (TimeoutError)   nothing happened in the time given
     ├── SegmentIncompatible         written by another layout version or machine
     ├── SegmentCorrupt              its bytes contradict each other
@@ -59,6 +60,7 @@ __all__ = [
     "FrameTooLarge",
     "FrameTooShort",
     "FramegateError",
+    "GroupsExhausted",
     "HandlePoisoned",
     "LeaseLost",
     "LeaseQuotaExceeded",
@@ -321,7 +323,7 @@ class HandlePoisoned(ShmError):
 class GroupsExhausted(ShmError):
     """The topic has no room for one more work-queue group; join one, or end one."""
 
-    code = "FG-SHM-025"
+    code = "FG-SHM-031"
 
 
 def describe(error: FramegateError) -> str:

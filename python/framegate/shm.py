@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeAlias
 
-    Policy: TypeAlias = Literal["latest", "queue"]
+    Policy: TypeAlias = Literal["latest", "queue", "reliable"] | str  # or "group:NAME"
     Start: TypeAlias = Literal["next", "newest"]
     Shape: TypeAlias = int | Sequence[int | None]
 
@@ -62,6 +62,7 @@ __all__ = [
     "Loan",
     "Participant",
     "Publisher",
+    "Slot",
     "Subscriber",
     "Topic",
     "TopicReport",
@@ -328,13 +329,13 @@ class Topic:
         self,
         policy: Policy = "latest",
         *,
-        lease_quota: int | None = None,
+        max_leases: int | None = None,
         start: Start | None = None,
         spin: float = 0.0,
         name: str | None = None,
     ) -> Subscriber:
         """Attach one more subscriber; see `Subscriber` for the options."""
-        return Subscriber(self, policy, lease_quota=lease_quota, start=start, spin=spin, name=name)
+        return Subscriber(self, policy, max_leases=max_leases, start=start, spin=spin, name=name)
 
     def inspect(self) -> TopicReport:
         """Look at the topic of this name as `inspect()` does."""
@@ -496,10 +497,15 @@ class Subscriber(_shm.Subscriber):
     Args:
         topic: Name of the topic, or an open `Topic`.
         policy: `latest` jumps to the newest frame at every take; `queue` takes every frame that
-            still exists, in order. Both count what they lost in `lost`.
-        lease_quota: Frames that may be held at once; by default half of the slots.
+            still exists, in order; both count what they lost in `lost`. `reliable` takes every
+            frame: publishers wait for it (`loan(timeout=)`) or are refused. `group:NAME` makes it
+            a member of a work queue: each frame goes to one member, `release()` says that it is
+            done, `nack()` or the member's death gives it to another one. A group lives as long as
+            it has members, and publishers wait for it, too.
+        max_leases: Frames that may be held at once; by default half of the slots.
         start: `newest` sees the newest frame that exists now first, `next` only later ones. By
-            default `newest` for `latest` and `next` for `queue`.
+            default `newest` for `latest` and `next` for the others. For a group it counts when
+            this subscriber is its first member.
         spin: Seconds (0.001 at most) to busy-wait for a frame before sleeping. Costs a core; helps
             only on an idle one.
         wait: Seconds to wait for somebody to create the topic; None waits for ever.
@@ -508,6 +514,7 @@ class Subscriber(_shm.Subscriber):
     Raises:
         TopicNotFound: There is no such topic.
         ParticipantsExhausted: The topic has no room for one more.
+        GroupsExhausted: Eight other groups have members.
     """
 
     def __init__(
@@ -515,20 +522,20 @@ class Subscriber(_shm.Subscriber):
         topic: str | Topic,
         policy: Policy = "latest",
         *,
-        lease_quota: int | None = None,
+        max_leases: int | None = None,
         start: Start | None = None,
         spin: float = 0.0,
         wait: float | None = 0.0,
         name: str | None = None,
     ) -> None:
-        if lease_quota is not None and lease_quota < 1:
-            raise ShmArgumentError(f"lease_quota is at least 1, not {lease_quota}")
+        if max_leases is not None and max_leases < 1:
+            raise ShmArgumentError(f"max_leases is at least 1, not {max_leases}")
         opened = Topic.open(topic, wait=wait) if isinstance(topic, str) else topic
         try:
             super().__init__(
                 opened._native,
                 policy=policy,
-                lease_quota=lease_quota or 0,
+                max_leases=max_leases or 0,
                 start=start or "",
                 spin=spin,
                 name=_own_name() if name is None else name,
@@ -751,7 +758,7 @@ class Participant:
     Attributes:
         index: Its row in the topic.
         role: `publisher` or `subscriber`.
-        policy: Of a subscriber, `latest` or `queue`.
+        policy: Of a subscriber, as it was opened: `latest`, `queue`, `reliable`, `group:NAME`.
         name: What it calls itself.
         pid: Its process, as its own pid namespace counts.
         alive: False for one that died and was not cleaned up yet.
@@ -773,6 +780,30 @@ class Participant:
     received: int
     lost: int
     attached_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot of a topic, as an inspector sees it.
+
+    Attributes:
+        index: Its number.
+        state: `free`, `loaned` (a publisher fills it) or `published` (it holds a frame).
+        owner: Row of the publisher that fills it.
+        sequence: Sequence of the frame in it; 0 for none.
+        nbytes: Payload bytes of that frame.
+        published_ns: When it was published, on the clock of `time.monotonic_ns()`; 0 if that
+            changed while it was looked at.
+        holders: Rows of the participants that hold it.
+    """
+
+    index: int
+    state: Literal["free", "loaned", "published"]
+    owner: int | None
+    sequence: int
+    nbytes: int
+    published_ns: int
+    holders: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -852,6 +883,10 @@ class Inspector:
     def participants(self) -> tuple[Participant, ...]:
         """Every publisher and subscriber."""
         return tuple(Participant(**row) for row in self._native.participants())
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot: what it holds, and who holds it."""
+        return tuple(Slot(**row) for row in self._native.slots())
 
     def close(self) -> None:
         """Close the inspector."""

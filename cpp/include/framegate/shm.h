@@ -486,6 +486,26 @@ typedef struct fg_participant {
     char group[FG_GROUP_NAME_BYTES_MAX]; /* of a group's member; not zero-terminated */
 } fg_participant;
 
+enum {
+    FG_SLOT_FREE = 0,     /* holds no frame */
+    FG_SLOT_LOANED = 1,   /* `owner` fills it */
+    FG_SLOT_PUBLISHED = 2 /* holds frame `sequence`, leased by `holders` */
+};
+#define FG_SLOT_NO_OWNER UINT32_MAX
+
+/* One slot as an inspector sees it. */
+typedef struct fg_slot {
+    uint32_t index;
+    uint32_t state;    /* FG_SLOT_* */
+    uint32_t owner;    /* loaned: fg_participant.index of the publisher, else FG_SLOT_NO_OWNER */
+    uint32_t reserved; /* zero */
+    uint64_t sequence; /* published: of the frame, else 0 */
+    uint64_t bytes;    /* published: payload bytes of the frame, else 0 */
+    uint64_t published_ns; /* published: CLOCK_MONOTONIC of the publisher, else 0 */
+    uint64_t holders[FG_PARTICIPANTS_MAX / 64]; /* bit i % 64 of word i / 64: participant i leases
+                                                 * it, or just checks whether it may */
+} fg_slot;
+
 /* Opens the control file read-only: looks without taking part. Numbers are a snapshot of moving
  * things. */
 fg_status fg_inspector_open(const char* name, size_t name_bytes, fg_inspector** out);
@@ -496,6 +516,9 @@ fg_status fg_inspector_stats(fg_inspector* inspector, fg_topic_stats* out);
 /* Fills up to `capacity` rows; `count` is the number that exist. One system call per row. */
 fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out, size_t capacity,
                                     size_t* count);
+/* Fills up to `capacity` slots, in order; `count` is the number that exist. Each slot is consistent
+ * in itself, as seen at one moment. No system call. */
+fg_status fg_inspector_slots(fg_inspector* inspector, fg_slot* out, size_t capacity, size_t* count);
 void fg_inspector_close(fg_inspector* inspector);
 
 /* ---- sizes, for tests of bindings ---- */

@@ -307,7 +307,7 @@ mod tests {
                 "fg_topic_info" => size_of::<TopicInfo>(),
                 "fg_topic_options" => size_of::<TopicOptions>(),
                 // The inspector has no Rust side.
-                "fg_participant" | "fg_topic_stats" => continue,
+                "fg_participant" | "fg_slot" | "fg_topic_stats" => continue,
                 other => panic!("{other} is new: declare it here"),
             };
             assert_eq!(ours, row.bytes as usize, "{}", text(row.name));
