@@ -50,9 +50,7 @@ const Schema& Frame::schema() {
     return *schema_;
 }
 
-void Frame::release() {
-    end(fg_subscriber_release);
-}
+void Frame::release() { end(fg_subscriber_release); }
 
 void Frame::nack() { end(fg_subscriber_nack); }
 
@@ -178,7 +176,8 @@ Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
             static_cast<std::uint32_t>(std::min<std::size_t>(policy.size() - kGroup.size(), 255));
     } else {
         const std::string message =
-            "policy is \"latest\", \"queue\", \"reliable\" or \"group:NAME\", not \"" + policy + "\"";
+            "policy is \"latest\", \"queue\", \"reliable\" or \"group:NAME\", not \"" + policy +
+            "\"";
         throw nb::value_error(message.c_str());
     }
     if (start == "next") {
@@ -592,7 +591,8 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "topic", [](const Subscriber& self) { return self.topic; }, "Name of the topic.")
         .def_prop_ro(
-            "policy", [](const Subscriber& self) { return self.policy; }, "`latest`, `queue`, `reliable` or `group:NAME`.")
+            "policy", [](const Subscriber& self) { return self.policy; },
+            "`latest`, `queue`, `reliable` or `group:NAME`.")
         .def_prop_ro(
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")

@@ -67,8 +67,8 @@ nb::object policy_name(const fg_participant& row) {
             const std::size_t bytes =
                 std::min<std::size_t>(row.group_bytes, FG_GROUP_NAME_BYTES_MAX);
             const std::string name = "group:" + std::string(row.group, bytes);
-            return nb::steal(PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()),
-                                                  "replace"));
+            return nb::steal(
+                PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "replace"));
         }
         default:
             return nb::str("latest");

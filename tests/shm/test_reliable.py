@@ -94,9 +94,9 @@ def test_where_it_starts(topic: shm.Topic, start: Any) -> None:
         with topic.subscriber("reliable", start=start) as subscriber:
             send(publisher, 3, 4)
             with pytest.raises(TopicFull):
-                send(publisher, 5, 6)
-            came = [take(subscriber) for _ in range(3)]
-            assert came == ([3, 4, 5] if start == "next" else [2, 3, 4])
+                send(publisher, 5, 6, 7)
+            came = [take(subscriber) for _ in range(5)]
+            assert came == ([3, 4, 5, 6, None] if start == "next" else [2, 3, 4, 5, None])
             assert subscriber.lost == 0
 
 

@@ -73,9 +73,7 @@ class Frame {
     }
 
     /// Gives it back to its group unfinished; releasing says that it is done.
-    Result<void> nack() {
-        return Result<void>::from(fg_subscriber_nack(subscriber_.get(), &raw_));
-    }
+    Result<void> nack() { return Result<void>::from(fg_subscriber_nack(subscriber_.get(), &raw_)); }
 
     void release() {
         if (raw_.data != nullptr) {
