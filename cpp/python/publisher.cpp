@@ -14,48 +14,25 @@
 #include "fork.hpp"
 #include "gil.hpp"
 #include "source.hpp"
+#include "values.hpp"
 
 namespace framegate::py {
-namespace {
 
-bool is_mapping(nb::handle object) {
-    if (PyDict_Check(object.ptr()) != 0) {
-        return true;
-    }
-    // Bytes and arrays have the mapping slots too; asking them for `keys` would cost more than a
-    // small send.
-    return PyObject_CheckBuffer(object.ptr()) == 0 && PyMapping_Check(object.ptr()) != 0 &&
-           nb::hasattr(object, "keys") && nb::hasattr(object, "values");
-}
-
-}  // namespace
-
-PublishDetails::PublishDetails(std::optional<double> time, nb::handle metadata,
+PublishDetails::PublishDetails(std::optional<double> timestamp, nb::handle metadata,
                                std::optional<std::string> content_type)
-    : time_(time.value_or(std::nan(""))), content_type_(std::move(content_type).value_or("")) {
+    : timestamp_(timestamp.value_or(std::nan(""))),
+      content_type_(std::move(content_type).value_or("")) {
     if (metadata.is_none()) {
         return;
     }
-    if (!is_mapping(metadata)) {
-        throw nb::type_error("metadata is a mapping of strings to what JSON can say");
-    }
-    const nb::object text = nb::module_::import_("json").attr("dumps")(
-        metadata, nb::arg("separators") = nb::make_tuple(",", ":"), nb::arg("ensure_ascii") = false,
-        nb::arg("allow_nan") = false);
-    metadata_ = nb::cast<std::string>(text);
-    if (metadata_.size() > FG_USER_METADATA_BYTES_MAX) {
-        raise_error(FG_INVALID_ARGUMENT, "metadata is " + std::to_string(metadata_.size()) +
-                                             " bytes of JSON; at most " +
-                                             std::to_string(FG_USER_METADATA_BYTES_MAX) +
-                                             " go beside a frame: put the rest into an array");
-    }
+    metadata_ = encode_values(metadata, "metadata", FG_USER_METADATA_BYTES_MAX);
 }
 
 fg_publish_info PublishDetails::info(std::size_t bytes, const std::vector<fg_array>& arrays) const {
     fg_publish_info info;
     fg_publish_info_init(&info);
     info.bytes = bytes;
-    info.timestamp_s = time_;
+    info.timestamp_s = timestamp_;
     info.arrays = arrays.data();
     info.array_count = static_cast<std::uint32_t>(arrays.size());
     if (!metadata_.empty()) {
@@ -582,6 +559,17 @@ void bind_publisher(nb::module_& module) {
             },
             nb::sig("def arrays(self) -> dict[str, numpy.typing.NDArray[typing.Any]]"),
             "The arrays of the slot by name, writable.")
+        .def(
+            "__getitem__",
+            [](nb::handle_t<Loan> self, const std::string& name) {
+                Loan& loan = nb::cast<Loan&>(self);
+                nb::object array = array_named(self, loan, name);
+                remember_array(loan, array);
+                return array;
+            },
+            "name"_a,
+            nb::sig("def __getitem__(self, name: str) -> numpy.typing.NDArray[typing.Any]"),
+            "One array by name, writable; raises KeyError.")
         .def_prop_ro(
             "nbytes", [](const Loan& self) { return self.bytes; }, "Payload bytes.")
         .def_prop_ro(
@@ -589,13 +577,14 @@ void bind_publisher(nb::module_& module) {
             "Whether the slot can still be filled and published.")
         .def(
             "publish",
-            [](Loan& self, std::optional<double> time, nb::object metadata,
+            [](Loan& self, std::optional<double> timestamp, nb::object metadata,
                std::optional<std::string> content_type, std::optional<std::size_t> size) {
-                return self.publish(PublishDetails(time, metadata, std::move(content_type)), size);
+                return self.publish(PublishDetails(timestamp, metadata, std::move(content_type)),
+                                    size);
             },
-            nb::kw_only(), "time"_a = nb::none(), "metadata"_a = nb::none(),
+            nb::kw_only(), "timestamp"_a = nb::none(), "metadata"_a = nb::none(),
             "content_type"_a = nb::none(), "size"_a = nb::none(),
-            nb::sig("def publish(self, *, time: float | None = None, metadata: "
+            nb::sig("def publish(self, *, timestamp: float | None = None, metadata: "
                     "collections.abc.Mapping[str, "
                     "typing.Any] | None = None, content_type: str | None = None, size: int | None "
                     "= None) -> int"),
@@ -620,19 +609,19 @@ void bind_publisher(nb::module_& module) {
         .def("_attach", &Publisher::attach, "topic"_a, "name"_a)
         .def(
             "send",
-            [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> time,
+            [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> timestamp,
                nb::object metadata, std::optional<std::string> content_type,
                std::optional<double> timeout) {
                 prepare(self, data, false);
                 auto& publisher = nb::cast<Publisher&>(self);
                 (void)publisher.handle();  // raises when closed
-                const PublishDetails details(time, metadata, std::move(content_type));
+                const PublishDetails details(timestamp, metadata, std::move(content_type));
                 return is_mapping(data) ? send_mapping(publisher, data, details, timeout)
                                         : send_one(publisher, data, details, timeout);
             },
-            "data"_a, nb::kw_only(), "time"_a = nb::none(), "metadata"_a = nb::none(),
+            "data"_a, nb::kw_only(), "timestamp"_a = nb::none(), "metadata"_a = nb::none(),
             "content_type"_a = nb::none(), "timeout"_a.none() = 0.0,
-            nb::sig("def send(self, data: typing.Any, *, time: float | "
+            nb::sig("def send(self, data: typing.Any, *, timestamp: float | "
                     "None = None, "
                     "metadata: collections.abc.Mapping[str, typing.Any] | None = None, "
                     "content_type: str | None = "
@@ -642,10 +631,11 @@ void bind_publisher(nb::module_& module) {
             "Args:\n"
             "    data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of\n"
             "        name to array.\n"
-            "    time: The application's own time of the frame in seconds, for example of its\n"
-            "        exposure.\n"
-            "    metadata: A small mapping that travels beside the frame as JSON (1024 bytes at\n"
-            "        most).\n"
+            "    timestamp: The application's own time of the frame in seconds, for example of "
+            "its\n"
+            "        exposure; on whatever clock the application uses.\n"
+            "    metadata: A small mapping of str to bool, int, float, str or bytes that travels\n"
+            "        beside the frame (1024 bytes encoded, at most).\n"
             "    content_type: Media type of the payload, when it is encoded.\n"
             "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for ever.\n"
             "\n"

@@ -13,19 +13,19 @@
 
 namespace framegate::py {
 
-// The time, metadata and content type of a frame, as given by the user and as the library wants
-// them.
+// The timestamp, metadata and content type of a frame, as given by the user and as the library
+// wants them.
 class PublishDetails {
   public:
-    PublishDetails(std::optional<double> time, nb::handle metadata,
+    PublishDetails(std::optional<double> timestamp, nb::handle metadata,
                    std::optional<std::string> content_type);
     // Valid as long as this object.
     [[nodiscard]] fg_publish_info info(std::size_t bytes,
                                        const std::vector<fg_array>& arrays) const;
 
   private:
-    double time_;
-    std::string metadata_;  // JSON
+    double timestamp_;
+    std::string metadata_;  // encoded
     std::string content_type_;
 };
 

@@ -108,6 +108,8 @@ struct FieldView {
 
 // The arrays of a region by name; an unnamed one has the name "".
 nb::dict arrays_of(nb::handle owner, Region& region);
+// One of them; raises KeyError that says which there are.
+nb::object array_named(nb::handle owner, Region& region, const std::string& name);
 
 template <typename T>
 int region_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {

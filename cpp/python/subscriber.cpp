@@ -13,6 +13,7 @@
 #include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
+#include "values.hpp"
 
 namespace framegate::py {
 
@@ -113,21 +114,9 @@ nb::object Frame::metadata() {
     } else if (kept_ != nullptr) {
         text = kept_->metadata;
     }
-    try {
-        const nb::object decoded =
-            nb::module_::import_("json").attr("loads")(nb::bytes(text.data(), text.size()));
-        if (PyDict_Check(decoded.ptr()) != 0) {
-            metadata_ = decoded;
-            return metadata_;
-        }
-    } catch (nb::python_error& error) {
-        if (!error.matches(PyExc_ValueError)) {
-            throw;
-        }
-    }
-    raise_error(FG_SCHEMA_MISMATCH,
-                "the metadata of frame " + std::to_string(frame_.sequence) +
-                    " is not a JSON object; its publisher put something else there");
+    metadata_ = decode_values(text.data(), text.size(),
+                              "the metadata of frame " + std::to_string(frame_.sequence));
+    return metadata_;
 }
 
 bool is_raw_region(nb::handle object) {
@@ -362,12 +351,12 @@ void bind_frame(nb::module_& module) {
             "sequence", [](const Frame& self) { return self.header().sequence; },
             "Number of the frame in its topic, from 1.")
         .def_prop_ro(
-            "time",
+            "timestamp",
             [](const Frame& self) -> std::optional<double> {
-                const double time = self.header().timestamp_s;
-                return std::isnan(time) ? std::nullopt : std::optional<double>(time);
+                const double timestamp = self.header().timestamp_s;
+                return std::isnan(timestamp) ? std::nullopt : std::optional<double>(timestamp);
             },
-            "The publisher's own time of the frame in seconds, if it gave one.")
+            "The application's own time of the frame in seconds, if its publisher gave one.")
         .def_prop_ro(
             "published_ns", [](const Frame& self) { return self.header().published_ns; },
             "When it was published, on the clock of `time.monotonic_ns()`.")
@@ -378,7 +367,7 @@ void bind_frame(nb::module_& module) {
             "redelivered", [](const Frame& self) { return self.header().redelivered != 0; },
             "Whether another member of the group had it before and did not finish it.")
         .def_prop_ro("metadata", &Frame::metadata,
-                     nb::sig("def metadata(self) -> dict[str, typing.Any]"),
+                     nb::sig("def metadata(self) -> dict[str, bool | int | float | str | bytes]"),
                      "The mapping published beside the frame; empty if there was none.")
         .def_prop_ro("content_type", &Frame::content_type,
                      nb::sig("def content_type(self) -> str | None"),
@@ -407,6 +396,21 @@ void bind_frame(nb::module_& module) {
             [](nb::handle_t<Frame> self) { return arrays_of(self, nb::cast<Frame&>(self)); },
             nb::sig("def arrays(self) -> dict[str, numpy.typing.NDArray[typing.Any]]"),
             "The arrays of the frame by name, read-only, without a copy; empty for raw bytes.")
+        .def(
+            "__getitem__",
+            [](nb::handle_t<Frame> self, const std::string& name) {
+                return array_named(self, nb::cast<Frame&>(self), name);
+            },
+            "name"_a,
+            nb::sig("def __getitem__(self, name: str) -> numpy.typing.NDArray[typing.Any]"),
+            "One array by name, as in `arrays`; raises KeyError.")
+        .def(
+            "__contains__",
+            [](Frame& self, nb::handle name) {
+                return nb::isinstance<nb::str>(name) &&
+                       self.schema().find(nb::cast<std::string>(name)) != nullptr;
+            },
+            "name"_a.none(), nb::sig("def __contains__(self, name: object) -> bool"))
         .def_prop_ro(
             "released", [](const Frame& self) { return !self.live; },
             "Whether the lease has ended.")

@@ -338,7 +338,9 @@ const char* const kNames[] = {"",
                               "CreateControl",
                               "CreateLinked"};
 // The steps of the policies reliable and group: policy_crash_test.cpp.
-bool is_policy_step(Step step) { return step >= Step::kReliableMarked && step <= Step::kGroupEnded; }
+bool is_policy_step(Step step) {
+    return step >= Step::kReliableMarked && step <= Step::kGroupEnded;
+}
 
 static_assert(sizeof kNames / sizeof kNames[0] == static_cast<std::size_t>(Step::kCount));
 

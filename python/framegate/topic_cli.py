@@ -537,8 +537,8 @@ def frame_lines(frame: shm.Frame, count: int) -> list[str]:
     age = tables.age_text(_age_s(frame))
     lost = f", {frame.lost} skipped before it" if frame.lost else ""
     lines = [f"--- frame {frame.sequence}, {age} old, {tables.bytes_text(frame.nbytes)}{lost}"]
-    if frame.time is not None:
-        lines.append(f"time: {frame.time!r}")
+    if frame.timestamp is not None:
+        lines.append(f"timestamp: {frame.timestamp!r}")
     if frame.content_type is not None:
         lines.append(f"content type: {frame.content_type}")
     if frame.metadata:
@@ -563,9 +563,12 @@ def _frame_json(topic: str, frame: shm.Frame, count: int) -> dict[str, Any]:
         "lost": frame.lost,
         "age_s": _age_s(frame),
         "published_ns": frame.published_ns,
-        "time": frame.time,
+        "timestamp": frame.timestamp,
         "content_type": frame.content_type,
-        "metadata": frame.metadata,
+        "metadata": {
+            key: value.hex() if isinstance(value, bytes) else value
+            for key, value in frame.metadata.items()
+        },
         "nbytes": frame.nbytes,
     }
     arrays = frame.arrays

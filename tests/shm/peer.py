@@ -64,7 +64,7 @@ def publish_when_told(topic: str, shape: str, name: str) -> None:
                         math.prod(lengths)
                     )
                     loan.publish(
-                        time=publisher.published / 4, metadata={"number": publisher.published}
+                        timestamp=publisher.published / 4, metadata={"number": publisher.published}
                     )
             say(publisher.published)
 

@@ -35,7 +35,7 @@ def test_bytes_are_sent_alike_in_every_shape_of_the_call(ends: Any, data: Any) -
         frame = subscriber.take()
         assert bytes(frame) == bytes(data)
         assert (frame.sequence, frame.shape, frame.dtype) == (sequence, (len(data),), "uint8")
-        assert (frame.time, frame.metadata, frame.content_type) == (None, {}, None)
+        assert (frame.timestamp, frame.metadata, frame.content_type) == (None, {}, None)
         frame.release()
     with pytest.raises(FrameTooLarge, match="65"):
         publisher.send(bytes(65))

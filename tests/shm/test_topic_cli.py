@@ -304,7 +304,7 @@ def test_echo_shows_the_newest_frame(run: Any, camera: Any) -> None:
     first, *rest = out.splitlines()
     assert first.startswith("--- frame 20, ")
     assert rest == [
-        "time: 4.75",
+        "timestamp: 4.75",
         "metadata:",
         "  number: 19",
         "uint8 (4, 6, 3): 19 19 19 ...",
@@ -317,7 +317,7 @@ def test_echo_json(run: Any, camera: Any) -> None:
     assert code == 0
     (frame,) = objects(out)
     assert (frame["topic"], frame["sequence"], frame["nbytes"]) == ("rig/cam", 20, 72)
-    assert (frame["time"], frame["metadata"]) == (4.75, {"number": 19})
+    assert (frame["timestamp"], frame["metadata"]) == (4.75, {"number": 19})
     assert frame["arrays"] == {"": {"dtype": "uint8", "shape": [4, 6, 3], "values": [19, 19]}}
 
 

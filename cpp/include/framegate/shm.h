@@ -110,6 +110,8 @@ enum {
     FG_ARRAY_ALIGNMENT = 64,
     FG_CONTENT_TYPE_BYTES_MAX = 64,
     FG_USER_METADATA_BYTES_MAX = 1024,
+    FG_VALUES_MAX = 128,
+    FG_VALUE_KEY_BYTES_MAX = 64,
     FG_PARTICIPANT_NAME_BYTES_MAX = 32,
     FG_GROUP_NAME_BYTES_MAX = 32,
     FG_GROUPS_MAX = 8, /* work-queue groups of a topic at the same time */
@@ -193,6 +195,38 @@ typedef struct fg_array {
  * of 64, and says how many payload bytes they need. FG_INVALID_ARGUMENT on a bad name, dtype,
  * dimension count or overflow. Any thread. */
 fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_bytes);
+
+/* ---- values: small typed maps ---- */
+
+enum {
+    FG_VALUE_BOOL = 1,
+    FG_VALUE_INT = 2,
+    FG_VALUE_FLOAT = 3,
+    FG_VALUE_STRING = 4,
+    FG_VALUE_BYTES = 5
+};
+
+/* One entry of a map: user metadata of a frame, metadata of a topic or of an array. */
+typedef struct fg_value {
+    const char* key; /* UTF-8, 1..FG_VALUE_KEY_BYTES_MAX bytes, not zero-terminated */
+    uint32_t key_bytes;
+    uint32_t type;    /* FG_VALUE_* */
+    int64_t integer;  /* BOOL (0 or 1) and INT */
+    double real;      /* FLOAT */
+    const void* data; /* STRING (UTF-8) and BYTES */
+    uint64_t data_bytes;
+} fg_value;
+
+/* Writes at most FG_VALUES_MAX values with different keys as one MessagePack map. `bytes` is what
+ * the map needs: call it with capacity 0 to ask. FG_INVALID_ARGUMENT also if it does not fit. Any
+ * thread. */
+fg_status fg_values_encode(const fg_value* values, size_t count, void* out, size_t capacity,
+                           size_t* bytes);
+/* Reads such a map, of whatever origin; the values point into `data`. No byte at all is an empty
+ * map. `count` may be more than `capacity`: then that many were written. FG_INVALID_ARGUMENT says
+ * where it is broken. Any thread. */
+fg_status fg_values_decode(const void* data, size_t bytes, fg_value* out, size_t capacity,
+                           size_t* count);
 
 /* ---- topic ---- */
 
@@ -305,7 +339,7 @@ typedef struct fg_publish_info {
     double timestamp_s;           /* the application's own time; NaN (the default): none */
     const fg_array* arrays;       /* offsets inside the payload, checked */
     const char* content_type;     /* may be NULL */
-    const void* user_metadata;    /* small, copied beside the payload; may be NULL */
+    const void* user_metadata;    /* of fg_values_encode, copied beside the payload; may be NULL */
     uint32_t content_type_bytes;  /* at most FG_CONTENT_TYPE_BYTES_MAX */
     uint32_t user_metadata_bytes; /* at most FG_USER_METADATA_BYTES_MAX */
 } fg_publish_info;
