@@ -325,9 +325,9 @@ void delete_export(Managed* managed) {
 }
 
 template <typename Managed>
-constexpr const char* kCapsuleName = "dltensor";
+constexpr const char* kCapsuleName = dlpack::kName;
 template <>
-constexpr const char* kCapsuleName<dlpack::ManagedTensorVersioned> = "dltensor_versioned";
+constexpr const char* kCapsuleName<dlpack::ManagedTensorVersioned> = dlpack::kVersionedName;
 
 // A consumer renames the capsule and takes over the deleter; one that still has its name was never
 // consumed.
@@ -404,7 +404,7 @@ nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::h
         if (!nb::try_cast(device, wanted)) {
             throw nb::type_error("dl_device is a pair of integers");
         }
-        if (wanted.first != dlpack::kDeviceCpu) {
+        if (wanted.first != dlpack::kDeviceCpu || wanted.second != 0) {
             throw nb::buffer_error("frames are in host memory: dl_device must be (1, 0), the CPU");
         }
     }
@@ -449,7 +449,16 @@ void field_releasebuffer(PyObject* self, Py_buffer*) noexcept {
     --nb::inst_ptr<FieldView>(self)->region->exports;
 }
 
-PyType_Slot field_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(&field_getbuffer)},
+int traverse_field(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (nb::inst_ready(self)) {
+        Py_VISIT(nb::inst_ptr<FieldView>(self)->owner.ptr());
+    }
+    return 0;
+}
+
+PyType_Slot field_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse_field)},
+                             {Py_bf_getbuffer, reinterpret_cast<void*>(&field_getbuffer)},
                              {Py_bf_releasebuffer, reinterpret_cast<void*>(&field_releasebuffer)},
                              {0, nullptr}};
 

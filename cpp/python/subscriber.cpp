@@ -8,7 +8,6 @@
 #include <memory>
 
 #include "deadline.hpp"
-#include "dlpack.hpp"
 #include "errors.hpp"
 #include "fast_call.hpp"
 #include "fork.hpp"
@@ -236,10 +235,23 @@ nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
 
 FastResult Subscriber::take_waiting_frame() noexcept {
     fg_frame frame;
-    if (handle_ == nullptr || fg_subscriber_take(handle_, 0, &frame) != FG_OK) {
+    if (handle_ == nullptr) {
         return {};
     }
-    return {true, new_frame(handle_, frame)};
+    const fg_status status = fg_subscriber_take(handle_, 0, &frame);
+    if (status == FG_OK) [[likely]] {
+        return {true, new_frame(handle_, frame)};
+    }
+    if (status == FG_CHECKSUM_MISMATCH) {
+        // It skipped that frame, so a second attempt would tell another story.
+        try {
+            raise_status(status);
+        } catch (nb::python_error& error) {
+            error.restore();
+        }
+        return {true, nullptr};
+    }
+    return {};
 }
 
 nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
@@ -333,11 +345,33 @@ FastResult release_fast(PyObject* self, PyObject* const*, Py_ssize_t count,
     raise_error(FG_CLOSED, "this subscriber of topic \"" + subscriber.topic + "\" was closed");
 }
 
+int traverse_frame(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (nb::inst_ready(self)) {
+        Py_VISIT(nb::inst_ptr<Frame>(self)->cached_metadata().ptr());
+    }
+    return 0;
+}
+
+int clear_frame(PyObject* self) {
+    if (nb::inst_ready(self)) {
+        nb::inst_ptr<Frame>(self)->cached_metadata().reset();
+    }
+    return 0;
+}
+
+PyType_Slot frame_slots[] = {
+    {Py_bf_getbuffer, reinterpret_cast<void*>(&region_getbuffer<Frame>)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(&region_releasebuffer<Frame>)},
+    {Py_tp_traverse, reinterpret_cast<void*>(&traverse_frame)},
+    {Py_tp_clear, reinterpret_cast<void*>(&clear_frame)},
+    {0, nullptr}};
+
 void bind_frame(nb::module_& module) {
     using nb::literals::operator""_a;
 
     nb::class_<Frame> frame(
-        module, "Frame", nb::type_slots(region_slots<Frame>), nb::is_final(), nb::pooled(64),
+        module, "Frame", nb::type_slots(frame_slots), nb::is_final(), nb::pooled(64),
         nb::is_weak_referenceable(),
         "One published frame, leased: its bytes stay valid and unchanged until the lease\n"
         "ends.\n"
@@ -453,26 +487,6 @@ void bind_frame(nb::module_& module) {
             nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> "
                     "numpy.typing.NDArray[typing.Any]"))
         .def(
-            "__dlpack__",
-            [](nb::handle_t<Frame> self, nb::object stream, nb::object max_version,
-               nb::object dl_device, nb::object copy) {
-                Frame& frame = nb::cast<Frame&>(self);
-                frame.require_live();
-                return to_dlpack(self, frame, frame.only_field("__dlpack__"), stream, max_version,
-                                 dl_device, copy);
-            },
-            nb::kw_only(), "stream"_a = nb::none(), "max_version"_a = nb::none(),
-            "dl_device"_a = nb::none(), "copy"_a = nb::none(),
-            nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, "
-                    "int] | None = None, "
-                    "dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> "
-                    "typing_extensions.CapsuleType"),
-            "DLPack 1.x capsule, read-only unless copied.")
-        .def(
-            "__dlpack_device__",
-            [](nb::handle_t<Frame>) { return nb::make_tuple(dlpack::kDeviceCpu, 0); },
-            nb::sig("def __dlpack_device__(self) -> tuple[int, int]"))
-        .def(
             "__enter__",
             [](nb::handle_t<Frame> self) {
                 nb::cast<Frame&>(self).require_live();
@@ -501,6 +515,8 @@ void bind_frame(nb::module_& module) {
             }
             return text + ">";
         });
+    bind_dlpack(frame);
+    refuse_pickling(frame, "frame");
     fast_type<Frame> = reinterpret_cast<PyTypeObject*>(frame.ptr());
     intercept<release_fast>(frame, "release");
 }
@@ -600,6 +616,9 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")
+        .def_prop_ro(
+            "corrupt", [](const Subscriber& self) { return self.stats().corrupt; },
+            "Frames that were refused with ChecksumMismatch.")
         .def_prop_ro(
             "lost", [](const Subscriber& self) { return self.stats().lost; },
             "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"

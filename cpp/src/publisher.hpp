@@ -25,7 +25,9 @@ class Publisher : public Handle {
     fg_status try_loan_once(fg_loan* out);
     fg_status wait_for_loan(std::int64_t timeout_ns, fg_loan* out);
     fg_status check_info(const fg_publish_info& info) const;
-    fg_status publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
+    std::uint64_t payload_checksum(const fg_loan& loan, const fg_publish_info& info) const;
+    fg_status publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t checksum,
+                             std::uint64_t* sequence);
     void write_header(std::uint32_t slot, const fg_publish_info& info);
     bool owns(const fg_loan& loan) const;
     void forget(fg_loan* loan);

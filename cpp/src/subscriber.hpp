@@ -59,6 +59,7 @@ class Subscriber : public Handle {
     void look_again();
     void moved_to(std::uint64_t position, std::uint64_t lost);
     void delivered(fg_frame* out);
+    fg_status verify(Mode mode, fg_frame* out);
     fg_status unseen_locked();
     fg_status wait_until(const Deadline& deadline);
 
@@ -75,6 +76,7 @@ class Subscriber : public Handle {
     std::uint64_t lost_before_next_ = 0;
     std::uint64_t redeliveries_seen_ =
         0;  // of the group, when the last look at its marks found none
+    std::uint64_t corrupt_ = 0;
     EventFd event_fd_;
 };
 

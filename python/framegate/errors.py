@@ -22,6 +22,7 @@ FramegateError
     ├── SchemaMismatch              dtype or shape is not what the topic holds
     │   └── FrameTooShort           a request body ends before the frame is full
     ├── LeaseQuotaExceeded          this subscriber already holds as many frames as it may
+    ├── ChecksumMismatch            the bytes of a frame are not those that were published
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
@@ -53,6 +54,7 @@ __all__ = [
     "EXIT_STARTUP",
     "EXIT_STOPPED",
     "AppImportError",
+    "ChecksumMismatch",
     "ClientDisconnected",
     "ClosedError",
     "ConfigError",
@@ -234,6 +236,12 @@ class LeaseQuotaExceeded(ShmError):
     """The subscriber holds as many frames as it may; it must release one first."""
 
     code = "FG-SHM-008"
+
+
+class ChecksumMismatch(ShmError):
+    """The bytes of a frame are not those that were published; it was skipped and counted."""
+
+    code = "FG-SHM-025"
 
 
 class ParticipantsExhausted(ShmError):

@@ -35,6 +35,7 @@ from framegate._shm import (
     Frame,
     Loan,
     check_topic_name,
+    checksum,
     dtype_item_bytes,
     runtime_directory,
     unlink,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeAlias, Unpack
 
+    Checksum: TypeAlias = Literal["crc32c", "xxh3"]
     Policy: TypeAlias = Literal["latest", "queue", "reliable"] | str  # or "group:NAME"
     Start: TypeAlias = Literal["next", "newest"]
     Shape: TypeAlias = int | Sequence[int | None]
@@ -68,6 +70,7 @@ __all__ = [
     "TopicOptions",
     "TopicReport",
     "check_topic_name",
+    "checksum",
     "dtype_item_bytes",
     "inspect",
     "runtime_directory",
@@ -82,7 +85,7 @@ POLL_S = 0.02
 """How often a missing topic is looked for; a watch would have to outlive a missing directory."""
 
 BURST_S = 0.01
-"""How long `async for` may hand out waiting frames before other tasks get their turn."""
+"""How long waiting frames are handed out before other tasks of the loop get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,9 @@ class TopicOptions(TypedDict, total=False):
         keep: Newest frames that stay readable even if nobody holds them; 1 by default.
         participants_max: Publishers and subscribers that the topic has room for; 128 by default.
         mode: File mode, 0o600 (the default) or 0o660.
+        checksum: `crc32c` or `xxh3`: publishers compute it of every payload and takes compare it,
+            which reads the payload once more on both sides; a frame that differs raises
+            ChecksumMismatch. None by default.
     """
 
     dtype: Any
@@ -172,6 +178,7 @@ class TopicOptions(TypedDict, total=False):
     keep: int
     participants_max: int
     mode: int
+    checksum: Checksum | None
 
 
 class Topic:
@@ -286,6 +293,12 @@ class Topic:
         """Payload bytes of a slot."""
         return int(self._native.info["slot_bytes"])
 
+    @property
+    def checksum(self) -> Checksum | None:
+        """Checksum of payloads: `crc32c`, `xxh3` or None."""
+        kind: Checksum | None = self._native.info["checksum"]
+        return kind
+
     def publisher(self, *, name: str | None = None) -> Publisher:
         """Attach one more publisher; `name` is what inspectors show for it."""
         return Publisher(self, name=name)
@@ -327,6 +340,10 @@ class Topic:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        """By name: another process opens the topic anew."""
+        return Topic.open, (self.name,)
+
     def __repr__(self) -> str:
         return f"<Topic {self.name!r}, {self.slots} slots of {self.slot_bytes} bytes>"
 
@@ -343,6 +360,7 @@ def _make_topic(
     keep: int = 1,
     participants_max: int = 128,
     mode: int = 0o600,
+    checksum: Checksum | None = None,
 ) -> tuple[_shm.Topic, bool]:
     """Create the topic or (`open`) take the one that exists; also says whether it was created."""
     rows = _rows(dtype, shape, arrays)
@@ -356,6 +374,7 @@ def _make_topic(
         keep=keep,
         participants_max=participants_max,
         mode=mode,
+        checksum=checksum,
     )
 
 
@@ -453,6 +472,14 @@ class Publisher(_shm.Publisher):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        """By name and options: another process becomes one more publisher of the topic."""
+        if self.closed:
+            raise ClosedError(
+                f'cannot pickle this publisher of topic "{self.topic}": it was closed'
+            )
+        return _reopen, (type(self), (self.topic,), self._options | {"name": self._name})
+
     def __repr__(self) -> str:
         return f"<Publisher of {self.topic!r}, {self.published} published>"
 
@@ -512,8 +539,11 @@ class Subscriber(_shm.Subscriber):
         finally:
             if opened is not topic:
                 opened.close()
+        self._options = {
+            "max_leases": max_leases, "start": start, "spin": spin, "wait": wait, "name": name,
+        }  # fmt: skip
         self._event = _EventFd()
-        self._burst_began = 0.0
+        self._burst_began = time.monotonic()
 
     @overload
     async def take_async(self, *, timeout: None = None) -> Frame: ...
@@ -534,6 +564,11 @@ class Subscriber(_shm.Subscriber):
             LeaseQuotaExceeded: This subscriber holds as many frames as it may.
             ClosedError: The subscriber was closed.
         """
+        if time.monotonic() - self._burst_began > BURST_S:
+            # A producer faster than this loop would otherwise starve every other task of it.
+            # Before the take: a cancellation here loses no frame.
+            await _checkpoint()
+            self._burst_began = time.monotonic()
         frame = self.try_take()
         if frame is not None:
             return frame
@@ -564,10 +599,6 @@ class Subscriber(_shm.Subscriber):
         return self
 
     async def __anext__(self) -> Frame:
-        if time.monotonic() - self._burst_began > BURST_S:
-            # A producer faster than this loop would otherwise starve every other task of it.
-            await _checkpoint()
-            self._burst_began = time.monotonic()
         try:
             return await self.take_async()
         except ClosedError:
@@ -589,9 +620,25 @@ class Subscriber(_shm.Subscriber):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        """By name and options: another process becomes one more subscriber, with its own leases.
+
+        It starts as a new subscriber does, not where this one is.
+        """
+        if self.closed:
+            raise ClosedError(
+                f'cannot pickle this subscriber of topic "{self.topic}": it was closed'
+            )
+        return _reopen, (type(self), (self.topic, self.policy), self._options)
+
     def __repr__(self) -> str:
         counters = f"{self.received} received, {self.lost} lost"
         return f"<Subscriber of {self.topic!r}, {self.policy}, {counters}>"
+
+
+def _reopen(kind: type[Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """What a pickled publisher or subscriber is: a call with the arguments of the first one."""
+    return kind(*arguments, **options)
 
 
 def _in_trio() -> bool:
@@ -614,13 +661,15 @@ class _EventFd:
     else's file.
     """
 
-    __slots__ = ("_fd", "_loop", "_trio_token", "_waiters")
+    __slots__ = ("_fd", "_loop", "_trio_token", "_trio_waiting", "_trio_watch", "_waiters")
 
     def __init__(self) -> None:
         self._fd = -1
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: set[asyncio.Future[bool]] = set()
-        self._trio_token: Any = None
+        self._trio_token: Any = None  # while somebody waits
+        self._trio_waiting = 0
+        self._trio_watch: Any = None  # set when the task that watches the descriptor has done so
 
     async def wait_readable(self, fileno: int, timeout: float | None) -> bool:
         """Return whether it became readable (or was closed) in time."""
@@ -651,15 +700,28 @@ class _EventFd:
     async def _wait_trio(self, timeout: float | None) -> bool:
         trio = sys.modules["trio"]
         self._trio_token = trio.lowlevel.current_trio_token()
+        self._trio_waiting += 1
         try:
             with trio.move_on_after(float("inf") if timeout is None else timeout):
-                await trio.lowlevel.wait_readable(self._fd)
+                if self._trio_watch is not None:
+                    # trio lets one task watch a descriptor. However its watch ends, the others
+                    # look for a frame, and one of them watches next.
+                    await self._trio_watch.wait()
+                    return True
+                watch = self._trio_watch = trio.Event()
+                try:
+                    await trio.lowlevel.wait_readable(self._fd)
+                finally:
+                    self._trio_watch = None
+                    watch.set()
                 return True
             return False
         except trio.ClosedResourceError:
             return True
         finally:
-            self._trio_token = None
+            self._trio_waiting -= 1
+            if self._trio_waiting == 0:
+                self._trio_token = None
 
     def _wake(self) -> None:
         for future in self._waiters:
@@ -735,6 +797,7 @@ class Participant:
         position: Sequence of the last frame that it published, took or skipped.
         received: Frames that it took, or published.
         lost: Frames that it will never see.
+        corrupt: Frames that it refused because their checksum was wrong.
         attached_unix_ns: When it attached, in nanoseconds of Unix time.
     """
 
@@ -748,6 +811,7 @@ class Participant:
     position: int
     received: int
     lost: int
+    corrupt: int
     attached_unix_ns: int
 
 
@@ -786,6 +850,7 @@ class TopicReport:
         slot_bytes: Payload bytes of a slot.
         keep: Newest frames that stay readable.
         participants_max: Publishers and subscribers there is room for.
+        checksum: Checksum of payloads, or None.
         mode: File mode.
         identity: Random, other with every creation.
         created_unix_ns: When it was created, in nanoseconds of Unix time.
@@ -807,6 +872,7 @@ class TopicReport:
     slot_bytes: int
     keep: int
     participants_max: int
+    checksum: Checksum | None
     mode: int
     identity: str
     created_unix_ns: int

@@ -72,7 +72,8 @@ kinds! {
     Unsupported = 25, is_unsupported, "This version of the library does not do that.";
     OutOfMemory = 26, is_out_of_memory, "The process has no memory left.";
     System = 27, is_system, "A system call failed.";
-    GroupsFull = 28, is_groups_full, "All group rows of the topic are taken.";
+    ChecksumMismatch = 28, is_checksum_mismatch, "The bytes of the frame are not those that were published.";
+    GroupsFull = 29, is_groups_full, "All group rows of the topic are taken.";
 }
 
 impl Error {

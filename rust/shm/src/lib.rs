@@ -47,5 +47,5 @@ pub use array::{Array, Dtype, lay_out};
 pub use error::Error;
 pub use publisher::{FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
-pub use topic::{TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};
+pub use topic::{Checksum, TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};
 pub use values::{Value, decode_values, encode_values};
