@@ -26,5 +26,8 @@ framegate._shm.Publisher.__suffix__:
 framegate._shm.VERSION:
     VERSION: str
 
+framegate._shm.COMPILER:
+    COMPILER: str
+
 framegate._shm.LAYOUT_VERSION:
     LAYOUT_VERSION: int

@@ -56,10 +56,12 @@ enum class Step : std::uint32_t {
 };
 
 enum Mutation : std::uint32_t {
-    kMutateNoHoldersRecheck = 1,  // a loan does not look at the holders again after TRY
-    kMutateNoHelp = 2,            // neither a loan nor a scrub helps a stalled head
-    kMutateNoRedelivery = 4,      // a scrub of a group member marks nothing
-    kMutateNoReliableBound = 8,   // a loan obeys no cursor
+    kMutateNoHoldersRecheck = 1,     // a loan does not look at the holders again after TRY
+    kMutateNoHelp = 2,               // neither a loan nor a scrub helps a stalled head
+    kMutateNoRedelivery = 4,         // a scrub of a group member marks nothing
+    kMutateNoReliableBound = 8,      // a loan obeys no cursor
+    kMutateNoRecheck = 1U << 16,     // sleepers never look by themselves: a lost wake stays lost
+    kMutateNoSecondLook = 1U << 17,  // sleepers do not look again after saying that they sleep
 };
 
 }  // namespace framegate::impl

@@ -10,6 +10,8 @@ from typing_extensions import CapsuleType
 
 VERSION: str
 
+COMPILER: str
+
 LAYOUT_VERSION: int
 
 def status_classes() -> list[tuple[str, int, str | None]]:
