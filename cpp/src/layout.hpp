@@ -31,8 +31,9 @@ inline constexpr std::uint32_t kCacheLine = 64;
 inline constexpr std::uint32_t kPageBytes = 4096;  // of the format, whatever the machine's page is
 inline constexpr std::uint32_t kHolderWords = FG_PARTICIPANTS_MAX / 64;
 inline constexpr std::uint32_t kGroups = FG_GROUPS_MAX;
-// Byte of the control file whose lock a process holds while it joins or ends a group.
-inline constexpr std::uint32_t kGroupsLockByte = FG_PARTICIPANTS_MAX;
+// Byte of the control file whose lock a process holds while it joins or ends a group; behind those
+// of the participants and that of metadata.
+inline constexpr std::uint32_t kGroupsLockByte = FG_PARTICIPANTS_MAX + 1;
 inline constexpr std::uint32_t kParticipantNameBytesMax = FG_PARTICIPANT_NAME_BYTES_MAX;
 
 using Word = std::atomic<std::uint64_t>;
@@ -145,8 +146,8 @@ struct SharedWords {
         Word reliable[kHolderWords];  // bit: this participant's cursor holds publishers back
     Word history[kHolderWords];       // bit: this participant wants more than the newest frame
     alignas(kCacheLine) Word next_generation;  // resize, reserved
-    Word metadata_generation;                  // static metadata, reserved
-    Word metadata_used;
+    Word metadata;  // static metadata: appends so far:32 | bytes in use:32
+    Word metadata_reserved;
     Word reserved[5];
 };
 static_assert(sizeof(SharedWords) == 7 * kCacheLine && std::is_standard_layout_v<SharedWords>);

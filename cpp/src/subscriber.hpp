@@ -20,6 +20,7 @@ class Subscriber : public Handle {
                      std::size_t* count);
     fg_status release(fg_frame* frame);
     fg_status nack(fg_frame* frame);
+    Topic& topic() const { return *topic_; }
     fg_status wait(std::int64_t timeout_ns);
     fg_status event_fd(int* fd);
     fg_status arm(bool* ready);

@@ -35,7 +35,7 @@ pub(crate) fn exception(py: Python<'_>, name: &str, text: &str) -> PyErr {
 
 /// Class of `framegate.errors` for each status of `shm.h` from 1 on; `framegate._shm` has the same table, and a test compares
 /// them.
-const SHM_CLASSES: [&str; 29] = [
+const SHM_CLASSES: [&str; 30] = [
     "ShmArgumentError",
     "TopicNameInvalid",
     "TopicNotFound",
@@ -64,6 +64,7 @@ const SHM_CLASSES: [&str; 29] = [
     "ShmError",
     "ShmError",
     "ChecksumMismatch",
+    "MetadataFull",
     "GroupsExhausted",
 ];
 

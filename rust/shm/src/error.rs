@@ -73,7 +73,8 @@ kinds! {
     OutOfMemory = 26, is_out_of_memory, "The process has no memory left.";
     System = 27, is_system, "A system call failed.";
     ChecksumMismatch = 28, is_checksum_mismatch, "The bytes of the frame are not those that were published.";
-    GroupsFull = 29, is_groups_full, "All group rows of the topic are taken.";
+    MetadataFull = 29, is_metadata_full, "The metadata area of the topic has no room for that.";
+    GroupsFull = 30, is_groups_full, "All group rows of the topic are taken.";
 }
 
 impl Error {
