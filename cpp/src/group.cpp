@@ -34,6 +34,9 @@
 //     leave   V1  member bit off
 //     end     E1  (no member:) all marks of the group off     E2  bit in groups off
 //
+// A topic is not resized while it has groups (resize_topic looks, under the same lock), so all
+// members and marks of a group are in one generation, the newest one.
+//
 // The promise begins with the head of F3: see begin_reliable, of which F1 to F3 are a copy. Founder
 // and joiners that die before J2 leave a group without members, which the next one who holds the
 // lock ends. An empty group is over, and holds nothing back from E2 on.
@@ -74,13 +77,6 @@ void set_name(GroupRow& row, const char* name, std::uint32_t name_bytes) {
 
 bool in_use(const SegmentView& view, std::uint32_t group) {
     return (view.shared->groups.load(kAcquire) & bit_of(group)) != 0;  // acquire: name, marks
-}
-
-void drop_marks(const SegmentView& view, std::uint32_t group) {
-    for (std::uint32_t i = 0; i < view.slot_count; ++i) {
-        // seq_cst: may make a slot claimable; the kick that follows reads the sleepers' bits.
-        view.slots[i].marks.fetch_and(~bit_of(group), kSeqCst);
-    }
 }
 
 // A frame with bytes that the caller's holder bit protects. TRY: its publisher must see that bit
@@ -186,6 +182,17 @@ std::uint64_t load_redeliveries(const SegmentView& view, std::uint32_t group) {
 
 void announce_redelivery(const SegmentView& view, std::uint32_t group) {
     view.groups[group].redeliveries.fetch_add(1, kSeqCst);  // R3, as above
+}
+
+void drop_marks(const SegmentView& view, std::uint32_t group) {
+    for (std::uint32_t i = 0; i < view.slot_count; ++i) {
+        // seq_cst: may make a slot claimable; the kick that follows reads the sleepers' bits.
+        view.slots[i].marks.fetch_and(~bit_of(group), kSeqCst);
+    }
+}
+
+bool any_group(const SegmentView& view) {
+    return view.shared->groups.load(kAcquire) != 0;  // acquire: under the lock nobody founds one
 }
 
 std::uint32_t join_group(const SegmentView& view, const Self& self, const char* name,

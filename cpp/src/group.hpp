@@ -27,8 +27,11 @@ std::uint32_t join_group(const SegmentView& view, const Self& self, const char* 
 void leave_group(const SegmentView& view, std::uint32_t participant);
 // In use, but without a member: whoever has the lock shall end it.
 bool is_over(const SegmentView& view, std::uint32_t group);
-// Frees the row of a group that is over and what it pins. The caller wakes space waiters.
+// Frees what a group that is over pins in the slots of a generation, and then its row. The caller
+// wakes space waiters.
+void drop_marks(const SegmentView& view, std::uint32_t group);
 void end_group(const SegmentView& view, std::uint32_t group);
+bool any_group(const SegmentView& view);
 
 // ---- taking
 

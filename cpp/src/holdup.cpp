@@ -135,8 +135,7 @@ std::uint32_t find_greediest(const SegmentView& view, std::uint32_t* leases) {
 
 }  // namespace
 
-fg_status say_full(const Topic& topic) {
-    const SegmentView& view = topic.view_;
+fg_status say_full(const Topic& topic, const SegmentView& view) {
     const std::uint64_t head = load_head(view);
     const Slowest slowest = find_slowest(view);
     const Counts counts = count_slots(view, head, slowest.cursor);

@@ -47,6 +47,18 @@ struct flock byte_range(std::uint32_t byte, short type) {
     return range;
 }
 
+bool set_lock(int fd, std::uint32_t byte, short type) {
+    struct flock range = byte_range(byte, type);
+    int result = 0;
+    do {
+        result = fcntl(fd, F_OFD_SETLK, &range);
+    } while (result != 0 && errno == EINTR);
+    return result == 0;
+}
+
+// The age of a topic without users is the time since then.
+void touch(const Topic& topic) { futimens(topic.control_fd(), nullptr); }
+
 class MutexGuard {
   public:
     explicit MutexGuard(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
@@ -98,7 +110,8 @@ bool end_groups(Topic& topic) {
         if (!is_over(topic.view_, i) || !lock_byte(topic.control_fd(), kGroupsLockByte)) {
             continue;
         }
-        if (is_over(topic.view_, i)) {  // again, now that nobody else can be joining
+        if (is_over(topic.view_, i) &&  // again, now that nobody else can be joining
+            drop_marks_locked(topic, i) == FG_OK) {
             end_group(topic.view_, i);
             ended = true;
         }
@@ -107,29 +120,21 @@ bool end_groups(Topic& topic) {
     return ended;
 }
 
-// What a policy needs beside the row. The row's byte must be locked by us.
-fg_status begin_policy(Topic& topic, const RowInfo& info, const Self& self) {
-    if (info.policy == FG_POLICY_RELIABLE) {
-        begin_reliable(topic.view_, self, info.newest);
+// Joins unless the generation was sealed: FG_OK without `joined`.
+fg_status try_join(Topic& topic, const RowInfo& info, const Self& self,
+                   const Generation& generation, bool* joined) {
+    const SegmentView& view = generation.view_;
+    if (const fg_status status = lock_groups(topic); status != FG_OK) {
+        return status;
+    }
+    if (sealed_after(view, help_head(view))) {
+        unlock_groups(topic);
         return FG_OK;
     }
-    if (info.policy != FG_POLICY_GROUP) {
-        return FG_OK;
-    }
-    const std::uint64_t end = monotonic_ns() + kGroupsLockPatienceNs;
-    while (!lock_byte(topic.control_fd(), kGroupsLockByte)) {
-        if (monotonic_ns() > end) {
-            return fail(FG_TIMEOUT,
-                        "topic \"%s\": another process has been joining a group for a second; is "
-                        "it stopped (SIGSTOP, debugger)?",
-                        topic.name_);
-        }
-        const timespec nap{0, 100000};
-        nanosleep(&nap, nullptr);
-    }
-    const std::uint32_t group =
-        join_group(topic.view_, self, info.group, info.group_bytes, info.newest);
-    unlock_byte(topic.control_fd(), kGroupsLockByte);
+    const bool newest = info.newest && load_head(view) >= generation.first_sequence();
+    const std::uint32_t group = join_group(view, self, info.group, info.group_bytes, newest);
+    unlock_groups(topic);
+    *joined = group != kNoGroup;
     return group != kNoGroup
                ? static_cast<fg_status>(FG_OK)
                : fail(FG_GROUPS_FULL,
@@ -138,24 +143,65 @@ fg_status begin_policy(Topic& topic, const RowInfo& info, const Self& self) {
                       topic.name_, kGroups);
 }
 
-// The row's byte must be locked by us.
-void reap_locked(Topic& topic, std::uint32_t index) {
+// Begins the promise of a reliable subscriber or group in the newest generation. Under mutex_, with
+// the row's byte locked. If the topic is resized meanwhile, it begins once more in the next one.
+fg_status begin_promise(Topic& topic, const RowInfo& info, Access access, const Self& self,
+                        Generation** generation) {
+    for (;;) {
+        fg_status status = enter_newest_locked(topic, access, false, generation);
+        if (status != FG_OK) {
+            return status;
+        }
+        const SegmentView& view = (*generation)->view_;
+        if (info.policy == FG_POLICY_RELIABLE) {
+            const bool newest = info.newest && load_head(view) >= (*generation)->first_sequence();
+            begin_reliable(view, self, newest);
+            // After the mark: whoever publishes behind a seal that is not there yet obeys it.
+            if (!sealed_after(view, load_head(view))) {
+                return FG_OK;
+            }
+        } else {
+            bool joined = false;
+            status = try_join(topic, info, self, **generation, &joined);
+            if (joined) {
+                return FG_OK;
+            }
+            if (status != FG_OK) {
+                leave_generation_locked(topic, **generation);
+                return status;
+            }
+        }
+        leave_generation_locked(topic, **generation);
+    }
+}
+
+// The row's byte must be locked by us. False if the slots of some generation are out of our reach
+// (no descriptor or memory left): the row stays for somebody else, or for later.
+bool reap_locked(Topic& topic, std::uint32_t index) {
     FG_STEP(kReapLocked);
-    scrub_row(topic.view_, index);
+    scrub_marks(topic.view_, index);
+    if (scrub_generations_locked(topic, index) != FG_OK) {
+        return false;
+    }
     remove_wake_socket(topic, index);
     leave_group(topic.view_, index);
     end_groups(topic);
     kick(topic);
+    touch(topic);
     FG_STEP(kReapKicked);
     free_row(topic.view_, index);
+    return true;
 }
 
 void detach_locked(Topic& topic, const Self& self) {
-    scrub_row(topic.view_, self.index);
+    scrub_marks(topic.view_, self.index);
+    // Nothing is loaned or leased any more, so a generation out of our reach has nothing of ours.
+    static_cast<void>(scrub_generations_locked(topic, self.index));
     FG_STEP(kDetachScrubbed);
     leave_group(topic.view_, self.index);
     end_groups(topic);
     kick(topic);
+    touch(topic);
     free_row(topic.view_, self.index);
     topic.own_rows_[self.word] &= ~self.bit;
     unlock_byte(topic.control_fd(), self.index);
@@ -176,14 +222,14 @@ std::uint32_t sweep_locked(Topic& topic) {
             continue;
         }
         if (row_in_use(topic.view_, i)) {  // again, now that nobody else can be reaping it
-            reap_locked(topic, i);
-            ++reaped;
+            reaped += reap_locked(topic, i) ? 1 : 0;
         }
         unlock_byte(topic.control_fd(), i);
     }
     if (end_groups(topic)) {
         kick(topic);
     }
+    retire_generations_locked(topic);
     if (!own_locks_hold(topic)) {
         poison(topic);
     }
@@ -192,14 +238,8 @@ std::uint32_t sweep_locked(Topic& topic) {
 
 }  // namespace
 
-bool lock_byte(int fd, std::uint32_t byte) {
-    struct flock range = byte_range(byte, F_WRLCK);
-    int result = 0;
-    do {
-        result = fcntl(fd, F_OFD_SETLK, &range);
-    } while (result != 0 && errno == EINTR);
-    return result == 0;
-}
+bool lock_byte(int fd, std::uint32_t byte) { return set_lock(fd, byte, F_WRLCK); }
+bool share_byte(int fd, std::uint32_t byte) { return set_lock(fd, byte, F_RDLCK); }
 
 void unlock_byte(int fd, std::uint32_t byte) {
     struct flock range = byte_range(byte, F_UNLCK);
@@ -211,7 +251,25 @@ bool byte_is_locked(int fd, std::uint32_t byte) {
     return fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
-fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
+fg_status lock_groups(Topic& topic) {
+    const std::uint64_t end = monotonic_ns() + kGroupsLockPatienceNs;
+    while (!lock_byte(topic.control_fd(), kGroupsLockByte)) {
+        if (monotonic_ns() > end) {
+            return fail(FG_TIMEOUT,
+                        "topic \"%s\": another process has been joining a group for a second; is "
+                        "it stopped (SIGSTOP, debugger)?",
+                        topic.name_);
+        }
+        const timespec nap{0, 100000};
+        nanosleep(&nap, nullptr);
+    }
+    return FG_OK;
+}
+
+void unlock_groups(Topic& topic) { unlock_byte(topic.control_fd(), kGroupsLockByte); }
+
+fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
+                 Generation** generation) {
     const MutexGuard guard(topic.mutex_);
     sweep_locked(topic);
     if (const fg_status status = check_usable(topic); status != FG_OK) {
@@ -221,12 +279,18 @@ fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
         if (is_own(topic, i) || row_in_use(topic.view_, i) || !lock_byte(topic.control_fd(), i)) {
             continue;
         }
-        if (row_in_use(topic.view_, i)) {  // attached and died since the sweep
-            reap_locked(topic, i);
+        if (row_in_use(topic.view_, i) &&  // attached and died since the sweep
+            !reap_locked(topic, i)) {
+            unlock_byte(topic.control_fd(), i);
+            continue;
         }
         *self = begin_row(topic.view_, i, info);
+        touch(topic);
         topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
-        const fg_status status = begin_policy(topic, info, *self);
+        const bool promises = info.policy == FG_POLICY_RELIABLE || info.policy == FG_POLICY_GROUP;
+        const fg_status status = promises
+                                     ? begin_promise(topic, info, access, *self, generation)
+                                     : enter_newest_locked(topic, access, info.newest, generation);
         if (status != FG_OK) {
             detach_locked(topic, *self);
         }
