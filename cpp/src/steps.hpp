@@ -36,6 +36,9 @@ enum class Step : std::uint32_t {
     kReapHelped,         // head helped, nobody kicked
     kReapKicked,         // kicked, state not 0
     kReapFreed,          // state 0, byte still locked
+    kMetadataLocked,     // the right to append metadata is ours, nothing written
+    kMetadataWritten,    // record written, nobody counts it
+    kMetadataStored,     // record counted, byte still locked
     kCreateData,         // data file exists, no control file
     kCreateControl,      // control file complete under its temporary name
     kCreateLinked,       // linked, temporary name still there
@@ -43,8 +46,10 @@ enum class Step : std::uint32_t {
 };
 
 enum Mutation : std::uint32_t {
-    kMutateNoHoldersRecheck = 1,  // a loan does not look at the holders again after TRY
-    kMutateNoHelp = 2,            // neither a loan nor a scrub helps a stalled head
+    kMutateNoHoldersRecheck = 1,     // a loan does not look at the holders again after TRY
+    kMutateNoHelp = 2,               // neither a loan nor a scrub helps a stalled head
+    kMutateNoRecheck = 1U << 16,     // sleepers never look by themselves: a lost wake stays lost
+    kMutateNoSecondLook = 1U << 17,  // sleepers do not look again after saying that they sleep
 };
 
 }  // namespace framegate::impl
