@@ -14,6 +14,7 @@
 #include "fork.hpp"
 #include "gil.hpp"
 #include "metadata.hpp"
+#include "numpy_api.hpp"
 #include "source.hpp"
 #include "values.hpp"
 
@@ -479,10 +480,35 @@ void Loan::end(const char* how) noexcept {
 
 namespace {
 
-// send(b"..."): a topic that is there, bytes that it takes as they are, a slot that is free.
+// `object` if it is a numpy array that is exactly the only array of the topic, in C order.
+const NumpyArray* plain_array(const Publisher& publisher, PyObject* object) noexcept {
+    const Schema& schema = *publisher.schema;
+    if (schema.fields.size() != 1 || !schema.is_fixed || !NumpyApi::is_array(object)) {
+        return nullptr;
+    }
+    const Field& field = schema.fields[0];
+    const auto* array = reinterpret_cast<const NumpyArray*>(object);
+    if ((array->flags & NumpyArray::kContiguous) == 0 || array->ndim != field.ndim ||
+        array->dtype != NumpyApi::known_dtype(*field.type)) {
+        return nullptr;
+    }
+    for (int axis = 0; axis < field.ndim; ++axis) {
+        if (array->shape[axis] != field.shape[axis]) {
+            return nullptr;
+        }
+    }
+    return array;
+}
+
+// send(b"...") or send(array): a topic that is there, bytes that it takes as they are, a slot that
+// is free.
 FastResult send_fast(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
                      PyObject* keywords) noexcept {
     if (count != 1 || keywords != nullptr) {
+        return {};
+    }
+    auto* publisher = fast_cast<Publisher>(self);
+    if (publisher == nullptr || !publisher->is_attached()) {
         return {};
     }
     const void* data = nullptr;
@@ -493,13 +519,14 @@ FastResult send_fast(PyObject* self, PyObject* const* arguments, Py_ssize_t coun
     } else if (PyByteArray_CheckExact(arguments[0])) {
         data = PyByteArray_AS_STRING(arguments[0]);
         size = PyByteArray_GET_SIZE(arguments[0]);
+    } else if (const NumpyArray* array = plain_array(*publisher, arguments[0])) {
+        data = array->data;
+        size = static_cast<Py_ssize_t>(publisher->schema->payload_bytes);
     } else {
         return {};
     }
     const auto bytes = static_cast<std::size_t>(size);
-    auto* publisher = fast_cast<Publisher>(self);
-    if (publisher == nullptr || !publisher->is_attached() || bytes > kCopyWithGilBytesMax ||
-        !publisher->takes_octets(bytes)) {
+    if (bytes > kCopyWithGilBytesMax || !publisher->takes_octets(bytes)) {
         return {};
     }
     fg_loan loan;
@@ -554,7 +581,7 @@ void bind_publisher(nb::module_& module) {
                 Loan& loan = nb::cast<Loan&>(self);
                 loan.require_live();
                 const Field* field = loan.only_field("array");
-                nb::object array = to_array(self, field);
+                nb::object array = to_array(self, loan, field);
                 remember_array(loan, array);
                 return array;
             },

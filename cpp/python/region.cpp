@@ -7,7 +7,9 @@
 
 #include "dlpack.hpp"
 #include "errors.hpp"
+#include "fast_call.hpp"
 #include "fork.hpp"
+#include "numpy_api.hpp"
 
 namespace framegate::py {
 
@@ -196,43 +198,63 @@ int fill_buffer(PyObject* exporter, Region& region, const Field* field, Py_buffe
 
 namespace {
 
-// An optional module, or null. Only "not installed" is forgiven.
-nb::object import_optional(const char* name) {
-    try {
-        return nb::module_::import_(name);
-    } catch (nb::python_error& error) {
-        if (!error.matches(PyExc_ModuleNotFoundError)) {
-            throw;
-        }
-        return {};
+// The base of a numpy array: one view of a region, for as long as the array lives.
+struct ArrayOwner {
+    ArrayOwner(nb::object owner_, Region& region_) : owner(std::move(owner_)), region(&region_) {
+        ++region->exports;
     }
+    ArrayOwner(const ArrayOwner&) = delete;
+    ArrayOwner& operator=(const ArrayOwner&) = delete;
+    ~ArrayOwner() { --region->exports; }
+
+    nb::object owner;
+    Region* region;  // of the owner
+};
+
+int traverse_array_owner(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (nb::inst_ready(self)) {
+        Py_VISIT(nb::inst_ptr<ArrayOwner>(self)->owner.ptr());
+    }
+    return 0;
+}
+
+PyType_Slot array_owner_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse_array_owner)},
+                                   {0, nullptr}};
+
+nb::object make_array_owner(nb::handle owner, Region& region) {
+    nb::object object = nb::inst_alloc(reinterpret_cast<PyObject*>(fast_type<ArrayOwner>));
+    if (!object.is_valid()) {
+        throw nb::python_error();
+    }
+    new (nb::inst_ptr<ArrayOwner>(object)) ArrayOwner(nb::borrow(owner), region);
+    nb::inst_mark_ready(object);
+    return object;
 }
 
 }  // namespace
 
-nb::object to_array(nb::handle exporter, const Field* field) {
-    // Looked up once: the import machinery costs as much as making the array. Never given back, for
-    // the interpreter may be gone before static objects are.
-    static PyObject* asarray = nullptr;
-    if (asarray == nullptr) {
-        const nb::object numpy = import_optional("numpy");
-        if (!numpy.is_valid()) {
-            return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
+nb::object to_array(nb::handle owner, Region& region, const Field* field) {
+    if (const NumpyApi* numpy = NumpyApi::get()) [[likely]] {
+        if (field == nullptr) {
+            static constexpr Py_ssize_t kOne = 1;
+            const auto length = static_cast<Py_ssize_t>(region.bytes);
+            return numpy->array(*dtype_of_code(FG_DTYPE_UINT8), 1, &length, &kOne, region.data,
+                                !region.readonly, make_array_owner(owner, region));
         }
-        asarray = nb::object(numpy.attr("asarray")).release().ptr();
+        return numpy->array(*field->type, field->ndim, field->shape, field->strides,
+                            region.data + field->offset, !region.readonly,
+                            make_array_owner(owner, region));
     }
-    nb::object array = nb::steal(PyObject_CallOneArg(asarray, exporter.ptr()));
-    if (!array.is_valid()) {
-        throw nb::python_error();
+    nb::object exporter = nb::borrow(owner);
+    if (field != nullptr && region.schema().fields.size() != 1) {
+        exporter = nb::cast(FieldView{exporter, &region, field});
     }
-    if (field != nullptr && field->type->needs_ml_dtypes) {
-        // Without ml_dtypes the bits stay visible as unsigned integers of the same width.
-        const nb::object types = import_optional("ml_dtypes");
-        if (types.is_valid()) {
-            array = array.attr("view")(types.attr(field->type->name));
-        }
+    const nb::object numpy = import_optional("numpy");
+    if (!numpy.is_valid()) {
+        return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
     }
-    return array;
+    return numpy.attr("asarray")(exporter);  // a numpy that numpy_api.hpp does not know
 }
 
 nb::object shape_of(const Region& region, const Field* field) {
@@ -273,8 +295,7 @@ nb::dict arrays_of(nb::handle owner, Region& region) {
     region.require_live();
     nb::dict arrays;
     for (const Field& field : region.schema().fields) {
-        const nb::object view = nb::cast(FieldView{nb::borrow(owner), &region, &field});
-        arrays[nb::str(field.name.c_str(), field.name.size())] = to_array(view, &field);
+        arrays[nb::str(field.name.c_str(), field.name.size())] = to_array(owner, region, &field);
     }
     return arrays;
 }
@@ -291,7 +312,7 @@ nb::object array_named(nb::handle owner, Region& region, const std::string& name
         }
         throw nb::key_error(message.c_str());
     }
-    return to_array(nb::cast(FieldView{nb::borrow(owner), &region, field}), field);
+    return to_array(owner, region, field);
 }
 
 // ---- DLPack -------------------------------------------------------------------------------------
@@ -465,6 +486,10 @@ PyType_Slot field_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse_
 }  // namespace
 
 void bind_region(nb::module_& module) {
+    nb::class_<ArrayOwner> owner(
+        module, "ArrayOwner", nb::type_slots(array_owner_slots), nb::is_final(), nb::pooled(64),
+        "The base of the numpy arrays of frames and loans: keeps their memory.");
+    fast_type<ArrayOwner> = reinterpret_cast<PyTypeObject*>(owner.ptr());
     nb::class_<FieldView>(
         module, "FieldView", nb::type_slots(field_slots), nb::is_final(),
         "One named array of a frame or loan, as a buffer. What `.arrays` makes its views\n"

@@ -93,8 +93,9 @@ int region_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept;
 nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::handle stream,
                      nb::handle max_version, nb::handle device, nb::handle copy);
 
-// numpy.asarray(exporter), with the type of `field`; a memoryview when numpy is not installed.
-nb::object to_array(nb::handle exporter, const Field* field);
+// One field, or all bytes when `field` is null, as a numpy array that holds `owner`; a memoryview
+// when numpy is not installed.
+nb::object to_array(nb::handle owner, Region& region, const Field* field);
 
 nb::object shape_of(const Region& region, const Field* field);
 nb::str dtype_name_of(const Field* field);

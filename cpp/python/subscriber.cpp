@@ -422,7 +422,7 @@ void bind_frame(nb::module_& module) {
             [](nb::handle_t<Frame> self) {
                 Frame& frame = nb::cast<Frame&>(self);
                 frame.require_live();
-                return to_array(self, frame.only_field("array"));
+                return to_array(self, frame, frame.only_field("array"));
             },
             nb::sig("def array(self) -> numpy.typing.NDArray[typing.Any]"),
             "The frame as a read-only numpy array without a copy (a memoryview without numpy).")
@@ -469,7 +469,7 @@ void bind_frame(nb::module_& module) {
             [](nb::handle_t<Frame> self, nb::object dtype, nb::object copy) {
                 Frame& frame = nb::cast<Frame&>(self);
                 frame.require_live();
-                nb::object array = to_array(self, frame.only_field("__array__"));
+                nb::object array = to_array(self, frame, frame.only_field("__array__"));
                 const bool must_copy = !copy.is_none() && nb::cast<bool>(copy);
                 if (dtype.is_none() && !must_copy) {
                     return array;

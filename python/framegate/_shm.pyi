@@ -20,6 +20,9 @@ def status_classes() -> list[tuple[str, int, str | None]]:
     success).
     """
 
+class ArrayOwner:
+    """The base of the numpy arrays of frames and loans: keeps their memory."""
+
 class FieldView:
     """
     One named array of a frame or loan, as a buffer. What `.arrays` makes its views

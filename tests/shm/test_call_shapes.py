@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from framegate import _shm, shm
@@ -147,3 +148,49 @@ def test_a_subclass_may_wrap_the_calls(ends: Any) -> None:
         publisher.send(b"x")
         publisher.send(b"y", timeout=1)
         assert (publisher.sent, publisher.published) == (2, 2)
+
+
+class Picture(np.ndarray[Any, Any]):
+    """A subclass, which may mean something else by its bytes."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda plain: plain,
+        lambda plain: plain.copy(order="F"),
+        lambda plain: np.repeat(plain, 2, axis=1)[:, ::2],
+        lambda plain: plain[::-1][::-1],
+        lambda plain: plain.astype(">i2"),
+        lambda plain: plain.astype("<i2"),
+        lambda plain: plain.view(Picture),
+        lambda plain: np.frombuffer(plain.tobytes(), "i2").reshape(2, 3),
+        lambda plain: memoryview(plain),
+    ],
+    ids=["plain", "F", "strided", "view", "big", "little", "subclass", "read-only", "memoryview"],
+)
+def test_arrays_of_every_kind_arrive_alike(make: Any) -> None:
+    plain = np.arange(6, dtype="i2").reshape(2, 3)
+    with (
+        shm.Publisher("t", dtype="i2", shape=(2, 3)) as publisher,
+        shm.Subscriber("t", "queue") as subscriber,
+    ):
+        publisher.send(make(plain))
+        publisher.send({"": make(plain)})
+        for _ in range(2):
+            with subscriber.take() as frame:
+                assert frame.array.tolist() == plain.tolist()
+                assert frame.array.dtype == np.dtype("i2")
+        for wrong in (plain.T, plain.astype("u2"), plain[0], plain.reshape(6), np.array(0, "i2")):
+            with pytest.raises(SchemaMismatch, match=r"int16 \(2, 3\)"):
+                publisher.send(wrong)
+
+
+def test_an_array_of_no_dimensions_is_sent_and_taken() -> None:
+    with (
+        shm.Publisher("t", dtype="f8", shape=()) as publisher,
+        shm.Subscriber("t") as subscriber,
+    ):
+        publisher.send(np.array(1.5))
+        array = subscriber.take().array
+        assert (array.shape, array.item(), array.flags.writeable) == ((), 1.5, False)
