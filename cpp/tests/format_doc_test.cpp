@@ -42,6 +42,7 @@ constexpr Field kFields[] = {
     FG_FIELD(Identity, generation),
     FG_FIELD(Identity, checksum),
     FG_FIELD(SharedWords, head),
+    FG_FIELD(SharedWords, groups),
     FG_FIELD(SharedWords, next_slot),
     FG_FIELD(SharedWords, wake),
     FG_FIELD(SharedWords, waiters),
@@ -70,6 +71,11 @@ constexpr Field kFields[] = {
     FG_FIELD(ParticipantRow, generation),
     FG_FIELD(ParticipantRow, group),
     FG_FIELD(ParticipantRow, corrupt),
+    FG_FIELD(GroupRow, cursor),
+    FG_FIELD(GroupRow, redeliveries),
+    FG_FIELD(GroupRow, members),
+    FG_FIELD(GroupRow, name_bytes),
+    FG_FIELD(GroupRow, name),
     FG_FIELD(SlotRecord, word),
     FG_FIELD(SlotRecord, holders),
     FG_FIELD(SlotRecord, marks),
@@ -143,7 +149,8 @@ TEST_CASE("document of the format has every field at its offset, and no other") 
         CHECK(rows_of(text.str(), section).count({name, field.offset}) == 1);
         ours.insert({section, {name, field.offset}});
     }
-    for (const char* section : {"Identity", "SharedWords", "ParticipantRow", "SlotRecord"}) {
+    for (const char* section :
+         {"Identity", "SharedWords", "ParticipantRow", "GroupRow", "SlotRecord"}) {
         for (const auto& row : rows_of(text.str(), section)) {
             CAPTURE(section);
             CAPTURE(row.first);
