@@ -1,0 +1,67 @@
+"""A cargo project that depends on the crate by path exchanges frames with Python."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from framegate import shm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MANIFEST = """
+[package]
+name = "user"
+version = "0.1.0"
+edition = "2021"
+
+[dependencies]
+framegate-shm = {{ path = {path!r} }}
+
+[workspace]
+"""
+
+MAIN = """
+use std::time::Duration;
+use framegate_shm::{FrameMeta, Publisher, Subscriber, SubscriberOptions, TopicOptions};
+
+fn main() {
+    let patience = Duration::from_secs(10);
+    let subscriber = Subscriber::open("t", &SubscriberOptions::default()).unwrap();
+    let frame = subscriber.take(patience).unwrap().unwrap();
+    let answer: Vec<u8> = frame.iter().rev().copied().collect();
+    let publisher = Publisher::create_or_open("answers", &TopicOptions::default()).unwrap();
+    let mut loan = publisher.loan(answer.len(), patience).unwrap();
+    loan.as_mut_slice().copy_from_slice(&answer);
+    loan.publish(&FrameMeta::default()).unwrap();
+}
+"""
+
+
+def test_program_of_a_cargo_project_exchanges_frames_with_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(runtime))
+    (tmp_path / "src").mkdir()
+    (tmp_path / "Cargo.toml").write_text(MANIFEST.format(path=str(ROOT / "rust/shm")))
+    (tmp_path / "src/main.rs").write_text(MAIN)
+    shutil.copy(ROOT / "Cargo.lock", tmp_path)  # the versions that the repository was tested with
+    cargo = shutil.which("cargo")
+    assert cargo is not None
+    # Kept between runs, because the crate compiles the C++ library.
+    target = ROOT / "target" / "cargo-user"
+    command = [cargo, "build", "--quiet", "--target-dir", target]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with shm.Topic.create("t", slots=4, slot_bytes=64) as topic, topic.publisher() as publisher:
+        publisher.send(b"tsur")
+        subprocess.run([target / "debug/user"], check=True, timeout=60)
+    with shm.Topic.open("answers") as topic, topic.subscriber() as subscriber:
+        frame = subscriber.take(timeout=10)
+        assert frame is not None
+        assert bytes(frame) == b"rust"
+        frame.release()
+    shm.unlink("t")
+    shm.unlink("answers")
