@@ -326,6 +326,7 @@ SegmentView later_view(const SegmentView& first, const Identity& identity, unsig
     SegmentView view = make_view(identity, control);
     view.shared = first.shared;
     view.participants = first.participants;
+    view.groups = first.groups;
     return view;
 }
 
