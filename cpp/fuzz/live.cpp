@@ -13,7 +13,9 @@ namespace {
 
 constexpr char kName[] = "live";
 constexpr std::uint64_t kSlotBytes = 512;
-constexpr std::size_t kSubscribers = 3;
+constexpr std::uint32_t kPolicies[] = {FG_POLICY_QUEUE, FG_POLICY_LATEST, FG_POLICY_GROUP,
+                                       FG_POLICY_RELIABLE};
+constexpr std::size_t kSubscribers = 4;
 constexpr std::size_t kHeld = 4;
 
 struct Held {
@@ -72,8 +74,12 @@ void begin(Scene& scene, std::uint8_t flags) {
     for (std::size_t i = 0; i < kSubscribers; ++i) {
         fg_subscriber_options subscriber;
         fg_subscriber_options_init(&subscriber);
-        subscriber.policy = i % 2 == 0 ? FG_POLICY_QUEUE : FG_POLICY_LATEST;
+        subscriber.policy = kPolicies[i];
         subscriber.leases_max = 3;
+        if (kPolicies[i] == FG_POLICY_GROUP) {
+            subscriber.group = "g";
+            subscriber.group_bytes = 1;
+        }
         int fd = -1;
         fuzz::demand(fg_subscriber_open(scene.topic, &subscriber, &scene.subscribers[i]) == FG_OK &&
                          (i != 0 || fg_subscriber_event_fd(scene.subscribers[i], &fd) == FG_OK),
@@ -165,7 +171,10 @@ void publish(Scene& scene, fuzz::Input& input) {
 void take(Scene& scene, fuzz::Input& input) {
     Held& held = scene.held[input.below(kHeld)];
     if (held.frame.data != nullptr) {
-        static_cast<void>(fg_subscriber_release(held.subscriber, &held.frame));
+        // Giving back is for groups only; for the others it is an error, and the frame stays held.
+        if (input.below(4) != 0 || fg_subscriber_nack(held.subscriber, &held.frame) != FG_OK) {
+            static_cast<void>(fg_subscriber_release(held.subscriber, &held.frame));
+        }
         return;
     }
     held.subscriber = scene.subscribers[input.below(kSubscribers)];
@@ -194,6 +203,7 @@ void step(Scene& scene, fuzz::Input& input) {
     int ready = 0;
     fg_subscriber_stats stats{};
     stats.struct_bytes = sizeof stats;
+    fg_subscriber* subscriber = scene.subscribers[input.below(kSubscribers)];
     switch (input.below(14)) {
         case 0:
         case 1:
@@ -230,7 +240,7 @@ void step(Scene& scene, fuzz::Input& input) {
         case 12:
             static_cast<void>(fg_subscriber_arm(scene.subscribers[0], &ready));
             static_cast<void>(fg_subscriber_drain(scene.subscribers[0]));
-            static_cast<void>(fg_subscriber_get_stats(scene.subscribers[0], &stats));
+            static_cast<void>(fg_subscriber_get_stats(subscriber, &stats));
             break;
         default:
             fuzz::inspect(kName);

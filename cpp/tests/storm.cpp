@@ -1,21 +1,21 @@
 // A storm: publishers and subscribers as processes, killed with SIGKILL at labelled steps and at
 // random moments, stopped with SIGSTOP and continued, replaced at once, for a given time.
 //
-//     storm SECONDS [SEED [MUTATIONS]]
+//     storm SECONDS [SEED [MUTATION]]
 //
 // Survivors are never killed or stopped. They and the parent check afterwards, and while it lasts:
 //
 // - No frame is torn: each carries a checksum over its words.
 // - Every subscriber sees sequences grow; a reliable survivor sees every frame for which any
-//   publish returned, once.
+//   publish returned, once; of a group, every such frame gets to a member that lives long enough.
 // - Nobody who was merely stopped loses a loan or a lease.
 // - Nobody is blocked beyond the bound: a subscriber gets a frame, and a publisher a slot, at the
 //   latest one bounded re-check (a second) after it could have, whoever died meanwhile.
 // - Afterwards no row is dead, no slot is loaned or leased, all but the kept ones can be loaned, and
 //   with the topic's name the last file goes.
 //
-// The seed repeats the parent's decisions, not the scheduling. With mutations (steps.hpp) a storm must
-// end badly: that is a test of the storm.
+// The seed repeats the parent's decisions, not the scheduling. With a mutation (a rule of steps.hpp that is
+// left out) a storm must end badly: that is a test of the storm.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -36,6 +36,7 @@
 #include <filesystem>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "framegate/shm.h"
@@ -56,10 +57,9 @@ constexpr std::int64_t kSecondNs = 1'000'000'000;
 // One bounded re-check, and what a loaded machine (two cores, a dozen processes) adds to it.
 constexpr std::int64_t kBoundNs = 1 * kSecondNs + 5 * kSecondNs;
 
-enum class Kind { kPublisher, kLatest, kQueue, kEventLoop, kReliable, kChurner, kCount };
-constexpr const char* kKindNames[] = {"publisher",  "latest",   "queue",
-                                      "event loop", "reliable", "churner"};
-constexpr bool kHasReliable = false;
+enum class Kind { kPublisher, kLatest, kQueue, kEventLoop, kReliable, kGroup, kChurner, kCount };
+constexpr const char* kKindNames[] = {"publisher", "latest", "queue",  "event loop",
+                                      "reliable",  "group",  "churner"};
 
 // Shared by all processes, outside of the topic.
 struct Board {
@@ -68,13 +68,17 @@ struct Board {
     std::atomic<std::uint64_t> taken[static_cast<int>(Kind::kCount)];
     std::atomic<std::int64_t> slowest_loan_ns;
     std::atomic<std::int64_t> slowest_take_ns;
-    // Per sequence: a publish returned it.
+    // Per sequence: a publish returned it; a member of the group was through with it.
     std::atomic<std::uint8_t> published[kSequencesMax];
+    std::atomic<std::uint8_t> finished[kSequencesMax];
 };
 Board* board;  // NOLINT: one mapping, inherited by every process
 
-pid_t parent = 0;                                      // NOLINT
-pid_t group = 0;                                       // NOLINT: process group of all children
+pid_t parent = 0;  // NOLINT
+pid_t group = 0;   // NOLINT: process group of all children
+// Reliable subscribers and groups hold publishers back, and that keeps publishers and subscribers off
+// the same slot: without them there are more collisions.
+bool with_promises = true;                             // NOLINT
 char directory[] = "/dev/shm/framegate-storm-XXXXXX";  // NOLINT
 
 std::int64_t now_ns() {
@@ -161,12 +165,27 @@ fg_publisher* open_publisher(fg_topic* topic) {
     return publisher;
 }
 
+std::uint32_t policy_of(Kind kind) {
+    switch (kind) {
+        case Kind::kLatest:
+            return FG_POLICY_LATEST;
+        case Kind::kReliable:
+            return FG_POLICY_RELIABLE;
+        case Kind::kGroup:
+            return FG_POLICY_GROUP;
+        default:
+            return FG_POLICY_QUEUE;
+    }
+}
+
 fg_subscriber* open_subscriber(fg_topic* topic, Kind kind) {
     fg_subscriber_options options;
     fg_subscriber_options_init(&options);
-    options.policy = kind == Kind::kLatest     ? FG_POLICY_LATEST
-                     : kind == Kind::kReliable ? FG_POLICY_RELIABLE
-                                               : FG_POLICY_QUEUE;
+    options.policy = policy_of(kind);
+    if (kind == Kind::kGroup) {
+        options.group = "workers";
+        options.group_bytes = 7;
+    }
     options.start = FG_START_NEXT;
     options.leases_max = 2;
     fg_subscriber* subscriber = nullptr;
@@ -278,8 +297,9 @@ class Taker {
             complain("%s: take failed with %d", name_, status);
         }
         const std::int64_t now = now_ns();
-        if (is_survivor_ && kind_ != Kind::kQueue) {
-            // Slept although the frame was there? A queue may lag behind for other reasons.
+        const bool jumps = kind_ == Kind::kLatest || kind_ == Kind::kEventLoop;
+        if (is_survivor_ && jumps) {
+            // Slept although the frame was there? The others may lag behind for other reasons.
             const std::int64_t since =
                 std::max(before, static_cast<std::int64_t>(frame.published_ns));
             raise_to(board->slowest_take_ns, now - since);
@@ -288,16 +308,16 @@ class Taker {
                          (now - since) / kMillisecondNs);
             }
         }
-        if (frame.sequence <= last_) {
+        const bool again = frame.redelivered != 0;
+        if (frame.sequence <= last_ && !again) {
             complain("%s: frame %" PRIu64 " after %" PRIu64, name_, frame.sequence, last_);
         }
-        if (kind_ == Kind::kReliable && last_ != 0 && frame.sequence != last_ + 1) {
+        // The surviving one was there before the first frame.
+        if (kind_ == Kind::kReliable && (last_ != 0 || is_survivor_) &&
+            frame.sequence != last_ + 1) {
             complain("reliable: frame %" PRIu64 " after %" PRIu64, frame.sequence, last_);
         }
-        if (first_ == 0) {
-            first_ = frame.sequence;
-        }
-        last_ = frame.sequence;
+        last_ = std::max(last_, frame.sequence);
         check_whole(frame, name_);
         // Holds each frame while the next is taken, and looks at it once more before it goes.
         give_back();
@@ -311,12 +331,15 @@ class Taker {
             return;
         }
         check_whole(held_, name_);
+        if (kind_ == Kind::kGroup) {
+            // Before the release, which acknowledges it: a death in between delivers it again.
+            board->finished[held_.sequence].store(1);
+        }
         if (fg_subscriber_release(subscriber_, &held_) != FG_OK) {
             complain("%s: a living subscriber lost its lease", name_);
         }
     }
 
-    std::uint64_t first() const { return first_; }
     std::uint64_t last() const { return last_; }
 
   private:
@@ -327,9 +350,18 @@ class Taker {
     fg_subscriber* subscriber_ = nullptr;
     int fd_ = -1;
     fg_frame held_{};
-    std::uint64_t first_ = 0;
     std::uint64_t last_ = 0;
 };
+
+// A frame that was published and that no member finished; 0: none.
+std::uint64_t first_unfinished(std::uint64_t newest) {
+    for (std::uint64_t sequence = 1; sequence <= newest; ++sequence) {
+        if (board->published[sequence].load() != 0 && board->finished[sequence].load() == 0) {
+            return sequence;
+        }
+    }
+    return 0;
+}
 
 void run_subscriber(Kind kind, bool is_survivor) {
     Taker taker(kind, is_survivor);
@@ -342,17 +374,25 @@ void run_subscriber(Kind kind, bool is_survivor) {
     if (!is_survivor) {
         return;
     }
+    taker.give_back();
     // All publishers ended before: whatever is published is there now.
-    const std::int64_t deadline = now_ns() + kBoundNs;
-    std::uint64_t newest = kSequencesMax;
-    while (newest != 0 && board->published[newest - 1].load() == 0) {
+    std::uint64_t newest = kSequencesMax - 1;
+    while (newest != 0 && board->published[newest].load() == 0) {
         --newest;
     }
-    --newest;
-    while (taker.last() < newest) {
-        if (!taker.take(10 * kMillisecondNs) && now_ns() > deadline) {
-            complain("%s: frame %" PRIu64 " was published but never came, only up to %" PRIu64,
-                     kKindNames[static_cast<int>(kind)], newest, taker.last());
+    const std::int64_t deadline = now_ns() + kBoundNs;
+    while (true) {
+        const std::uint64_t missing = kind == Kind::kGroup    ? first_unfinished(newest)
+                                      : taker.last() < newest ? newest
+                                                              : 0;
+        if (missing == 0) {
+            return;
+        }
+        if (taker.take(10 * kMillisecondNs)) {
+            taker.give_back();
+        } else if (now_ns() > deadline) {
+            complain("%s: frame %" PRIu64 " was published but never came",
+                     kKindNames[static_cast<int>(kind)], missing);
         }
     }
 }
@@ -360,8 +400,10 @@ void run_subscriber(Kind kind, bool is_survivor) {
 // Attaches and detaches, sweeps, looks.
 void run_churner() {
     fg_topic* topic = open_topic();
-    while (!board->subscribers_end.load()) {
-        fg_subscriber* subscriber = open_subscriber(topic, Kind::kQueue);
+    for (int turn = 0; !board->subscribers_end.load(); ++turn) {
+        const Kind kinds[] = {Kind::kQueue, Kind::kReliable, Kind::kGroup};
+        const Kind kind = kinds[with_promises ? turn % 3 : 0];
+        fg_subscriber* subscriber = open_subscriber(topic, kind);
         fg_publisher* publisher = open_publisher(topic);
         fg_loan loan{};
         const fg_status status = fg_publisher_loan(publisher, kBytes, 0, &loan);
@@ -371,6 +413,9 @@ void run_churner() {
         fg_frame frame{};
         if (fg_subscriber_take(subscriber, kMillisecondNs, &frame) == FG_OK) {
             check_whole(frame, "churner");
+            if (kind == Kind::kGroup) {
+                board->finished[frame.sequence].store(1);
+            }
         }
         fg_topic_sweep(topic, nullptr);
         fg_publisher_close(publisher);  // the row stays until the loan goes
@@ -469,8 +514,18 @@ void end_survivor(const Worker& worker) {
 Kind random_kind(std::mt19937_64& random) {
     for (;;) {
         const auto kind = static_cast<Kind>(random() % static_cast<std::uint64_t>(Kind::kCount));
-        if (kind != Kind::kReliable || kHasReliable) {
+        if (with_promises || (kind != Kind::kReliable && kind != Kind::kGroup)) {
             return kind;
+        }
+    }
+}
+
+void check_survivors(const std::vector<Worker>& survivors) {
+    for (const Worker& survivor : survivors) {
+        int status = 0;
+        if (waitpid(survivor.pid, &status, WNOHANG) != 0) {
+            complain("a survivor (%s) ended early, status %x",
+                     kKindNames[static_cast<int>(survivor.kind)], static_cast<unsigned>(status));
         }
     }
 }
@@ -480,14 +535,7 @@ void rage(std::int64_t duration_ns, std::mt19937_64& random, const std::vector<W
     std::vector<Worker> victims;
     const std::int64_t end = now_ns() + duration_ns;
     while (now_ns() < end) {
-        for (const Worker& survivor : survivors) {
-            int status = 0;
-            if (waitpid(survivor.pid, &status, WNOHANG) != 0) {
-                complain("a survivor (%s) ended early, status %x",
-                         kKindNames[static_cast<int>(survivor.kind)],
-                         static_cast<unsigned>(status));
-            }
-        }
+        check_survivors(survivors);
         std::erase_if(victims, [&](Worker& victim) { return has_ended(victim, tally); });
         while (victims.size() < kVictims) {
             victims.push_back(start(random_kind(random), random(), false));
@@ -557,14 +605,32 @@ void check_nothing_is_left(fg_topic* topic) {
     }
 }
 
+// "None" is a storm without promises; without the second look at the holders it must not go well.
+std::uint32_t mutation(const char* name) {
+    using namespace framegate::impl;
+    const std::pair<const char*, std::uint32_t> known[] = {
+        {"None", 0},
+        {"NoHoldersRecheck", kMutateNoHoldersRecheck},
+        {"NoReliableBound", kMutateNoReliableBound},
+        {"NoRedelivery", kMutateNoRedelivery},
+    };
+    for (const auto& [text, bit] : known) {
+        if (std::strcmp(name, text) == 0) {
+            return bit;
+        }
+    }
+    complain("there is no mutation %s", name);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     const std::int64_t seconds = argc > 1 ? std::strtol(argv[1], nullptr, 10) : 10;
     const std::uint64_t seed =
         argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::random_device{}();
-    framegate_test_mutations =
-        argc > 3 ? static_cast<std::uint32_t>(std::strtoul(argv[3], nullptr, 10)) : 0;
+    framegate_test_mutations = argc > 3 ? mutation(argv[3]) : 0;
+    with_promises = argc <= 3 || (framegate_test_mutations &
+                                  ~std::uint32_t{framegate::impl::kMutateNoHoldersRecheck}) != 0;
     std::printf("storm of %" PRId64 " s, seed %" PRIu64 "\n", seconds, seed);
     std::fflush(stdout);
     parent = getpid();
@@ -587,12 +653,14 @@ int main(int argc, char** argv) {
     }
     std::mt19937_64 random(seed);
     std::vector<Worker> subscribers;
-    for (const Kind kind : {Kind::kLatest, Kind::kQueue, Kind::kEventLoop, Kind::kReliable}) {
-        if (kind != Kind::kReliable || kHasReliable) {
+    for (const Kind kind :
+         {Kind::kLatest, Kind::kQueue, Kind::kEventLoop, Kind::kReliable, Kind::kGroup}) {
+        if (with_promises || (kind != Kind::kReliable && kind != Kind::kGroup)) {
             subscribers.push_back(start(kind, random(), true));
         }
     }
     while (stats().subscribers != subscribers.size()) {
+        check_survivors(subscribers);
         sched_yield();
     }
     const Worker publisher = start(Kind::kPublisher, random(), true);
@@ -609,7 +677,7 @@ int main(int argc, char** argv) {
     std::printf("%d killed at random moments, %d at steps, %d stopped; %" PRIu64
                 " frames published\n",
                 tally.killed, tally.died_at_step, tally.stopped, stats().head);
-    for (int i = 1; i <= static_cast<int>(Kind::kReliable); ++i) {
+    for (int i = 1; i <= static_cast<int>(Kind::kGroup); ++i) {
         std::printf("%s took %" PRIu64 "\n", kKindNames[i], board->taken[i].load());
     }
     std::printf("slowest loan %" PRId64 " ms, slowest take %" PRId64 " ms\n",

@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::uint64_t kWords = 128;
 constexpr std::uint64_t kBytes = kWords * 8;
-constexpr std::uint64_t kFrames = FG_TEST_TSAN ? 3000 : 100000;
-constexpr std::uint64_t kReads = FG_TEST_TSAN ? 1000 : 10000;
+constexpr std::uint64_t kFrames = FG_TEST_TSAN ? 20000 : 100000;
+constexpr std::uint64_t kReads = FG_TEST_TSAN ? 5000 : 10000;
 
 struct Shared {
     test::RuntimeDirectory directory;
@@ -30,13 +30,28 @@ struct Shared {
     }
 };
 
+test::Subscriber subscriber(const Shared& shared, std::uint32_t policy) {
+    fg_subscriber_options options;
+    fg_subscriber_options_init(&options);
+    options.policy = policy;
+    options.leases_max = 3;
+    if (policy == FG_POLICY_GROUP) {
+        options.group = "workers";
+        options.group_bytes = 7;
+    }
+    fg_subscriber* handle = nullptr;
+    REQUIRE_MESSAGE(fg_subscriber_open(shared.topic.get(), &options, &handle) == FG_OK,
+                    fg_last_error());
+    return test::Subscriber(handle);
+}
+
 // While it lives, subscribers read through the mapping that publishers write to.
 class OneMapping {
   public:
     explicit OneMapping(Shared& shared) : topic_(shared.internals()) {
         // Both mappings are made by the first handle of each kind.
         const test::Publisher publisher = test::publisher(shared.topic);
-        const test::Subscriber subscriber = test::subscriber(shared.topic);
+        const test::Subscriber reader = subscriber(shared, FG_POLICY_LATEST);
         own_ = topic_.first_.data_read_;
         REQUIRE(own_ != nullptr);
         topic_.first_.data_read_ = topic_.first_.data_write_;
@@ -117,11 +132,10 @@ void loop(Shared& shared, fg_subscriber* subscriber) {
 void churn(Shared& shared, const std::vector<std::uint32_t>& policies) {
     const test::Inspector inspector = test::inspector("t");
     for (std::size_t n = 0; !shared.is_over.load(); ++n) {
-        const test::Subscriber subscriber =
-            test::subscriber(shared.topic, policies[n % policies.size()]);
+        const test::Subscriber visitor = subscriber(shared, policies[n % policies.size()]);
         fg_frame frame{};
-        if (fg_subscriber_take(subscriber.get(), 1000000, &frame) == FG_OK) {
-            check(shared, subscriber.get(), &frame);
+        if (fg_subscriber_take(visitor.get(), 1000000, &frame) == FG_OK) {
+            check(shared, visitor.get(), &frame);
         }
         fg_topic_sweep(shared.topic.get(), nullptr);
         fg_topic_stats stats{};
@@ -135,14 +149,15 @@ void churn(Shared& shared, const std::vector<std::uint32_t>& policies) {
 TEST_CASE("threads of every policy over one mapping neither race nor tear") {
     Shared shared;
     const OneMapping one_mapping(shared);
-    const std::vector<std::uint32_t> policies = {FG_POLICY_LATEST, FG_POLICY_QUEUE};
+    const std::vector<std::uint32_t> policies = {FG_POLICY_LATEST, FG_POLICY_QUEUE,
+                                                 FG_POLICY_RELIABLE, FG_POLICY_GROUP};
     {
         const test::Publisher both = test::publisher(shared.topic);
         const test::Publisher alone = test::publisher(shared.topic);
         std::vector<test::Subscriber> subscribers;
         for (const std::uint32_t policy : policies) {
-            subscribers.push_back(test::subscriber(shared.topic, policy, 3));
-            subscribers.push_back(test::subscriber(shared.topic, policy, 3));
+            subscribers.push_back(subscriber(shared, policy));
+            subscribers.push_back(subscriber(shared, policy));
         }
         std::vector<std::thread> readers;
         for (std::size_t i = 0; i < subscribers.size(); i += 2) {

@@ -630,12 +630,12 @@ pub fn cases() -> Vec<Case> {
         ("group: frames given back", true, give_back),
         ("group: deaths of member, publisher, reaper", true, deaths),
         (
-            "group, 2 deaths, restart, publisher and reaper die",
+            "group: 2 deaths, restart, publisher and reaper die",
             false,
             restart,
         ),
         (
-            "group, 4 frames, death, gives back",
+            "group: 4 frames, death, gives back",
             false,
             Group {
                 frames: 4,
