@@ -22,9 +22,20 @@ framegate._shm.FieldView.__suffix__:
 
 framegate._shm.Publisher.__suffix__:
     def _attach(self, topic: Topic, name: str) -> None: ...
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
+
+framegate._shm.Subscriber.__suffix__:
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
 
 framegate._shm.VERSION:
     VERSION: str
+
+framegate._shm.COMPILER:
+    COMPILER: str
 
 framegate._shm.LAYOUT_VERSION:
     LAYOUT_VERSION: int

@@ -12,6 +12,12 @@
 #include "subscriber.hpp"
 #include "topic.hpp"
 
+#if defined(__clang__)
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 NB_MODULE(_shm_of_main_interpreter, m) {
     namespace py = framegate::py;
     // Views that live until the interpreter ends are normal here, not a leak.
@@ -19,6 +25,7 @@ NB_MODULE(_shm_of_main_interpreter, m) {
     py::install_fork_handler();
     m.doc() = "Shared-memory frame transport of framegate (C++).";
     m.attr("VERSION") = FRAMEGATE_VERSION;
+    m.attr("COMPILER") = COMPILER;
     m.attr("LAYOUT_VERSION") = fg_layout_version();
     py::bind_errors(m);
     py::bind_region(m);

@@ -13,6 +13,7 @@
 #include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
+#include "metadata.hpp"
 #include "source.hpp"
 #include "values.hpp"
 
@@ -515,6 +516,12 @@ FastResult send_fast(PyObject* self, PyObject* const* arguments, Py_ssize_t coun
     return {true, PyLong_FromUnsignedLongLong(sequence)};
 }
 
+// A msgspec.Struct, told by what its class has.
+bool is_struct(nb::handle data) {
+    return PyObject_CheckBuffer(data.ptr()) == 0 && PyDict_Check(data.ptr()) == 0 &&
+           nb::hasattr(data.type(), "__struct_fields__");
+}
+
 // numpy arrays can be made read-only later; a memoryview (no numpy) cannot.
 void remember_array(Loan& loan, nb::handle array) {
     if (nb::hasattr(array, "flags")) {
@@ -614,6 +621,9 @@ void bind_publisher(nb::module_& module) {
             [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> timestamp,
                nb::object metadata, std::optional<std::string> content_type,
                std::optional<double> timeout) {
+                if (is_struct(data)) {
+                    data = nb::module_::import_("framegate.structs").attr("arrays_of")(data);
+                }
                 prepare(self, data, false);
                 auto& publisher = nb::cast<Publisher&>(self);
                 (void)publisher.handle();  // raises when closed
@@ -631,7 +641,8 @@ void bind_publisher(nb::module_& module) {
             "Copies `data` into a slot and publishes it.\n"
             "\n"
             "Args:\n"
-            "    data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of\n"
+            "    data: Bytes, an array (buffer protocol or DLPack, any strides), a msgspec.Struct\n"
+            "        (see framegate.structs), or a mapping of\n"
             "        name to array.\n"
             "    timestamp: The application's own time of the frame in seconds, for example of "
             "its\n"
@@ -665,6 +676,11 @@ void bind_publisher(nb::module_& module) {
              "    FrameTooLarge: The layout does not fit into a slot.")
         .def_prop_ro(
             "topic", [](const Publisher& self) { return self.topic; }, "Name of the topic.")
+        .def(
+            "_metadata",
+            [](const Publisher& self) { return metadata_of(fg_publisher_topic(self.handle())); },
+            nb::sig("def _metadata(self) -> tuple[int, list[tuple[int | None, dict[str, bool | int "
+                    "| float | str | bytes]]]]"))
         .def_prop_ro("is_attached", &Publisher::is_attached)
         .def_prop_ro("closed", &Publisher::is_closed)
         .def_prop_ro(

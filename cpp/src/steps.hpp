@@ -36,6 +36,9 @@ enum class Step : std::uint32_t {
     kReapHelped,         // head helped, nobody kicked
     kReapKicked,         // kicked, state not 0
     kReapFreed,          // state 0, byte still locked
+    kMetadataLocked,     // the right to append metadata is ours, nothing written
+    kMetadataWritten,    // record written, nobody counts it
+    kMetadataStored,     // record counted, byte still locked
     kCreateData,         // data file exists, no control file
     kCreateControl,      // control file complete under its temporary name
     kCreateLinked,       // linked, temporary name still there

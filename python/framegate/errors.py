@@ -23,6 +23,7 @@ FramegateError
     │   └── FrameTooShort           a request body ends before the frame is full
     ├── LeaseQuotaExceeded          this subscriber already holds as many frames as it may
     ├── ChecksumMismatch            the bytes of a frame are not those that were published
+    ├── MetadataFull                the metadata area of the topic has no room for that
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
@@ -67,6 +68,7 @@ __all__ = [
     "ListenError",
     "LoanLost",
     "LocalProtocolError",
+    "MetadataFull",
     "NoSpace",
     "ParticipantsExhausted",
     "PermissionDenied",
@@ -240,6 +242,12 @@ class ChecksumMismatch(ShmError):
     """The bytes of a frame are not those that were published; it was skipped and counted."""
 
     code = "FG-SHM-025"
+
+
+class MetadataFull(ShmError):
+    """What shall be appended does not fit into the topic's metadata area (`metadata_bytes`)."""
+
+    code = "FG-SHM-026"
 
 
 class ParticipantsExhausted(ShmError):

@@ -73,6 +73,7 @@ kinds! {
     OutOfMemory = 26, is_out_of_memory, "The process has no memory left.";
     System = 27, is_system, "A system call failed.";
     ChecksumMismatch = 28, is_checksum_mismatch, "The bytes of the frame are not those that were published.";
+    MetadataFull = 29, is_metadata_full, "The metadata area of the topic has no room for that.";
 }
 
 impl Error {

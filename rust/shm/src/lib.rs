@@ -37,6 +37,7 @@
 
 mod array;
 mod error;
+mod metadata;
 mod publisher;
 mod subscriber;
 mod sys;
@@ -45,6 +46,7 @@ mod values;
 
 pub use array::{Array, Dtype, lay_out};
 pub use error::Error;
+pub use metadata::Metadata;
 pub use publisher::{FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
 pub use topic::{Checksum, TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};
