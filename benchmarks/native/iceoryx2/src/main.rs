@@ -191,10 +191,12 @@ fn write(options: &Options, name: &str) -> Result<(), Failure> {
             // Reading blocks, so another thread waits for the word to end.
             let told_to_end = Arc::new(AtomicBool::new(false));
             let tell = Arc::clone(&told_to_end);
-            std::thread::spawn(move || {
-                let _ = std::io::stdin().read(&mut [0]);
-                tell.store(true, Ordering::Relaxed);
-            });
+            std::thread::Builder::new()
+                .name("told-to-end".into())
+                .spawn(move || {
+                    let _ = std::io::stdin().read(&mut [0]);
+                    tell.store(true, Ordering::Relaxed);
+                })?;
             while !told_to_end.load(Ordering::Relaxed) {
                 for _ in 0..8 {
                     writer.send()?;
