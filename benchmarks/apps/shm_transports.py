@@ -20,7 +20,6 @@ from multiprocessing import connection, resource_tracker, shared_memory
 from typing import Any
 
 SLOTS = 8
-FULL_STREAM_BYTES = 1 << 20
 
 
 def unique() -> str:
@@ -33,8 +32,8 @@ class Transport:
 
     inherits: tuple[int, ...] = ()
     """Descriptors that the writing process gets."""
-    is_blocking = True
-    """Whether `receive()` sleeps; otherwise it takes a whole core."""
+    makes_writer_wait = True
+    """Whether `send()` waits for a reader that is behind; otherwise that one loses frames."""
 
     def __init__(self, role: str, size: int, address: Any) -> None:
         self.size = size
@@ -70,6 +69,7 @@ class Transport:
 class Framegate(Transport):
     """framegate, policy latest, which is the default."""
 
+    makes_writer_wait = False
     spin = 0.0
 
     def __init__(self, role: str, size: int, address: Any) -> None:
@@ -141,6 +141,8 @@ class FramegateSpin(Framegate):
 
 class Iceoryx2(Transport):
     """iceoryx2: publish and subscribe, and its event service to wake."""
+
+    makes_writer_wait = False
 
     def __init__(self, role: str, size: int, address: Any) -> None:
         import iceoryx2
@@ -244,8 +246,6 @@ class Iceoryx2(Transport):
 class Iceoryx2Spin(Iceoryx2):
     """The same, and the subscriber never sleeps; the publisher wakes nobody."""
 
-    is_blocking = False
-
     def send(self, data: bytes) -> None:
         sample = self.publisher.loan_uninit()
         ctypes.memmove(sample.payload_ptr, data, self.size)
@@ -261,7 +261,7 @@ class Iceoryx2Spin(Iceoryx2):
 class Shmx(Transport):
     """shmx, whose reader can only poll."""
 
-    is_blocking = False
+    makes_writer_wait = False
 
     def __init__(self, role: str, size: int, address: Any) -> None:
         import shmx
@@ -360,6 +360,8 @@ class Zmq(Transport):
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.PULL if role == "read" else zmq.PUSH)
         self.socket.linger = 0
+        # As many as the others have slots; the default of 1000 large frames would fill the memory.
+        self.socket.set_hwm(SLOTS)
         self.copy = not self.without_copies
         if role == "read":
             self.socket.bind(self.address)

@@ -91,6 +91,7 @@ GROUPS = {
         "shm_latency",
         "shm_native_latency",
         "shm_throughput",
+        "shm_native_throughput",
         "shm_loan",
         "shm_idle",
     ),

@@ -5,6 +5,8 @@
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use iceoryx2::port::listener::Listener;
@@ -186,12 +188,21 @@ fn write(options: &Options, name: &str) -> Result<(), Failure> {
             writer.source[..8].copy_from_slice(&now_ns().to_le_bytes());
             writer.send()?;
         } else {
-            let end = Instant::now() + Duration::from_secs_f64(options.seconds + 0.3);
-            while Instant::now() < end {
+            // Reading blocks, so another thread waits for the word to end.
+            let told_to_end = Arc::new(AtomicBool::new(false));
+            let tell = Arc::clone(&told_to_end);
+            std::thread::Builder::new()
+                .name("told-to-end".into())
+                .spawn(move || {
+                    let _ = std::io::stdin().read(&mut [0]);
+                    tell.store(true, Ordering::Relaxed);
+                })?;
+            while !told_to_end.load(Ordering::Relaxed) {
                 for _ in 0..8 {
                     writer.send()?;
                 }
             }
+            return Ok(());
         }
     }
     Ok(())
