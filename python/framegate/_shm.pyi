@@ -66,6 +66,12 @@ class Topic:
         """
 
     @property
+    def records(self) -> list[tuple[str, str, tuple[int, ...], tuple[int, int, int]]]:
+        """
+        The fields of records with their places; empty unless frames are records.
+        """
+
+    @property
     def info(self) -> dict[str, Any]: ...
     def metadata(
         self,
