@@ -128,7 +128,7 @@ def test_a_full_topic_refuses_at_once_or_after_the_timeout(raw: Any) -> None:
     held = [subscriber.take() for _ in range(3)]
     publisher.send(b"newest")
     for timeout in (0, 0.01):
-        with pytest.raises(TopicFull, match=r'topic "raw".*all 4'):
+        with pytest.raises(TopicFull, match=r'topic "raw" has no free slot'):
             publisher.loan(8, timeout=timeout)
     with pytest.raises(TopicFull):
         publisher.send(b"x")
@@ -231,7 +231,7 @@ def test_what_is_no_layout_is_an_error_of_the_caller(raw: Any) -> None:
     assert shm.inspect("raw").slots_loaned == 0
 
 
-@pytest.mark.parametrize("dtype", ["datetime64[s]", "U4", "O", [("a", "i4")], np.longdouble])
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "U4", "O", np.longdouble])
 def test_elements_that_no_topic_stores_are_a_type_error(raw: Any, dtype: Any) -> None:
     publisher, _ = raw
     with pytest.raises((TypeError, ValueError)):

@@ -172,6 +172,9 @@ def test_fields_are_memoryviews_with_strides_and_refuse_to_be_contiguous() -> No
 
 
 def test_what_is_no_plain_record_is_a_type_error() -> None:
+    with shm.Publisher("free", slot_bytes=4096) as publisher:
+        with pytest.raises(TypeError, match="cannot be stored"):
+            publisher.send({"points": points(3)})  # records are a frame of their own
     for dtype in ([("x", ">f4")], [("x", "U3")], [("x", [("y", "u1")])]):
         with pytest.raises(TypeError, match="x"):
             shm.Topic.create("t", dtype=np.dtype(dtype), shape=(2,))
