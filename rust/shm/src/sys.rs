@@ -89,6 +89,15 @@ pub(crate) struct TopicInfo {
 }
 
 #[repr(C)]
+pub(crate) struct ResizeOptions {
+    pub(crate) struct_bytes: u32,
+    pub(crate) slots: u32,
+    pub(crate) slot_bytes: u64,
+    pub(crate) keep: u32,
+    pub(crate) reserved: u32,
+}
+
+#[repr(C)]
 pub(crate) struct PublisherOptions {
     pub(crate) struct_bytes: u32,
     pub(crate) name_bytes: u32,
@@ -178,6 +187,7 @@ unsafe extern "C" {
         bytes: *mut usize,
         generation: *mut u32,
     ) -> Status;
+    pub(crate) fn fg_topic_resize(topic: *mut Topic, options: *const ResizeOptions) -> Status;
     pub(crate) fn fg_topic_metadata_generation(topic: *const Topic) -> u32;
     pub(crate) fn fg_topic_append_metadata(
         topic: *mut Topic,
@@ -357,6 +367,7 @@ mod tests {
                 "fg_frame" => size_of::<Frame>(),
                 "fg_loan" => size_of::<Loan>(),
                 "fg_publish_info" => size_of::<PublishInfo>(),
+                "fg_resize_options" => size_of::<ResizeOptions>(),
                 "fg_publisher_options" => size_of::<PublisherOptions>(),
                 "fg_status_info" => size_of::<StatusInfo>(),
                 "fg_struct_size" => size_of::<StructSize>(),
@@ -373,7 +384,7 @@ mod tests {
             assert_eq!(ours, row.bytes as usize, "{}", text(row.name));
             compared += 1;
         }
-        assert_eq!(compared, 13);
+        assert_eq!(compared, 14);
     }
 
     #[test]
