@@ -27,6 +27,7 @@ FramegateError
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
+    ├── GroupsExhausted             the topic has no room for one more work-queue group
     ├── ShmTimeout (TimeoutError)   nothing happened in the time given
     ├── SegmentIncompatible         written by another layout version or machine
     ├── SegmentCorrupt              its bytes contradict each other
@@ -62,6 +63,7 @@ __all__ = [
     "FrameTooLarge",
     "FrameTooShort",
     "FramegateError",
+    "GroupsExhausted",
     "HandlePoisoned",
     "LeaseLost",
     "LeaseQuotaExceeded",
@@ -332,6 +334,12 @@ class HandlePoisoned(ShmError):
     """This process lost the lock that shows it is alive; the handle is unusable."""
 
     code = "FG-SHM-022"
+
+
+class GroupsExhausted(ShmError):
+    """The topic has no room for one more work-queue group; join one, or end one."""
+
+    code = "FG-SHM-031"
 
 
 def describe(error: FramegateError) -> str:

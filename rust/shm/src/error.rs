@@ -74,6 +74,7 @@ kinds! {
     System = 27, is_system, "A system call failed.";
     ChecksumMismatch = 28, is_checksum_mismatch, "The bytes of the frame are not those that were published.";
     MetadataFull = 29, is_metadata_full, "The metadata area of the topic has no room for that.";
+    GroupsFull = 30, is_groups_full, "All group rows of the topic are taken.";
 }
 
 impl Error {
