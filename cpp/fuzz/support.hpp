@@ -96,6 +96,23 @@ inline std::uint8_t read_all(const void* data, std::uint64_t bytes) {
     return sum;
 }
 
+// Does the array, or do the records that it is a field of, end inside of the payload?
+inline bool lies_in_payload(const fg_array& array, std::uint64_t payload_bytes) {
+    if (array.flags == 0) {
+        return array.offset <= payload_bytes && array.bytes <= payload_bytes - array.offset;
+    }
+    for (std::uint32_t i = 0; i < array.record_dimensions; ++i) {
+        if (array.shape[i] == 0) {
+            return true;  // no record at all
+        }
+    }
+    std::uint64_t room = payload_bytes / array.record_bytes;  // records
+    for (std::uint32_t i = 0; i < array.record_dimensions; ++i) {
+        room /= array.shape[i];
+    }
+    return room != 0;
+}
+
 // Everything that a leased frame promises.
 inline void look_at(fg_subscriber* subscriber, const fg_frame& frame, std::uint64_t slot_bytes) {
     demand(frame.bytes <= slot_bytes, "a frame fits its slot");
@@ -116,6 +133,10 @@ inline void look_at(fg_subscriber* subscriber, const fg_frame& frame, std::uint6
     }
     demand(count <= FG_ARRAYS_MAX, "the count of arrays is bounded");
     for (std::size_t i = 0; i < count; ++i) {
+        if (arrays[i].flags != 0) {
+            demand(lies_in_payload(arrays[i], frame.bytes), "a field lies in its records");
+            continue;
+        }
         demand(arrays[i].offset <= frame.bytes && arrays[i].bytes <= frame.bytes - arrays[i].offset,
                "an array lies in its payload");
         demand(arrays[i].offset % FG_ARRAY_ALIGNMENT == 0, "an array is aligned");

@@ -208,6 +208,9 @@ Layout match(const Publisher& publisher, std::vector<Field> fields) {
             }
         }
         bool same = found != nullptr && found->type == wanted.type && found->ndim == wanted.ndim;
+        same = same && found->record_bytes == wanted.record_bytes &&
+               found->record_ndim == wanted.record_ndim &&
+               (wanted.record_bytes == 0 || found->offset == wanted.offset);
         for (int axis = 0; same && axis < wanted.ndim; ++axis) {
             same = wanted.shape[axis] < 0 || wanted.shape[axis] == found->shape[axis];
         }
@@ -266,12 +269,39 @@ std::uint64_t publish_filled(Publisher& publisher, const Layout& layout,
     return sequence;
 }
 
+// numpy arrays with a structured dtype.
+bool is_structured(nb::handle array) {
+    const nb::object dtype = nb::getattr(array, "dtype", nb::none());
+    return !nb::getattr(dtype, "fields", nb::none()).is_none();
+}
+
+std::uint64_t send_records(Publisher& publisher, nb::handle data, const PublishDetails& details,
+                           std::optional<double> timeout) {
+    const nb::object flat = nb::module_::import_("framegate.records").attr("flatten")(data);
+    const nb::object bytes = flat[1];
+    const Source source{bytes};
+    const Layout layout = match(publisher, schema_from_python(nb::object(flat[0]))->fields);
+    return publish_filled(publisher, layout, details, timeout,
+                          [&](std::byte* to) noexcept { source.copy_to(to); });
+}
+
 std::uint64_t send_one(Publisher& publisher, nb::handle data, const PublishDetails& details,
                        std::optional<double> timeout) {
     const Source source(data);
     const Schema& schema = *publisher.schema;
     Layout layout;
-    if (schema.fields.size() == 1) {
+    if (source.type == nullptr && is_structured(data)) {
+        return send_records(publisher, data, details, timeout);
+    }
+    if (schema.has_records()) {
+        if (!source.octets || !schema.is_fixed || source.bytes != schema.payload_bytes) {
+            raise_error(FG_SCHEMA_MISMATCH,
+                        "topic \"" + publisher.topic +
+                            "\" holds records; send a structured array, or a mapping of field to "
+                            "array");
+        }
+        layout = {publisher.schema, source.bytes, true};
+    } else if (schema.fields.size() == 1) {
         source.require(schema.fields[0], publisher.topic.c_str());
         if (schema.is_fixed) {
             layout = {publisher.schema, source.bytes, true};
@@ -298,6 +328,12 @@ std::uint64_t send_one(Publisher& publisher, nb::handle data, const PublishDetai
 
 std::uint64_t send_mapping(Publisher& publisher, nb::handle data, const PublishDetails& details,
                            std::optional<double> timeout) {
+    if (publisher.schema->has_records()) {
+        const nb::object records =
+            nb::module_::import_("framegate.records")
+                .attr("interleave")(data, records_to_python(*publisher.schema));
+        return send_records(publisher, records, details, timeout);
+    }
     std::vector<std::unique_ptr<Source>> sources;
     std::vector<Field> fields;
     for (nb::handle item : data.attr("items")()) {
@@ -343,7 +379,11 @@ void prepare(nb::handle self, nb::handle data, bool is_layout) {
     } else {
         const Source source(data);
         bytes = nb::cast(source.bytes);
-        if (!source.octets) {
+        if (source.type == nullptr && is_structured(data)) {
+            rows = nb::cast<nb::list>(
+                nb::module_::import_("framegate.records")
+                    .attr("rows_of")(nb::getattr(data, "dtype"), nb::getattr(data, "shape")));
+        } else if (!source.octets) {
             rows = schema_to_python(*lay_out({source.as_field("")}).schema);
         }
     }
@@ -377,6 +417,24 @@ nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> t
         }
         layout = !schema.is_raw() && schema.is_fixed ? Layout{publisher.schema, bytes, true}
                                                      : Layout{raw_schema(), bytes, false};
+    } else if (schema.has_records()) {
+        // (structured dtype, shape), or an array to be like
+        const bool is_pair = PyTuple_Check(wanted.ptr()) != 0 && nb::len(wanted) == 2;
+        const nb::object dtype =
+            is_pair ? nb::object(wanted[0]) : nb::getattr(wanted, "dtype", nb::none());
+        nb::object shape =
+            is_pair ? nb::object(wanted[1]) : nb::getattr(wanted, "shape", nb::none());
+        if (PyLong_Check(shape.ptr()) != 0) {
+            shape = nb::make_tuple(shape);
+        }
+        if (nb::getattr(dtype, "fields", nb::none()).is_none()) {
+            raise_error(FG_SCHEMA_MISMATCH,
+                        "topic \"" + publisher.topic +
+                            "\" holds records: loan (structured dtype, shape), or nothing");
+        }
+        const nb::object rows =
+            nb::module_::import_("framegate.records").attr("rows_of")(dtype, shape);
+        layout = match(publisher, schema_from_python(rows)->fields);
     } else {
         layout = match(publisher, fields_from(wanted));
     }
@@ -580,8 +638,7 @@ void bind_publisher(nb::module_& module) {
             [](nb::handle_t<Loan> self) {
                 Loan& loan = nb::cast<Loan&>(self);
                 loan.require_live();
-                const Field* field = loan.only_field("array");
-                nb::object array = to_array(self, loan, field);
+                nb::object array = whole_array(self, loan, "array");
                 remember_array(loan, array);
                 return array;
             },

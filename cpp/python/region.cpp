@@ -39,8 +39,19 @@ SchemaPtr schema_from_arrays(const fg_array* arrays, std::size_t count) {
         field.ndim = array.dimension_count;
         field.offset = array.offset;
         field.bytes = array.bytes;
+        field.record_bytes = array.record_bytes;
+        field.record_ndim = static_cast<int>(array.record_dimensions);
+        if (field.record_bytes != schema->fields[0].record_bytes ||
+            field.record_ndim != schema->fields[0].record_ndim || field.record_ndim > field.ndim ||
+            !std::equal(array.shape, array.shape + field.record_ndim, arrays[0].shape)) {
+            raise_error(FG_SEGMENT_CORRUPT,
+                        "array " + field.name + " is no field of the same records as the others");
+        }
         auto stride = static_cast<Py_ssize_t>(field.type->bytes);
         for (int axis = field.ndim - 1; axis >= 0; --axis) {
+            if (field.record_bytes != 0 && axis == field.record_ndim - 1) {
+                stride = static_cast<Py_ssize_t>(field.record_bytes);
+            }
             field.strides[axis] = stride;
             if (array.shape[axis] == FG_DIMENSION_ANY) {
                 field.shape[axis] = -1;
@@ -50,7 +61,14 @@ SchemaPtr schema_from_arrays(const fg_array* arrays, std::size_t count) {
                 stride *= field.shape[axis];
             }
         }
-        schema->payload_bytes = std::max(schema->payload_bytes, field.offset + field.bytes);
+        std::size_t end = field.offset + field.bytes;
+        if (field.record_bytes != 0 && schema->is_fixed) {
+            end = field.record_bytes;
+            for (int axis = 0; axis < field.record_ndim; ++axis) {
+                end *= static_cast<std::size_t>(field.shape[axis]);
+            }
+        }
+        schema->payload_bytes = std::max(schema->payload_bytes, end);
     }
     if (!schema->is_fixed) {
         schema->payload_bytes = 0;
@@ -81,6 +99,11 @@ std::vector<fg_array> arrays_from_schema(const Schema& schema) {
         }
         array.offset = field.offset;
         array.bytes = field.bytes;
+        if (field.record_bytes != 0) {
+            array.flags = FG_ARRAY_FIELD;
+            array.record_bytes = field.record_bytes;
+            array.record_dimensions = static_cast<std::uint32_t>(field.record_ndim);
+        }
     }
     return arrays;
 }
@@ -110,6 +133,22 @@ nb::list schema_to_python(const Schema& schema) {
     return rows;
 }
 
+nb::list records_to_python(const Schema& schema) {
+    nb::list rows;
+    if (!schema.has_records()) {
+        return rows;
+    }
+    const nb::list plain = schema_to_python(schema);
+    for (std::size_t i = 0; i < schema.fields.size(); ++i) {
+        const Field& field = schema.fields[i];
+        const nb::object row = plain[i];
+        rows.append(
+            nb::make_tuple(row[0], row[1], row[2],
+                           nb::make_tuple(field.offset, field.record_bytes, field.record_ndim)));
+    }
+    return rows;
+}
+
 // ---- regions ------------------------------------------------------------------------------------
 
 void Region::require_live() const {
@@ -128,8 +167,8 @@ const Field* Region::only_field(const char* what) {
     if (arrays.is_raw()) {
         return nullptr;
     }
-    if (arrays.fields.size() == 1) {
-        return arrays.fields.data();
+    if (const Field* field = arrays.only()) {
+        return field;
     }
     std::string message = std::string(what) + " needs one array, this " + noun + " has ";
     message += std::to_string(arrays.fields.size()) + " (";
@@ -153,6 +192,17 @@ int fill_buffer(PyObject* exporter, Region& region, const Field* field, Py_buffe
     view->internal = nullptr;
     view->readonly = region.readonly ? 1 : 0;
     view->suboffsets = nullptr;
+    if (field != nullptr && field->record_bytes != 0) {
+        const bool any_order = (flags & PyBUF_STRIDES) == PyBUF_STRIDES &&
+                               (flags & PyBUF_C_CONTIGUOUS) != PyBUF_C_CONTIGUOUS &&
+                               (flags & PyBUF_ANY_CONTIGUOUS) != PyBUF_ANY_CONTIGUOUS &&
+                               (flags & PyBUF_F_CONTIGUOUS) != PyBUF_F_CONTIGUOUS;
+        if (!any_order) {
+            PyErr_SetString(PyExc_BufferError,
+                            "a field of records is not contiguous: its strides are needed");
+            return -1;
+        }
+    }
     if (field != nullptr) {
         view->buf = region.data + field->offset;
         view->len = static_cast<Py_ssize_t>(field->bytes);
@@ -255,6 +305,31 @@ nb::object to_array(nb::handle owner, Region& region, const Field* field) {
         return nb::steal(PyMemoryView_FromObject(exporter.ptr()));
     }
     return numpy.attr("asarray")(exporter);  // a numpy that numpy_api.hpp does not know
+}
+
+nb::object whole_array(nb::handle owner, Region& region, const char* what) {
+    if (region.schema().has_records()) {
+        return nb::module_::import_("framegate.records")
+            .attr("view")(owner, records_to_python(region.schema()));
+    }
+    return to_array(owner, region, region.only_field(what));
+}
+
+nb::object whole_shape(Region& region) {
+    const Schema& schema = region.schema();
+    if (!schema.has_records()) {
+        return shape_of(region, region.only_field("shape"));
+    }
+    nb::list shape;
+    for (int axis = 0; axis < schema.fields[0].record_ndim; ++axis) {
+        shape.append(schema.fields[0].shape[axis]);
+    }
+    return nb::tuple(shape);
+}
+
+nb::str whole_dtype(Region& region) {
+    return region.schema().has_records() ? nb::str("record")
+                                         : dtype_name_of(region.only_field("dtype"));
 }
 
 nb::object shape_of(const Region& region, const Field* field) {
@@ -417,6 +492,9 @@ nb::object make_capsule(nb::handle owner, Region& region, const Field* field, bo
 nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::handle stream,
                      nb::handle max_version, nb::handle device, nb::handle copy) {
     region.require_live();
+    if (field != nullptr && field->record_bytes != 0) {
+        throw nb::buffer_error("a field of records lies interleaved: copy it, then exchange it");
+    }
     if (!stream.is_none() && !(nb::isinstance<nb::int_>(stream) && nb::cast<long>(stream) == -1)) {
         throw nb::buffer_error("frames are in host memory: stream must be None");
     }

@@ -29,6 +29,9 @@ struct Field {
     Py_ssize_t strides[FG_ARRAY_DIMENSIONS_MAX] = {};  // bytes
     std::size_t offset = 0;
     std::size_t bytes = 0;
+    // Of a field of records, which lies interleaved with the others; else 0.
+    std::uint32_t record_bytes = 0;
+    int record_ndim = 0;
 };
 
 // The arrays of a frame, or of every frame of a topic. None: raw bytes.
@@ -38,6 +41,14 @@ struct Schema {
     bool is_fixed = true;           // no dimension is open
 
     [[nodiscard]] bool is_raw() const { return fields.empty(); }
+    // Its arrays are the fields of records: one structured array for numpy.
+    [[nodiscard]] bool has_records() const {
+        return !fields.empty() && fields[0].record_bytes != 0;
+    }
+    // The one array that the payload is, else null.
+    [[nodiscard]] const Field* only() const {
+        return fields.size() == 1 && !has_records() ? fields.data() : nullptr;
+    }
     [[nodiscard]] const Field* find(std::string_view name) const;
 };
 using SchemaPtr = std::shared_ptr<const Schema>;
@@ -50,8 +61,17 @@ std::vector<fg_array> arrays_from_schema(const Schema& schema);
 // "uint8 (1080, 1920, 3)" for messages.
 std::string describe(const char* dtype, int ndim, const Py_ssize_t* shape);
 
+class Region;
+
 // [(name, dtype, shape)] as shm.py sees a schema; -1 is an open dimension.
 nb::list schema_to_python(const Schema& schema);
+// The same with the place of each field, as framegate.records takes it; empty unless it has records.
+nb::list records_to_python(const Schema& schema);
+// The whole payload as numpy sees it: its only array, or its records.
+nb::object whole_array(nb::handle owner, Region& region, const char* what);
+// The shape and the name of the type of the whole payload.
+nb::object whole_shape(Region& region);
+nb::str whole_dtype(Region& region);
 
 class Region {
   public:
@@ -124,8 +144,7 @@ int region_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
         Region& region = *nb::inst_ptr<T>(self);
         region.require_live();
         const Schema& schema = region.schema();
-        return fill_buffer(self, region, schema.fields.size() == 1 ? schema.fields.data() : nullptr,
-                           view, flags);
+        return fill_buffer(self, region, schema.only(), view, flags);
     } catch (nb::python_error& error) {
         error.restore();
     } catch (const std::exception& error) {

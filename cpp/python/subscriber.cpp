@@ -410,19 +410,19 @@ void bind_frame(nb::module_& module) {
         .def_prop_ro(
             "nbytes", [](const Frame& self) { return self.bytes; }, "Payload bytes.")
         .def_prop_ro(
-            "shape", [](Frame& self) { return shape_of(self, self.only_field("shape")); },
+            "shape", [](Frame& self) { return whole_shape(self); },
             nb::sig("def shape(self) -> tuple[int, ...]"),
             "Shape of the array; `(nbytes,)` for raw bytes. Raises SchemaMismatch for several\n"
             "arrays.")
         .def_prop_ro(
-            "dtype", [](Frame& self) { return dtype_name_of(self.only_field("dtype")); },
+            "dtype", [](Frame& self) { return whole_dtype(self); },
             "Name of the element type, such as `uint8` or `bfloat16`; `uint8` for raw bytes.")
         .def_prop_ro(
             "array",
             [](nb::handle_t<Frame> self) {
                 Frame& frame = nb::cast<Frame&>(self);
                 frame.require_live();
-                return to_array(self, frame, frame.only_field("array"));
+                return whole_array(self, frame, "array");
             },
             nb::sig("def array(self) -> numpy.typing.NDArray[typing.Any]"),
             "The frame as a read-only numpy array without a copy (a memoryview without numpy).")
@@ -469,7 +469,7 @@ void bind_frame(nb::module_& module) {
             [](nb::handle_t<Frame> self, nb::object dtype, nb::object copy) {
                 Frame& frame = nb::cast<Frame&>(self);
                 frame.require_live();
-                nb::object array = to_array(self, frame, frame.only_field("__array__"));
+                nb::object array = whole_array(self, frame, "__array__");
                 const bool must_copy = !copy.is_none() && nb::cast<bool>(copy);
                 if (dtype.is_none() && !must_copy) {
                     return array;

@@ -304,8 +304,9 @@ std::string name_from(nb::handle name) {
 SchemaPtr schema_from_python(nb::handle rows) {
     Schema schema;
     for (nb::handle row : rows) {
-        if (nb::len(row) != 3) {
-            throw nb::type_error("an array of a schema is (name, dtype, shape)");
+        if (nb::len(row) != 3 && nb::len(row) != 4) {
+            throw nb::type_error(
+                "an array of a schema is (name, dtype, shape), a field of records has its place");
         }
         Field field;
         field.name = name_from(row[0]);
@@ -317,6 +318,12 @@ SchemaPtr schema_from_python(nb::handle rows) {
                                                      " dimensions");
             }
             field.shape[field.ndim++] = dimension_from(length);
+        }
+        if (nb::len(row) == 4) {
+            const nb::object place = row[3];
+            field.offset = nb::cast<std::size_t>(nb::object(place[0]));
+            field.record_bytes = nb::cast<std::uint32_t>(nb::object(place[1]));
+            field.record_ndim = nb::cast<int>(nb::object(place[2]));
         }
         schema.fields.push_back(std::move(field));
     }
@@ -393,6 +400,11 @@ void bind_topic(nb::module_& module) {
             "schema", [](const Topic& self) { return schema_to_python(*self.schema); },
             nb::sig("def schema(self) -> list[tuple[str, str, tuple[int, ...]]]"),
             "The arrays of every frame as (name, dtype, shape); -1 is a dimension of any length.")
+        .def_prop_ro(
+            "records", [](const Topic& self) { return records_to_python(*self.schema); },
+            nb::sig("def records(self) -> list[tuple[str, str, tuple[int, ...], tuple[int, int, "
+                    "int]]]"),
+            "The fields of records with their places; empty unless frames are records.")
         .def_prop_ro(
             "info",
             [](Topic& self) {

@@ -19,6 +19,8 @@ bool has_fixed_shape(const fg_array& array);
 fg_status check_array(const fg_array& array, std::size_t index);
 // check_array, no open dimension, bytes right, offset aligned and the whole inside the payload.
 fg_status check_frame_array(const fg_array& array, std::size_t index, std::uint64_t payload_bytes);
+// Either no array is a field, or all are fields of the same records.
+fg_status check_record_group(const fg_array* arrays, std::size_t count);
 fg_status lay_out_arrays(fg_array* arrays, std::size_t count, std::uint64_t* payload_bytes);
 // Same name, dtype and dimensions; FG_DIMENSION_ANY in the schema fits every length.
 bool fits_schema(const fg_array& array, const fg_array& schema);

@@ -208,6 +208,12 @@ fg_status Publisher::check_info(const fg_publish_info& info) const {
             return status;
         }
     }
+    if (info.array_count > 1) {
+        if (const fg_status status = check_record_group(info.arrays, info.array_count);
+            status != FG_OK) {
+            return status;
+        }
+    }
     const std::uint32_t schema_count = topic.identity_.schema_count;
     if (schema_count == 0) {
         return FG_OK;

@@ -145,6 +145,9 @@ fg_status adopt_schema(Topic& topic) {
         }
         fixed = fixed && has_fixed_shape(topic.schema_[i]);
     }
+    if (check_record_group(topic.schema_, count) != FG_OK) {
+        return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its schema mixes records", topic.name_);
+    }
     topic.schema_is_fixed_ = fixed;
     if (fixed && lay_out_arrays(topic.schema_, count, &topic.schema_bytes_) != FG_OK) {
         return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its schema makes no sense", topic.name_);
@@ -242,7 +245,7 @@ fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const
     }
     for (std::uint32_t i = 0; i < options.schema_count; ++i) {
         fg_array array = options.schema[i];
-        array.offset = 0;
+        array.offset = array.flags == FG_ARRAY_FIELD ? array.offset : 0;  // its place in a record
         array.bytes = 0;
         std::memcpy(topic.control_ + kSchemaOffset + i * sizeof array, &array, sizeof array);
     }
@@ -418,6 +421,9 @@ fg_status check_options(const fg_topic_options& options) {
         }
         copy[i] = options.schema[i];
         fixed = fixed && has_fixed_shape(copy[i]);
+    }
+    if (const fg_status status = check_record_group(copy, options.schema_count); status != FG_OK) {
+        return status;
     }
     std::uint64_t payload = 0;
     if (fixed && lay_out_arrays(copy, options.schema_count, &payload) == FG_OK &&

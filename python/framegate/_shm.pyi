@@ -69,6 +69,12 @@ class Topic:
         """
 
     @property
+    def records(self) -> list[tuple[str, str, tuple[int, ...], tuple[int, int, int]]]:
+        """
+        The fields of records with their places; empty unless frames are records.
+        """
+
+    @property
     def info(self) -> dict[str, Any]: ...
     def resize(self, *, slots: int = 0, slot_bytes: int = 0, keep: int = 0) -> None:
         """Goes on in slots of another number or size; 0 keeps what it is."""

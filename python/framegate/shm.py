@@ -30,7 +30,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-from framegate import _shm
+from framegate import _shm, records
 from framegate._shm import (
     Frame,
     Loan,
@@ -129,6 +129,9 @@ def _rows(
                 of_dtype, of_shape = spec.dtype, spec.shape
             rows.append((name, of_dtype, _dimensions(of_shape)))
         return rows
+    if shape is not None and records.is_structured(dtype):
+        fields: list[Any] = records.rows_of(dtype, _dimensions(shape))
+        return fields
     return [] if shape is None else [("", dtype, _dimensions(shape))]
 
 
@@ -195,7 +198,8 @@ class TopicOptions(TypedDict, total=False):
     """What a topic is created with. Each may be left out.
 
     Attributes:
-        dtype: Element type of the only array: a name, a numpy dtype or type. With `shape`.
+        dtype: Element type of the only array: a name, a numpy dtype or type. With `shape`. A
+            structured dtype makes records: its fields lie interleaved, as in an array of C structs.
         shape: Shape of the only array; None as a length is any length.
         arrays: Named arrays instead: name to `(dtype, shape)`, to an `ArraySpec` or to an array
             to be like. Without `dtype` and `arrays`, frames are free: bytes, or arrays that
@@ -325,7 +329,7 @@ class Topic:
                     (n, spec.dtype, spec.shape) for n, spec in existing.schema.items()
                 )
             rows = _rows(options.get("dtype"), options.get("shape"), options.get("arrays"))
-            wanted = _describe((n, _shm.dtype_name(kind), lengths) for n, kind, lengths in rows)
+            wanted = _describe((row[0], _shm.dtype_name(row[1]), row[2]) for row in rows)
             raise SchemaMismatch(
                 error.problem,
                 cause=f"it holds {found}, asked for is {wanted}",
@@ -379,6 +383,12 @@ class Topic:
                 )
             index = names.index(array)
         return self._native.append_metadata(metadata, index)
+
+    @property
+    def record_dtype(self) -> Any:
+        """The structured numpy dtype of a topic of records, else None."""
+        rows: list[Any] = self._native.records
+        return records.dtype_of(rows) if rows else None
 
     @property
     def slots(self) -> int:
@@ -515,7 +525,7 @@ def _slot_bytes(slot_bytes: int | None, rows: Sequence[tuple[str, Any, Any]]) ->
             raise ShmArgumentError(f"slot_bytes is at least 1, not {slot_bytes}")
         return slot_bytes
     needed = _shm.payload_bytes(rows)
-    if needed == 0 and not any(0 in shape for _, _, shape in rows):
+    if needed == 0 and not any(0 in row[2] for row in rows):
         if rows:
             raise ShmArgumentError("a dimension may have any length: say slot_bytes")
         raise ShmArgumentError("a topic of raw bytes needs slot_bytes")
@@ -574,7 +584,8 @@ class Publisher(_shm.Publisher):
 
     def _topic_for(self, rows: Sequence[Row], nbytes: int | None) -> Topic:
         """The topic of this name, or a new one that holds such frames."""
-        arrays = {name: (dtype, shape) for name, dtype, shape in rows}
+        is_record = bool(rows) and len(rows[0]) == 4
+        arrays = {row[0]: (row[1], row[2]) for row in rows}
         slot_bytes = None
         if not arrays:
             if nbytes is None:
@@ -584,7 +595,12 @@ class Publisher(_shm.Publisher):
                 )
             slot_bytes = max(RAW_SLOT_BYTES_MIN, nbytes)
         options = self._options.copy()
-        options["arrays"], options["slot_bytes"] = arrays or None, slot_bytes
+        if is_record:
+            fields: list[Any] = list(rows)
+            options["dtype"] = records.dtype_of(fields)
+            options["shape"] = fields[0][2][: fields[0][3][2]]
+        else:
+            options["arrays"], options["slot_bytes"] = arrays or None, slot_bytes
         while True:
             # Somebody else's topic counts as it is; send() then says whether the frame fits it.
             with contextlib.suppress(TopicNotFound):

@@ -180,23 +180,32 @@ const char* fg_dtype_name(fg_dtype dtype);
 /* Code of a name such as "float32"; 0 for an unknown name. */
 fg_dtype fg_dtype_from_name(const char* name, size_t name_bytes);
 
+enum { FG_ARRAY_FIELD = 1 };
+
 /* One array of a frame (or, with FG_DIMENSION_ANY allowed, of a schema). C order. A frame's array i
- * lies at payload + offset. The name may be empty (one unnamed array). */
+ * lies at payload + offset. The name may be empty (one unnamed array).
+ *
+ * With the flag FG_ARRAY_FIELD it is a field of records that lie one after the other, as an array of
+ * C structs: its first `record_dimensions` dimensions count records, each `record_bytes` after the
+ * one before, and `offset` is its place in a record. Either all arrays of a frame are fields, of the
+ * same records, or none is. */
 typedef struct fg_array {
     char name[FG_ARRAY_NAME_BYTES_MAX]; /* UTF-8, not zero-terminated, rest zero */
     uint8_t name_bytes;
     fg_dtype dtype;
     uint8_t dimension_count;
-    uint8_t flags; /* zero */
+    uint8_t flags; /* FG_ARRAY_FIELD or zero */
     uint64_t shape[FG_ARRAY_DIMENSIONS_MAX];
-    uint64_t offset; /* from the start of the payload, multiple of FG_ARRAY_ALIGNMENT */
-    uint64_t bytes;
-    uint64_t reserved; /* zero */
+    uint64_t offset; /* from the start of the payload, multiple of FG_ARRAY_ALIGNMENT; of a field:
+                        from the start of a record */
+    uint64_t bytes;  /* of all items */
+    uint32_t record_bytes;      /* of a field: from one record to the next; else zero */
+    uint32_t record_dimensions; /* of a field; else zero */
 } fg_array;
 
 /* Fills `offset` and `bytes` of every array from dtype and shape, one after the other at multiples
- * of 64, and says how many payload bytes they need. FG_INVALID_ARGUMENT on a bad name, dtype,
- * dimension count or overflow. Any thread. */
+ * of 64, and says how many payload bytes they need; fields keep their offset. FG_INVALID_ARGUMENT on a
+ * bad name, dtype, dimension count or overflow, and on fields of different records. Any thread. */
 fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_bytes);
 
 /* ---- values: small typed maps ---- */

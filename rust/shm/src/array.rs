@@ -90,7 +90,8 @@ impl Array {
             shape: [0; sys::ARRAY_DIMENSIONS_MAX],
             offset: 0,
             bytes: 0,
-            reserved: 0,
+            record_bytes: 0,
+            record_dimensions: 0,
         };
         let copied = name.len().min(raw.name.len());
         raw.name[..copied].copy_from_slice(&name.as_bytes()[..copied]);
@@ -103,6 +104,25 @@ impl Array {
             })
             .unwrap_or(u64::MAX);
         Self(raw)
+    }
+
+    /// Describes a field of records, as of an array of C structs of `record_bytes` each: its first
+    /// `record_dimensions` dimensions count records, and it lies at `offset` in each of them.
+    ///
+    /// Either all arrays of a frame are fields of the same records, or none is.
+    #[must_use]
+    pub fn in_records(mut self, offset: u64, record_bytes: u32, record_dimensions: u32) -> Self {
+        self.0.flags = 1;
+        self.0.offset = offset;
+        self.0.record_bytes = record_bytes;
+        self.0.record_dimensions = record_dimensions;
+        self
+    }
+
+    /// Bytes from one record to the next and the number of dimensions that count records; `None` if the array is no
+    /// field of records.
+    pub fn record(&self) -> Option<(u32, u32)> {
+        (self.0.flags == 1).then_some((self.0.record_bytes, self.0.record_dimensions))
     }
 
     /// Name; lossy if the publisher did not write UTF-8.

@@ -38,7 +38,8 @@ pub(crate) struct Array {
     pub(crate) shape: [u64; ARRAY_DIMENSIONS_MAX],
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
-    pub(crate) reserved: u64,
+    pub(crate) record_bytes: u32,
+    pub(crate) record_dimensions: u32,
 }
 
 #[repr(C)]
