@@ -39,6 +39,12 @@ constexpr auto kClasses = std::to_array<Row>({
     {FG_UNSUPPORTED, "ShmError"},
     {FG_OUT_OF_MEMORY, "ShmError"},
     {FG_SYSTEM, "ShmError"},
+    {FG_NO_RESPONDER, "NoResponder"},
+    {FG_RESPONDER_DIED, "ResponderDied"},
+    {FG_CALL_FAILED, "CallFailed"},
+    {FG_MAILBOX_FULL, "MailboxFull"},
+    {FG_CALLER_GONE, "CallerGone"},
+    {FG_CALLS_EXHAUSTED, "CallsExhausted"},
 });
 
 #define FG_COUNT(name, number, text) +1

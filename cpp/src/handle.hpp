@@ -58,6 +58,7 @@ class Handle {
 
     // Attaches a participant; the handle keeps the topic from here on.
     fg_status begin(Topic& topic, const RowInfo& info);
+    const char* noun() const { return kind_.noun; }
     const SegmentView& view() const { return topic_->view_; }
     bool is_alive() const;   // neither forked nor poisoned
     bool is_forked() const;  // copied by fork() in whatever state its lock was: leave it alone

@@ -187,6 +187,11 @@ void sweep_if_due(Topic& topic) {
     }
 }
 
+bool is_participant_alive(Topic& topic, std::uint32_t index) {
+    const MutexGuard guard(topic.mutex_);
+    return is_own(topic, index) || byte_is_locked(topic.control_fd(), index);
+}
+
 std::uint32_t sweep(Topic& topic) {
     const MutexGuard guard(topic.mutex_);
     return check_usable(topic) == FG_OK ? sweep_locked(topic) : 0;

@@ -8,6 +8,8 @@
 
 #include "arrays.hpp"
 #include "liveness.hpp"
+#include "mail.hpp"
+#include "mailbox.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"
@@ -23,34 +25,62 @@ constinit const Handle::Kind Publisher::kKind = {"publisher", Mark::kSpaceWaiter
                                                  Publisher::destroy};
 
 fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Publisher** out) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, kCacheLine, sizeof(Publisher)) != 0) {
+        return fail(FG_OUT_OF_MEMORY, "no memory for a publisher of topic \"%s\"", topic.name_);
+    }
+    auto* publisher = new (memory) Publisher(kKind);
+    const fg_status status =
+        publisher->join(topic, FG_ROLE_PUBLISHER, options.name, options.name_bytes);
+    if (status != FG_OK) {
+        std::free(publisher);
+        return status;
+    }
+    *out = publisher;
+    return FG_OK;
+}
+
+fg_status Publisher::join(Topic& topic, std::uint32_t role, const char* name,
+                          std::uint32_t name_bytes) {
     if (const fg_status status = check_usable(topic); status != FG_OK) {
         return status;
     }
     RowInfo info;
-    if (const fg_status status =
-            fill_row_info(FG_ROLE_PUBLISHER, 0, options.name, options.name_bytes, &info);
+    if (const fg_status status = fill_row_info(role, 0, name, name_bytes, &info);
         status != FG_OK) {
         return status;
     }
     if (const fg_status status = map_data(topic, true); status != FG_OK) {
         return status;
     }
-    void* memory = nullptr;
-    auto* tickets =
+    tickets_ =
         static_cast<std::uint64_t*>(std::calloc(topic.view_.slot_count, sizeof(std::uint64_t)));
-    if (tickets == nullptr || posix_memalign(&memory, kCacheLine, sizeof(Publisher)) != 0) {
-        std::free(tickets);
-        return fail(FG_OUT_OF_MEMORY, "no memory for a publisher of topic \"%s\"", topic.name_);
+    if (tickets_ == nullptr) {
+        return fail(FG_OUT_OF_MEMORY, "no memory for a %s of topic \"%s\"", noun(), topic.name_);
     }
-    auto* publisher = new (memory) Publisher;
-    if (const fg_status status = publisher->begin(topic, info); status != FG_OK) {
-        std::free(tickets);
-        std::free(publisher);
-        return status;
+    fg_status status = begin(topic, info);
+    if (status == FG_OK && topic.view_.mailbox_cells != 0) {
+        if (!has_mailbox(topic.view_, self_.index)) {
+            status = allocate_mailbox(topic, self_.index);
+        }
+        if (status != FG_OK) {
+            detach(topic, self_);
+            release_topic(&topic);
+        } else {
+            // relaxed: our own row.
+            epoch_ = mail_epoch(view().participants[self_.index].incarnation.load(kRelaxed));
+            open_mailbox(view(), self_, epoch_);
+        }
     }
-    publisher->tickets_ = tickets;
-    *out = publisher;
-    return FG_OK;
+    if (status != FG_OK) {
+        free_tables();
+    }
+    return status;
+}
+
+void Publisher::free_tables() {
+    std::free(tickets_);
+    tickets_ = nullptr;
 }
 
 fg_status Publisher::loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out) {
@@ -72,7 +102,16 @@ fg_status Publisher::try_loan_once(fg_loan* out) {
     if (closed_) {
         return say_closed();
     }
-    const LoanAttempt attempt = try_loan(view(), self_);
+    if (spares_ && claimable_slots(view(), 2) < 2) {
+        return FG_TOPIC_FULL;
+    }
+    LoanAttempt attempt = try_loan(view(), self_);
+    if (spares_ && attempt.result == LoanResult::kOk && claimable_slots(view(), 1) == 0) {
+        // Somebody else took the other one meanwhile.
+        framegate::impl::abandon(view(), attempt.slot, attempt.word);
+        attempt.result = LoanResult::kNone;
+        attempt.space = true;
+    }
     if (attempt.space) {
         wake_space(*topic_);
     }
@@ -149,7 +188,7 @@ void Publisher::forget(fg_loan* loan) {
     --live_;
 }
 
-fg_status Publisher::check_info(const fg_publish_info& info) const {
+fg_status Publisher::check_info(const fg_publish_info& info, Schema schema) const {
     const Topic& topic = *topic_;
     if (info.bytes > topic.identity_.slot_bytes) {
         return fail(FG_FRAME_TOO_LARGE,
@@ -178,7 +217,7 @@ fg_status Publisher::check_info(const fg_publish_info& info) const {
         }
     }
     const std::uint32_t schema_count = topic.identity_.schema_count;
-    if (schema_count == 0) {
+    if (schema_count == 0 || schema == Schema::kFree) {
         return FG_OK;
     }
     if (info.array_count == 0) {
@@ -209,9 +248,10 @@ fg_status Publisher::check_info(const fg_publish_info& info) const {
     return FG_OK;
 }
 
-void Publisher::write_header(std::uint32_t index, const fg_publish_info& info) {
+void Publisher::write_header(std::uint32_t index, const fg_publish_info& info, Schema schema) {
     SlotRecord& slot = view().slots[index];
-    const bool by_schema = info.array_count == 0 && topic_->identity_.schema_count != 0;
+    const bool by_schema = schema == Schema::kTopic && info.array_count == 0 &&
+                           topic_->identity_.schema_count != 0;
     // relaxed: the COMMIT CAS of publish() releases them.
     slot.bytes.store(info.bytes, kRelaxed);
     slot.published_ns.store(monotonic_ns(), kRelaxed);
@@ -246,10 +286,10 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
         forget(loan);
         return status;
     }
-    if (const fg_status status = check_info(info); status != FG_OK) {
+    if (const fg_status status = check_info(info, Schema::kTopic); status != FG_OK) {
         return status;  // the loan stays good
     }
-    write_header(loan->slot, info);
+    write_header(loan->slot, info, Schema::kTopic);
     const Publication publication =
         framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
     forget(loan);
@@ -326,7 +366,7 @@ fg_status Publisher::abandon(fg_loan* loan) {
 
 fg_status Publisher::send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,
                           std::uint64_t* sequence) {
-    if (const fg_status status = check_info(info); status != FG_OK) {
+    if (const fg_status status = check_info(info, Schema::kTopic); status != FG_OK) {
         return status;
     }
     fg_loan loan{};
@@ -339,9 +379,40 @@ fg_status Publisher::send(const void* data, const fg_publish_info& info, std::in
     return publish(&loan, info, sequence);
 }
 
+fg_status Publisher::controls(fg_control* out, std::size_t capacity, std::size_t* count) {
+    *count = 0;
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Call call(*this);
+    if (closed_) {
+        return say_closed();
+    }
+    if (epoch_ == 0) {
+        return say_no_mailboxes(*topic_);
+    }
+    bool space = false;
+    Letter letter;
+    while (*count < capacity && take_letter(view(), self_, epoch_, &letter, &space)) {
+        if (letter.kind != LetterKind::kControl || letter.slot != kNoSlot) {
+            continue;  // nobody of us sends such to a publisher
+        }
+        fg_control& control = out[(*count)++];
+        control = fg_control{};
+        control.sender = letter.from.participant;
+        control.type = letter.type;
+        control.bytes = letter.bytes;
+        std::memcpy(control.data, letter.data, letter.bytes);
+    }
+    if (space) {
+        wake_space(*topic_);
+    }
+    return FG_OK;
+}
+
 void Publisher::destroy(Handle& handle) {
     auto* publisher = static_cast<Publisher*>(&handle);
-    std::free(publisher->tickets_);
+    publisher->free_tables();
     std::free(publisher);
 }
 

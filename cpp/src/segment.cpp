@@ -183,13 +183,18 @@ void sweep_orphans(int directory) {
 
 // ---- memory
 
-fg_status allocate(int fd, std::uint64_t bytes) {
+fg_status allocate(int fd, std::uint64_t offset, std::uint64_t bytes) {
     int error = 0;
     do {
-        error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+        error = posix_fallocate(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes));
     } while (error == EINTR);
     errno = error;
     return error == 0 ? FG_OK : FG_SYSTEM;
+}
+
+// What a topic takes when it is created; mailboxes come later, one by one.
+std::uint64_t needed_bytes(const Identity& identity) {
+    return identity.mailboxes_offset + identity.data_bytes;
 }
 
 // Touches every page now, so that the first frames do not pay for it (six times a warm copy).
@@ -256,7 +261,7 @@ fg_status map_control(Topic& topic) {
     if (topic.control_ == nullptr) {
         return fail_errno("topic \"%s\": cannot map the control file", topic.name_);
     }
-    populate(topic.control_, topic.identity_.control_bytes, true);
+    populate(topic.control_, topic.identity_.mailboxes_offset, true);  // those are sparse
     topic.view_ = make_view(topic.identity_, topic.control_);
     struct stat info{};
     if (fstat(topic.control_fd(), &info) != 0) {
@@ -350,9 +355,10 @@ fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const
         return fail_errno("topic \"%s\": cannot set mode %04o", topic.name_,
                           static_cast<unsigned>(mode));
     }
-    const std::uint64_t needed = topic.identity_.control_bytes + topic.identity_.data_bytes;
-    if (allocate(topic.control_fd(), topic.identity_.control_bytes) != FG_OK ||
-        allocate(topic.data_fd(), topic.identity_.data_bytes) != FG_OK) {
+    const std::uint64_t needed = needed_bytes(topic.identity_);
+    if (allocate(topic.control_fd(), 0, topic.identity_.mailboxes_offset) != FG_OK ||
+        ftruncate(topic.control_fd(), static_cast<off_t>(topic.identity_.control_bytes)) != 0 ||
+        allocate(topic.data_fd(), 0, topic.identity_.data_bytes) != FG_OK) {
         if (errno == ENOSPC || errno == ENOMEM || errno == EFBIG) {
             return no_space(topic, needed);
         }
@@ -389,7 +395,7 @@ fg_status create_files(Topic& topic, const fg_topic_options& options) {
     }
     compute_geometry(options, &topic.identity_);
     if (const fg_status status =
-            check_free_space(topic, topic.identity_.control_bytes + topic.identity_.data_bytes);
+            check_free_space(topic, needed_bytes(topic.identity_));
         status != FG_OK) {
         return status;
     }
@@ -577,8 +583,9 @@ void compute_geometry(const fg_topic_options& options, Identity* identity) {
     identity->groups_offset = section(kGroups * sizeof(GroupRow));
     identity->redeliver_offset = section(std::uint64_t{ring_length} * sizeof(Word));
     identity->metadata_offset = section(options.metadata_bytes);
+    at = align_up(at, kPageBytes);  // a mailbox is allocated by itself
     identity->mailboxes_offset = section(std::uint64_t{options.participants_max} *
-                                         align_up(options.mailbox_bytes, kCacheLine));
+                                         align_up(options.mailbox_bytes, kPageBytes));
     identity->control_bytes = align_up(at, kPageBytes);
 }
 
@@ -643,6 +650,13 @@ SegmentView make_view(const Identity& identity, unsigned char* control) {
     view.keep = identity.keep;
     view.participants_max = identity.participants_max;
     view.participant_words = identity.participant_words;
+    view.mailboxes = control + identity.mailboxes_offset;
+    view.mailbox_stride = align_up(identity.mailbox_bytes, kPageBytes);
+    view.mailbox_cells =
+        view.mailbox_stride == 0
+            ? 0
+            : static_cast<std::uint32_t>((view.mailbox_stride - sizeof(MailboxHeader)) /
+                                         sizeof(MailCell));
     view.reuse_warm = identity.slot_bytes >= kWarmSlotBytes;
     return view;
 }
@@ -823,6 +837,17 @@ fg_status map_data(Topic& topic, bool writable) {
     }
     pthread_mutex_unlock(&topic.mutex_);
     return status;
+}
+
+fg_status allocate_mailbox(Topic& topic, std::uint32_t index) {
+    const std::uint64_t stride = topic.view_.mailbox_stride;
+    if (allocate(topic.control_fd(), topic.identity_.mailboxes_offset + index * stride, stride) ==
+        FG_OK) {
+        return FG_OK;
+    }
+    return errno == ENOSPC || errno == ENOMEM
+               ? no_space(topic, stride)
+               : fail_errno("topic \"%s\": cannot allocate a mailbox", topic.name_);
 }
 
 void retain_topic(Topic& topic) {

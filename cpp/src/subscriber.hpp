@@ -23,6 +23,8 @@ class Subscriber : public Handle {
     fg_status arm(bool* ready);
     fg_status drain();
     fg_status stats(fg_subscriber_stats* out);
+    fg_status send_control(std::uint32_t type, const void* data, std::uint32_t bytes,
+                           std::uint32_t* reached);
 
   private:
     static const Kind kKind;
@@ -38,7 +40,6 @@ class Subscriber : public Handle {
 
     static bool holds(void* context, std::uint32_t slot);
     Attempt lease(std::uint64_t sequence, fg_frame* out);
-    bool fill(std::uint32_t slot, std::uint64_t sequence, fg_frame* out) const;
     bool drop_lease(std::uint32_t slot, std::uint64_t sequence);
     fg_status take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);

@@ -26,6 +26,12 @@ FramegateError
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
     ├── ShmTimeout (TimeoutError)   nothing happened in the time given
+    ├── NoResponder                 nobody answers calls on this topic
+    ├── ResponderDied               it died or closed before it answered
+    ├── CallFailed                  the responder answered that it failed
+    ├── CallerGone                  the caller died or closed before it was answered
+    ├── CallsExhausted              this caller has as many calls in flight as it may
+    ├── MailboxFull                 the mailbox of the addressee is full
     ├── SegmentIncompatible         written by another layout version or machine
     ├── SegmentCorrupt              its bytes contradict each other
     ├── NoSpace                     /dev/shm cannot hold it
@@ -52,6 +58,9 @@ __all__ = [
     "EXIT_STARTUP",
     "EXIT_STOPPED",
     "AppImportError",
+    "CallFailed",
+    "CallerGone",
+    "CallsExhausted",
     "ClientDisconnected",
     "ClosedError",
     "ConfigError",
@@ -65,11 +74,14 @@ __all__ = [
     "ListenError",
     "LoanLost",
     "LocalProtocolError",
+    "MailboxFull",
+    "NoResponder",
     "NoSpace",
     "ParticipantsExhausted",
     "PermissionDenied",
     "ProtocolError",
     "RemoteProtocolError",
+    "ResponderDied",
     "RuntimeDirectoryError",
     "SchemaMismatch",
     "SegmentCorrupt",
@@ -316,6 +328,42 @@ class HandlePoisoned(ShmError):
     """This process lost the lock that shows it is alive; the handle is unusable."""
 
     code = "FG-SHM-022"
+
+
+class NoResponder(ShmError):
+    """Nobody answers calls on this topic: no responder lives."""
+
+    code = "FG-SHM-025"
+
+
+class ResponderDied(ShmError):
+    """The responder died or closed before it answered; it may have done part of the work."""
+
+    code = "FG-SHM-026"
+
+
+class CallFailed(ShmError):
+    """The responder answered that it failed; the text is its own."""
+
+    code = "FG-SHM-027"
+
+
+class MailboxFull(ShmError):
+    """Everybody who could take the message has a full mailbox; nothing was sent to them."""
+
+    code = "FG-SHM-028"
+
+
+class CallerGone(ShmError):
+    """The caller died or closed before it was answered."""
+
+    code = "FG-SHM-029"
+
+
+class CallsExhausted(ShmError):
+    """This caller has as many calls in flight as it may."""
+
+    code = "FG-SHM-030"
 
 
 def describe(error: FramegateError) -> str:

@@ -35,7 +35,7 @@ pub(crate) fn exception(py: Python<'_>, name: &str, text: &str) -> PyErr {
 
 /// Class of `framegate.errors` for each status of `shm.h` from 1 on; `framegate._shm` has the same table, and a test compares
 /// them.
-const SHM_CLASSES: [&str; 27] = [
+const SHM_CLASSES: [&str; 33] = [
     "ShmArgumentError",
     "TopicNameInvalid",
     "TopicNotFound",
@@ -63,6 +63,12 @@ const SHM_CLASSES: [&str; 27] = [
     "ShmError",
     "ShmError",
     "ShmError",
+    "NoResponder",
+    "ResponderDied",
+    "CallFailed",
+    "MailboxFull",
+    "CallerGone",
+    "CallsExhausted",
 ];
 
 /// `_http.SHM_ERROR_CLASSES`: class name by status code.
