@@ -32,7 +32,7 @@ async def samples(websocket: WebSocket) -> None:
             rows = np.asarray(await websocket.receive_json(), dtype=np.float64)
             sequence = app.state.publisher.send(
                 {"time": rows[:, 0], "acceleration": np.ascontiguousarray(rows[:, 1:], dtype="f4")},
-                time=float(rows[-1, 0]),
+                timestamp=float(rows[-1, 0]),
             )
             await websocket.send_json({"sequence": sequence})
     except WebSocketDisconnect:

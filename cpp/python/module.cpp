@@ -7,6 +7,7 @@
 #include "errors.hpp"
 #include "fork.hpp"
 #include "framegate/shm.h"
+#include "mail.hpp"
 #include "publisher.hpp"
 #include "region.hpp"
 #include "subscriber.hpp"
@@ -25,4 +26,5 @@ NB_MODULE(_shm, m) {
     py::bind_topic(m);
     py::bind_publisher(m);
     py::bind_subscriber(m);
+    py::bind_mail(m);
 }

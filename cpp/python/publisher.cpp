@@ -4,56 +4,36 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "deadline.hpp"
 #include "errors.hpp"
+#include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
 #include "source.hpp"
+#include "values.hpp"
 
 namespace framegate::py {
-namespace {
 
-bool is_mapping(nb::handle object) {
-    if (PyDict_Check(object.ptr()) != 0) {
-        return true;
-    }
-    // Bytes and arrays have the mapping slots too; asking them for `keys` would cost more than a
-    // small send.
-    return PyObject_CheckBuffer(object.ptr()) == 0 && PyMapping_Check(object.ptr()) != 0 &&
-           nb::hasattr(object, "keys") && nb::hasattr(object, "values");
-}
-
-}  // namespace
-
-PublishDetails::PublishDetails(std::optional<double> time, nb::handle metadata,
+PublishDetails::PublishDetails(std::optional<double> timestamp, nb::handle metadata,
                                std::optional<std::string> content_type)
-    : time_(time.value_or(std::nan(""))), content_type_(std::move(content_type).value_or("")) {
+    : timestamp_(timestamp.value_or(std::nan(""))),
+      content_type_(std::move(content_type).value_or("")) {
     if (metadata.is_none()) {
         return;
     }
-    if (!is_mapping(metadata)) {
-        throw nb::type_error("metadata is a mapping of strings to what JSON can say");
-    }
-    const nb::object text = nb::module_::import_("json").attr("dumps")(
-        metadata, nb::arg("separators") = nb::make_tuple(",", ":"), nb::arg("ensure_ascii") = false,
-        nb::arg("allow_nan") = false);
-    metadata_ = nb::cast<std::string>(text);
-    if (metadata_.size() > FG_USER_METADATA_BYTES_MAX) {
-        raise_error(FG_INVALID_ARGUMENT, "metadata is " + std::to_string(metadata_.size()) +
-                                             " bytes of JSON; at most " +
-                                             std::to_string(FG_USER_METADATA_BYTES_MAX) +
-                                             " go beside a frame: put the rest into an array");
-    }
+    metadata_ = encode_values(metadata, "metadata", FG_USER_METADATA_BYTES_MAX);
 }
 
 fg_publish_info PublishDetails::info(std::size_t bytes, const std::vector<fg_array>& arrays) const {
     fg_publish_info info;
     fg_publish_info_init(&info);
     info.bytes = bytes;
-    info.timestamp_s = time_;
+    info.timestamp_s = timestamp_;
     info.arrays = arrays.data();
     info.array_count = static_cast<std::uint32_t>(arrays.size());
     if (!metadata_.empty()) {
@@ -66,6 +46,9 @@ fg_publish_info PublishDetails::info(std::size_t bytes, const std::vector<fg_arr
     }
     return info;
 }
+
+// More than any mailbox holds.
+constexpr std::size_t kControlsMax = FG_MAILBOX_BYTES_MAX / 256;
 
 // ---- publisher ----------------------------------------------------------------------------------
 
@@ -89,7 +72,7 @@ void Publisher::close() noexcept {
     closed_ = true;
     fg_publisher* handle = handle_;
     handle_ = nullptr;
-    if (handle != nullptr) {
+    if (handle != nullptr && !is_borrowed_) {
         fg_publisher_close(handle);
     }
 }
@@ -251,28 +234,33 @@ Layout match(const Publisher& publisher, std::vector<Field> fields) {
     return lay_out(std::move(ordered));
 }
 
-// Publish what `fill` writes into a fresh loan. Nothing is left behind when anything fails.
+// A loan that holds what `fill` writes.
 template <typename Fill>
-std::uint64_t publish_filled(Publisher& publisher, const Layout& layout,
-                             const PublishDetails& details, std::optional<double> timeout,
-                             Fill&& fill) {
-    OwnedLoan loan = publisher.loan(layout.bytes, timeout);
+FilledLoan fill_loan(Publisher& publisher, const Layout& layout, std::optional<double> timeout,
+                     Fill&& fill) {
+    FilledLoan filled{publisher.loan(layout.bytes, timeout), layout.bytes, {}};
     if (layout.bytes > kCopyWithGilBytesMax) {
         const WithoutGil released;
-        fill(loan.data());
+        fill(filled.loan.data());
     } else {
-        fill(loan.data());
+        fill(filled.loan.data());
     }
-    std::vector<fg_array> arrays;
     if (!layout.is_schema) {
-        arrays = arrays_from_schema(*layout.schema);
+        filled.arrays = arrays_from_schema(*layout.schema);
     }
+    return filled;
+}
+
+// Nothing is left behind when anything fails.
+std::uint64_t publish_filled(Publisher& publisher, FilledLoan filled,
+                             const PublishDetails& details) {
     std::uint64_t sequence = 0;
-    const fg_status status = loan.publish(details.info(layout.bytes, arrays), sequence);
+    const fg_status status =
+        filled.loan.publish(details.info(filled.bytes, filled.arrays), sequence);
     if (status != FG_OK) [[unlikely]] {
         const std::string text =
             fg_last_error();  // before the loan goes back, which also is a call
-        loan.abandon();
+        filled.loan.abandon();
         raise_error(status, text);
     }
     ++publisher.counters->published;
@@ -280,8 +268,7 @@ std::uint64_t publish_filled(Publisher& publisher, const Layout& layout,
     return sequence;
 }
 
-std::uint64_t send_one(Publisher& publisher, nb::handle data, const PublishDetails& details,
-                       std::optional<double> timeout) {
+FilledLoan fill_one(Publisher& publisher, nb::handle data, std::optional<double> timeout) {
     const Source source(data);
     const Schema& schema = *publisher.schema;
     Layout layout;
@@ -306,12 +293,11 @@ std::uint64_t send_one(Publisher& publisher, nb::handle data, const PublishDetai
     } else {
         layout = lay_out({source.as_field("")});
     }
-    return publish_filled(publisher, layout, details, timeout,
-                          [&](std::byte* to) noexcept { source.copy_to(to); });
+    return fill_loan(publisher, layout, timeout,
+                     [&](std::byte* to) noexcept { source.copy_to(to); });
 }
 
-std::uint64_t send_mapping(Publisher& publisher, nb::handle data, const PublishDetails& details,
-                           std::optional<double> timeout) {
+FilledLoan fill_mapping(Publisher& publisher, nb::handle data, std::optional<double> timeout) {
     std::vector<std::unique_ptr<Source>> sources;
     std::vector<Field> fields;
     for (nb::handle item : data.attr("items")()) {
@@ -332,12 +318,29 @@ std::uint64_t send_mapping(Publisher& publisher, nb::handle data, const PublishD
         }
         places.emplace_back(sources[i].get(), field->offset);
     }
-    return publish_filled(publisher, layout, details, timeout, [&](std::byte* to) noexcept {
+    return fill_loan(publisher, layout, timeout, [&](std::byte* to) noexcept {
         for (const auto& [source, offset] : places) {
             source->copy_to(to + offset);
         }
     });
 }
+
+}  // namespace
+
+FilledLoan Publisher::fill(nb::handle data, std::optional<double> timeout) {
+    return is_mapping(data) ? fill_mapping(*this, data, timeout) : fill_one(*this, data, timeout);
+}
+
+void Publisher::borrow(fg_publisher* handle, std::uint64_t slot_bytes_each,
+                       std::uint32_t slot_count) {
+    handle_ = handle;
+    is_borrowed_ = true;
+    schema = raw_schema();
+    slot_bytes = slot_bytes_each;
+    slots = slot_count;
+}
+
+namespace {
 
 // framegate.Publisher creates or opens the topic on first use; rows and bytes say what the frame at
 // hand needs.
@@ -494,6 +497,48 @@ void Loan::end(const char* how) noexcept {
 
 namespace {
 
+// send(b"..."): a topic that is there, bytes that it takes as they are, a slot that is free.
+FastResult send_fast(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
+                     PyObject* keywords) noexcept {
+    if (count != 1 || keywords != nullptr) {
+        return {};
+    }
+    const void* data = nullptr;
+    Py_ssize_t size = 0;
+    if (PyBytes_CheckExact(arguments[0])) {
+        data = PyBytes_AS_STRING(arguments[0]);
+        size = PyBytes_GET_SIZE(arguments[0]);
+    } else if (PyByteArray_CheckExact(arguments[0])) {
+        data = PyByteArray_AS_STRING(arguments[0]);
+        size = PyByteArray_GET_SIZE(arguments[0]);
+    } else {
+        return {};
+    }
+    const auto bytes = static_cast<std::size_t>(size);
+    auto* publisher = fast_cast<Publisher>(self);
+    if (publisher == nullptr || !publisher->is_attached() || bytes > kCopyWithGilBytesMax ||
+        !publisher->takes_octets(bytes)) {
+        return {};
+    }
+    fg_loan loan;
+    fg_publisher* handle = publisher->handle();
+    if (fg_publisher_loan(handle, bytes, 0, &loan) != FG_OK) {
+        return {};
+    }
+    std::memcpy(loan.data, data, bytes);
+    fg_publish_info info;
+    fg_publish_info_init(&info);
+    info.bytes = bytes;
+    std::uint64_t sequence = 0;
+    if (fg_publisher_publish(handle, &loan, &info, &sequence) != FG_OK) [[unlikely]] {
+        (void)fg_publisher_abandon(handle, &loan);
+        return {};
+    }
+    ++publisher->counters->published;
+    publisher->counters->sequence = sequence;
+    return {true, PyLong_FromUnsignedLongLong(sequence)};
+}
+
 // numpy arrays can be made read-only later; a memoryview (no numpy) cannot.
 void remember_array(Loan& loan, nb::handle array) {
     if (nb::hasattr(array, "flags")) {
@@ -538,6 +583,17 @@ void bind_publisher(nb::module_& module) {
             },
             nb::sig("def arrays(self) -> dict[str, numpy.typing.NDArray[typing.Any]]"),
             "The arrays of the slot by name, writable.")
+        .def(
+            "__getitem__",
+            [](nb::handle_t<Loan> self, const std::string& name) {
+                Loan& loan = nb::cast<Loan&>(self);
+                nb::object array = array_named(self, loan, name);
+                remember_array(loan, array);
+                return array;
+            },
+            "name"_a,
+            nb::sig("def __getitem__(self, name: str) -> numpy.typing.NDArray[typing.Any]"),
+            "One array by name, writable; raises KeyError.")
         .def_prop_ro(
             "nbytes", [](const Loan& self) { return self.bytes; }, "Payload bytes.")
         .def_prop_ro(
@@ -545,13 +601,14 @@ void bind_publisher(nb::module_& module) {
             "Whether the slot can still be filled and published.")
         .def(
             "publish",
-            [](Loan& self, std::optional<double> time, nb::object metadata,
+            [](Loan& self, std::optional<double> timestamp, nb::object metadata,
                std::optional<std::string> content_type, std::optional<std::size_t> size) {
-                return self.publish(PublishDetails(time, metadata, std::move(content_type)), size);
+                return self.publish(PublishDetails(timestamp, metadata, std::move(content_type)),
+                                    size);
             },
-            nb::kw_only(), "time"_a = nb::none(), "metadata"_a = nb::none(),
+            nb::kw_only(), "timestamp"_a = nb::none(), "metadata"_a = nb::none(),
             "content_type"_a = nb::none(), "size"_a = nb::none(),
-            nb::sig("def publish(self, *, time: float | None = None, metadata: "
+            nb::sig("def publish(self, *, timestamp: float | None = None, metadata: "
                     "collections.abc.Mapping[str, "
                     "typing.Any] | None = None, content_type: str | None = None, size: int | None "
                     "= None) -> int"),
@@ -570,25 +627,24 @@ void bind_publisher(nb::module_& module) {
             "__exit__", [](Loan& self, nb::args) { self.abandon(); },
             nb::sig("def __exit__(self, *exception: object) -> None"));
 
-    nb::class_<Publisher>(module, "Publisher",
-                          "The writing side of a topic; see framegate.shm.Publisher.")
-        .def(nb::init<std::string>(), "topic"_a)
+    nb::class_<Publisher> publisher(module, "Publisher",
+                                    "The writing side of a topic; see framegate.shm.Publisher.");
+    publisher.def(nb::init<std::string>(), "topic"_a)
         .def("_attach", &Publisher::attach, "topic"_a, "name"_a)
         .def(
             "send",
-            [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> time,
+            [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> timestamp,
                nb::object metadata, std::optional<std::string> content_type,
                std::optional<double> timeout) {
                 prepare(self, data, false);
                 auto& publisher = nb::cast<Publisher&>(self);
                 (void)publisher.handle();  // raises when closed
-                const PublishDetails details(time, metadata, std::move(content_type));
-                return is_mapping(data) ? send_mapping(publisher, data, details, timeout)
-                                        : send_one(publisher, data, details, timeout);
+                const PublishDetails details(timestamp, metadata, std::move(content_type));
+                return publish_filled(publisher, publisher.fill(data, timeout), details);
             },
-            "data"_a, nb::kw_only(), "time"_a = nb::none(), "metadata"_a = nb::none(),
+            "data"_a, nb::kw_only(), "timestamp"_a = nb::none(), "metadata"_a = nb::none(),
             "content_type"_a = nb::none(), "timeout"_a.none() = 0.0,
-            nb::sig("def send(self, data: typing.Any, *, time: float | "
+            nb::sig("def send(self, data: typing.Any, *, timestamp: float | "
                     "None = None, "
                     "metadata: collections.abc.Mapping[str, typing.Any] | None = None, "
                     "content_type: str | None = "
@@ -598,10 +654,11 @@ void bind_publisher(nb::module_& module) {
             "Args:\n"
             "    data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of\n"
             "        name to array.\n"
-            "    time: The application's own time of the frame in seconds, for example of its\n"
-            "        exposure.\n"
-            "    metadata: A small mapping that travels beside the frame as JSON (1024 bytes at\n"
-            "        most).\n"
+            "    timestamp: The application's own time of the frame in seconds, for example of "
+            "its\n"
+            "        exposure; on whatever clock the application uses.\n"
+            "    metadata: A small mapping of str to bool, int, float, str or bytes that travels\n"
+            "        beside the frame (1024 bytes encoded, at most).\n"
             "    content_type: Media type of the payload, when it is encoded.\n"
             "    timeout: Seconds to wait for a free slot; 0 does not wait, None waits for ever.\n"
             "\n"
@@ -627,6 +684,29 @@ void bind_publisher(nb::module_& module) {
              "    TopicFull: No slot became free in time.\n"
              "    SchemaMismatch: The topic holds arrays of another dtype, shape or name.\n"
              "    FrameTooLarge: The layout does not fit into a slot.")
+        .def(
+            "controls",
+            [](const Publisher& self, std::size_t max) {
+                std::vector<fg_control> messages(std::min<std::size_t>(max, kControlsMax));
+                std::size_t count = 0;
+                nb::list result;
+                if (!messages.empty() && (self.is_attached() || self.is_closed())) {
+                    check(fg_publisher_controls(self.handle(), messages.data(), messages.size(),
+                                                &count));
+                }
+                for (std::size_t i = 0; i < count; ++i) {
+                    const fg_control& message = messages[i];
+                    result.append(nb::make_tuple(
+                        message.sender, message.type,
+                        nb::bytes(reinterpret_cast<const char*>(message.data), message.bytes)));
+                }
+                return result;
+            },
+            "max"_a = 256,
+            nb::sig("def controls(self, max: int = 256) -> list[tuple[int, int, "
+                    "bytes]]"),
+            "Takes the control messages that subscribers sent: (reader id, type, data), oldest\n"
+            "first. Never waits. The id is that of `participants()`.")
         .def_prop_ro(
             "topic", [](const Publisher& self) { return self.topic; }, "Name of the topic.")
         .def_prop_ro("is_attached", &Publisher::is_attached)
@@ -642,6 +722,8 @@ void bind_publisher(nb::module_& module) {
             "Payload bytes of a slot; 0 until the topic is known.")
         .def("close", &Publisher::close,
              "Leaves the topic; loans that are out can still be abandoned.");
+    fast_type<Publisher> = reinterpret_cast<PyTypeObject*>(publisher.ptr());
+    intercept<send_fast>(publisher, "send");
 }
 
 }  // namespace framegate::py

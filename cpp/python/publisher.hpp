@@ -13,19 +13,19 @@
 
 namespace framegate::py {
 
-// The time, metadata and content type of a frame, as given by the user and as the library wants
-// them.
+// The timestamp, metadata and content type of a frame, as given by the user and as the library
+// wants them.
 class PublishDetails {
   public:
-    PublishDetails(std::optional<double> time, nb::handle metadata,
+    PublishDetails(std::optional<double> timestamp, nb::handle metadata,
                    std::optional<std::string> content_type);
     // Valid as long as this object.
     [[nodiscard]] fg_publish_info info(std::size_t bytes,
                                        const std::vector<fg_array>& arrays) const;
 
   private:
-    double time_;
-    std::string metadata_;  // JSON
+    double timestamp_;
+    std::string metadata_;  // encoded
     std::string content_type_;
 };
 
@@ -55,10 +55,19 @@ class OwnedLoan {
     }
     // In a forked child: the loan is the parent's.
     void forget() noexcept { loan_.data = nullptr; }
+    // For calls that post it.
+    [[nodiscard]] fg_loan* get() { return &loan_; }
 
   private:
     fg_publisher* handle_;
     fg_loan loan_;
+};
+
+// A loan with a frame or message in it.
+struct FilledLoan {
+    OwnedLoan loan;
+    std::size_t bytes;
+    std::vector<fg_array> arrays;  // empty: raw bytes, or just the topic's schema
 };
 
 // Not attached to a topic at first: framegate.Publisher creates its topic when the first array
@@ -76,6 +85,17 @@ class Publisher {
     [[nodiscard]] bool is_closed() const { return closed_; }
     // Raises ClosedError unless attached.
     [[nodiscard]] fg_publisher* handle() const;
+
+    // Whether that many bytes, taken as they are, make a frame of the topic.
+    [[nodiscard]] bool takes_octets(std::size_t bytes) const {
+        return schema->is_raw() ||
+               (schema->is_fixed && schema->fields.size() == 1 && schema->payload_bytes == bytes);
+    }
+
+    // The loans of a caller or responder, which owns `handle`: messages of any shape.
+    void borrow(fg_publisher* handle, std::uint64_t slot_bytes_each, std::uint32_t slot_count);
+    // Copies bytes, an array or a mapping of arrays into a loan.
+    FilledLoan fill(nb::handle data, std::optional<double> timeout);
 
     // A loan of `bytes`, waiting up to the time-out for a slot; raises TopicFull.
     OwnedLoan loan(std::size_t bytes, std::optional<double> timeout);
@@ -95,6 +115,7 @@ class Publisher {
   private:
     fg_publisher* handle_ = nullptr;
     bool closed_ = false;
+    bool is_borrowed_ = false;
 };
 
 class Loan final : public Region {

@@ -279,6 +279,21 @@ nb::dict arrays_of(nb::handle owner, Region& region) {
     return arrays;
 }
 
+nb::object array_named(nb::handle owner, Region& region, const std::string& name) {
+    region.require_live();
+    const Schema& schema = region.schema();
+    const Field* field = schema.find(name);
+    if (field == nullptr) {
+        std::string message = std::string("this ") + region.noun + " has no array \"" + name + "\"";
+        message += schema.is_raw() ? ": it is raw bytes" : "; it has";
+        for (const Field& other : schema.fields) {
+            message += (&other == schema.fields.data() ? " \"" : ", \"") + other.name + "\"";
+        }
+        throw nb::key_error(message.c_str());
+    }
+    return to_array(nb::cast(FieldView{nb::borrow(owner), &region, field}), field);
+}
+
 // ---- DLPack -------------------------------------------------------------------------------------
 
 namespace {
@@ -416,6 +431,10 @@ namespace {
 
 int field_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
     view->obj = nullptr;
+    if (!nb::inst_ready(self)) {
+        PyErr_SetString(PyExc_TypeError, "this object was never initialised");
+        return -1;
+    }
     FieldView& field_view = *nb::inst_ptr<FieldView>(self);
     try {
         field_view.region->require_live();

@@ -108,10 +108,16 @@ struct FieldView {
 
 // The arrays of a region by name; an unnamed one has the name "".
 nb::dict arrays_of(nb::handle owner, Region& region);
+// One of them; raises KeyError that says which there are.
+nb::object array_named(nb::handle owner, Region& region, const std::string& name);
 
 template <typename T>
 int region_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
     view->obj = nullptr;
+    if (!nb::inst_ready(self)) {  // T.__new__(T) makes one that nothing was put into
+        PyErr_SetString(PyExc_TypeError, "this object was never initialised");
+        return -1;
+    }
     try {
         Region& region = *nb::inst_ptr<T>(self);
         region.require_live();

@@ -10,8 +10,10 @@
 #include "deadline.hpp"
 #include "dlpack.hpp"
 #include "errors.hpp"
+#include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
+#include "values.hpp"
 
 namespace framegate::py {
 
@@ -63,15 +65,32 @@ void Frame::release() {
     }
     // These stay readable afterwards. As bytes: whatever a publisher put there, a release must not
     // fail of it.
-    if (frame_.user_metadata_bytes > 0) {
-        metadata_text_.assign(static_cast<const char*>(frame_.user_metadata),
-                              frame_.user_metadata_bytes);
-    }
-    if (frame_.content_type_bytes > 0) {
-        content_type_.assign(frame_.content_type, frame_.content_type_bytes);
+    if ((frame_.user_metadata_bytes | frame_.content_type_bytes) != 0) {
+        kept_ = std::make_unique<Kept>();
+        kept_->metadata.assign(static_cast<const char*>(frame_.user_metadata),
+                               frame_.user_metadata_bytes);
+        kept_->content_type.assign(frame_.content_type, frame_.content_type_bytes);
     }
     live = false;
     check(fg_subscriber_release(subscriber_, &frame_));
+}
+
+FastResult Frame::release_plain() noexcept {
+    if (!live || exports > 0 || fork_generation != py::fork_generation() ||
+        (frame_.user_metadata_bytes | frame_.content_type_bytes) != 0) {
+        return {};
+    }
+    live = false;
+    const fg_status status = fg_subscriber_release(subscriber_, &frame_);
+    if (status != FG_OK) [[unlikely]] {
+        try {
+            raise_status(status);
+        } catch (nb::python_error& error) {
+            error.restore();
+        }
+        return {true, nullptr};
+    }
+    return {true, Py_NewRef(Py_None)};
 }
 
 nb::object Frame::metadata() {
@@ -82,26 +101,16 @@ nb::object Frame::metadata() {
         metadata_ = nb::dict();
         return metadata_;
     }
-    std::string_view text = metadata_text_;
+    std::string_view text;
     if (live) {
         require_live();
         text = {static_cast<const char*>(frame_.user_metadata), frame_.user_metadata_bytes};
+    } else if (kept_ != nullptr) {
+        text = kept_->metadata;
     }
-    try {
-        const nb::object decoded =
-            nb::module_::import_("json").attr("loads")(nb::bytes(text.data(), text.size()));
-        if (PyDict_Check(decoded.ptr()) != 0) {
-            metadata_ = decoded;
-            return metadata_;
-        }
-    } catch (nb::python_error& error) {
-        if (!error.matches(PyExc_ValueError)) {
-            throw;
-        }
-    }
-    raise_error(FG_SCHEMA_MISMATCH,
-                "the metadata of frame " + std::to_string(frame_.sequence) +
-                    " is not a JSON object; its publisher put something else there");
+    metadata_ = decode_values(text.data(), text.size(),
+                              "the metadata of frame " + std::to_string(frame_.sequence));
+    return metadata_;
 }
 
 bool is_raw_region(nb::handle object) {
@@ -112,10 +121,12 @@ nb::object Frame::content_type() {
     if (frame_.content_type_bytes == 0) {
         return nb::none();
     }
-    std::string_view text = content_type_;
+    std::string_view text;
     if (live) {
         require_live();
         text = {frame_.content_type, frame_.content_type_bytes};
+    } else if (kept_ != nullptr) {
+        text = kept_->content_type;
     }
     nb::object decoded = nb::steal(
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
@@ -128,7 +139,7 @@ nb::object Frame::content_type() {
 // ---- subscriber ---------------------------------------------------------------------------------
 
 Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
-                       std::uint32_t lease_quota, const std::string& start, double spin,
+                       std::uint32_t max_leases, const std::string& start, double spin,
                        const std::string& name)
     : topic(opened.name), policy(policy_name) {
     fg_subscriber_options options;
@@ -154,7 +165,7 @@ Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
         throw nb::value_error("spin is a number of seconds from 0 to 0.001");
     }
     options.spin_ns = static_cast<std::uint32_t>(spin * 1e9);
-    options.leases_max = lease_quota;
+    options.leases_max = max_leases;
     options.name = name.data();
     options.name_bytes = static_cast<std::uint32_t>(
         std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
@@ -186,16 +197,32 @@ void Subscriber::raise(fg_status status) const {
     raise_status(status);
 }
 
-nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
-    try {
-        nb::object object = nb::inst_alloc(nb::type<Frame>());
-        new (nb::inst_ptr<Frame>(object)) Frame(handle, frame);
-        nb::inst_mark_ready(object);
-        return object;
-    } catch (...) {
+PyObject* Subscriber::new_frame(fg_subscriber* handle, fg_frame& frame) noexcept {
+    PyObject* object =
+        nb::inst_alloc(reinterpret_cast<PyObject*>(fast_type<Frame>)).release().ptr();
+    if (object == nullptr) [[unlikely]] {
         (void)fg_subscriber_release(handle, &frame);
-        throw;
+        return nullptr;
     }
+    new (nb::inst_ptr<Frame>(object)) Frame(handle, frame);
+    nb::inst_mark_ready(object);
+    return object;
+}
+
+nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
+    PyObject* object = new_frame(handle, frame);
+    if (object == nullptr) {
+        throw nb::python_error();
+    }
+    return nb::steal(object);
+}
+
+FastResult Subscriber::take_waiting_frame() noexcept {
+    fg_frame frame;
+    if (handle_ == nullptr || fg_subscriber_take(handle_, 0, &frame) != FG_OK) {
+        return {};
+    }
+    return {true, new_frame(handle_, frame)};
 }
 
 nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
@@ -266,6 +293,25 @@ namespace {
 
 nb::object or_none(nb::object object) { return object.is_valid() ? object : nb::none(); }
 
+// take() and try_take() when there is a frame.
+FastResult take_fast(PyObject* self, PyObject* const*, Py_ssize_t count,
+                     PyObject* keywords) noexcept {
+    if (count != 0 || keywords != nullptr) {
+        return {};
+    }
+    auto* subscriber = fast_cast<Subscriber>(self);
+    return subscriber == nullptr ? FastResult{} : subscriber->take_waiting_frame();
+}
+
+FastResult release_fast(PyObject* self, PyObject* const*, Py_ssize_t count,
+                        PyObject* keywords) noexcept {
+    if (count != 0 || keywords != nullptr) {
+        return {};
+    }
+    auto* frame = fast_cast<Frame>(self);
+    return frame != nullptr ? frame->release_plain() : FastResult{};
+}
+
 [[noreturn]] void raise_closed(const Subscriber& subscriber) {
     raise_error(FG_CLOSED, "this subscriber of topic \"" + subscriber.topic + "\" was closed");
 }
@@ -273,7 +319,7 @@ nb::object or_none(nb::object object) { return object.is_valid() ? object : nb::
 void bind_frame(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Frame>(
+    nb::class_<Frame> frame(
         module, "Frame", nb::type_slots(region_slots<Frame>), nb::is_final(), nb::pooled(64),
         nb::is_weak_referenceable(),
         "One published frame, leased: its bytes stay valid and unchanged until the lease\n"
@@ -282,17 +328,18 @@ void bind_frame(nb::module_& module) {
         "The lease ends with `release()`, at the end of a `with` block, or when the frame and\n"
         "every view of it are gone. Views are read-only and zero-copy:\n"
         "`numpy.asarray(frame)`, `memoryview(frame)` and `torch.from_dlpack(frame)` show the\n"
-        "shared memory itself.")
+        "shared memory itself.");
+    frame
         .def_prop_ro(
             "sequence", [](const Frame& self) { return self.header().sequence; },
             "Number of the frame in its topic, from 1.")
         .def_prop_ro(
-            "time",
+            "timestamp",
             [](const Frame& self) -> std::optional<double> {
-                const double time = self.header().timestamp_s;
-                return std::isnan(time) ? std::nullopt : std::optional<double>(time);
+                const double timestamp = self.header().timestamp_s;
+                return std::isnan(timestamp) ? std::nullopt : std::optional<double>(timestamp);
             },
-            "The publisher's own time of the frame in seconds, if it gave one.")
+            "The application's own time of the frame in seconds, if its publisher gave one.")
         .def_prop_ro(
             "published_ns", [](const Frame& self) { return self.header().published_ns; },
             "When it was published, on the clock of `time.monotonic_ns()`.")
@@ -300,7 +347,7 @@ void bind_frame(nb::module_& module) {
             "lost", [](const Frame& self) { return self.header().lost; },
             "Frames that this subscriber lost just before this one.")
         .def_prop_ro("metadata", &Frame::metadata,
-                     nb::sig("def metadata(self) -> dict[str, typing.Any]"),
+                     nb::sig("def metadata(self) -> dict[str, bool | int | float | str | bytes]"),
                      "The mapping published beside the frame; empty if there was none.")
         .def_prop_ro("content_type", &Frame::content_type,
                      nb::sig("def content_type(self) -> str | None"),
@@ -329,6 +376,21 @@ void bind_frame(nb::module_& module) {
             [](nb::handle_t<Frame> self) { return arrays_of(self, nb::cast<Frame&>(self)); },
             nb::sig("def arrays(self) -> dict[str, numpy.typing.NDArray[typing.Any]]"),
             "The arrays of the frame by name, read-only, without a copy; empty for raw bytes.")
+        .def(
+            "__getitem__",
+            [](nb::handle_t<Frame> self, const std::string& name) {
+                return array_named(self, nb::cast<Frame&>(self), name);
+            },
+            "name"_a,
+            nb::sig("def __getitem__(self, name: str) -> numpy.typing.NDArray[typing.Any]"),
+            "One array by name, as in `arrays`; raises KeyError.")
+        .def(
+            "__contains__",
+            [](Frame& self, nb::handle name) {
+                return nb::isinstance<nb::str>(name) &&
+                       self.schema().find(nb::cast<std::string>(name)) != nullptr;
+            },
+            "name"_a.none(), nb::sig("def __contains__(self, name: object) -> bool"))
         .def_prop_ro(
             "released", [](const Frame& self) { return !self.live; },
             "Whether the lease has ended.")
@@ -415,6 +477,8 @@ void bind_frame(nb::module_& module) {
             }
             return text + ">";
         });
+    fast_type<Frame> = reinterpret_cast<PyTypeObject*>(frame.ptr());
+    intercept<release_fast>(frame, "release");
 }
 
 }  // namespace
@@ -423,11 +487,12 @@ void bind_subscriber(nb::module_& module) {
     using nb::literals::operator""_a;
     bind_frame(module);
 
-    nb::class_<Subscriber>(module, "Subscriber",
-                           "The reading side of a topic; see framegate.shm.Subscriber.")
+    nb::class_<Subscriber> subscriber(module, "Subscriber",
+                                      "The reading side of a topic; see framegate.shm.Subscriber.");
+    subscriber
         .def(nb::init<const Topic&, const std::string&, std::uint32_t, const std::string&, double,
                       const std::string&>(),
-             "topic"_a, nb::kw_only(), "policy"_a, "lease_quota"_a, "start"_a, "spin"_a, "name"_a)
+             "topic"_a, nb::kw_only(), "policy"_a, "max_leases"_a, "start"_a, "spin"_a, "name"_a)
         .def(
             "take",
             [](Subscriber& self, std::optional<double> timeout) {
@@ -518,7 +583,7 @@ void bind_subscriber(nb::module_& module) {
             "leases", [](const Subscriber& self) { return self.stats().leases; },
             "Frames held now.")
         .def_prop_ro(
-            "lease_quota", [](const Subscriber& self) { return self.stats().leases_max; },
+            "max_leases", [](const Subscriber& self) { return self.stats().leases_max; },
             "Frames that may be held at once.")
         .def_prop_ro(
             "position", [](const Subscriber& self) { return self.stats().position; },
@@ -526,10 +591,49 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "head", [](const Subscriber& self) { return self.stats().head; },
             "Newest sequence of the topic.")
+        .def(
+            "send_control",
+            [](const Subscriber& self, std::uint32_t type, nb::handle data) {
+                Py_buffer view;
+                if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) {
+                    throw nb::python_error();
+                }
+                std::uint32_t reached = 0;
+                const auto bytes = static_cast<std::uint32_t>(
+                    std::min<Py_ssize_t>(view.len, FG_LETTER_BYTES_MAX + 1));
+                const fg_status status = self.is_closed()
+                                             ? FG_CLOSED
+                                             : fg_subscriber_send_control(
+                                                   self.handle(), type, view.buf, bytes, &reached);
+                PyBuffer_Release(&view);
+                if (self.is_closed()) {
+                    raise_closed(self);
+                }
+                check(status);
+                return reached;
+            },
+            "type"_a, "data"_a = nb::bytes("", 0),
+            nb::sig("def send_control(self, type: int, data: collections.abc.Buffer = b'') -> "
+                    "int"),
+            "Sends a small message (192 bytes at most) to every publisher of the topic, which\n"
+            "reads it by `Publisher.controls()`. Never waits.\n"
+            "\n"
+            "Args:\n"
+            "    type: A number of the application, 0 to 4294967295.\n"
+            "    data: Bytes.\n"
+            "\n"
+            "Returns:\n"
+            "    How many publishers got it.\n"
+            "\n"
+            "Raises:\n"
+            "    MailboxFull: A publisher does not read its messages; the others got it.")
         .def_prop_ro("closed", &Subscriber::is_closed)
         .def("close", &Subscriber::close,
              "Leaves the topic; frames and views that are held stay valid. Ends a `take()` of\n"
              "another thread.");
+    fast_type<Subscriber> = reinterpret_cast<PyTypeObject*>(subscriber.ptr());
+    intercept<take_fast>(subscriber, "take");
+    intercept<take_fast, 1>(subscriber, "try_take");
 }
 
 }  // namespace framegate::py

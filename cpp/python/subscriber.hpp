@@ -3,9 +3,11 @@
 
 #include <nanobind/nanobind.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "fast_call.hpp"
 #include "region.hpp"
 #include "topic.hpp"
 
@@ -20,6 +22,9 @@ class Frame final : public Region {
 
     const Schema& schema() override;
     void release();
+    // release() if it is the usual case, in which nothing can be refused: the lease is ours and
+    // ends, no view exists and nothing beside the payload is to be kept.
+    FastResult release_plain() noexcept;
 
     [[nodiscard]] const fg_frame& header() const { return frame_; }
     // Can still be read after release().
@@ -31,13 +36,17 @@ class Frame final : public Region {
     fg_frame frame_;
     SchemaPtr schema_;
     nb::object metadata_;
-    std::string metadata_text_;  // these two: copied at release()
-    std::string content_type_;
+    // What lay beside the payload, copied at release().
+    struct Kept {
+        std::string metadata;
+        std::string content_type;
+    };
+    std::unique_ptr<Kept> kept_;
 };
 
 class Subscriber {
   public:
-    Subscriber(const Topic& topic, const std::string& policy, std::uint32_t lease_quota,
+    Subscriber(const Topic& topic, const std::string& policy, std::uint32_t max_leases,
                const std::string& start, double spin, const std::string& name);
     Subscriber(const Subscriber&) = delete;
     Subscriber& operator=(const Subscriber&) = delete;
@@ -50,6 +59,8 @@ class Subscriber {
     // A new Frame; null when none came in time, or (in `closed`) when the handle was closed
     // meanwhile.
     nb::object take(std::optional<double> timeout, bool& closed);
+    // The next frame if there is one now; not done if there is anything else to say.
+    FastResult take_waiting_frame() noexcept;
     nb::object peek();
     [[nodiscard]] fg_subscriber_stats stats() const;  // the last known ones after close()
 
@@ -57,7 +68,8 @@ class Subscriber {
     std::string policy;
 
   private:
-    nb::object make_frame(fg_subscriber* handle, fg_frame& frame);
+    static PyObject* new_frame(fg_subscriber* handle, fg_frame& frame) noexcept;
+    static nb::object make_frame(fg_subscriber* handle, fg_frame& frame);
     [[noreturn]] void raise(fg_status status) const;
 
     fg_subscriber* handle_ = nullptr;

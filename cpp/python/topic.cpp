@@ -74,6 +74,19 @@ nb::dict info_to_python(const fg_topic_info& info) {
     return result;
 }
 
+const char* role_name(std::uint32_t role) {
+    switch (role) {
+        case FG_ROLE_PUBLISHER:
+            return "publisher";
+        case FG_ROLE_CALLER:
+            return "caller";
+        case FG_ROLE_RESPONDER:
+            return "responder";
+        default:
+            return "subscriber";
+    }
+}
+
 class Inspector {
   public:
     explicit Inspector(const std::string& name) {
@@ -134,8 +147,8 @@ class Inspector {
             const fg_participant& row = rows[i];
             nb::dict entry;
             entry["index"] = row.index;
-            entry["role"] = row.role == FG_ROLE_PUBLISHER ? "publisher" : "subscriber";
-            if (row.role == FG_ROLE_PUBLISHER) {
+            entry["role"] = role_name(row.role);
+            if (row.role != FG_ROLE_SUBSCRIBER) {
                 entry["policy"] = nb::none();
             } else {
                 entry["policy"] = row.policy == FG_POLICY_QUEUE ? "queue" : "latest";
@@ -152,6 +165,38 @@ class Inspector {
                 std::min<std::size_t>(row.name_bytes, FG_PARTICIPANT_NAME_BYTES_MAX);
             entry["name"] = nb::steal(
                 PyUnicode_DecodeUTF8(row.name, static_cast<Py_ssize_t>(bytes), "replace"));
+            result.append(entry);
+        }
+        return result;
+    }
+
+    nb::list slots() const {
+        std::size_t count = 0;
+        check(fg_inspector_slots(handle(), nullptr, 0, &count));
+        const auto rows = std::make_unique<fg_slot[]>(count);
+        check(fg_inspector_slots(handle(), rows.get(), count, &count));
+        nb::list result;
+        for (std::size_t i = 0; i < count; ++i) {
+            const fg_slot& row = rows[i];
+            nb::list holders;
+            for (std::uint32_t holder = 0; holder < FG_PARTICIPANTS_MAX; ++holder) {
+                if ((row.holders[holder / 64] >> (holder % 64) & 1) != 0) {
+                    holders.append(holder);
+                }
+            }
+            static constexpr const char* kStates[] = {"free", "loaned", "published"};
+            nb::dict entry;
+            entry["index"] = row.index;
+            entry["state"] = kStates[row.state];
+            if (row.owner == FG_SLOT_NO_OWNER) {
+                entry["owner"] = nb::none();
+            } else {
+                entry["owner"] = row.owner;
+            }
+            entry["sequence"] = row.sequence;
+            entry["nbytes"] = row.bytes;
+            entry["published_ns"] = row.published_ns;
+            entry["holders"] = nb::tuple(holders);
             result.append(entry);
         }
         return result;
@@ -317,6 +362,7 @@ void bind_topic(nb::module_& module) {
         .def("stats", &Inspector::stats, nb::sig("def stats(self) -> dict[str, int]"))
         .def("participants", &Inspector::participants,
              nb::sig("def participants(self) -> list[dict[str, typing.Any]]"))
+        .def("slots", &Inspector::slots, nb::sig("def slots(self) -> list[dict[str, typing.Any]]"))
         .def("close", &Inspector::close);
 
     module.def(

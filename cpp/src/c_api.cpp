@@ -12,6 +12,7 @@
 #include "status.hpp"
 #include "subscriber.hpp"
 #include "topic.hpp"
+#include "values.hpp"
 
 // Hidden by default; the functions of shm.h are what a shared object built from this library may
 // export.
@@ -65,7 +66,9 @@ constexpr fg_struct_size kStructSizes[] = {
     FG_SIZE_ROW(fg_subscriber_stats),
     FG_SIZE_ROW(fg_topic_info),
     FG_SIZE_ROW(fg_topic_options),
+    FG_SIZE_ROW(fg_slot),
     FG_SIZE_ROW(fg_topic_stats),
+    FG_SIZE_ROW(fg_value),
 #undef FG_SIZE_ROW
 };
 
@@ -150,6 +153,32 @@ fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_by
         FG_REQUIRE(arrays);
     }
     return framegate::impl::lay_out_arrays(arrays, count, payload_bytes);
+}
+
+// ---- values
+
+fg_status fg_values_encode(const fg_value* values, size_t count, void* out, size_t capacity,
+                           size_t* bytes) {
+    if (count != 0) {
+        FG_REQUIRE(values);
+    }
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    FG_REQUIRE(bytes);
+    return framegate::impl::encode_values(values, count, out, capacity, bytes);
+}
+
+fg_status fg_values_decode(const void* data, size_t bytes, fg_value* out, size_t capacity,
+                           size_t* count) {
+    if (bytes != 0) {
+        FG_REQUIRE(data);
+    }
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    FG_REQUIRE(count);
+    return framegate::impl::decode_values(data, bytes, out, capacity, count);
 }
 
 // ---- topic
@@ -450,6 +479,16 @@ fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out
         FG_REQUIRE(out);
     }
     return unwrap(inspector)->participants(out, capacity, count);
+}
+
+fg_status fg_inspector_slots(fg_inspector* inspector, fg_slot* out, size_t capacity,
+                             size_t* count) {
+    FG_REQUIRE(inspector);
+    FG_REQUIRE(count);
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    return unwrap(inspector)->slots(out, capacity, count);
 }
 
 void fg_inspector_close(fg_inspector* inspector) {

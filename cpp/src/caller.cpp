@@ -18,8 +18,8 @@ fg_status Caller::open(Topic& topic, const fg_caller_options& options, Caller** 
     const std::uint32_t cells = topic.view_.mailbox_cells;
     if (options.calls_max > cells && cells != 0) {
         return fail(FG_INVALID_ARGUMENT,
-                    "topic \"%s\": calls_max is %u, a mailbox has room for %u answers",
-                    topic.name_, options.calls_max, cells);
+                    "topic \"%s\": calls_max is %u, a mailbox has room for %u answers", topic.name_,
+                    options.calls_max, cells);
     }
     void* memory = nullptr;
     const std::uint32_t calls_max = options.calls_max != 0 ? options.calls_max : cells;

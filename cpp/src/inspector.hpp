@@ -17,6 +17,7 @@ class Inspector {
     fg_status schema(fg_array* out, std::size_t capacity, std::size_t* count) const;
     fg_status stats(fg_topic_stats* out) const;
     fg_status participants(fg_participant* out, std::size_t capacity, std::size_t* count) const;
+    fg_status slots(fg_slot* out, std::size_t capacity, std::size_t* count) const;
     void close();
 
   private:

@@ -50,7 +50,8 @@ enum class SlotState : std::uint32_t {
     kClaim = 2,  // loaned: the owner writes the bytes; `sequence` is the frame that is gone
     kCommit = 3,  // filled; is frame `sequence` if and only if ring[sequence] names this slot
     kPub = 4,     // frame `sequence`
-    kHanded = 5,  // no frame: the owner reads it; `sequence` is the ticket of the letter that brought it
+    kHanded =
+        5,  // no frame: the owner reads it; `sequence` is the ticket of the letter that brought it
 };
 inline constexpr std::uint32_t kOwnerBits = 12;
 inline constexpr std::uint32_t kStateBits = 4;
@@ -220,7 +221,7 @@ struct MailboxHeader {
     Word epoch;        // of the owner while it is open (see mail_epoch), 0: closed
     HalfWord accepts;  // of a responder: may be asked
     HalfWord reserved_half;
-    alignas(kCacheLine) Word tickets;  // the last one given out; never goes back
+    alignas(kCacheLine) Word tickets;   // the last one given out; never goes back
     alignas(kCacheLine) HalfWord bell;  // futex word of the owner's sleeping threads
     HalfWord sleepers;                  // not 0: they sleep, or are about to
     Word armed;                         // not 0: send a datagram with the next letter
@@ -237,12 +238,12 @@ enum class CellState : std::uint32_t {
 
 struct MailCell {
     Word word;
-    Word kind_type;      // kind, type << 32
-    Word correlation;    // of a call
-    Word from_epoch;     // of the poster
-    Word to_epoch;       // of the mailbox that is meant
-    Word from_slot;      // participant, slot << 32 (kNoSlot: none handed over)
-    Word bytes;          // of `data`
+    Word kind_type;    // kind, type << 32
+    Word correlation;  // of a call
+    Word from_epoch;   // of the poster
+    Word to_epoch;     // of the mailbox that is meant
+    Word from_slot;    // participant, slot << 32 (kNoSlot: none handed over)
+    Word bytes;        // of `data`
     Word reserved;
     Word data[FG_LETTER_BYTES_MAX / 8];
 };

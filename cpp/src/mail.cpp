@@ -22,9 +22,8 @@ fg_status broadcast_control(Topic& topic, const Self& self, std::uint32_t type, 
     const SegmentView& view = topic.view_;
     *reached = 0;
     if (bytes > FG_LETTER_BYTES_MAX) {
-        return fail(FG_INVALID_ARGUMENT,
-                    "topic \"%s\": a control message has %u bytes, at most %d", topic.name_, bytes,
-                    FG_LETTER_BYTES_MAX);
+        return fail(FG_INVALID_ARGUMENT, "topic \"%s\": a control message has %u bytes, at most %d",
+                    topic.name_, bytes, FG_LETTER_BYTES_MAX);
     }
     if (view.mailbox_cells == 0) {
         return say_no_mailboxes(topic);

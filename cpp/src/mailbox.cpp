@@ -46,8 +46,8 @@ MailCell* cells_of(const SegmentView& view, std::uint32_t index) {
 
 void write_letter(MailCell& cell, const Letter& letter, const MailAddress& to) {
     // relaxed: the READY CAS releases them.
-    cell.kind_type.store(
-        static_cast<std::uint64_t>(letter.kind) | std::uint64_t{letter.type} << 32, kRelaxed);
+    cell.kind_type.store(static_cast<std::uint64_t>(letter.kind) | std::uint64_t{letter.type} << 32,
+                         kRelaxed);
     cell.correlation.store(letter.correlation, kRelaxed);
     cell.from_epoch.store(letter.from.epoch, kRelaxed);
     cell.to_epoch.store(to.epoch, kRelaxed);
@@ -254,8 +254,7 @@ Posted post_letter(const SegmentView& view, const Self& self, const MailAddress&
     posted.result = PostResult::kOk;
     // seq_cst: (4).
     if (header.epoch.load(kSeqCst) != to.epoch && !FG_MUTATED(kMutateNoOpenRecheck)) {
-        const Withdrawal back =
-            withdraw_letter(view, self, to, posted, letter.slot, claim_word);
+        const Withdrawal back = withdraw_letter(view, self, to, posted, letter.slot, claim_word);
         posted.result = back == Withdrawal::kDone || letter.slot == kNoSlot ? PostResult::kGone
                                                                             : PostResult::kLost;
     }
@@ -290,7 +289,7 @@ void scrub_mail(const SegmentView& view, std::uint32_t index) {
     }
     if (has_mailbox(view, index)) {
         MailboxHeader& header = mailbox_header(view, index);
-        header.epoch.store(0, kSeqCst);  // (4)
+        header.epoch.store(0, kSeqCst);     // (4)
         header.accepts.store(0, kRelaxed);  // relaxed: a hint for callers
         header.sleepers.store(0, kSeqCst);
         header.armed.store(0, kSeqCst);

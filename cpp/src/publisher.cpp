@@ -46,8 +46,7 @@ fg_status Publisher::join(Topic& topic, std::uint32_t role, const char* name,
         return status;
     }
     RowInfo info;
-    if (const fg_status status = fill_row_info(role, 0, name, name_bytes, &info);
-        status != FG_OK) {
+    if (const fg_status status = fill_row_info(role, 0, name, name_bytes, &info); status != FG_OK) {
         return status;
     }
     if (const fg_status status = map_data(topic, true); status != FG_OK) {
@@ -250,8 +249,8 @@ fg_status Publisher::check_info(const fg_publish_info& info, Schema schema) cons
 
 void Publisher::write_header(std::uint32_t index, const fg_publish_info& info, Schema schema) {
     SlotRecord& slot = view().slots[index];
-    const bool by_schema = schema == Schema::kTopic && info.array_count == 0 &&
-                           topic_->identity_.schema_count != 0;
+    const bool by_schema =
+        schema == Schema::kTopic && info.array_count == 0 && topic_->identity_.schema_count != 0;
     // relaxed: the COMMIT CAS of publish() releases them.
     slot.bytes.store(info.bytes, kRelaxed);
     slot.published_ns.store(monotonic_ns(), kRelaxed);

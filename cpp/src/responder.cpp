@@ -25,8 +25,8 @@ std::uint32_t fitting(const char* text, std::size_t bytes) {
 
 }  // namespace
 
-constinit const Handle::Kind Responder::kKind = {
-    "responder", Mark::kSpaceWaiter, Correspondent::close_event_fd, Responder::destroy};
+constinit const Handle::Kind Responder::kKind = {"responder", Mark::kSpaceWaiter,
+                                                 Correspondent::close_event_fd, Responder::destroy};
 
 fg_status Responder::open(Topic& topic, const fg_responder_options& options, Responder** out) {
     if (options.requests_max > FG_REQUESTS_MAX) {

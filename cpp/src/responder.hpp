@@ -18,7 +18,7 @@ class Responder : public Correspondent {
     void close();
 
   private:
-    struct Duty {  // a request that waits for its answer
+    struct Duty {          // a request that waits for its answer
         std::uint64_t id;  // ticket of its letter; 0: unused
         std::uint64_t call;
         MailAddress caller;

@@ -394,8 +394,7 @@ fg_status create_files(Topic& topic, const fg_topic_options& options) {
         return fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_);
     }
     compute_geometry(options, &topic.identity_);
-    if (const fg_status status =
-            check_free_space(topic, needed_bytes(topic.identity_));
+    if (const fg_status status = check_free_space(topic, needed_bytes(topic.identity_));
         status != FG_OK) {
         return status;
     }
@@ -815,6 +814,8 @@ fg_status unlink_topic(const char* name, std::size_t name_bytes) {
         char data[kFileBytesMax];
         data_file_name(data, stem, identity.id[0]);
         unlinkat(directory.get(), data, 0);  // if we die before, the next creation sweeps it
+    } else {
+        sweep_orphans(directory.get());  // a damaged control file does not say which was its data
     }
     return FG_OK;
 }

@@ -1,11 +1,11 @@
 // Calls and control messages: what each party sees, every limit on both sides, the order of single
 // steps, and threads over one mapping.
-#include "mail_support.hpp"
-
 #include <poll.h>
 
 #include <atomic>
 #include <thread>
+
+#include "mail_support.hpp"
 
 using namespace framegate::impl;
 
@@ -503,8 +503,7 @@ TEST_CASE("publisher that does not listen is an error to the sender, others stil
     }
     const test::Publisher other = test::publisher(topic);
     std::uint32_t reached = 0;
-    CHECK(fg_subscriber_send_control(subscriber.get(), 5, nullptr, 0, &reached) ==
-          FG_MAILBOX_FULL);
+    CHECK(fg_subscriber_send_control(subscriber.get(), 5, nullptr, 0, &reached) == FG_MAILBOX_FULL);
     CHECK(reached == 1);
 }
 
@@ -537,7 +536,9 @@ TEST_CASE("memory of a mailbox is taken when it is opened") {
     CHECK(before < 100000);
     const test::Subscriber subscriber = test::subscriber(topic);
     CHECK(allocated() == before);
-    { const test::Publisher publisher = test::publisher(topic); }
+    {
+        const test::Publisher publisher = test::publisher(topic);
+    }
     CHECK(allocated() == before + 16384);
     const test::Publisher again = test::publisher(topic);  // the same row
     CHECK(allocated() == before + 16384);
@@ -548,8 +549,8 @@ TEST_CASE("memory of a mailbox is taken when it is opened") {
 namespace {
 
 // What happens at a step of a post; set by one test at a time.
-Step trap_step = Step::kCount;        // NOLINT: the hook is a plain function
-std::function<void()> trap;           // NOLINT
+Step trap_step = Step::kCount;  // NOLINT: the hook is a plain function
+std::function<void()> trap;     // NOLINT
 
 void spring(std::uint32_t step) {
     if (step == static_cast<std::uint32_t>(trap_step)) {
@@ -686,8 +687,8 @@ TEST_CASE("withdrawing and taking exclude each other") {
         const Trap set(Step::kMailRetracting, [&] {
             CHECK_FALSE(take_letter(pair.view, pair.owner, pair.to.epoch, &letter, &space));
         });
-        CHECK(withdraw_letter(pair.view, pair.poster, pair.to, posted, pair.loan.slot,
-                              free_word) == Withdrawal::kDone);
+        CHECK(withdraw_letter(pair.view, pair.poster, pair.to, posted, pair.loan.slot, free_word) ==
+              Withdrawal::kDone);
         CHECK(word_state(pair.word()) == SlotState::kFree);
     }
     SUBCASE("taken first") {

@@ -5,10 +5,11 @@ Run: uv run python docs/reference/generate.py
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
-from framegate.cli import parser
+from framegate.cli import parser, subcommands
 from framegate.config import SETTINGS, Flag, Setting
 
 HERE = Path(__file__).parent
@@ -63,14 +64,17 @@ def _facts(item: Setting) -> list[str]:
     ]
 
 
+def _help_pages(name: str, of: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    pages = [(name, of.format_help())]
+    for word, command in subcommands(of).items():
+        pages += _help_pages(f"{name} {word}", command)
+    return pages
+
+
 def cli_page() -> str:
     """Return cli.md."""
     os.environ["COLUMNS"] = "100"
-    top = parser()
-    pages = [("platform", top.format_help())]
-    for action in top._actions:
-        if isinstance(action.choices, dict):
-            pages += [(f"platform {n}", p.format_help()) for n, p in action.choices.items()]
+    pages = _help_pages("platform", parser())
     lines = [
         NOTE,
         "# Command line",

@@ -76,6 +76,7 @@ class Inspector:
     def schema(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
     def stats(self) -> dict[str, int]: ...
     def participants(self) -> list[dict[str, Any]]: ...
+    def slots(self) -> list[dict[str, Any]]: ...
     def close(self) -> None: ...
 
 def unlink(name: str) -> None:
@@ -127,6 +128,9 @@ class Loan:
     def arrays(self) -> dict[str, numpy.typing.NDArray[Any]]:
         """The arrays of the slot by name, writable."""
 
+    def __getitem__(self, name: str) -> numpy.typing.NDArray[Any]:
+        """One array by name, writable; raises KeyError."""
+
     @property
     def nbytes(self) -> int:
         """Payload bytes."""
@@ -138,7 +142,7 @@ class Loan:
     def publish(
         self,
         *,
-        time: float | None = None,
+        timestamp: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         content_type: str | None = None,
         size: int | None = None,
@@ -163,7 +167,7 @@ class Publisher:
         self,
         data: Any,
         *,
-        time: float | None = None,
+        timestamp: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         content_type: str | None = None,
         timeout: float | None = 0.0,
@@ -174,10 +178,10 @@ class Publisher:
         Args:
             data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of
                 name to array.
-            time: The application's own time of the frame in seconds, for example of its
-                exposure.
-            metadata: A small mapping that travels beside the frame as JSON (1024 bytes at
-                most).
+            timestamp: The application's own time of the frame in seconds, for example of its
+                exposure; on whatever clock the application uses.
+            metadata: A small mapping of str to bool, int, float, str or bytes that travels
+                beside the frame (1024 bytes encoded, at most).
             content_type: Media type of the payload, when it is encoded.
             timeout: Seconds to wait for a free slot; 0 does not wait, None waits for ever.
 
@@ -249,8 +253,10 @@ class Frame:
         """Number of the frame in its topic, from 1."""
 
     @property
-    def time(self) -> float | None:
-        """The publisher's own time of the frame in seconds, if it gave one."""
+    def timestamp(self) -> float | None:
+        """
+        The application's own time of the frame in seconds, if its publisher gave one.
+        """
 
     @property
     def published_ns(self) -> int:
@@ -261,7 +267,7 @@ class Frame:
         """Frames that this subscriber lost just before this one."""
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, bool | int | float | str | bytes]:
         """The mapping published beside the frame; empty if there was none."""
 
     @property
@@ -297,6 +303,10 @@ class Frame:
         The arrays of the frame by name, read-only, without a copy; empty for raw bytes.
         """
 
+    def __getitem__(self, name: str) -> numpy.typing.NDArray[Any]:
+        """One array by name, as in `arrays`; raises KeyError."""
+
+    def __contains__(self, name: object) -> bool: ...
     @property
     def released(self) -> bool:
         """Whether the lease has ended."""
@@ -332,7 +342,7 @@ class Subscriber:
     """The reading side of a topic; see framegate.shm.Subscriber."""
 
     def __init__(
-        self, topic: Topic, *, policy: str, lease_quota: int, start: str, spin: float, name: str
+        self, topic: Topic, *, policy: str, max_leases: int, start: str, spin: float, name: str
     ) -> None: ...
     @overload
     def take(self, *, timeout: None = None) -> Frame: ...
@@ -405,7 +415,7 @@ class Subscriber:
         """Frames held now."""
 
     @property
-    def lease_quota(self) -> int:
+    def max_leases(self) -> int:
         """Frames that may be held at once."""
 
     @property

@@ -49,7 +49,7 @@ async def ingest(
     shape: Sequence[int] | None = None,
     slots: int = 8,
     slot_bytes: int | None = None,
-    time: float | None = None,
+    timestamp: float | None = None,
     timeout: float = 1.0,
     receive: Receive | None = None,
 ) -> Ingested:
@@ -67,7 +67,8 @@ async def ingest(
         slots: Slots of the topic, if this call creates it.
         slot_bytes: Bytes of a slot, if this call creates it; without it those of dtype and shape,
             or the body's Content-Length.
-        time: The application's own time of the frame, in seconds; consumers read `Frame.time`.
+        timestamp: The application's own time of the frame, in seconds; consumers read
+            `Frame.timestamp`.
         timeout: Seconds to wait for a free slot.
         receive: ASGI `receive`, needed only when `request` is a scope and the server is not
             framegate.
@@ -95,7 +96,7 @@ async def ingest(
                 shape=None if shape is None else tuple(shape),
                 slots=slots,
                 slot_bytes=slot_bytes,
-                time=time,
+                time=timestamp,
                 timeout=timeout,
             )
             return Ingested(sequence, size, native=True)
@@ -103,7 +104,7 @@ async def ingest(
             handle.count_plain()
         publisher = _publisher(topic, dtype, shape, slots, slot_bytes, scope)
         chunks = _chunks(request, scope, receive)
-        return await _copy(publisher, chunks, _content_length(scope), expected, time, timeout)
+        return await _copy(publisher, chunks, _content_length(scope), expected, timestamp, timeout)
     except FramegateError as error:
         adapted = _adapted(error, request)
         if adapted is None:
@@ -167,7 +168,7 @@ async def _copy(
     chunks: AsyncIterator[bytes],
     content_length: int | None,
     expected: int | None,
-    time: float | None,
+    timestamp: float | None,
     timeout: float,
 ) -> Ingested:
     """The plain way: pieces of the body copied into the loan by Python."""
@@ -190,7 +191,7 @@ async def _copy(
                 filled += len(chunk)
         if expected is not None and filled != expected:
             raise FrameTooShort(f"the body has {filled} bytes, dtype and shape want {expected}")
-        return Ingested(loan.publish(size=filled, time=time), filled, native=False)
+        return Ingested(loan.publish(size=filled, timestamp=timestamp), filled, native=False)
 
 
 def _chunks(request: Any, scope: Scope, receive: Receive | None) -> AsyncIterator[bytes]:

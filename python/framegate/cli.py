@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
+from framegate import topic_cli
 from framegate.config import SETTINGS, Config, Flag, Setting, suggestion
 from framegate.errors import EXIT_STOPPED, ConfigError, FramegateError, describe
 
@@ -118,7 +119,7 @@ def parser(program: str = "platform") -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version")
     top.add_argument("--verbose", action="store_true", help="with --version: how it was built")
-    commands = top.add_subparsers(title="commands", metavar="", parser_class=_Parser)
+    commands = top.add_subparsers(title="commands", metavar="", parser_class=_Parser, prog=program)
     serve = commands.add_parser(
         "serve",
         usage=f"{program} serve [module:app] [options]",
@@ -140,7 +141,16 @@ def parser(program: str = "platform") -> argparse.ArgumentParser:
         _add(groups[item.group], item)
     files = serve.add_argument_group("Configuration file")
     files.add_argument("--config", metavar="FILE", help="read this file, not one found here")
+    topic_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
     return top
+
+
+def subcommands(of: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the commands (or verbs of a command) by name; empty where there are none."""
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 def _add(group: Any, item: Setting) -> None:
@@ -173,22 +183,36 @@ def _default(item: Setting) -> str:
 
 
 def _parse(top: argparse.ArgumentParser, words: list[str]) -> dict[str, Any]:
-    _check_command(words)
+    chosen = _choose(top, words)
     namespace, unknown = top.parse_known_args(words)
     if unknown:
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
-            raise ConfigError(f"unexpected argument {word}; see platform serve --help")
-        known = [option for item in SETTINGS for option in item.command_line] + ["--config"]
+            raise ConfigError(f"unexpected argument {word}; see {chosen.prog} --help")
+        known = [option for action in chosen._actions for option in action.option_strings]
         raise ConfigError(f"unknown option {word}{suggestion(word, known)}")
     return vars(namespace)
 
 
-def _check_command(words: list[str]) -> None:
-    """Complain about a command that does not exist in better words than argparse."""
-    word = words[0]
-    if word.startswith("-") or word == "serve":
-        return
-    if ":" in word:
-        raise ConfigError(f'unknown command "{word}"; did you mean: platform serve {word}')
-    raise ConfigError(f'unknown command "{word}"{suggestion(word, ["serve"])}')
+def _choose(top: argparse.ArgumentParser, words: list[str]) -> argparse.ArgumentParser:
+    """Return the parser that the first words name.
+
+    Complains about a command or verb that does not exist in better words than argparse.
+    """
+    chosen, what, path = top, "command", ""
+    for word in words:
+        names = subcommands(chosen)
+        if not names or word.startswith("-"):
+            break
+        if word not in names:
+            if not path and ":" in word:
+                raise ConfigError(f'unknown command "{word}"; did you mean: platform serve {word}')
+            raise ConfigError(
+                f'unknown {what} "{path}{word}"{suggestion(word, names) or _among(names)}'
+            )
+        chosen, what, path = names[word], "verb", f"{path}{word} "
+    return chosen
+
+
+def _among(names: Iterable[str]) -> str:
+    return f"; there are {', '.join(names)}"

@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from framegate import _shm
 from framegate._shm import (
@@ -49,7 +49,7 @@ from framegate.errors import (
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self, TypeAlias
+    from typing import Self, TypeAlias, Unpack
 
     Policy: TypeAlias = Literal["latest", "queue"]
     Start: TypeAlias = Literal["next", "newest"]
@@ -62,8 +62,10 @@ __all__ = [
     "Loan",
     "Participant",
     "Publisher",
+    "Slot",
     "Subscriber",
     "Topic",
+    "TopicOptions",
     "TopicReport",
     "check_topic_name",
     "dtype_item_bytes",
@@ -145,6 +147,33 @@ def _own_name() -> str:
     return os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
 
 
+class TopicOptions(TypedDict, total=False):
+    """What a topic is created with. Each may be left out.
+
+    Attributes:
+        dtype: Element type of the only array: a name, a numpy dtype or type. With `shape`.
+        shape: Shape of the only array; None as a length is any length.
+        arrays: Named arrays instead: name to `(dtype, shape)`, to an `ArraySpec` or to an array
+            to be like. Without `dtype` and `arrays`, frames are free: bytes, or arrays that
+            each describe themselves.
+        slots: Number of slots, 8 by default: those held by subscribers at once, plus one per
+            publisher, plus `keep`.
+        slot_bytes: Payload bytes of a slot; by default what the arrays need.
+        keep: Newest frames that stay readable even if nobody holds them; 1 by default.
+        participants_max: Publishers and subscribers that the topic has room for; 128 by default.
+        mode: File mode, 0o600 (the default) or 0o660.
+    """
+
+    dtype: Any
+    shape: Shape | None
+    arrays: Mapping[str, Any] | None
+    slots: int
+    slot_bytes: int | None
+    keep: int
+    participants_max: int
+    mode: int
+
+
 class Topic:
     """An open topic: what its slots and arrays are, and the way to its publishers and subscribers.
 
@@ -165,19 +194,7 @@ class Topic:
         self.created = created
 
     @classmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        dtype: Any = None,
-        shape: Shape | None = None,
-        arrays: Mapping[str, Any] | None = None,
-        slots: int = 8,
-        slot_bytes: int | None = None,
-        keep: int = 1,
-        participants_max: int = 128,
-        mode: int = 0o600,
-    ) -> Self:
+    def create(cls, name: str, **options: Unpack[TopicOptions]) -> Self:
         """Create a topic that does not exist yet.
 
         Every page of it is allocated at once, so that a full `/dev/shm` is an error here and not a
@@ -185,17 +202,7 @@ class Topic:
 
         Args:
             name: 1 to 8 segments of `[A-Za-z0-9_][A-Za-z0-9_.-]*` joined by `/`, at most 128 bytes.
-            dtype: Element type of the only array: a name, a numpy dtype or type. With `shape`.
-            shape: Shape of the only array; None as a length is any length.
-            arrays: Named arrays instead: name to `(dtype, shape)`, to an `ArraySpec` or to an array
-                to be like. Without `dtype` and `arrays`, frames are free: bytes, or arrays that
-                each describe themselves.
-            slots: Number of slots: those held by subscribers at once, plus one per publisher, plus
-                `keep`.
-            slot_bytes: Payload bytes of a slot; by default what the arrays need.
-            keep: Newest frames that stay readable even if nobody holds them.
-            participants_max: Publishers and subscribers that the topic has room for.
-            mode: File mode, 0o600 or 0o660.
+            **options: What it holds and how much: see `TopicOptions`.
 
         Raises:
             TopicExists: There is one of that name.
@@ -203,19 +210,7 @@ class Topic:
             NoSpace: The file system of the runtime directory is too full.
             ShmArgumentError: A number is outside its limits.
         """
-        rows = _rows(dtype, shape, arrays)
-        native, created = _shm.Topic.open_or_create(
-            name,
-            open=False,
-            create=True,
-            slots=slots,
-            slot_bytes=_slot_bytes(slot_bytes, rows),
-            schema=rows,
-            keep=keep,
-            participants_max=participants_max,
-            mode=mode,
-        )
-        return cls(native, created)
+        return cls(*_make_topic(name, open=False, **options))
 
     @classmethod
     def open(cls, name: str, *, wait: float | None = 0.0) -> Self:
@@ -241,19 +236,7 @@ class Topic:
                 return cls(native, created)
 
     @classmethod
-    def open_or_create(
-        cls,
-        name: str,
-        *,
-        dtype: Any = None,
-        shape: Shape | None = None,
-        arrays: Mapping[str, Any] | None = None,
-        slots: int = 8,
-        slot_bytes: int | None = None,
-        keep: int = 1,
-        participants_max: int = 128,
-        mode: int = 0o600,
-    ) -> Self:
+    def open_or_create(cls, name: str, **options: Unpack[TopicOptions]) -> Self:
         """Open the topic or, if there is none, create it; several processes may do so at once.
 
         An existing topic is taken as it is, if its arrays are those asked for and its slots large
@@ -261,44 +244,27 @@ class Topic:
 
         Args:
             name: As for `create`.
-            dtype: As for `create`.
-            shape: As for `create`.
-            arrays: As for `create`.
-            slots: As for `create`; only used to create.
-            slot_bytes: As for `create`.
-            keep: As for `create`; only used to create.
-            participants_max: As for `create`; only used to create.
-            mode: As for `create`; only used to create.
+            **options: As for `create`. Of an existing topic only the arrays and `slot_bytes` are
+                looked at.
 
         Raises:
             SchemaMismatch: It exists with other arrays.
             FrameTooLarge: It exists with smaller slots.
         """
-        rows = _rows(dtype, shape, arrays)
         try:
-            native, created = _shm.Topic.open_or_create(
-                name,
-                open=True,
-                create=True,
-                slots=slots,
-                slot_bytes=_slot_bytes(slot_bytes, rows),
-                schema=rows,
-                keep=keep,
-                participants_max=participants_max,
-                mode=mode,
-            )
+            return cls(*_make_topic(name, open=True, **options))
         except SchemaMismatch as error:
             with cls.open(name) as existing:
                 found = _describe(
                     (n, spec.dtype, spec.shape) for n, spec in existing.schema.items()
                 )
+            rows = _rows(options.get("dtype"), options.get("shape"), options.get("arrays"))
             wanted = _describe((n, _shm.dtype_name(kind), lengths) for n, kind, lengths in rows)
             raise SchemaMismatch(
                 error.problem,
                 cause=f"it holds {found}, asked for is {wanted}",
                 fix=f'open it as it is, or remove it first: framegate.shm.unlink("{name}")',
             ) from None
-        return cls(native, created)
 
     @property
     def name(self) -> str:
@@ -328,13 +294,13 @@ class Topic:
         self,
         policy: Policy = "latest",
         *,
-        lease_quota: int | None = None,
+        max_leases: int | None = None,
         start: Start | None = None,
         spin: float = 0.0,
         name: str | None = None,
     ) -> Subscriber:
         """Attach one more subscriber; see `Subscriber` for the options."""
-        return Subscriber(self, policy, lease_quota=lease_quota, start=start, spin=spin, name=name)
+        return Subscriber(self, policy, max_leases=max_leases, start=start, spin=spin, name=name)
 
     def inspect(self) -> TopicReport:
         """Look at the topic of this name as `inspect()` does."""
@@ -365,6 +331,34 @@ class Topic:
         return f"<Topic {self.name!r}, {self.slots} slots of {self.slot_bytes} bytes>"
 
 
+def _make_topic(
+    name: str,
+    *,
+    open: bool,
+    dtype: Any = None,
+    shape: Shape | None = None,
+    arrays: Mapping[str, Any] | None = None,
+    slots: int = 8,
+    slot_bytes: int | None = None,
+    keep: int = 1,
+    participants_max: int = 128,
+    mode: int = 0o600,
+) -> tuple[_shm.Topic, bool]:
+    """Create the topic or (`open`) take the one that exists; also says whether it was created."""
+    rows = _rows(dtype, shape, arrays)
+    return _shm.Topic.open_or_create(
+        name,
+        open=open,
+        create=True,
+        slots=slots,
+        slot_bytes=_slot_bytes(slot_bytes, rows),
+        schema=rows,
+        keep=keep,
+        participants_max=participants_max,
+        mode=mode,
+    )
+
+
 def _slot_bytes(slot_bytes: int | None, rows: Sequence[tuple[str, Any, Any]]) -> int:
     if slot_bytes is not None:
         if slot_bytes < 1:
@@ -386,15 +380,8 @@ class Publisher(_shm.Publisher):
 
     Args:
         topic: Name of the topic, or an open `Topic`.
-        dtype: Element type of the topic's only array; see `Topic.create`.
-        shape: Shape of the topic's only array; see `Topic.create`.
-        arrays: Named arrays; see `Topic.create`.
-        slots: Number of slots if the topic is created.
-        slot_bytes: Payload bytes of a slot. Given alone, frames are free: bytes, or arrays of any
-            kind that fit.
-        keep: Newest frames that stay readable, if the topic is created.
-        participants_max: Publishers and subscribers there is room for, if the topic is created.
-        mode: File mode, if the topic is created: 0o600 or 0o660.
+        **options: What to create the topic with if there is none: see `TopicOptions`. With arrays
+            or `slot_bytes`, an existing one is compared with them at once.
         name: What inspectors show for this publisher; by default the name of the program.
 
     Raises:
@@ -407,39 +394,22 @@ class Publisher(_shm.Publisher):
         self,
         topic: str | Topic,
         *,
-        dtype: Any = None,
-        shape: Shape | None = None,
-        arrays: Mapping[str, Any] | None = None,
-        slots: int = 8,
-        slot_bytes: int | None = None,
-        keep: int = 1,
-        participants_max: int = 128,
-        mode: int = 0o600,
         name: str | None = None,
+        **options: Unpack[TopicOptions],
     ) -> None:
+        if unknown := options.keys() - TopicOptions.__annotations__:
+            raise TypeError(f"no such option: {', '.join(sorted(unknown))}")
         super().__init__(topic if isinstance(topic, str) else topic.name)
         self._name = _own_name() if name is None else name
         self._attaching = threading.Lock()
-        self._options: dict[str, Any] = {
-            "slots": slots,
-            "keep": keep,
-            "participants_max": participants_max,
-            "mode": mode,
-        }
+        self._options = options
         if isinstance(topic, Topic):
             self._attach(topic._native, self._name)
             return
         check_topic_name(topic)
-        if dtype is not None or shape is not None or arrays is not None or slot_bytes is not None:
-            opened = Topic.open_or_create(
-                topic,
-                dtype=dtype,
-                shape=shape,
-                arrays=arrays,
-                slot_bytes=slot_bytes,
-                **self._options,
-            )
-            with opened:
+        says_what = ("dtype", "shape", "arrays", "slot_bytes")
+        if any(options.get(option) is not None for option in says_what):
+            with Topic.open_or_create(topic, **options) as opened:
                 self._attach(opened._native, self._name)
             return
         with contextlib.suppress(TopicNotFound), Topic.open(topic) as opened:
@@ -463,14 +433,14 @@ class Publisher(_shm.Publisher):
                     fix='loan(("uint8", (480, 640, 3))), or Publisher(..., slot_bytes=...)',
                 )
             slot_bytes = max(RAW_SLOT_BYTES_MIN, nbytes)
+        options = self._options.copy()
+        options["arrays"], options["slot_bytes"] = arrays or None, slot_bytes
         while True:
             # Somebody else's topic counts as it is; send() then says whether the frame fits it.
             with contextlib.suppress(TopicNotFound):
                 return Topic.open(self.topic)
             with contextlib.suppress(TopicExists):
-                return Topic.create(
-                    self.topic, arrays=arrays or None, slot_bytes=slot_bytes, **self._options
-                )
+                return Topic.create(self.topic, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -497,7 +467,7 @@ class Subscriber(_shm.Subscriber):
         topic: Name of the topic, or an open `Topic`.
         policy: `latest` jumps to the newest frame at every take; `queue` takes every frame that
             still exists, in order. Both count what they lost in `lost`.
-        lease_quota: Frames that may be held at once; by default half of the slots.
+        max_leases: Frames that may be held at once; by default half of the slots.
         start: `newest` sees the newest frame that exists now first, `next` only later ones. By
             default `newest` for `latest` and `next` for `queue`.
         spin: Seconds (0.001 at most) to busy-wait for a frame before sleeping. Costs a core; helps
@@ -515,20 +485,20 @@ class Subscriber(_shm.Subscriber):
         topic: str | Topic,
         policy: Policy = "latest",
         *,
-        lease_quota: int | None = None,
+        max_leases: int | None = None,
         start: Start | None = None,
         spin: float = 0.0,
         wait: float | None = 0.0,
         name: str | None = None,
     ) -> None:
-        if lease_quota is not None and lease_quota < 1:
-            raise ShmArgumentError(f"lease_quota is at least 1, not {lease_quota}")
+        if max_leases is not None and max_leases < 1:
+            raise ShmArgumentError(f"max_leases is at least 1, not {max_leases}")
         opened = Topic.open(topic, wait=wait) if isinstance(topic, str) else topic
         try:
             super().__init__(
                 opened._native,
                 policy=policy,
-                lease_quota=lease_quota or 0,
+                max_leases=max_leases or 0,
                 start=start or "",
                 spin=spin,
                 name=_own_name() if name is None else name,
@@ -776,6 +746,30 @@ class Participant:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot of a topic, as an inspector sees it.
+
+    Attributes:
+        index: Its number.
+        state: `free`, `loaned` (a publisher fills it) or `published` (it holds a frame).
+        owner: Row of the publisher that fills it.
+        sequence: Sequence of the frame in it; 0 for none.
+        nbytes: Payload bytes of that frame.
+        published_ns: When it was published, on the clock of `time.monotonic_ns()`; 0 if that
+            changed while it was looked at.
+        holders: Rows of the participants that hold it.
+    """
+
+    index: int
+    state: Literal["free", "loaned", "published"]
+    owner: int | None
+    sequence: int
+    nbytes: int
+    published_ns: int
+    holders: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TopicReport:
     """A topic at one moment; see `inspect`.
 
@@ -852,6 +846,10 @@ class Inspector:
     def participants(self) -> tuple[Participant, ...]:
         """Every publisher and subscriber."""
         return tuple(Participant(**row) for row in self._native.participants())
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot: what it holds, and who holds it."""
+        return tuple(Slot(**row) for row in self._native.slots())
 
     def close(self) -> None:
         """Close the inspector."""

@@ -322,10 +322,10 @@ def test_raw_bytes_go_into_the_topic_as_it_is(serve: Serve) -> None:
 
 
 def test_time_of_the_application_travels_with_the_frame(serve: Serve) -> None:
-    server = serve(camera_app(time=12.5))
+    server = serve(camera_app(timestamp=12.5))
     httpx.post(server.url + "/frames", content=PICTURE.tobytes())
     with framegate.Subscriber(TOPIC) as subscriber, subscriber.take(timeout=5) as frame:
-        assert frame.time == 12.5
+        assert frame.timestamp == 12.5
 
 
 def test_many_large_bodies_arrive_whole_at_any_pace(serve: Serve) -> None:

@@ -4,6 +4,7 @@ A frame of these programs is `crc32 (4 bytes), number (8 bytes), filler`: whoeve
 a whole frame from a torn one.
 """
 
+import math
 import os
 import signal
 import struct
@@ -49,6 +50,33 @@ def publish(topic: str, count: str) -> None:
                     fill(room, number)
                 loan.publish()
         say("published", publisher.published)
+
+
+def publish_when_told(topic: str, shape: str, name: str) -> None:
+    """Publish as many uint8 arrays of this shape as each line says; stop at an empty line."""
+    lengths = tuple(map(int, shape.split("x")))
+    with shm.Publisher(topic, dtype="uint8", shape=lengths, name=name) as publisher:
+        say("ready")
+        while count := sys.stdin.readline().strip():
+            for _ in range(int(count)):
+                with publisher.loan() as loan:
+                    memoryview(loan).cast("B")[:] = bytes([publisher.published % 256]) * (
+                        math.prod(lengths)
+                    )
+                    loan.publish(
+                        timestamp=publisher.published / 4, metadata={"number": publisher.published}
+                    )
+            say(publisher.published)
+
+
+def publish_steadily(topic: str, nbytes: str, hz: str) -> None:
+    """Publish frames of so many bytes at a rate until killed."""
+    with shm.Publisher(topic, slot_bytes=int(nbytes)) as publisher:
+        say("ready")
+        began = time.monotonic()
+        while True:
+            publisher.send(b"x" * int(nbytes))
+            time.sleep(max(0.0, began + publisher.published / float(hz) - time.monotonic()))
 
 
 def subscribe(topic: str, policy: str, last: str) -> None:

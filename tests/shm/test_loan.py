@@ -29,7 +29,7 @@ def raw() -> Any:
     with (
         shm.Topic.create("raw", slot_bytes=64, slots=4) as topic,
         topic.publisher() as publisher,
-        topic.subscriber("queue", lease_quota=3) as subscriber,
+        topic.subscriber("queue", max_leases=3) as subscriber,
     ):
         yield publisher, subscriber
 
@@ -39,11 +39,13 @@ def test_a_loan_is_published_with_its_length_time_and_metadata(raw: Any) -> None
     with publisher.loan(10) as loan:
         assert len(memoryview(loan)) == loan.nbytes == 10
         memoryview(loan)[:4] = b"abcd"
-        assert loan.publish(size=4, time=1.5, metadata={"a": 1}, content_type="text/plain") == 1
+        assert (
+            loan.publish(size=4, timestamp=1.5, metadata={"a": 1}, content_type="text/plain") == 1
+        )
         assert not loan.is_live
     frame = subscriber.take()
     assert bytes(frame) == b"abcd"
-    assert (frame.time, frame.metadata, frame.content_type) == (1.5, {"a": 1}, "text/plain")
+    assert (frame.timestamp, frame.metadata, frame.content_type) == (1.5, {"a": 1}, "text/plain")
 
 
 def test_a_loan_without_size_is_the_whole_slot(raw: Any) -> None:
@@ -244,12 +246,10 @@ def test_metadata_has_a_limit(raw: Any) -> None:
     assert len(subscriber.take().metadata["k"]) == 1000
     with pytest.raises(ShmArgumentError, match="1024"):
         publisher.send(b"", metadata={"k": "v" * 1024})
-    with pytest.raises(TypeError, match="JSON"):
+    with pytest.raises(TypeError, match="object"):
         publisher.send(b"", metadata={"k": object()})
     with pytest.raises(TypeError, match="mapping"):
         publisher.send(b"", metadata=[1])
-    with pytest.raises(ValueError, match="JSON"):
-        publisher.send(b"", metadata={"k": float("nan")})
     with pytest.raises(ShmArgumentError, match="content"):
         publisher.send(b"", content_type="x" * 65)
     assert shm.inspect("raw").slots_loaned == 0

@@ -87,7 +87,7 @@ class TopicMachine(RuleBasedStateMachine):
         head = len(self.published)
         position = head - 1 if start == "newest" and head else head
         model = SubscriberModel(
-            self.topic.subscriber(policy, lease_quota=quota, start=start), position
+            self.topic.subscriber(policy, max_leases=quota, start=start), position
         )
         self.open.append(model)
         return model
@@ -128,7 +128,7 @@ class TopicMachine(RuleBasedStateMachine):
         real = subscriber.real
         if real.closed:
             return multiple()
-        if subscriber.leases == real.lease_quota:
+        if subscriber.leases == real.max_leases:
             try:
                 assert real.try_take() is None
                 assert subscriber.position == head

@@ -79,8 +79,8 @@ def test_peek_shows_the_newest_again(topic: shm.Topic) -> None:
 
 
 def test_a_quota_is_refused_when_it_is_used_up_and_free_after_a_release(topic: shm.Topic) -> None:
-    with topic.publisher() as publisher, topic.subscriber("queue", lease_quota=2) as subscriber:
-        assert subscriber.lease_quota == 2
+    with topic.publisher() as publisher, topic.subscriber("queue", max_leases=2) as subscriber:
+        assert subscriber.max_leases == 2
         send(publisher, 1, 2, 3)
         held = [subscriber.take(), subscriber.take()]
         for take in (subscriber.try_take, lambda: subscriber.take(timeout=0.01)):
@@ -93,7 +93,7 @@ def test_a_quota_is_refused_when_it_is_used_up_and_free_after_a_release(topic: s
 
 def test_the_default_quota_is_half_of_the_slots(topic: shm.Topic) -> None:
     with topic.subscriber() as subscriber:
-        assert subscriber.lease_quota == 2
+        assert subscriber.max_leases == 2
 
 
 def test_a_greedy_subscriber_cannot_starve_the_topic() -> None:
@@ -118,8 +118,8 @@ def test_a_greedy_subscriber_cannot_starve_the_topic() -> None:
         {"start": "oldest"},
         {"spin": 1.0},
         {"spin": -1.0},
-        {"lease_quota": 0},
-        {"lease_quota": 100},
+        {"max_leases": 0},
+        {"max_leases": 100},
     ],
 )
 def test_options_outside_their_limits_are_refused(topic: shm.Topic, options: Any) -> None:

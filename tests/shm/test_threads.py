@@ -34,7 +34,7 @@ def run_all(*functions: Callable[[], Any]) -> None:
 def test_threads_share_a_publisher_and_a_subscriber(frame_bytes: int) -> None:
     each, writers = 50, 3
     with shm.Topic.create("t", slot_bytes=frame_bytes, slots=12) as topic:
-        with topic.publisher() as publisher, topic.subscriber("queue", lease_quota=6) as subscriber:
+        with topic.publisher() as publisher, topic.subscriber("queue", max_leases=6) as subscriber:
             seen: list[int] = []
 
             def write() -> None:

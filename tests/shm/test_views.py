@@ -30,7 +30,7 @@ def cam() -> Any:
     with (
         shm.Topic.create("cam", dtype="f4", shape=(4, 6), slots=4) as topic,
         topic.publisher() as publisher,
-        topic.subscriber("queue", lease_quota=2) as subscriber,
+        topic.subscriber("queue", max_leases=2) as subscriber,
     ):
         yield publisher, subscriber
 

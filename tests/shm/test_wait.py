@@ -62,7 +62,7 @@ def test_every_sleeping_subscriber_is_woken(topic: shm.Topic) -> None:
 
 
 def test_several_threads_of_one_subscriber_share_the_frames(topic: shm.Topic) -> None:
-    with topic.publisher() as publisher, topic.subscriber("queue", lease_quota=3) as subscriber:
+    with topic.publisher() as publisher, topic.subscriber("queue", max_leases=3) as subscriber:
         threads = [in_thread(subscriber.take) for _ in range(3)]
         until_waiting(topic)
         for letter in b"abc":
@@ -122,7 +122,7 @@ def test_close_ends_a_take_of_another_thread(topic: shm.Topic, policy: Any) -> N
 
 
 def test_close_ends_a_loan_of_another_thread(topic: shm.Topic) -> None:
-    with topic.subscriber("queue", lease_quota=3) as subscriber:
+    with topic.subscriber("queue", max_leases=3) as subscriber:
         publisher = topic.publisher()
         for _ in range(3):
             publisher.send(b"x")

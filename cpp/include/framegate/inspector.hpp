@@ -53,6 +53,20 @@ class Inspector {
         return rows;
     }
 
+    /// What each slot holds and who holds it.
+    Result<std::vector<fg_slot>> slots() const {
+        std::size_t count = 0;
+        fg_status status = fg_inspector_slots(raw_.get(), nullptr, 0, &count);
+        std::vector<fg_slot> rows(count);
+        if (status == FG_OK) {
+            status = fg_inspector_slots(raw_.get(), rows.data(), rows.size(), &count);
+        }
+        if (status != FG_OK) {
+            return Error::last(status);
+        }
+        return rows;
+    }
+
   private:
     struct Close {
         void operator()(fg_inspector* raw) const { fg_inspector_close(raw); }

@@ -115,6 +115,8 @@ enum {
     FG_ARRAY_ALIGNMENT = 64,
     FG_CONTENT_TYPE_BYTES_MAX = 64,
     FG_USER_METADATA_BYTES_MAX = 1024,
+    FG_VALUES_MAX = 128,
+    FG_VALUE_KEY_BYTES_MAX = 64,
     FG_PARTICIPANT_NAME_BYTES_MAX = 32,
     FG_METADATA_BYTES_MAX = 1048576,
     FG_MAILBOX_BYTES_MAX = 65536,
@@ -198,6 +200,38 @@ typedef struct fg_array {
  * of 64, and says how many payload bytes they need. FG_INVALID_ARGUMENT on a bad name, dtype,
  * dimension count or overflow. Any thread. */
 fg_status fg_arrays_lay_out(fg_array* arrays, size_t count, uint64_t* payload_bytes);
+
+/* ---- values: small typed maps ---- */
+
+enum {
+    FG_VALUE_BOOL = 1,
+    FG_VALUE_INT = 2,
+    FG_VALUE_FLOAT = 3,
+    FG_VALUE_STRING = 4,
+    FG_VALUE_BYTES = 5
+};
+
+/* One entry of a map: user metadata of a frame, metadata of a topic or of an array. */
+typedef struct fg_value {
+    const char* key; /* UTF-8, 1..FG_VALUE_KEY_BYTES_MAX bytes, not zero-terminated */
+    uint32_t key_bytes;
+    uint32_t type;    /* FG_VALUE_* */
+    int64_t integer;  /* BOOL (0 or 1) and INT */
+    double real;      /* FLOAT */
+    const void* data; /* STRING (UTF-8) and BYTES */
+    uint64_t data_bytes;
+} fg_value;
+
+/* Writes at most FG_VALUES_MAX values with different keys as one MessagePack map. `bytes` is what
+ * the map needs: call it with capacity 0 to ask. FG_INVALID_ARGUMENT also if it does not fit. Any
+ * thread. */
+fg_status fg_values_encode(const fg_value* values, size_t count, void* out, size_t capacity,
+                           size_t* bytes);
+/* Reads such a map, of whatever origin; the values point into `data`. No byte at all is an empty
+ * map. `count` may be more than `capacity`: then that many were written. FG_INVALID_ARGUMENT says
+ * where it is broken. Any thread. */
+fg_status fg_values_decode(const void* data, size_t bytes, fg_value* out, size_t capacity,
+                           size_t* count);
 
 /* ---- topic ---- */
 
@@ -312,7 +346,7 @@ typedef struct fg_publish_info {
     double timestamp_s;           /* the application's own time; NaN (the default): none */
     const fg_array* arrays;       /* offsets inside the payload, checked */
     const char* content_type;     /* may be NULL */
-    const void* user_metadata;    /* small, copied beside the payload; may be NULL */
+    const void* user_metadata;    /* of fg_values_encode, copied beside the payload; may be NULL */
     uint32_t content_type_bytes;  /* at most FG_CONTENT_TYPE_BYTES_MAX */
     uint32_t user_metadata_bytes; /* at most FG_USER_METADATA_BYTES_MAX */
 } fg_publish_info;
@@ -475,7 +509,8 @@ typedef struct fg_responder fg_responder;
 
 typedef struct fg_caller_options {
     uint32_t struct_bytes;
-    uint32_t calls_max;  /* in flight at once, 1 to the letters of a mailbox; 0, the default: these */
+    uint32_t
+        calls_max; /* in flight at once, 1 to the letters of a mailbox; 0, the default: these */
     uint32_t name_bytes; /* at most FG_PARTICIPANT_NAME_BYTES_MAX */
     uint32_t reserved;
     const char* name; /* shown by inspectors; may be NULL */
@@ -599,6 +634,26 @@ typedef struct fg_participant {
     uint32_t reserved;
 } fg_participant;
 
+enum {
+    FG_SLOT_FREE = 0,     /* holds no frame */
+    FG_SLOT_LOANED = 1,   /* `owner` fills it */
+    FG_SLOT_PUBLISHED = 2 /* holds frame `sequence`, leased by `holders` */
+};
+#define FG_SLOT_NO_OWNER UINT32_MAX
+
+/* One slot as an inspector sees it. */
+typedef struct fg_slot {
+    uint32_t index;
+    uint32_t state;    /* FG_SLOT_* */
+    uint32_t owner;    /* loaned: fg_participant.index of the publisher, else FG_SLOT_NO_OWNER */
+    uint32_t reserved; /* zero */
+    uint64_t sequence; /* published: of the frame, else 0 */
+    uint64_t bytes;    /* published: payload bytes of the frame, else 0 */
+    uint64_t published_ns; /* published: CLOCK_MONOTONIC of the publisher, else 0 */
+    uint64_t holders[FG_PARTICIPANTS_MAX / 64]; /* bit i % 64 of word i / 64: participant i leases
+                                                 * it, or just checks whether it may */
+} fg_slot;
+
 /* Opens the control file read-only: looks without taking part. Numbers are a snapshot of moving
  * things. */
 fg_status fg_inspector_open(const char* name, size_t name_bytes, fg_inspector** out);
@@ -609,6 +664,9 @@ fg_status fg_inspector_stats(fg_inspector* inspector, fg_topic_stats* out);
 /* Fills up to `capacity` rows; `count` is the number that exist. One system call per row. */
 fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out, size_t capacity,
                                     size_t* count);
+/* Fills up to `capacity` slots, in order; `count` is the number that exist. Each slot is consistent
+ * in itself, as seen at one moment. No system call. */
+fg_status fg_inspector_slots(fg_inspector* inspector, fg_slot* out, size_t capacity, size_t* count);
 void fg_inspector_close(fg_inspector* inspector);
 
 /* ---- sizes, for tests of bindings ---- */

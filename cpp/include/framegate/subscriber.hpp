@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "framegate/types.hpp"
+#include "framegate/values.hpp"
 
 namespace framegate {
 
@@ -49,6 +50,9 @@ class Frame {
     std::span<const std::byte> user_metadata() const {
         return {static_cast<const std::byte*>(raw_.user_metadata), raw_.user_metadata_bytes};
     }
+
+    /// The user metadata as the map that it should be; points into the frame.
+    Result<ValuesView> metadata() const { return ValuesView::decode(user_metadata()); }
 
     /// Validated copies of the array descriptors; empty: raw bytes.
     Result<std::vector<fg_array>> arrays() const {

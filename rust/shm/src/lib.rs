@@ -41,9 +41,11 @@ mod publisher;
 mod subscriber;
 mod sys;
 mod topic;
+mod values;
 
 pub use array::{Array, Dtype, lay_out};
 pub use error::Error;
 pub use publisher::{FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
 pub use topic::{TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};
+pub use values::{Value, decode_values, encode_values};

@@ -240,6 +240,6 @@ pub struct FrameMeta<'a> {
     pub arrays: &'a [Array],
     /// At most 64 bytes.
     pub content_type: Option<&'a str>,
-    /// At most 1024 bytes.
+    /// A map made by [`encode_values`](crate::encode_values), at most 1024 bytes; empty: none.
     pub user_metadata: &'a [u8],
 }

@@ -13,6 +13,7 @@ use crate::array::{Array, Dtype};
 use crate::error::{Error, Kind, check};
 use crate::sys;
 use crate::topic::{Topic, TopicInfo, timeout_ns};
+use crate::values::{Value, decode_values};
 
 /// Which frame a take returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -276,7 +277,16 @@ impl Frame {
         })
     }
 
-    /// The publisher's own small data.
+    /// The publisher's own small data, as the map that it should be.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_argument` if the publisher put something else there.
+    pub fn metadata(&self) -> Result<Vec<(&str, Value<'_>)>, Error> {
+        decode_values(self.user_metadata())
+    }
+
+    /// The bytes of the publisher's own small data.
     pub fn user_metadata(&self) -> &[u8] {
         if self.raw.user_metadata_bytes == 0 {
             return &[];

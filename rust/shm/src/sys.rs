@@ -9,6 +9,7 @@ pub(crate) const ARRAYS_MAX: usize = 16;
 pub(crate) const ARRAY_DIMENSIONS_MAX: usize = 8;
 pub(crate) const ARRAY_NAME_BYTES_MAX: usize = 36;
 pub(crate) const LETTER_BYTES_MAX: usize = 192;
+pub(crate) const VALUES_MAX: usize = 128;
 pub(crate) const DIMENSION_ANY: u64 = u64::MAX;
 
 pub(crate) type Status = i32;
@@ -188,7 +189,33 @@ pub(crate) struct SubscriberStats {
     pub(crate) lost: u64,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Value {
+    pub(crate) key: *const c_char,
+    pub(crate) key_bytes: u32,
+    pub(crate) kind: u32,
+    pub(crate) integer: i64,
+    pub(crate) real: f64,
+    pub(crate) data: *const c_void,
+    pub(crate) data_bytes: u64,
+}
+
 unsafe extern "C" {
+    pub(crate) fn fg_values_encode(
+        values: *const Value,
+        count: usize,
+        out: *mut c_void,
+        capacity: usize,
+        bytes: *mut usize,
+    ) -> Status;
+    pub(crate) fn fg_values_decode(
+        data: *const c_void,
+        bytes: usize,
+        out: *mut Value,
+        capacity: usize,
+        count: *mut usize,
+    ) -> Status;
     pub(crate) fn fg_last_error() -> *const c_char;
     pub(crate) fn fg_topic_name_check(name: *const c_char, name_bytes: usize) -> Status;
     pub(crate) fn fg_runtime_directory(out: *mut c_char, out_bytes: usize) -> Status;
@@ -427,14 +454,15 @@ mod tests {
                 "fg_subscriber_stats" => size_of::<SubscriberStats>(),
                 "fg_topic_info" => size_of::<TopicInfo>(),
                 "fg_topic_options" => size_of::<TopicOptions>(),
+                "fg_value" => size_of::<Value>(),
                 // The inspector has no Rust side.
-                "fg_participant" | "fg_topic_stats" => continue,
+                "fg_participant" | "fg_slot" | "fg_topic_stats" => continue,
                 other => panic!("{other} is new: declare it here"),
             };
             assert_eq!(ours, row.bytes as usize, "{}", text(row.name));
             compared += 1;
         }
-        assert_eq!(compared, 15);
+        assert_eq!(compared, 16);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use framegate_shm::{
-    Array, Dtype, FrameMeta, Policy, Publisher, Subscriber, SubscriberOptions, TopicOptions,
-    lay_out, unlink,
+    Array, Dtype, FrameMeta, Policy, Publisher, Subscriber, SubscriberOptions, TopicOptions, Value,
+    encode_values, lay_out, unlink,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,6 +57,8 @@ fn frame_arrives_with_everything_that_was_published() {
     let bytes = lay_out(&mut arrays).unwrap();
     assert_eq!((arrays[1].offset(), bytes), (64, 64 + 28));
 
+    let metadata =
+        encode_values(&[("gain", Value::Float(2.5)), ("camera", Value::Str("left"))]).unwrap();
     let mut loan = publisher
         .loan(usize::try_from(bytes).unwrap(), Duration::ZERO)
         .unwrap();
@@ -66,7 +68,7 @@ fn frame_arrives_with_everything_that_was_published() {
             timestamp_s: Some(1.5),
             arrays: &arrays,
             content_type: Some("application/x-test"),
-            user_metadata: b"meta",
+            user_metadata: &metadata,
             ..FrameMeta::default()
         })
         .unwrap();
@@ -78,7 +80,11 @@ fn frame_arrives_with_everything_that_was_published() {
     );
     assert_eq!(frame.timestamp_s(), Some(1.5));
     assert_eq!(frame.content_type(), Some(&b"application/x-test"[..]));
-    assert_eq!(frame.user_metadata(), b"meta");
+    assert_eq!(frame.user_metadata(), metadata);
+    assert_eq!(
+        frame.metadata().unwrap(),
+        [("gain", Value::Float(2.5)), ("camera", Value::Str("left"))]
+    );
     assert!(frame.published_ns() > 0);
     let received = frame.arrays().unwrap();
     assert_eq!(received, arrays);

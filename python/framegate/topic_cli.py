@@ -1,0 +1,671 @@
+"""`platform topic VERB`: look at topics, measure them, show frames, record and replay them.
+
+`list`, `info`, `hz`, `bw` and `top` look without taking part; `echo` and `record` subscribe and say
+so. Tables are plain text for people. With `--json` each verb prints one JSON object per line, whose
+keys stay; docs/guide/inspect.md lists them.
+
+Only what `--help` needs is imported at the top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from framegate.errors import EXIT_RUNTIME, EXIT_STOPPED
+
+if TYPE_CHECKING:
+    from framegate import shm
+    from framegate.observe import Gaps, Look
+
+__all__ = ["add_verbs"]
+
+POLL_S: Final = 0.05
+"""How often `hz` and `bw` note frames; with 8 slots they see every frame up to 140 Hz."""
+
+ECHO_VALUES: Final = 8
+"""Values of an array that `echo` shows."""
+
+Options = dict[str, Any]
+N = TypeVar("N", int, float)
+
+
+def add_verbs(
+    commands: Any, program: str, formatter: Any, parser_class: type[argparse.ArgumentParser]
+) -> None:
+    """Add `topic` with its verbs to the commands of the command line."""
+    topic = commands.add_parser(
+        "topic",
+        usage=f"{program} topic VERB [options]",
+        help="look at topics in shared memory, record and replay them",
+        description=(
+            "Look at the topics of this machine (of $FRAMEGATE_RUNTIME_DIR), measure them, show "
+            "their frames, record and replay them."
+        ),
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    verbs = topic.add_subparsers(
+        title="verbs", metavar="", parser_class=parser_class, prog=f"{program} topic"
+    )
+
+    def show_help(_options: Options) -> int:
+        topic.print_help()
+        return EXIT_STOPPED
+
+    topic.set_defaults(command=show_help)
+
+    def add(name: str, run: Callable[[Options], int], usage: str, text: str, more: str) -> Any:
+        verb = verbs.add_parser(
+            name,
+            usage=f"{program} topic {name} {usage}".rstrip(),
+            help=text,
+            description=more,
+            formatter_class=formatter,
+            allow_abbrev=False,
+        )
+        verb.set_defaults(command=run)
+        return verb
+
+    looks = "Looks without taking part: no lease, no row, no write."
+    verb = add(
+        "list",
+        _list,
+        "[TOPIC...] [--json]",
+        "topics with their rate, age, type, memory and participants",
+        f"One line per topic. {looks} HZ is from the frames that are still in their slots.",
+    )
+    verb.add_argument("topics", nargs="*", metavar="TOPIC", help="name or pattern; default: all")
+    _add_json(verb)
+
+    verb = add(
+        "info",
+        _info,
+        "TOPIC... [--json]",
+        "one topic in full: slots, memory, participants, who holds what",
+        f"Everything there is to see of a topic. {looks} OLDEST is the age of the oldest frame "
+        "that a subscriber holds.",
+    )
+    verb.add_argument("topics", nargs="+", metavar="TOPIC", help="name or pattern")
+    _add_json(verb)
+
+    for name, run, text, more in (
+        (
+            "hz",
+            _hz,
+            "frames per second, and how evenly they come",
+            "GAP is the time between two neighbouring frames, by the publisher's clock.",
+        ),
+        (
+            "bw",
+            _bw,
+            "bytes per second, and the size of frames",
+            "Payload bytes only.",
+        ),
+    ):
+        verb = add(
+            name,
+            run,
+            "[TOPIC...] [options]",
+            text,
+            f"A table per interval, until Ctrl-C. {looks} {more}",
+        )
+        verb.add_argument(
+            "topics", nargs="*", metavar="TOPIC", help="name or pattern; default: all"
+        )
+        _add_interval(verb)
+        _add_json(verb)
+
+    verb = add(
+        "echo",
+        _echo,
+        "TOPIC [options]",
+        "frames as text: arrays, times, metadata",
+        "Subscribes with policy latest: it always shows the newest frame, skips those that come "
+        "faster than they are printed, and holds no publisher up.",
+    )
+    verb.add_argument("topic", metavar="TOPIC", help="name")
+    verb.add_argument(
+        "-n", "--count", type=_natural, metavar="N", help="end after N frames; default: go on"
+    )
+    verb.add_argument(
+        "--wait",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait this long for the topic to be created; default: 0",
+    )
+    verb.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="fail when no frame comes for this long; default: wait for ever",
+    )
+    verb.add_argument(
+        "--values",
+        type=_whole,
+        default=ECHO_VALUES,
+        metavar="N",
+        help=f"values of each array to show; default: {ECHO_VALUES}",
+    )
+    _add_json(verb)
+
+    verb = add(
+        "unlink",
+        _unlink,
+        "TOPIC... [--force]",
+        "remove topics by name",
+        "Removes the files of topics that nobody uses, damaged ones too. Whoever still has one "
+        "open goes on with it; its memory is given back with the last of them.",
+    )
+    verb.add_argument("topics", nargs="+", metavar="TOPIC", help="name")
+    verb.add_argument("--force", action="store_true", help="also while somebody uses it")
+
+
+def _add_json(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="one JSON object per line")
+
+
+def _add_interval(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--interval",
+        type=_interval,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between two tables, 0.05 to 3600; default: 1",
+    )
+    verb.add_argument(
+        "-n", "--count", type=_natural, metavar="N", help="end after N tables; default: go on"
+    )
+
+
+def _natural(text: str) -> int:
+    return _number(int, text, 1, 2**53, "a whole number from 1")
+
+
+def _whole(text: str) -> int:
+    return _number(int, text, 0, 2**53, "a whole number from 0")
+
+
+def _seconds(text: str) -> float:
+    return _number(float, text, 0, 1e9, "seconds from 0")
+
+
+def _interval(text: str) -> float:
+    return _number(float, text, 0.05, 3600, "seconds from 0.05 to 3600")
+
+
+def _number(kind: type[N], text: str, low: float, high: float, wanted: str) -> N:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"expected {wanted}, not {text}")
+    return value
+
+
+# ----------------------------------------------------------------------------------------------
+# Output
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    import json
+
+    print(json.dumps(value, ensure_ascii=False, separators=(",", ":")), flush=True)
+
+
+def _print_lines(lines: list[str]) -> None:
+    print("\n".join(lines), flush=True)
+
+
+def _say(line: str) -> None:
+    """A remark for people, out of the way of what a program reads."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def until_interrupted(run: Callable[[Options], int]) -> Callable[[Options], int]:
+    """Let Ctrl-C, or a reader of the output that went away (`| head`), end a verb in peace."""
+
+    def guarded(options: Options) -> int:
+        try:
+            return run(options)
+        except KeyboardInterrupt:
+            return EXIT_STOPPED
+        except BrokenPipeError:
+            # Python flushes stdout once more at exit, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_STOPPED
+
+    return guarded
+
+
+def _no_topics() -> None:
+    from framegate import shm
+
+    _say(f"no topics in {shm.runtime_directory()}")
+
+
+# ----------------------------------------------------------------------------------------------
+# list, info
+
+
+def _each_look(patterns: list[str]) -> Iterator[tuple[str, Look | None, str]]:
+    """Name, look and complaint of each topic; a damaged one does not hide the others."""
+    from framegate import observe
+    from framegate.errors import ShmError, TopicNotFound, describe
+
+    for name in observe.matching(patterns):
+        try:
+            yield name, observe.look(name), ""
+        except TopicNotFound:
+            continue  # removed since it was listed
+        except ShmError as error:
+            yield name, None, describe(error)
+
+
+@until_interrupted
+def _list(options: Options) -> int:
+    from framegate import observe, tables
+
+    rows, complaints = [], []
+    for name, look, complaint in _each_look(options["topics"]):
+        if look is None:
+            complaints.append(complaint)
+        if options["json"]:
+            _print_json({"topic": name, "error": complaint} if look is None else look.to_json())
+        elif look is None:
+            rows.append([name, "!", "-", "-", "-", "-", "-", "-", "-", "cannot be read, see below"])
+        else:
+            report = look.report
+            rows.append(
+                [
+                    name,
+                    tables.number_text(look.hz()),
+                    str(report.sequence),
+                    tables.age_text(look.age_s()),
+                    f"{report.slots_leased}/{report.slots}",
+                    tables.bytes_text(report.total_bytes),
+                    str(report.publishers),
+                    str(report.subscribers),
+                    f"{report.dead}{' !' if report.dead else ''}",
+                    observe.type_text(report.schema),
+                ]
+            )
+    if not options["json"]:
+        header = "TOPIC HZ FRAMES AGE LEASED MEMORY PUB SUB DEAD TYPE".split()
+        if rows:
+            _print_lines(tables.table(header, rows, right=" >>>>>>>>"))
+        elif not options["topics"]:
+            _no_topics()
+        for complaint in complaints:
+            _say(complaint)
+    return EXIT_RUNTIME if complaints else EXIT_STOPPED
+
+
+@until_interrupted
+def _info(options: Options) -> int:
+    failed = False
+    for i, (name, look, complaint) in enumerate(_each_look(options["topics"])):
+        if look is None:
+            failed = True
+            if options["json"]:
+                _print_json({"topic": name, "error": complaint})
+            else:
+                _say(complaint)
+        elif options["json"]:
+            _print_json(look.to_json())
+        else:
+            _print_lines([*([""] if i else []), *info_lines(look)])
+    return EXIT_RUNTIME if failed else EXIT_STOPPED
+
+
+def info_lines(look: Look) -> list[str]:
+    """What `info` prints of one topic."""
+    from framegate import observe, shm, tables
+
+    report, frames = look.report, look.frames()
+    newest = f"{report.sequence}"
+    if frames:
+        size = tables.bytes_text(frames[-1].nbytes)
+        newest += f", newest {tables.age_text(look.age_s())} ago, {size}"
+    rate = "unknown: fewer than two frames in the slots"
+    if (hz := look.hz()) is not None:
+        rate = f"{hz:.1f} Hz, {tables.bytes_text(hz * (look.frame_bytes() or 0))}/s"
+        if hz == 0:
+            rate += ": nothing came lately"
+    created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report.created_unix_ns / 1e9))
+    facts = [
+        ("type", observe.type_text(report.schema)),
+        ("frames", newest),
+        ("rate", rate),
+        (
+            "slots",
+            f"{report.slots} of {tables.bytes_text(report.slot_bytes)}: {report.slots_free} free, "
+            f"{report.slots_loaned} being filled, {report.slots_published} with a frame, "
+            f"{report.slots_leased} leased; the newest {report.keep} kept",
+        ),
+        (
+            "memory",
+            f"{tables.bytes_text(report.total_bytes)} in {shm.runtime_directory()}, "
+            f"mode {report.mode:04o}",
+        ),
+        ("created", f"{created}, identity {report.identity}"),
+        (
+            "participants",
+            f"{report.publishers} publishing, {report.subscribers} subscribed, {report.dead} dead, "
+            f"room for {report.participants_max}",
+        ),
+    ]
+    lines = [report.name, *(f"  {name + ':':<14}{text}" for name, text in facts)]
+    if report.participants:
+        lines += ["", *("  " + line for line in participant_table(look))]
+    if report.dead:
+        lines += ["", "  ! dead: what they hold comes back when anybody attaches, waits or loans"]
+    return lines
+
+
+def participant_table(look: Look) -> list[str]:
+    """Everybody who takes part in a topic, and what they hold."""
+    from framegate import tables
+
+    loans = [holder.index for holder in look.loans() if holder is not None]
+    leases = [(lease.holder.index, lease) for lease in look.leases() if lease.holder is not None]
+    rows = []
+    for row in look.report.participants:
+        held = [lease for index, lease in leases if index == row.index]
+        ages = [lease.age_s for lease in held if lease.age_s is not None]
+        subscriber = row.role == "subscriber"
+        rows.append(
+            [
+                row.name or "-",
+                str(row.pid),
+                row.role,
+                row.policy or "-",
+                "alive" if row.alive else "dead !",
+                str(row.received),
+                str(row.lost) if subscriber else "-",
+                str(look.lag(row)) if subscriber else "-",
+                str(len(held)) if subscriber else str(loans.count(row.index)),
+                tables.age_text(max(ages)) if ages else "-",
+            ]
+        )
+    header = "NAME PID ROLE POLICY STATE FRAMES LOST LAG HOLDS OLDEST".split()
+    return tables.table(header, rows, right=" >   >>>>>")
+
+
+# ----------------------------------------------------------------------------------------------
+# hz, bw
+
+
+def _measure(options: Options, row: Callable[[str, Gaps], list[str]], header: str) -> int:
+    """Print a table (or JSON lines) per interval; a topic that is gone ends the verb."""
+    from framegate import observe, tables
+
+    names = observe.matching(options["topics"])
+    if not names:
+        _no_topics()
+        return EXIT_RUNTIME
+    meters = {name: observe.Meter(name) for name in names}
+    for meter in meters.values():
+        meter.open()
+    done = 0
+    began = time.monotonic()
+    while options["count"] is None or done < options["count"]:
+        until = began + (done + 1) * options["interval"]
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
+            for meter in meters.values():
+                meter.poll()
+        done += 1
+        rows = []
+        for name, meter in list(meters.items()):
+            gaps = meter.read()
+            if gaps.look is None:
+                _say(f'topic "{name}" is gone')
+                del meters[name]
+            elif options["json"]:
+                _print_json(_gaps_json(name, gaps))
+            else:
+                rows.append(row(name, gaps))
+        if rows:
+            lines = tables.table(header.split(), rows, right=" " + ">" * 9)
+            # One header for a single topic, as long as its columns stay where they are.
+            _print_lines(lines if done == 1 or len(rows) > 1 else lines[1:])
+        if not meters:
+            return EXIT_RUNTIME
+    return EXIT_STOPPED
+
+
+def _gaps_json(name: str, gaps: Gaps) -> dict[str, Any]:
+    seen = gaps.gaps_s
+    return {
+        "topic": name,
+        "interval_s": gaps.interval_s,
+        "frames": gaps.frames,
+        "hz": gaps.hz(),
+        "gap_mean_s": sum(seen) / len(seen) if seen else None,
+        "gap_min_s": min(seen, default=None),
+        "gap_max_s": max(seen, default=None),
+        "gap_deviation_s": gaps.gap_deviation_s(),
+        "bytes_per_s": gaps.bytes_per_s(),
+        "frame_bytes_mean": gaps.bytes_mean() if gaps.nbytes else None,
+        "frame_bytes_min": min(gaps.nbytes, default=None),
+        "frame_bytes_max": max(gaps.nbytes, default=None),
+        "frames_seen": len(gaps.nbytes),
+        "lost": gaps.lost,
+    }
+
+
+@until_interrupted
+def _hz(options: Options) -> int:
+    from framegate import tables
+
+    def row(name: str, gaps: Gaps) -> list[str]:
+        seen = gaps.gaps_s
+        return [
+            name,
+            f"{gaps.hz():9.2f}",
+            f"{gaps.frames:7d}",
+            f"{tables.age_text(sum(seen) / len(seen) if seen else None):>9}",
+            f"{tables.age_text(min(seen, default=None)):>9}",
+            f"{tables.age_text(max(seen, default=None)):>9}",
+            f"{tables.age_text(gaps.gap_deviation_s()):>9}",
+            f"{gaps.lost:7d}",
+        ]
+
+    return _measure(options, row, "TOPIC HZ FRAMES GAP MIN MAX DEVIATION LOST")
+
+
+@until_interrupted
+def _bw(options: Options) -> int:
+    from framegate import tables
+
+    def row(name: str, gaps: Gaps) -> list[str]:
+        return [
+            name,
+            f"{tables.bytes_text(gaps.bytes_per_s()) + '/s':>12}",
+            f"{gaps.hz():9.2f}",
+            f"{tables.bytes_text(gaps.bytes_mean() if gaps.nbytes else None):>9}",
+            f"{tables.bytes_text(min(gaps.nbytes, default=None)):>9}",
+            f"{tables.bytes_text(max(gaps.nbytes, default=None)):>9}",
+        ]
+
+    return _measure(options, row, "TOPIC BANDWIDTH HZ FRAME MIN MAX")
+
+
+# ----------------------------------------------------------------------------------------------
+# echo
+
+
+@until_interrupted
+def _echo(options: Options) -> int:
+    from framegate import observe, shm
+    from framegate.errors import ShmError, ShmTimeout
+
+    name = options["topic"]
+    try:
+        subscriber = shm.Subscriber(name, "latest", wait=options["wait"], name="platform echo")
+    except ShmError as error:
+        raise observe.explained(error, name) from None
+    with subscriber:
+        _say(f'subscribed to "{name}" with policy latest: frames in between are skipped')
+        shown = 0
+        while options["count"] is None or shown < options["count"]:
+            frame = subscriber.take(timeout=options["timeout"])
+            if frame is None:
+                raise ShmTimeout(f'no frame on topic "{name}" for {options["timeout"]} s')
+            with frame:
+                shown += 1
+                if options["json"]:
+                    _print_json(_frame_json(name, frame, options["values"]))
+                else:
+                    _print_lines(frame_lines(frame, options["values"]))
+    return EXIT_STOPPED
+
+
+def frame_lines(frame: shm.Frame, count: int) -> list[str]:
+    """What `echo` prints of one frame."""
+    from framegate import tables
+
+    age = tables.age_text(_age_s(frame))
+    lost = f", {frame.lost} skipped before it" if frame.lost else ""
+    lines = [f"--- frame {frame.sequence}, {age} old, {tables.bytes_text(frame.nbytes)}{lost}"]
+    if frame.timestamp is not None:
+        lines.append(f"timestamp: {frame.timestamp!r}")
+    if frame.content_type is not None:
+        lines.append(f"content type: {frame.content_type}")
+    if frame.metadata:
+        lines += ["metadata:", *(f"  {key}: {value!r}" for key, value in frame.metadata.items())]
+    arrays = frame.arrays
+    for name, array in arrays.items():
+        dtype, values = _values(array, count)
+        shown = " ".join(_value_text(value) for value in values)
+        more = " ..." if math.prod(array.shape) > len(values) else ""
+        lengths = ", ".join(map(str, array.shape)) + ("," if len(array.shape) == 1 else "")
+        lines.append(f"{name}{': ' if name else ''}{dtype} ({lengths}): {shown}{more}")
+    if not arrays:
+        head = bytes(memoryview(frame)[: count * 4])
+        lines.append(f"bytes: {head!r}{' ...' if frame.nbytes > len(head) else ''}")
+    return lines
+
+
+def _frame_json(topic: str, frame: shm.Frame, count: int) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "topic": topic,
+        "sequence": frame.sequence,
+        "lost": frame.lost,
+        "age_s": _age_s(frame),
+        "published_ns": frame.published_ns,
+        "timestamp": frame.timestamp,
+        "content_type": frame.content_type,
+        "metadata": {
+            key: value.hex() if isinstance(value, bytes) else value
+            for key, value in frame.metadata.items()
+        },
+        "nbytes": frame.nbytes,
+    }
+    arrays = frame.arrays
+    if not arrays:
+        result["hex"] = bytes(memoryview(frame)[: count * 4]).hex()
+        return result
+    result["arrays"] = {}
+    for name, array in arrays.items():
+        dtype, values = _values(array, count)
+        result["arrays"][name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "values": [_value_json(value) for value in values],
+        }
+    return result
+
+
+def _age_s(frame: shm.Frame) -> float:
+    return max(0, time.monotonic_ns() - frame.published_ns) / 1e9
+
+
+# Types of a memoryview, which arrays are where numpy is not installed.
+_FORMATS: Final = {
+    "?": "bool",
+    "b": "int8",
+    "h": "int16",
+    "i": "int32",
+    "l": "int64",
+    "q": "int64",
+    "B": "uint8",
+    "H": "uint16",
+    "I": "uint32",
+    "L": "uint64",
+    "Q": "uint64",
+    "e": "float16",
+    "f": "float32",
+    "d": "float64",
+    "Zf": "complex64",
+    "Zd": "complex128",
+}
+
+
+def _values(array: Any, count: int) -> tuple[str, list[Any]]:
+    """Name of the type and the first values of an array or memoryview."""
+    if not isinstance(array, memoryview):
+        return str(array.dtype), array.reshape(-1)[:count].tolist()
+    import struct
+
+    count = min(count, math.prod(array.shape or ()))
+    letter = array.format[-1]
+    parts = 2 if array.format.startswith("Z") else 1
+    numbers = struct.unpack_from(
+        f"={count * parts}{letter.replace('l', 'q').replace('L', 'Q')}", array.tobytes()
+    )
+    values = (
+        [complex(*numbers[i : i + 2]) for i in range(0, len(numbers), 2)]
+        if parts == 2
+        else list(numbers)
+    )
+    return _FORMATS.get(array.format, array.format), values
+
+
+def _value_text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _value_json(value: Any) -> Any:
+    if isinstance(value, complex):
+        return [_value_json(value.real), _value_json(value.imag)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no word for it
+    return value if isinstance(value, bool | int | float) else float(value)
+
+
+# ----------------------------------------------------------------------------------------------
+# unlink
+
+
+@until_interrupted
+def _unlink(options: Options) -> int:
+    from framegate import observe, shm
+    from framegate.errors import SegmentCorrupt, SegmentIncompatible, ShmError, TopicExists
+
+    for name in options["topics"]:
+        if not options["force"]:
+            # What cannot be read has no participants that could be named.
+            with contextlib.suppress(SegmentCorrupt, SegmentIncompatible):
+                users = [row for row in observe.look(name).report.participants if row.alive]
+                if users:
+                    whom = ", ".join(f"{row.name or 'nameless'} (pid {row.pid})" for row in users)
+                    raise TopicExists(
+                        f'topic "{name}" is in use by {whom}',
+                        fix="stop them first, or remove it from under them with --force",
+                    )
+        try:
+            shm.unlink(name)
+        except ShmError as error:
+            raise observe.explained(error, name) from None
+        print(f"removed {name}", flush=True)
+    return EXIT_STOPPED

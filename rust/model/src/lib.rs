@@ -1,0 +1,25 @@
+//! Models of the shared-memory protocol of `cpp/src`: what the C++ tests cannot reach by running, all orders of all steps
+//! with a death before any of them.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`frames`] | loan, publish, abandon, take, release, futexes, attach, reap, reliable, resize |
+//! | [`group`] | work-queue groups |
+//! | [`wake`] | event loops |
+//! | [`explore`] | the search through all states; sequentially consistent |
+//! | [`orderings`], [`rc11`] | the memory orders that the steps rest on, weakened one at a time |
+//!
+//! Each model has a list of configurations that must hold and a list of mutants: rules of the protocol that can be left
+//! out. `tests/models.rs` demands that the quick configurations hold and that every mutant is noticed. The big
+//! configurations take minutes and gigabytes: `cargo run -p framegate-model -- big`. The names of states and steps are
+//! those of the C++ sources and of `docs/design/crash-safety.md`; whoever changes the protocol there changes it here first.
+
+#![allow(clippy::too_many_lines)] // a step function has one arm per step, side by side
+#![allow(clippy::trivially_copy_pass_by_ref)] // a configuration is `self` of a trait, small or not
+
+pub mod explore;
+pub mod frames;
+pub mod group;
+pub mod orderings;
+pub mod rc11;
+pub mod wake;

@@ -1,0 +1,66 @@
+//! The quick configurations of every model hold; every rule that is left out is noticed.
+use framegate_model::explore::{Model, Verdict, explore};
+use framegate_model::{frames, group, wake};
+
+const STATES_MAX: usize = 5_000_000;
+
+fn holds<M: Model>(name: &str, model: &M) {
+    let report = explore(model, STATES_MAX);
+    assert_eq!(
+        report.verdict,
+        Verdict::Holds,
+        "{name}, {} states",
+        report.states
+    );
+}
+
+fn is_noticed<M: Model>(mutant: &dyn std::fmt::Debug, model: &M) {
+    let report = explore(model, STATES_MAX);
+    assert!(
+        matches!(report.verdict, Verdict::Violated { .. }),
+        "{mutant:?} changes nothing: {:?}",
+        report.verdict
+    );
+}
+
+#[test]
+fn frames_hold() {
+    for (name, _, model) in frames::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn frames_need_every_rule() {
+    for mutant in frames::Mutant::ALL {
+        is_noticed(&mutant, &frames::case_of(mutant));
+    }
+}
+
+#[test]
+fn groups_hold() {
+    for (name, _, model) in group::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn groups_need_every_rule() {
+    for mutant in group::Mutant::ALL {
+        is_noticed(&mutant, &group::case_of(mutant));
+    }
+}
+
+#[test]
+fn event_loops_are_woken() {
+    for (name, _, model) in wake::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn event_loops_need_every_rule() {
+    for mutant in wake::Mutant::ALL {
+        is_noticed(&mutant, &wake::case_of(mutant));
+    }
+}
