@@ -98,7 +98,7 @@ fg_status Publisher::try_loan_once(fg_loan* out) {
         return status;
     }
     const Locked guard(lock_);
-    if (closed_) {
+    if (closed_ && !owes_) {
         return say_closed();
     }
     if (spares_ && claimable_slots(view(), 2) < 2) {

@@ -34,6 +34,7 @@ class Publisher : public Handle {
 
     std::uint64_t epoch_ = 0;  // of the own mailbox; 0: none
     bool spares_ = false;      // loans only while another slot remains claimable
+    bool owes_ = false;        // closed, but still loans: there are requests to answer
 
   private:
     static const Kind kKind;

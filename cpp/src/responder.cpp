@@ -121,6 +121,7 @@ void Responder::end(Duty* duty, fg_request* request) {
     request->id = 0;
     --live_;
     --requests_;
+    owes_ = owes_ && requests_ != 0;
     if (is_alive()) {
         view().participants[self_.index].leases.store(requests_, kRelaxed);  // for inspectors
     }
@@ -247,6 +248,7 @@ void Responder::close() {
                 discard(letter);
             }
         }
+        owes_ = requests_ != 0;
         end_correspondence();
     }
     Handle::close();

@@ -306,7 +306,12 @@ class Topic:
         """Look at the topic of this name as `inspect()` does."""
         return inspect(self.name)
 
-    def sweep(self) -> int:
+    def participants(self) -> tuple[Participant, ...]:
+        """Everybody on the topic of this name, at this moment."""
+        with Inspector(self.name) as inspector:
+            return inspector.participants()
+
+    def reap(self) -> int:
         """Take back what participants held that died; returns how many there were.
 
         Happens by itself whenever somebody attaches, finds no free slot or waits.
@@ -720,7 +725,7 @@ class Participant:
 
     Attributes:
         index: Its row in the topic.
-        role: `publisher` or `subscriber`.
+        role: `publisher`, `subscriber`, `caller` or `responder`.
         policy: Of a subscriber, `latest` or `queue`.
         name: What it calls itself.
         pid: Its process, as its own pid namespace counts.
@@ -733,7 +738,7 @@ class Participant:
     """
 
     index: int
-    role: Literal["publisher", "subscriber"]
+    role: Literal["publisher", "subscriber", "caller", "responder"]
     policy: Policy | None
     name: str
     pid: int

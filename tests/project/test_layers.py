@@ -23,7 +23,7 @@ PARENT_PROCESS = {
 }
 NATIVE = {
     "_http": {"worker", "loop", "server", "build", "body_ingest", "runtime_segment", "__init__"},
-    "_shm": {"shm", "build", "__init__"},
+    "_shm": {"shm", "calls", "build", "__init__"},
 }
 
 

@@ -176,6 +176,26 @@ pub(crate) struct Frame {
     pub(crate) lost: u64,
 }
 
+impl Frame {
+    /// One that is not leased.
+    pub(crate) fn ended() -> Self {
+        Self {
+            data: std::ptr::null(),
+            bytes: 0,
+            sequence: 0,
+            published_ns: 0,
+            timestamp_s: f64::NAN,
+            content_type: std::ptr::null(),
+            user_metadata: std::ptr::null(),
+            content_type_bytes: 0,
+            user_metadata_bytes: 0,
+            array_count: 0,
+            slot: 0,
+            lost: 0,
+        }
+    }
+}
+
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct SubscriberStats {
@@ -343,6 +363,9 @@ unsafe extern "C" {
         count: *mut usize,
     ) -> Status;
     pub(crate) fn fg_caller_release(caller: *mut Caller, reply: *mut Frame) -> Status;
+    pub(crate) fn fg_caller_event_fd(caller: *mut Caller, fd: *mut c_int) -> Status;
+    pub(crate) fn fg_caller_arm(caller: *mut Caller, ready: *mut c_int) -> Status;
+    pub(crate) fn fg_caller_drain(caller: *mut Caller) -> Status;
     pub(crate) fn fg_caller_close(caller: *mut Caller);
     pub(crate) fn fg_responder_options_init(options: *mut ResponderOptions);
     pub(crate) fn fg_responder_open(
@@ -377,6 +400,9 @@ unsafe extern "C" {
         count: *mut usize,
     ) -> Status;
     pub(crate) fn fg_responder_release(responder: *mut Responder, request: *mut Frame) -> Status;
+    pub(crate) fn fg_responder_event_fd(responder: *mut Responder, fd: *mut c_int) -> Status;
+    pub(crate) fn fg_responder_arm(responder: *mut Responder, ready: *mut c_int) -> Status;
+    pub(crate) fn fg_responder_drain(responder: *mut Responder) -> Status;
     pub(crate) fn fg_responder_close(responder: *mut Responder);
 }
 
