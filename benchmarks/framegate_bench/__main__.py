@@ -12,17 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from framegate_bench import environments, machine, measure, question, report
+from framegate_bench import comparison, environments, machine, measure, question, report
+from framegate_bench.comparison import Comparison, Contestant
 from framegate_bench.loadgen import Times
 from framegate_bench.processes import BenchError
-from framegate_bench.question import Question
+from framegate_bench.question import Question, Server
 
 RESULTS = environments.HOME / "results"
 DOCUMENTS = (environments.HOME / "README.md", environments.ROOT / "README.md")
 QUIET_SHARE = 0.10
 SHOWN_VERSIONS = (
-    "fastapi", "framegate", "granian", "httptools", "numpy", "pydantic", "starlette", "uvicorn",
-    "uvloop", "websockets",
+    "fastapi", "framegate", "granian", "httptools", "iceoryx2", "numpy", "pydantic", "pyzmq",
+    "shmx", "starlette", "uvicorn", "uvloop", "websockets",
 )  # fmt: skip
 
 
@@ -32,7 +33,8 @@ def _options() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="build, measure, print tables and bars, write a result file"
     )
-    run.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(question.ORDER))
+    names = ", ".join((*question.GROUPS, *question.ORDER))
+    run.add_argument("questions", nargs="*", metavar="QUESTION", help=names)
     run.add_argument("--rounds", type=int, default=5, help="rounds (default: 5)")
     run.add_argument("--seconds", type=float, default=2.0, help="length of a window (default: 2)")
     run.add_argument(
@@ -53,32 +55,46 @@ def _options() -> argparse.ArgumentParser:
     return parser
 
 
-def _only(questions: Sequence[Question], names: str | None) -> list[Question]:
+AnyQuestion = Question | Comparison
+
+
+def _contestants(one: AnyQuestion) -> Sequence[Server | Contestant]:
+    return one.servers if isinstance(one, Question) else one.contestants
+
+
+def _only(questions: Sequence[AnyQuestion], names: str | None) -> list[AnyQuestion]:
     """The questions with only the servers that are wanted."""
     if names is None:
         return list(questions)
     wanted = set(names.split(","))
-    known = {server.name for one in questions for server in one.servers}
+    known = {server.name for one in questions for server in _contestants(one)}
     if unknown := sorted(wanted - known):
         raise BenchError(
             f"no server is called {unknown[0]!r}; there are {', '.join(sorted(known))}"
         )
-    kept = []
+    kept: list[AnyQuestion] = []
     for one in questions:
-        servers = tuple(server for server in one.servers if server.name in wanted)
-        if servers:
+        if not wanted & {server.name for server in _contestants(one)}:
+            continue
+        if isinstance(one, Comparison):
+            kept.append(comparison.with_contestants(one, wanted))
+        else:
+            servers = tuple(server for server in one.servers if server.name in wanted)
             kept.append(question.with_servers(one, servers))
     return kept
 
 
 def _prepare(
-    questions: Sequence[Question],
+    questions: Sequence[AnyQuestion],
 ) -> tuple[dict[str, Path], dict[str, str], dict[str, Any]]:
     """Environments, those that could not be made and why, and framegate's build information."""
     venvs: dict[str, Path] = {}
     missing: dict[str, str] = {}
     build_info: dict[str, Any] = {}
-    for name in sorted({server.venv for one in questions for server in one.servers if server.venv}):
+    names = {server.venv for one in questions for server in _contestants(one) if server.venv}
+    if any(isinstance(one, Comparison) for one in questions):
+        names.add("native-framegate")  # also the counter of allocations
+    for name in sorted(names):
         print(f"environment {name}", file=sys.stderr, flush=True)
         if name == "framegate":
             # Ours is not a rival: without it there is nothing to measure, so its error ends the
@@ -86,7 +102,8 @@ def _prepare(
             venvs[name], build_info = environments.framegate()
             continue
         try:
-            venvs[name] = environments.rival(name)
+            build = environments.NATIVE.get(name)
+            venvs[name] = build() if build else environments.rival(name)
         except BenchError as error:
             missing[name] = f"not installed: {error}".splitlines()[0]
             print(error, file=sys.stderr)
@@ -102,18 +119,24 @@ def _run(options: argparse.Namespace) -> None:
         raise BenchError("--rounds must be at least 1 and --seconds positive")
     cores = measure.choose_cores()
     venvs, missing, build_info = _prepare(questions)
-    print("load generator and limit", file=sys.stderr, flush=True)
-    native = environments.native()
+    native = environments.BUILD
+    if any(isinstance(one, Question) for one in questions):
+        print("load generator and limit", file=sys.stderr, flush=True)
+        native = environments.native()
     facts = machine.describe(environments.ROOT)
     busy = machine.busy_shares((cores.server, cores.load), 1.0)
     if max(busy) > QUIET_SHARE:
         shares = " and ".join(f"{share:.0%}" for share in busy)
         facts["warnings"] = [f"the machine was not quiet before the run: cores {shares} busy"]
         print(f"warning: {facts['warnings'][0]}", file=sys.stderr)
-    installed = [environments.versions(venv) for venv in venvs.values()]
+    installed = [
+        environments.versions(venv)
+        for name, venv in venvs.items()
+        if name not in environments.NATIVE
+    ]
     facts["versions"] = {
         **{name: one[name] for one in installed for name in SHOWN_VERSIONS if name in one},
-        **environments.locked_crates("hyper", "tokio"),
+        **environments.locked_crates("hyper", "iceoryx2", "tokio"),
     }
     facts["python"] = platform.python_version()
     facts["build_info"] = build_info
@@ -131,7 +154,19 @@ def _run(options: argparse.Namespace) -> None:
     path = RESULTS / f"{stamp}-{facts['commit']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     for one in questions:
-        result["questions"].append(measure.ask(bench, one, missing))
+        if isinstance(one, Comparison):
+            answer = comparison.ask(
+                one,
+                folders=venvs,
+                missing=missing,
+                cores=(cores.server, cores.load),
+                # Each case has a window, and there are many.
+                seconds=options.seconds / 4,
+                rounds=options.rounds,
+            )
+        else:
+            answer = measure.ask(bench, one, missing)
+        result["questions"].append(answer)
         # After each question: what is measured is kept if the next one is interrupted.
         path.write_text(json.dumps(result, indent=1) + "\n")
     print(report.text(result), file=sys.stderr if options.json else sys.stdout)
@@ -141,14 +176,32 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    path = options.result or report.newest(sorted(RESULTS.glob("*.json")))
-    result = json.loads(path.read_text())
-    if result["settings"]["quick"] and not options.allow_quick:
-        raise BenchError(f"{path.name} is a quick run; its numbers do not belong in a document")
-    contents = (report.markdown_full(result), report.markdown_summary(result))
-    for document, content in zip(DOCUMENTS, contents, strict=True):
-        changed = report.write_between_markers(document, content)
-        print(f"{document}: {'written from' if changed else 'already as in'} {path.name}")
+    """Each group of questions has its own place, filled from the newest result that has it."""
+    results = [options.result] if options.result else sorted(RESULTS.glob("*.json"), reverse=True)
+    if not results:
+        raise BenchError("no result yet: run `uv run task bench` first")
+    written = 0
+    for group, names in question.GROUPS.items():
+        for path in results:
+            result = json.loads(path.read_text())
+            result["questions"] = [one for one in result["questions"] if one["name"] in names]
+            quick = result["settings"]["quick"]
+            if not result["questions"] or (
+                quick and not options.allow_quick and not options.result
+            ):
+                continue
+            if quick and not options.allow_quick:
+                raise BenchError(
+                    f"{path.name} is a quick run; its numbers do not belong in a document"
+                )
+            contents = (report.markdown_full(result), report.markdown_summary(result))
+            for document, content in zip(DOCUMENTS, contents, strict=True):
+                changed = report.write_between_markers(document, content, group)
+                print(f"{document}: {'written from' if changed else 'already as in'} {path.name}")
+            written += 1
+            break
+    if not written:
+        raise BenchError("no result but of quick runs; their numbers do not belong in a document")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,8 @@
 """Everything that is measured, installed where it cannot disturb anything else.
 
 framegate: the release wheel of this tree, built once per state of the sources, in
-`.venvs/framegate`. A rival: `rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The Rust
-programs: `native/`, built into `.build/native`.
+`.venvs/framegate`. A rival: `rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The native
+programs: `native/`, built into `.build/`.
 """
 
 import hashlib
@@ -26,6 +26,9 @@ LOGS = HOME / "results" / "logs"
 
 # One interpreter for all that is measured: that of the driver (`uv run --python 3.13 task bench`).
 PYTHON: str = getattr(sys, "_base_executable", sys.executable)
+
+# Rivals that are published for one Python only.
+ONLY_PYTHON = {"shmx": "3.13"}
 
 BUILD_TIMEOUT_S = 1800.0
 INSTALL_TIMEOUT_S = 600.0
@@ -82,17 +85,34 @@ def _digest(paths: Sequence[Path], *words: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def _python_for(name: str) -> str:
+    """The interpreter of an environment: the driver's, unless the rival exists for another only."""
+    version = ONLY_PYTHON.get(name)
+    if version is None or f"{sys.version_info.major}.{sys.version_info.minor}" == version:
+        return PYTHON
+    # pyenv keeps versions that its shims hide.
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for found in sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}")):
+        return str(found)
+    for folder in os.environ["PATH"].split(os.pathsep):
+        program = Path(folder, f"python{version}")
+        if program.exists() and "shims" not in program.parts:
+            return str(program)
+    raise BenchError(f"{name} is published for Python {version} only, which is not installed")
+
+
 def _make_venv(name: str, wheel: Path | None) -> Path:
     """A venv with `rivals/NAME.txt` (and a wheel), made again only when one of these changed."""
     venv = VENVS / name
     pins = RIVALS / f"{name}.txt"
-    key = _digest([pins, *([wheel] if wheel else [])], PYTHON)
+    python = _python_for(name)
+    key = _digest([pins, *([wheel] if wheel else [])], python)
     stamp = venv / "framegate-bench.key"
     if stamp.exists() and stamp.read_text() == key:
         return venv
     if venv.exists():
         shutil.rmtree(venv)
-    _run([_uv(), "venv", "--quiet", "--python", PYTHON, venv], f"making {venv}", INSTALL_TIMEOUT_S)
+    _run([_uv(), "venv", "--quiet", "--python", python, venv], f"making {venv}", INSTALL_TIMEOUT_S)
     install: list[str | Path] = [
         _uv(),
         "pip",
@@ -174,12 +194,63 @@ def native(profile: str = "release") -> Path:
     return target / ("debug" if profile == "dev" else profile)
 
 
+def native_iceoryx2() -> Path:
+    """The folder of iceoryx2's program; its crate is built for nothing else."""
+    target = BUILD / "native"
+    command: list[str | Path] = [
+        "cargo", "build", "--release", "--locked", "--jobs", "2", "--target-dir", target,
+        "--manifest-path", HOME / "native/Cargo.toml", "--package", "framegate-bench-iceoryx2",
+    ]  # fmt: skip
+    if shutil.which("cargo") is None:
+        raise BenchError("cargo was not found; the native rival is written in Rust")
+    _run(command, "building benchmarks/native/iceoryx2", BUILD_TIMEOUT_S)
+    return _as_environment("native-iceoryx2", target / "release")
+
+
+def native_framegate() -> Path:
+    """The folder of framegate's C++ program and of the allocation counter, release build."""
+    build = BUILD / "native-framegate"
+    source = HOME / "native/framegate"
+    configure: list[str | Path] = [
+        "cmake",
+        "-S",
+        source,
+        "-B",
+        build,
+        "-G",
+        "Ninja",
+        "-DCMAKE_BUILD_TYPE=Release",
+    ]
+    _run(configure, "configuring benchmarks/native/framegate", BUILD_TIMEOUT_S)
+    _run(["cmake", "--build", build], "building benchmarks/native/framegate", BUILD_TIMEOUT_S)
+    return build
+
+
+def _as_environment(name: str, programs: Path) -> Path:
+    """A folder whose `bin` is the folder of these programs, like that of a venv."""
+    folder = BUILD / name
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "bin"
+    if not link.is_symlink():
+        link.symlink_to(programs)
+    return folder
+
+
+NATIVE = {"native-iceoryx2": native_iceoryx2, "native-framegate": native_framegate}
+"""Environments that are built and not installed."""
+
+
+def allocation_counter() -> Path:
+    """The library that counts allocations when it is preloaded."""
+    return BUILD / "native-framegate/bin/libcount_allocations.so"
+
+
 def pin() -> None:
     """Write `rivals/NAME.txt` from `rivals/NAME.in`: the newest versions, with hashes."""
     for source in sorted(RIVALS.glob("*.in")):
         command = [
             _uv(), "pip", "compile", "--quiet", "--upgrade", "--universal",
-            "--python-version", "3.11", "--generate-hashes",
+            "--python-version", ONLY_PYTHON.get(source.stem, "3.11"), "--generate-hashes",
             "--custom-compile-command", "task bench:pin",
             f"rivals/{source.name}", "--output-file", f"rivals/{source.stem}.txt",
         ]  # fmt: skip

@@ -8,14 +8,12 @@ so it is the cost of exactly the requests that were counted.
 import http.client
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from framegate_bench.loadgen import Times, warm_load
 from framegate_bench.processes import BenchError, last_words, read_line, running, write_line
 from framegate_bench.procfs import NOTHING, core_time, session_usage
 from framegate_bench.question import Phase, Question, Server
+from framegate_bench.scratch import scratch
 
 START_TIMEOUT_S = 20.0
 CONSUMER_PAUSE_S = 0.05
@@ -86,16 +85,6 @@ def _answers(port: int, question: Question) -> bool:
     return True
 
 
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A private folder on tmpfs for rings and topics of one server."""
-    folder = Path(tempfile.mkdtemp(prefix="framegate-bench-", dir="/dev/shm"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 class _Running:
     """A server that is up, and its consumer if one is running."""
 
@@ -107,7 +96,7 @@ class _Running:
         self._consumer_log = LOGS / f"{question.name}-{name}-consumer.log"
         self.port = _free_port()
         self._stack = stack
-        folder = stack.enter_context(_scratch())
+        folder = stack.enter_context(scratch())
         self._environment = {
             "PYTHONPATH": f"{HOME / 'apps'}{os.pathsep}{HOME}",
             "HANDMADE_RING_DIR": str(folder),

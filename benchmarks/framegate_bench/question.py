@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from framegate_bench.comparison import Comparison
 from framegate_bench.processes import BenchError
 
 
@@ -82,16 +83,37 @@ def with_servers(question: Question, servers: tuple[Server, ...]) -> Question:
     return replace(question, servers=servers, phases=phases, bars=bars)
 
 
-ORDER = ("hello", "fastapi_route", "websocket_small", "frame_ingest")
+GROUPS = {
+    "http": ("hello", "fastapi_route", "websocket_small", "frame_ingest"),
+    "shm": (
+        "shm_cycle",
+        "shm_native_cycle",
+        "shm_latency",
+        "shm_native_latency",
+        "shm_throughput",
+        "shm_loan",
+        "shm_idle",
+    ),
+}
+"""What belongs into one table of the documents."""
+ORDER = tuple(name for names in GROUPS.values() for name in names)
 
 
-def load(home: Path, names: Sequence[str]) -> list[Question]:
+def expand(names: Sequence[str]) -> list[str]:
+    """The names of questions, where a group may stand for its own; none is all."""
+    wanted: list[str] = []
+    for name in names or GROUPS:
+        if name not in ORDER and name not in GROUPS:
+            known = ", ".join((*GROUPS, *ORDER))
+            raise BenchError(f"no question is called {name!r}; there are {known}")
+        wanted += [one for one in GROUPS.get(name, (name,)) if one not in wanted]
+    return wanted
+
+
+def load(home: Path, names: Sequence[str]) -> list[Question | Comparison]:
     """The questions with these names, or all of them, from their files in `home`."""
-    unknown = [name for name in names if name not in ORDER]
-    if unknown:
-        raise BenchError(f"no question is called {unknown[0]!r}; there are {', '.join(ORDER)}")
     questions = []
-    for name in names or ORDER:
+    for name in expand(names):
         spec = importlib.util.spec_from_file_location(
             f"framegate_bench_{name}", home / f"{name}.py"
         )

@@ -1,83 +1,28 @@
 """Tables and bars, made from a result file alone: a table can be written again any time."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from framegate_bench import comparison_report
 from framegate_bench.processes import BenchError
 from framegate_bench.spread import Spread, ratios
+from framegate_bench.tables import (
+    BarResult,
+    Row,
+    Sample,
+    Table,
+    bars_table,
+    cell,
+    spread_of,
+    values,
+)
 
-BEGIN = "<!-- benchmark table: begin -->"
-END = "<!-- benchmark table: end -->"
+BEGIN = "<!-- benchmark {group}: begin -->"
+END = "<!-- benchmark {group}: end -->"
 OURS = "framegate"
 RATE_KEPT = 0.97
 FOREIGN_LIMIT = 0.05
-
-Sample = dict[str, Any]
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Column names and rows of cells."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-    def text(self) -> str:
-        """Aligned columns for a terminal; the first is on the left, numbers on the right."""
-        lines = [self.columns, *self.rows]
-        # A row that only says why it has no numbers does not widen the columns.
-        full = [line for line in lines if len(line) == len(self.columns)]
-        widths = [max(len(line[at]) for line in full) for at in range(len(self.columns))]
-        widths[0] = max(len(line[0]) for line in lines)
-        out = []
-        for line in lines:
-            if len(line) < len(self.columns):
-                out.append(f"{line[0].ljust(widths[0])}  {line[1]}")
-                continue
-            cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-            cells[0] = line[0].ljust(widths[0])
-            out.append("  ".join(cells).rstrip())
-        return "\n".join(out)
-
-    def markdown(self) -> str:
-        """The same as a Markdown table."""
-        rules = ["---"] + ["---:"] * (len(self.columns) - 1)
-        out = [self.columns, tuple(rules), *self.rows]
-        escaped = ([cell.replace("|", "\\|") for cell in line] for line in out)
-        return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
-
-
-def _number(value: float) -> str:
-    if value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def _values(row: Row, pick: Callable[[Sample], float | None]) -> list[float | None]:
-    return [None if sample is None else pick(sample) for sample in row["samples"]]
-
-
-def _spread(row: Row, pick: Callable[[Sample], float | None]) -> Spread | None:
-    return Spread.of([value for value in _values(row, pick) if value is not None])
-
-
-def _cell(
-    row: Row,
-    pick: Callable[[Sample], float | None],
-    *,
-    with_range: bool = False,
-    scale: float = 1.0,
-) -> str:
-    spread = _spread(row, pick)
-    if spread is None:
-        return "-"
-    median = _number(spread.median * scale)
-    if not with_range:
-        return median
-    return f"{median} ({_number(spread.low * scale)}-{_number(spread.high * scale)})"
 
 
 def _cpu(sample: Sample) -> float:
@@ -105,14 +50,14 @@ def _foreign(sample: Sample) -> float:
 
 
 def _rate_kept(row: Row) -> bool:
-    kept = _spread(row, lambda sample: sample["kept_rate"])
+    kept = spread_of(row, lambda sample: sample["kept_rate"])
     return kept is None or kept.median >= RATE_KEPT
 
 
 def _versus_ours(row: Row, ours: Row | None) -> str:
     if ours is None:
         return "-"
-    spread = Spread.of(ratios(_values(row, _cpu), _values(ours, _cpu)))
+    spread = Spread.of(ratios(values(row, _cpu), values(ours, _cpu)))
     return "-" if spread is None else f"{spread.median:.2f}"
 
 
@@ -129,9 +74,9 @@ def phase_table(phase: dict[str, Any], unit: str) -> Table:
 
     def place(item: tuple[str, Row]) -> float:
         if phase["rate"] is None:
-            spread = _spread(item[1], lambda sample: sample["per_s"])
+            spread = spread_of(item[1], lambda sample: sample["per_s"])
             return -spread.median if spread else float("inf")
-        spread = _spread(item[1], _cpu)
+        spread = spread_of(item[1], _cpu)
         return spread.median if spread else float("inf")
 
     lines: list[tuple[str, ...]] = []
@@ -141,76 +86,54 @@ def phase_table(phase: dict[str, Any], unit: str) -> Table:
             continue
         cells = [
             name,
-            _cell(row, _cpu, with_range=True),
+            cell(row, _cpu, with_range=True),
             _versus_ours(row, ours),
-            _cell(row, lambda sample: sample["system_share"], scale=100),
-            _cell(row, lambda sample: sample["switches"]),
-            _cell(row, lambda sample: sample["per_s"], with_range=phase["rate"] is None)
+            cell(row, lambda sample: sample["system_share"], scale=100),
+            cell(row, lambda sample: sample["switches"]),
+            cell(row, lambda sample: sample["per_s"], with_range=phase["rate"] is None)
             + ("" if _rate_kept(row) else " (!)"),
-            _cell(row, lambda sample: sample["p50_us"]),
-            _cell(row, lambda sample: sample["p99_us"]),
-            _cell(row, lambda sample: sample["core_share"], scale=100),
-            _cell(row, _foreign, scale=100),
+            cell(row, lambda sample: sample["p50_us"]),
+            cell(row, lambda sample: sample["p99_us"]),
+            cell(row, lambda sample: sample["core_share"], scale=100),
+            cell(row, _foreign, scale=100),
         ]
         if phase["consumer"]:
             cells += [
-                _cell(row, lambda sample: sample["consumer_cpu_us"]),
-                _cell(row, _seen, scale=100),
-                _cell(row, _age("p50_us")),
-                _cell(row, _age("p99_us")),
+                cell(row, lambda sample: sample["consumer_cpu_us"]),
+                cell(row, _seen, scale=100),
+                cell(row, _age("p50_us")),
+                cell(row, _age("p99_us")),
             ]
         lines.append(tuple(cells))
     return Table(tuple(columns), lines)
-
-
-@dataclass(frozen=True, slots=True)
-class BarResult:
-    """A bar and what was measured against it."""
-
-    question: str
-    text: str
-    factor: float
-    measured: Spread | None
-
-    @property
-    def verdict(self) -> str:
-        """`met`, `MISSED` or `not measured`, by the median."""
-        if self.measured is None:
-            return "not measured"
-        return "met" if self.measured.median >= self.factor else "MISSED"
 
 
 def bars(result: dict[str, Any]) -> list[BarResult]:
     """All bars of a result: how many times less CPU framegate takes, round by round."""
     found = []
     for question in result["questions"]:
+        if is_comparison(question):
+            found += comparison_report.bars(question)
+            continue
         phases = {phase["name"]: phase for phase in question["phases"]}
         for bar in question["bars"]:
             phase = phases[bar["phase"]]
             ours, other = phase["rows"].get(OURS), phase["rows"].get(bar["other"])
             measured = None
             if ours is not None and other is not None:
-                measured = Spread.of(ratios(_values(other, _cpu), _values(ours, _cpu)))
+                measured = Spread.of(ratios(values(other, _cpu), values(ours, _cpu)))
             text = f"CPU of {bar['other']} / CPU of {OURS}, {phase['title']}"
             found.append(BarResult(question["name"], text, bar["factor"], measured))
     return found
-
-
-def bars_table(results: Iterable[BarResult]) -> Table:
-    """Bars, what was measured, and whether that is enough."""
-    rows = []
-    for bar in results:
-        measured = "-"
-        if bar.measured is not None:
-            measured = f"{bar.measured.median:.2f} ({bar.measured.low:.2f}-{bar.measured.high:.2f})"
-        rows.append((bar.question, bar.text, f">= {bar.factor:.2f}", measured, bar.verdict))
-    return Table(("question", "quotient", "bar", "measured", "verdict"), rows)
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
     """What a reader must know before believing the numbers."""
     found = list(result["environment"].get("warnings", []))
     for question in result["questions"]:
+        if is_comparison(question):
+            found += comparison_report.warnings(question)
+            continue
         for phase in question["phases"]:
             for name, row in phase["rows"].items():
                 where = f"{question['name']}, {phase['title']}, {name}"
@@ -221,10 +144,10 @@ def warnings(result: dict[str, Any]) -> list[str]:
                     found.append(
                         f"{where}: {lost} of {len(row['samples'])} rounds failed: {row['error']}"
                     )
-                foreign = _spread(row, _foreign)
+                foreign = spread_of(row, _foreign)
                 if foreign is not None and foreign.median > FOREIGN_LIMIT:
                     found.append(f"{where}: others took {foreign.median:.0%} of the server's core")
-                seen = _spread(row, _seen)
+                seen = spread_of(row, _seen)
                 if seen is not None and phase["rate"] and seen.median < RATE_KEPT:
                     found.append(f"{where}: the consumer saw only {seen.median:.0%} of the frames")
     return found
@@ -248,13 +171,14 @@ def provenance(result: dict[str, Any]) -> str:
 def summary_table(result: dict[str, Any]) -> Table:
     """CPU per unit of every server in the first phase of every question."""
     servers: list[str] = []
-    for question in result["questions"]:
+    questions = [one for one in result["questions"] if not is_comparison(one)]
+    for question in questions:
         servers += [name for name in question["phases"][0]["rows"] if name not in servers]
     rows = []
-    for question in result["questions"]:
+    for question in questions:
         phase = question["phases"][0]
         cells = [
-            _cell(phase["rows"][name], _cpu) if name in phase["rows"] else "" for name in servers
+            cell(phase["rows"][name], _cpu) if name in phase["rows"] else "" for name in servers
         ]
         rows.append((f"{question['title']}; {phase['title']}", *cells))
     return Table(("CPU us per request, message or frame", *servers), rows)
@@ -265,6 +189,10 @@ def text(result: dict[str, Any]) -> str:
     parts = [provenance(result)]
     for question in result["questions"]:
         parts.append(f"== {question['title']}")
+        if is_comparison(question):
+            table = comparison_report.table(question)
+            parts.append(f"-- {question['unit']}\n{table.text()}")
+            continue
         for phase in question["phases"]:
             parts.append(f"-- {phase['title']}\n{phase_table(phase, question['unit']).text()}")
     parts.append(f"== Bars\n{bars_table(bars(result)).text()}")
@@ -279,6 +207,9 @@ def markdown_full(result: dict[str, Any]) -> str:
     parts = [provenance(result), "### Bars", bars_table(bars(result)).markdown()]
     for question in result["questions"]:
         parts.append(f"### {question['title']}")
+        if is_comparison(question):
+            parts += [f"{question['unit']}:", comparison_report.table(question).markdown()]
+            continue
         for phase in question["phases"]:
             parts += [
                 f"{phase['title'][0].upper()}{phase['title'][1:]}:",
@@ -292,26 +223,25 @@ def markdown_full(result: dict[str, Any]) -> str:
 
 def markdown_summary(result: dict[str, Any]) -> str:
     """The headline, for the README of the project."""
-    return "\n\n".join(
-        [summary_table(result).markdown(), bars_table(bars(result)).markdown(), provenance(result)]
-    )
+    parts = [bars_table(bars(result)).markdown(), provenance(result)]
+    summary = summary_table(result)
+    return "\n\n".join([summary.markdown(), *parts] if summary.rows else parts)
 
 
-def write_between_markers(path: Path, content: str) -> bool:
-    """Put `content` between the markers of a document; says whether that changed it."""
+def is_comparison(question: dict[str, Any]) -> bool:
+    """Whether it is one of programs that measure themselves; older results have no kind."""
+    return question.get("kind") == "comparison"
+
+
+def write_between_markers(path: Path, content: str, group: str) -> bool:
+    """Put `content` between the group's markers of a document; says whether that changed it."""
     before = path.read_text()
-    head, begin, rest = before.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    first, last = BEGIN.format(group=group), END.format(group=group)
+    head, begin, rest = before.partition(first)
+    _, end, tail = rest.partition(last)
     if not begin or not end:
-        raise BenchError(f"{path} has no lines {BEGIN} and {END} between which the table could go")
-    after = f"{head}{BEGIN}\n{content.strip()}\n{END}{tail}"
+        raise BenchError(f"{path} has no lines {first} and {last} between which the table could go")
+    after = f"{head}{first}\n{content.strip()}\n{last}{tail}"
     if after != before:
         path.write_text(after)
     return after != before
-
-
-def newest(results: Sequence[Path]) -> Path:
-    """The newest result; their names begin with their time."""
-    if not results:
-        raise BenchError("no result yet: run `uv run task bench` first")
-    return max(results, key=lambda path: path.name)

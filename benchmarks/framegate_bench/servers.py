@@ -33,6 +33,12 @@ def receive() -> Server:
     return Server("recv() alone", None, ("{bin}/receive", "--port", "{port}"))
 
 
+def app_alone(app: str, target: str) -> Server:
+    """The floor of an ASGI route: its coroutine, `recv` and `send`."""
+    command = ("{bin}/python", "app_alone.py", app, "--port", "{port}", "--target", target)
+    return Server("app alone", "framegate", command)
+
+
 def hyper() -> Server:
     """The limit: one thread of bare hyper, no Python."""
     return Server("hyper", None, ("{bin}/limit", "--port", "{port}"))

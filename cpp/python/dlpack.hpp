@@ -1,5 +1,5 @@
 // The structures of the DLPack 1.x exchange (https://dmlc.github.io/dlpack/latest/c_api.html): only
-// what a producer of host memory needs. Layout is fixed by that ABI.
+// what producer and consumer of host memory need. Layout is fixed by that ABI.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,18 @@
 namespace framegate::dlpack {
 
 inline constexpr std::int32_t kDeviceCpu = 1;
+inline constexpr std::int32_t kDeviceCudaHost = 3;  // pinned, but the CPU's
+inline constexpr std::int32_t kDeviceRocmHost = 11;
 inline constexpr std::uint64_t kFlagReadOnly = 1;
 inline constexpr std::uint64_t kFlagIsCopied = 2;
 inline constexpr std::uint32_t kMajor = 1;
 inline constexpr std::uint32_t kMinor = 0;
+
+// Names of capsules; a consumer renames the one that it takes over.
+inline constexpr const char* kName = "dltensor";
+inline constexpr const char* kUsedName = "used_dltensor";
+inline constexpr const char* kVersionedName = "dltensor_versioned";
+inline constexpr const char* kVersionedUsedName = "used_dltensor_versioned";
 
 struct Device {
     std::int32_t type;

@@ -39,6 +39,7 @@ constexpr auto kClasses = std::to_array<Row>({
     {FG_UNSUPPORTED, "ShmError"},
     {FG_OUT_OF_MEMORY, "ShmError"},
     {FG_SYSTEM, "ShmError"},
+    {FG_CHECKSUM_MISMATCH, "ChecksumMismatch"},
     {FG_NO_RESPONDER, "NoResponder"},
     {FG_RESPONDER_DIED, "ResponderDied"},
     {FG_CALL_FAILED, "CallFailed"},

@@ -551,14 +551,15 @@ void remember_array(Loan& loan, nb::handle array) {
 void bind_publisher(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Loan>(
+    nb::class_<Loan> loan(
         module, "Loan", nb::type_slots(region_slots<Loan>), nb::is_final(),
         "The exclusive right to fill one slot.\n"
         "\n"
         "A context manager: leaving it without `publish()`, or by an exception, gives the\n"
         "slot back. Supports the buffer protocol (writable). When the loan ends, the arrays\n"
-        "it handed out become read-only; do not keep views of them.")
-        .def_prop_ro(
+        "it handed out become read-only; do not keep views of them.");
+    bind_dlpack(loan);
+    loan.def_prop_ro(
             "array",
             [](nb::handle_t<Loan> self) {
                 Loan& loan = nb::cast<Loan&>(self);

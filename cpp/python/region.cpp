@@ -325,9 +325,9 @@ void delete_export(Managed* managed) {
 }
 
 template <typename Managed>
-constexpr const char* kCapsuleName = "dltensor";
+constexpr const char* kCapsuleName = dlpack::kName;
 template <>
-constexpr const char* kCapsuleName<dlpack::ManagedTensorVersioned> = "dltensor_versioned";
+constexpr const char* kCapsuleName<dlpack::ManagedTensorVersioned> = dlpack::kVersionedName;
 
 // A consumer renames the capsule and takes over the deleter; one that still has its name was never
 // consumed.
@@ -404,7 +404,7 @@ nb::object to_dlpack(nb::handle owner, Region& region, const Field* field, nb::h
         if (!nb::try_cast(device, wanted)) {
             throw nb::type_error("dl_device is a pair of integers");
         }
-        if (wanted.first != dlpack::kDeviceCpu) {
+        if (wanted.first != dlpack::kDeviceCpu || wanted.second != 0) {
             throw nb::buffer_error("frames are in host memory: dl_device must be (1, 0), the CPU");
         }
     }

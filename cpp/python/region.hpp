@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "dlpack.hpp"
 #include "dtype.hpp"
 
 namespace framegate::py {
@@ -142,6 +143,34 @@ inline PyType_Slot region_slots[] = {
     {Py_bf_getbuffer, reinterpret_cast<void*>(&region_getbuffer<T>)},
     {Py_bf_releasebuffer, reinterpret_cast<void*>(&region_releasebuffer<T>)},
     {0, nullptr}};
+
+// `__dlpack__` and `__dlpack_device__` of a class whose instances are a Region.
+template <typename T>
+void bind_dlpack(nb::class_<T>& type) {
+    using nb::literals::operator""_a;
+    type.def(
+            "__dlpack__",
+            [](nb::handle_t<T> self, nb::object stream, nb::object max_version,
+               nb::object dl_device, nb::object copy) {
+                Region& region = nb::cast<T&>(self);
+                region.require_live();
+                return to_dlpack(self, region, region.only_field("__dlpack__"), stream, max_version,
+                                 dl_device, copy);
+            },
+            nb::kw_only(), "stream"_a = nb::none(), "max_version"_a = nb::none(),
+            "dl_device"_a = nb::none(), "copy"_a = nb::none(),
+            nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, "
+                    "int] | None = None, "
+                    "dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> "
+                    "typing_extensions.CapsuleType"),
+            "DLPack 1.x capsule of the memory itself, or of a copy of it with `copy=True`. That "
+            "of\n"
+            "a frame is read-only; before 1.0 there is no such thing, so max_version is needed.")
+        .def(
+            "__dlpack_device__",
+            [](nb::handle_t<T>) { return nb::make_tuple(dlpack::kDeviceCpu, 0); },
+            nb::sig("def __dlpack_device__(self) -> tuple[int, int]"));
+}
 
 // Whether an object is a Frame of raw bytes: forwarding it makes raw bytes again.
 bool is_raw_region(nb::handle object);

@@ -100,16 +100,18 @@ Source::Source(nb::handle object) {
         if (!nb::hasattr(object, "__dlpack__")) {
             throw refused;
         }
+        try {
+            tensor_ = ImportedTensor::from(object);
+        } catch (nb::python_error&) {
+            throw refused;  // the first of the two says more
+        }
+    } else if (nb::hasattr(object, "__dlpack__")) {
+        tensor_ = ImportedTensor::from(object);
     }
-    if (!nb::hasattr(object, "__dlpack__")) {
+    if (tensor_.get() == nullptr) {
         raise_not_an_array(object);
     }
-    nb::ndarray<nb::ro, nb::device::cpu> tensor;
-    if (!nb::try_cast(object, tensor)) {
-        raise_not_an_array(object);
-    }
-    tensor_.emplace(std::move(tensor));
-    from_tensor();
+    from_tensor(*tensor_.get());
 }
 
 // Flat bytes of something that does not call itself an array: bytes, mmap, a memoryview, a frame of
@@ -147,31 +149,36 @@ void Source::from_buffer() {
     contiguous = !swapped_ && PyBuffer_IsContiguous(&buffer_, 'C') != 0;
 }
 
-void Source::from_tensor() {
-    const auto& tensor = *tensor_;
-    if (tensor.ndim() > FG_ARRAY_DIMENSIONS_MAX) {
-        raise_too_many_dimensions(static_cast<int>(tensor.ndim()));
+void Source::from_tensor(const dlpack::Tensor& tensor) {
+    if (tensor.ndim < 0 || tensor.ndim > FG_ARRAY_DIMENSIONS_MAX) {
+        raise_too_many_dimensions(tensor.ndim);
     }
-    data = static_cast<const std::byte*>(static_cast<const void*>(tensor.data()));
-    item_bytes_ = tensor.itemsize();
-    bytes = tensor.nbytes();
-    ndim = static_cast<int>(tensor.ndim());
+    if (tensor.dtype.bits % 8 != 0) {
+        throw nb::type_error("elements of less than a byte cannot be published");
+    }
+    data = static_cast<const std::byte*>(tensor.data) + tensor.byte_offset;
+    item_bytes_ = std::size_t{tensor.dtype.bits} / 8 * tensor.dtype.lanes;
+    ndim = tensor.ndim;
+    bytes = item_bytes_;
     auto expected = static_cast<Py_ssize_t>(item_bytes_);
     contiguous = true;
     for (int axis = ndim - 1; axis >= 0; --axis) {
-        shape[axis] = static_cast<Py_ssize_t>(tensor.shape(static_cast<std::size_t>(axis)));
-        strides[axis] = static_cast<Py_ssize_t>(tensor.stride(static_cast<std::size_t>(axis))) *
-                        static_cast<Py_ssize_t>(item_bytes_);
+        shape[axis] = static_cast<Py_ssize_t>(tensor.shape[axis]);
+        // No strides: C order. They count elements.
+        strides[axis] = tensor.strides == nullptr ? expected
+                                                  : static_cast<Py_ssize_t>(tensor.strides[axis]) *
+                                                        static_cast<Py_ssize_t>(item_bytes_);
         if (shape[axis] > 1 && strides[axis] != expected) {
             contiguous = false;
         }
         expected *= shape[axis];
+        bytes *= static_cast<std::size_t>(shape[axis]);
     }
     if (bytes == 0) {
         contiguous = true;
     }
-    type = tensor.dtype().lanes == 1 ? dtype_of_dlpack(tensor.dtype().code, tensor.dtype().bits)
-                                     : nullptr;
+    type =
+        tensor.dtype.lanes == 1 ? dtype_of_dlpack(tensor.dtype.code, tensor.dtype.bits) : nullptr;
 }
 
 // numpy arrays of bfloat16: the bits as uint16, the name from the array.

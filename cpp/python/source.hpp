@@ -4,10 +4,8 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 
-#include <optional>
-
+#include "dlpack_import.hpp"
 #include "region.hpp"
 
 namespace framegate::py {
@@ -43,12 +41,12 @@ class Source {
   private:
     [[nodiscard]] bool is_octets(nb::handle object) const;
     void from_buffer();
-    void from_tensor();
+    void from_tensor(const dlpack::Tensor& tensor);
     bool try_narrow_float(nb::handle object);
 
     Py_buffer buffer_{};
     bool has_buffer_ = false;
-    std::optional<nb::ndarray<nb::ro, nb::device::cpu>> tensor_;
+    ImportedTensor tensor_;
     std::size_t item_bytes_ = 0;
     bool swapped_ = false;
 };

@@ -8,7 +8,6 @@
 #include <memory>
 
 #include "deadline.hpp"
-#include "dlpack.hpp"
 #include "errors.hpp"
 #include "fast_call.hpp"
 #include "fork.hpp"
@@ -219,10 +218,23 @@ nb::object Subscriber::make_frame(fg_subscriber* handle, fg_frame& frame) {
 
 FastResult Subscriber::take_waiting_frame() noexcept {
     fg_frame frame;
-    if (handle_ == nullptr || fg_subscriber_take(handle_, 0, &frame) != FG_OK) {
+    if (handle_ == nullptr) {
         return {};
     }
-    return {true, new_frame(handle_, frame)};
+    const fg_status status = fg_subscriber_take(handle_, 0, &frame);
+    if (status == FG_OK) [[likely]] {
+        return {true, new_frame(handle_, frame)};
+    }
+    if (status == FG_CHECKSUM_MISMATCH) {
+        // It skipped that frame, so a second attempt would tell another story.
+        try {
+            raise_status(status);
+        } catch (nb::python_error& error) {
+            error.restore();
+        }
+        return {true, nullptr};
+    }
+    return {};
 }
 
 nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
@@ -429,26 +441,6 @@ void bind_frame(nb::module_& module) {
             nb::sig("def __array__(self, dtype: typing.Any = None, copy: bool | None = None) -> "
                     "numpy.typing.NDArray[typing.Any]"))
         .def(
-            "__dlpack__",
-            [](nb::handle_t<Frame> self, nb::object stream, nb::object max_version,
-               nb::object dl_device, nb::object copy) {
-                Frame& frame = nb::cast<Frame&>(self);
-                frame.require_live();
-                return to_dlpack(self, frame, frame.only_field("__dlpack__"), stream, max_version,
-                                 dl_device, copy);
-            },
-            nb::kw_only(), "stream"_a = nb::none(), "max_version"_a = nb::none(),
-            "dl_device"_a = nb::none(), "copy"_a = nb::none(),
-            nb::sig("def __dlpack__(self, *, stream: int | None = None, max_version: tuple[int, "
-                    "int] | None = None, "
-                    "dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> "
-                    "typing_extensions.CapsuleType"),
-            "DLPack 1.x capsule, read-only unless copied.")
-        .def(
-            "__dlpack_device__",
-            [](nb::handle_t<Frame>) { return nb::make_tuple(dlpack::kDeviceCpu, 0); },
-            nb::sig("def __dlpack_device__(self) -> tuple[int, int]"))
-        .def(
             "__enter__",
             [](nb::handle_t<Frame> self) {
                 nb::cast<Frame&>(self).require_live();
@@ -477,6 +469,7 @@ void bind_frame(nb::module_& module) {
             }
             return text + ">";
         });
+    bind_dlpack(frame);
     fast_type<Frame> = reinterpret_cast<PyTypeObject*>(frame.ptr());
     intercept<release_fast>(frame, "release");
 }
@@ -575,6 +568,9 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")
+        .def_prop_ro(
+            "corrupt", [](const Subscriber& self) { return self.stats().corrupt; },
+            "Frames that were refused with ChecksumMismatch.")
         .def_prop_ro(
             "lost", [](const Subscriber& self) { return self.stats().lost; },
             "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"

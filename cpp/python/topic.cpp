@@ -6,11 +6,13 @@
 #include <nanobind/stl/unique_ptr.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <memory>
 
 #include "errors.hpp"
 #include "gil.hpp"
+#include "source.hpp"
 
 namespace framegate::py {
 namespace {
@@ -56,12 +58,36 @@ fg_topic_options options_from(std::uint32_t slots, std::uint64_t slot_bytes, std
     return options;
 }
 
+// What shm.py calls them.
+constexpr std::array<const char*, 3> kChecksums = {"", "crc32c", "xxh3"};
+
+nb::object checksum_name(std::uint32_t kind) {
+    return kind == FG_CHECKSUM_NONE || kind >= kChecksums.size()
+               ? nb::none()
+               : nb::object(nb::str(kChecksums[kind]));
+}
+
+std::uint32_t checksum_kind(nb::handle name) {
+    if (name.is_none()) {
+        return FG_CHECKSUM_NONE;
+    }
+    for (std::uint32_t kind = 1; kind < kChecksums.size(); ++kind) {
+        if (nb::isinstance<nb::str>(name) && nb::cast<std::string>(name) == kChecksums[kind]) {
+            return kind;
+        }
+    }
+    const std::string message =
+        std::string("checksum is \"crc32c\", \"xxh3\" or None, not ") + nb::repr(name).c_str();
+    throw nb::value_error(message.c_str());
+}
+
 nb::dict info_to_python(const fg_topic_info& info) {
     nb::dict result;
     result["slots"] = info.slots;
     result["slot_bytes"] = info.slot_bytes;
     result["keep"] = info.keep;
     result["participants_max"] = info.participants_max;
+    result["checksum"] = checksum_name(info.checksum);
     result["metadata_bytes"] = info.metadata_bytes;
     result["mode"] = info.mode;
     char identity[33];
@@ -159,6 +185,7 @@ class Inspector {
             entry["position"] = row.position;
             entry["received"] = row.received;
             entry["lost"] = row.lost;
+            entry["corrupt"] = row.corrupt;
             entry["attached_unix_ns"] = row.attached_unix_ns;
             // The name comes from another process: bounded here, and shown even if it is not UTF-8.
             const std::size_t bytes =
@@ -298,7 +325,8 @@ void bind_topic(nb::module_& module) {
             "open_or_create",
             [](const std::string& name, bool open, bool create, std::uint32_t slots,
                std::uint64_t slot_bytes, nb::object schema_rows, std::uint32_t keep,
-               std::uint32_t participants_max, std::uint32_t metadata_bytes, std::uint32_t mode) {
+               std::uint32_t participants_max, std::uint32_t metadata_bytes, std::uint32_t mode,
+               nb::object checksum) {
                 fg_topic* handle = nullptr;
                 int created = 0;
                 fg_status status = FG_OK;
@@ -313,6 +341,7 @@ void bind_topic(nb::module_& module) {
                     fg_topic_options options = options_from(slots, slot_bytes, keep,
                                                             participants_max, metadata_bytes, mode);
                     const std::vector<fg_array> arrays = arrays_from_schema(*schema);
+                    options.checksum = checksum_kind(checksum);
                     options.schema = arrays.data();
                     options.schema_count = static_cast<std::uint32_t>(arrays.size());
                     const WithoutGil released;  // touching every page may take a second
@@ -330,7 +359,7 @@ void bind_topic(nb::module_& module) {
             },
             "name"_a, nb::kw_only(), "open"_a, "create"_a, "slots"_a = 0, "slot_bytes"_a = 0,
             "schema"_a = nb::make_tuple(), "keep"_a = 0, "participants_max"_a = 0,
-            "metadata_bytes"_a = 0, "mode"_a = 0,
+            "metadata_bytes"_a = 0, "mode"_a = 0, "checksum"_a = nb::none(),
             "Opens, creates, or whichever is needed; returns the topic and whether this call\n"
             "created it. Numbers that are 0 mean the default; `slot_bytes` defaults to what the\n"
             "schema needs.")
@@ -341,7 +370,7 @@ void bind_topic(nb::module_& module) {
             "The arrays of every frame as (name, dtype, shape); -1 is a dimension of any length.")
         .def_prop_ro(
             "info", [](const Topic& self) { return info_to_python(self.info); },
-            nb::sig("def info(self) -> dict[str, int | str]"))
+            nb::sig("def info(self) -> dict[str, typing.Any]"))
         .def(
             "sweep",
             [](const Topic& self) {
@@ -356,7 +385,7 @@ void bind_topic(nb::module_& module) {
     nb::class_<Inspector>(module, "Inspector", nb::is_final(),
                           "A look at a topic; see framegate.shm.Inspector.")
         .def(nb::init<const std::string&>(), "name"_a)
-        .def("info", &Inspector::info, nb::sig("def info(self) -> dict[str, int | str]"))
+        .def("info", &Inspector::info, nb::sig("def info(self) -> dict[str, typing.Any]"))
         .def("schema", &Inspector::schema,
              nb::sig("def schema(self) -> list[tuple[str, str, tuple[int, ...]]]"))
         .def("stats", &Inspector::stats, nb::sig("def stats(self) -> dict[str, int]"))
@@ -390,6 +419,19 @@ void bind_topic(nb::module_& module) {
             return std::string(path);
         },
         "Where the files of topics are; not necessarily there yet.");
+    module.def(
+        "checksum",
+        [](nb::handle data, const std::string& kind) {
+            const std::uint32_t code = checksum_kind(nb::cast(kind));
+            const Source source(data);
+            if (!source.contiguous) {
+                throw nb::value_error("the checksum of an array needs it in C order");
+            }
+            const WithoutGil released;
+            return fg_checksum(code, source.data, source.bytes);
+        },
+        "data"_a, "kind"_a = "crc32c",
+        "The checksum of bytes or of an array, as topics compute it: `crc32c` or `xxh3`.");
     module.def(
         "payload_bytes",
         [](nb::object schema) { return schema_from_python(schema)->payload_bytes; }, "schema"_a,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "arrays.hpp"
+#include "checksum.hpp"
 #include "framegate/shm.h"
 #include "inspector.hpp"
 #include "liveness.hpp"
@@ -182,6 +183,10 @@ fg_status fg_values_decode(const void* data, size_t bytes, fg_value* out, size_t
 }
 
 // ---- topic
+
+uint64_t fg_checksum(uint32_t kind, const void* data, size_t bytes) {
+    return data == nullptr && bytes != 0 ? 0 : framegate::impl::checksum(kind, data, bytes);
+}
 
 void fg_topic_options_init(fg_topic_options* options) {
     *options = fg_topic_options{};

@@ -36,12 +36,15 @@ fg_status Caller::open(Topic& topic, const fg_caller_options& options, Caller** 
         std::free(caller);
         return status;
     }
-    caller->spares_ = true;
+    caller->make_room_ = make_room;
     caller->pending_ = pending;
     caller->calls_max_ = calls_max;
     *out = caller;
     return FG_OK;
 }
+
+// Late answers in the mailbox occupy the very slots that a loan waits for.
+void Caller::make_room(Publisher& self) { static_cast<Caller&>(self).read_mail(0); }
 
 Caller::Pending* Caller::find(std::uint64_t number) {
     for (std::uint32_t i = 0; number != 0 && i < calls_max_; ++i) {

@@ -36,6 +36,7 @@ class Caller : public Correspondent {
 
     static const Kind kKind;
     static void destroy(Handle& handle);
+    static void make_room(Publisher& self);
 
     Caller() : Correspondent(kKind) {}
     Pending* find(std::uint64_t number);

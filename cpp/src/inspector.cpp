@@ -172,6 +172,7 @@ fg_status Inspector::participants(fg_participant* out, std::size_t capacity,
         participant.position = row.cursor.load(kRelaxed);
         participant.received = row.received.load(kRelaxed);
         participant.lost = row.lost.load(kRelaxed);
+        participant.corrupt = row.corrupt.load(kRelaxed);
         participant.attached_unix_ns = row.attached_unix_ns.load(kRelaxed);
         const std::uint32_t name_bytes = row.name_bytes.load(kRelaxed);
         participant.name_bytes =

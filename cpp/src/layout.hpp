@@ -104,7 +104,7 @@ struct Identity {
     std::uint32_t keep;
     std::uint32_t participants_max;
     std::uint32_t participant_words;  // holder words in use: ceil(participants_max / 64)
-    std::uint32_t checksum_kind;      // of payloads; 0: none
+    std::uint32_t checksum_kind;      // of payloads, FG_CHECKSUM_*
     std::uint64_t slot_bytes;
     std::uint64_t slot_stride;
     std::uint32_t slot_header_bytes;
@@ -179,8 +179,9 @@ struct ParticipantRow {
     Word lost;
     HalfWord leases;
     HalfWord reserved_half;
-    Word group;  // reserved
-    Word reserved[2];
+    Word group;    // reserved
+    Word corrupt;  // subscriber: frames whose checksum was wrong
+    Word reserved;
 };
 static_assert(sizeof(ParticipantRow) == 192 && std::is_standard_layout_v<ParticipantRow>);
 static_assert(offsetof(ParticipantRow, cursor) == 128);
@@ -199,7 +200,7 @@ struct SlotRecord {
     HalfWord flags;  // kFrame*
     HalfWord content_type_bytes;
     HalfWord user_metadata_bytes;
-    Word checksum;     // reserved
+    Word checksum;     // of the payload, if the topic has them
     Word deadline_ns;  // of a request: CLOCK_MONOTONIC at which its caller gives up
     Word reserved;
 };

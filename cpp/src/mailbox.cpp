@@ -308,7 +308,7 @@ void scrub_mail(const SegmentView& view, std::uint32_t index) {
         if (!has_mailbox(view, to) || FG_MUTATED(kMutateNoMailScrub)) {
             continue;
         }
-        const bool is_closed = open_epoch(view, to) == 0;
+        const std::uint64_t epoch = open_epoch(view, to);
         MailCell* cells = cells_of(view, to);
         for (std::uint32_t i = 0; i < view.mailbox_cells; ++i) {
             std::uint64_t word = cells[i].word.load(kAcquire);  // acquire: the dead poster's CASes
@@ -320,8 +320,8 @@ void scrub_mail(const SegmentView& view, std::uint32_t index) {
             if (cell_state(word) == CellState::kReady) {
                 const auto kind =
                     static_cast<LetterKind>(cells[i].kind_type.load(kRelaxed) & 0xffffffff);
-                // A whole letter stays, unless nobody can read it or nobody wants the answer.
-                if ((!is_closed && kind != LetterKind::kRequest) ||
+                // A whole letter stays, unless its addressee is gone or nobody wants the answer.
+                if ((cells[i].to_epoch.load(kRelaxed) == epoch && kind != LetterKind::kRequest) ||
                     !cells[i].word.compare_exchange_strong(word, writing, kSeqCst, kRelaxed)) {
                     continue;
                 }

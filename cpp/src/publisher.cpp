@@ -7,6 +7,7 @@
 #include <new>
 
 #include "arrays.hpp"
+#include "checksum.hpp"
 #include "liveness.hpp"
 #include "mail.hpp"
 #include "mailbox.hpp"
@@ -101,11 +102,15 @@ fg_status Publisher::try_loan_once(fg_loan* out) {
     if (closed_ && !owes_) {
         return say_closed();
     }
-    if (spares_ && claimable_slots(view(), 2) < 2) {
-        return FG_TOPIC_FULL;
+    if (make_room_ != nullptr && claimable_slots(view(), 2) < 2) {
+        make_room_(*this);
+        if (claimable_slots(view(), 2) < 2) {
+            return FG_TOPIC_FULL;
+        }
     }
     LoanAttempt attempt = try_loan(view(), self_);
-    if (spares_ && attempt.result == LoanResult::kOk && claimable_slots(view(), 1) == 0) {
+    if (make_room_ != nullptr && attempt.result == LoanResult::kOk &&
+        claimable_slots(view(), 1) == 0) {
         // Somebody else took the other one meanwhile.
         framegate::impl::abandon(view(), attempt.slot, attempt.word);
         attempt.result = LoanResult::kNone;
@@ -274,8 +279,19 @@ void Publisher::write_header(std::uint32_t index, const fg_publish_info& info, S
     }
 }
 
+// Without the handle's lock: other threads of it need not wait for a hash over megabytes. So nothing
+// of the loan is believed here; whether it is one shows later.
+std::uint64_t Publisher::payload_checksum(const fg_loan& loan, const fg_publish_info& info) const {
+    const Identity& identity = topic_->identity_;
+    if (loan.data == nullptr || loan.slot >= identity.slots || info.bytes > identity.slot_bytes) {
+        return 0;
+    }
+    return checksum(identity.checksum_kind, topic_->payload(topic_->data_write_, loan.slot),
+                    info.bytes);
+}
+
 fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
-                                    std::uint64_t* sequence) {
+                                    std::uint64_t checksum, std::uint64_t* sequence) {
     if (!owns(*loan)) {
         loan->data = nullptr;
         return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
@@ -289,6 +305,7 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
         return status;  // the loan stays good
     }
     write_header(loan->slot, info, Schema::kTopic);
+    view().slots[loan->slot].checksum.store(checksum, kRelaxed);  // relaxed: as the header
     const Publication publication =
         framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
     forget(loan);
@@ -326,9 +343,13 @@ fg_status Publisher::publish(fg_loan* loan, const fg_publish_info& info, std::ui
         loan->data = nullptr;
         return check_usable(*topic_);
     }
+    std::uint64_t checksum = 0;
+    if (topic_->identity_.checksum_kind != FG_CHECKSUM_NONE) [[unlikely]] {
+        checksum = payload_checksum(*loan, info);
+    }
     const Call call(*this);
     std::uint64_t number = 0;
-    const fg_status status = publish_locked(loan, info, &number);
+    const fg_status status = publish_locked(loan, info, checksum, &number);
     if (status == FG_OK && sequence != nullptr) {
         *sequence = number;
     }

@@ -33,8 +33,9 @@ class Publisher : public Handle {
     void forget(fg_loan* loan);
 
     std::uint64_t epoch_ = 0;  // of the own mailbox; 0: none
-    bool spares_ = false;      // loans only while another slot remains claimable
-    bool owes_ = false;        // closed, but still loans: there are requests to answer
+    // Not null: loans only while another slot remains claimable, and calls this first if none does.
+    void (*make_room_)(Publisher& self) = nullptr;
+    bool owes_ = false;  // closed, but still loans: there are requests to answer
 
   private:
     static const Kind kKind;
@@ -42,7 +43,9 @@ class Publisher : public Handle {
 
     fg_status try_loan_once(fg_loan* out);
     fg_status wait_for_loan(std::int64_t timeout_ns, fg_loan* out);
-    fg_status publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
+    std::uint64_t payload_checksum(const fg_loan& loan, const fg_publish_info& info) const;
+    fg_status publish_locked(fg_loan* loan, const fg_publish_info& info, std::uint64_t checksum,
+                             std::uint64_t* sequence);
 
     std::uint64_t* tickets_ =
         nullptr;  // per slot: the CLAIM word of the loan, 0: none. Under lock_

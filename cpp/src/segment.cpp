@@ -521,6 +521,10 @@ fg_status check_options(const fg_topic_options& options) {
     if (options.mode != 0600 && options.mode != 0660) {
         return fail(FG_INVALID_ARGUMENT, "mode is %04o, it must be 0600 or 0660", options.mode);
     }
+    if (options.checksum > FG_CHECKSUM_XXH3 || options.reserved != 0) {
+        return fail(FG_INVALID_ARGUMENT, "checksum is %u, it must be one of FG_CHECKSUM_*",
+                    options.checksum);
+    }
     if (options.schema_count > FG_ARRAYS_MAX ||
         (options.schema_count != 0 && options.schema == nullptr)) {
         return fail(FG_INVALID_ARGUMENT, "the schema has %u arrays (at most %d) or is NULL",
@@ -557,6 +561,7 @@ void compute_geometry(const fg_topic_options& options, Identity* identity) {
     identity->metadata_bytes = options.metadata_bytes;
     identity->mailbox_bytes = options.mailbox_bytes;
     identity->schema_count = options.schema_count;
+    identity->checksum_kind = options.checksum;
     identity->mode = options.mode;
     identity->participant_words = (options.participants_max + 63) / 64;
     std::uint32_t ring_length = 4;
@@ -599,7 +604,7 @@ fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, con
     }
     if (identity.layout_version != FG_LAYOUT_VERSION || identity.byte_order != kByteOrder ||
         identity.flags != 0 || identity.identity_bytes != sizeof(Identity) ||
-        identity.checksum_kind != 0) {
+        identity.checksum_kind > FG_CHECKSUM_XXH3) {
         return fail(FG_SEGMENT_INCOMPATIBLE,
                     "topic \"%s\" has layout version %u (byte order %08x, flags %x), this library "
                     "reads version %d; "
@@ -619,6 +624,7 @@ fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, con
     options.metadata_bytes = identity.metadata_bytes;
     options.mailbox_bytes = identity.mailbox_bytes;
     options.mode = identity.mode;
+    options.checksum = identity.checksum_kind;
     if (identity.schema_count > FG_ARRAYS_MAX || check_options(options) != FG_OK) {
         return fail(FG_SEGMENT_CORRUPT,
                     "topic \"%s\": its header has numbers outside of the limits", name);
@@ -877,6 +883,7 @@ void describe(const Identity& identity, fg_topic_info* info) {
     info->created_unix_ns = identity.created_unix_ns;
     info->control_bytes = identity.control_bytes;
     info->data_bytes = identity.data_bytes;
+    info->checksum = identity.checksum_kind;
 }
 
 }  // namespace framegate::impl

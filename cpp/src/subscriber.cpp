@@ -11,6 +11,7 @@
 #include <cstring>
 #include <new>
 
+#include "checksum.hpp"
 #include "header.hpp"
 #include "liveness.hpp"
 #include "mail.hpp"
@@ -269,6 +270,35 @@ fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, b
                                : take_newest(mode, busy_is_gone, out, busy);
 }
 
+// Without the handle's lock, under the lease. A frame that is not what was published is given back,
+// counted, and not delivered.
+fg_status Subscriber::verify(Mode mode, fg_frame* out) {
+    const std::uint32_t kind = topic_->identity_.checksum_kind;
+    // relaxed: take() acquired it.
+    const std::uint64_t expected = view().slots[out->slot].checksum.load(kRelaxed);
+    const std::uint64_t found = checksum(kind, out->data, out->bytes);
+    if (found == expected) [[likely]] {
+        return FG_OK;
+    }
+    {
+        const Locked guard(lock_);
+        ParticipantRow& row = view().participants[self_.index];
+        if (mode != Mode::kPeek) {  // undoes delivered()
+            lost_before_next_ += out->lost;
+            row.received.store(--received_, kRelaxed);  // relaxed: for inspectors
+        }
+        row.corrupt.store(++corrupt_, kRelaxed);
+    }
+    if (const fg_status status = release(out); status != FG_OK) {
+        return status;  // the lease was lost: no wonder
+    }
+    return fail(FG_CHECKSUM_MISMATCH,
+                "topic \"%s\": frame %" PRIu64 " has checksum %016" PRIx64
+                ", published was %016" PRIx64
+                "; somebody writes to its memory, or the memory is bad",
+                topic_->name_, out->sequence, found, expected);
+}
+
 fg_status Subscriber::try_take(Mode mode, fg_frame* out) {
     if (const fg_status status = check_usable(*topic_); status != FG_OK) {
         return status;
@@ -281,7 +311,8 @@ fg_status Subscriber::try_take(Mode mode, fg_frame* out) {
             status = take_locked(mode, attempt > kBusyYields, out, &busy);
         }
         if (!busy) {
-            return status;
+            const bool look = topic_->identity_.checksum_kind != FG_CHECKSUM_NONE;
+            return look && status == FG_OK ? verify(mode, out) : status;
         }
         if (attempt == kBusyYields) {
             sweep(*topic_);  // dead between TRY and CLAIM: the frame comes back
@@ -495,6 +526,7 @@ fg_status Subscriber::stats(fg_subscriber_stats* out) {
     out->head = load_head(view());
     out->received = received_;
     out->lost = lost_;
+    out->corrupt = corrupt_;
     return FG_OK;
 }
 

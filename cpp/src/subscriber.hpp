@@ -48,6 +48,7 @@ class Subscriber : public Handle {
     fg_status over_quota() const;
     void moved_to(std::uint64_t position, std::uint64_t lost);
     void delivered(fg_frame* out);
+    fg_status verify(Mode mode, fg_frame* out);
     fg_status unseen_locked() const;
     fg_status wait_until(const Deadline& deadline);
 
@@ -61,6 +62,7 @@ class Subscriber : public Handle {
     std::uint64_t received_ = 0;
     std::uint64_t lost_ = 0;
     std::uint64_t lost_before_next_ = 0;
+    std::uint64_t corrupt_ = 0;
     EventFd event_fd_;
 };
 

@@ -387,6 +387,26 @@ TEST_CASE("requests leave a slot to the replies") {
     check_empty(topic);
 }
 
+TEST_CASE("late answers make room when the caller needs a slot") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(3, 64));
+    const test::Caller caller = test::caller(topic);
+    const test::Responder responder = test::responder(topic);
+    for (int i = 0; i < 2; ++i) {
+        std::uint64_t number = 0;
+        REQUIRE(test::call(caller, "x", &number) == FG_OK);
+        fg_request request{};
+        REQUIRE(fg_responder_take(responder.get(), 0, &request) == FG_OK);
+        REQUIRE(fg_caller_cancel(caller.get(), number) == FG_OK);
+        REQUIRE(test::reply(responder, &request, "late") == FG_OK);
+        REQUIRE(fg_responder_release(responder.get(), &request.frame) == FG_OK);
+    }
+    CHECK(test::busy_slots(topic) != 0);
+    std::uint64_t number = 0;
+    CHECK(test::call(caller, "x", &number) == FG_OK);
+    CHECK(test::letters_everywhere(topic) == 1);
+}
+
 TEST_CASE("event fd of both sides") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(4, 64));
@@ -641,6 +661,21 @@ TEST_CASE("letter for a former owner is dropped by the next one") {
     CHECK(space);
     CHECK(word_state(pair.word()) == SlotState::kFree);
     CHECK(letters_in(pair.view, 1) == 0);
+}
+
+TEST_CASE("letter for a former owner goes with its poster, if nobody ever reads it") {
+    Pair pair;
+    const Trap set(Step::kMailWritten, [&] {
+        pair.bury_owner();
+        open_mailbox(pair.view, pair.segment.join(1), mail_epoch(2));
+    });
+    framegate_test_mutations = kMutateNoOpenRecheck;  // as if the poster died before it
+    pair.letter.kind = LetterKind::kReply;
+    pair.post();
+    CHECK(letters_in(pair.view, 1) == 1);
+    scrub_row(pair.view, 0);
+    CHECK(letters_in(pair.view, 1) == 0);
+    CHECK(word_state(pair.word()) == SlotState::kFree);
 }
 
 TEST_CASE("poster that stops half way holds up nobody") {

@@ -46,6 +46,7 @@ class Topic:
         participants_max: int = 0,
         metadata_bytes: int = 0,
         mode: int = 0,
+        checksum: object | None = None,
     ) -> tuple[Topic, bool]:
         """
         Opens, creates, or whichever is needed; returns the topic and whether this call
@@ -62,7 +63,7 @@ class Topic:
         """
 
     @property
-    def info(self) -> dict[str, int | str]: ...
+    def info(self) -> dict[str, Any]: ...
     def sweep(self) -> int:
         """Takes back what died participants held; returns how many there were."""
 
@@ -72,7 +73,7 @@ class Inspector:
     """A look at a topic; see framegate.shm.Inspector."""
 
     def __init__(self, name: str) -> None: ...
-    def info(self) -> dict[str, int | str]: ...
+    def info(self) -> dict[str, Any]: ...
     def schema(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
     def stats(self) -> dict[str, int]: ...
     def participants(self) -> list[dict[str, Any]]: ...
@@ -90,6 +91,11 @@ def topic_of_file(file: str) -> str | None:
 
 def runtime_directory() -> str:
     """Where the files of topics are; not necessarily there yet."""
+
+def checksum(data: object, kind: str = "crc32c") -> int:
+    """
+    The checksum of bytes or of an array, as topics compute it: `crc32c` or `xxh3`.
+    """
 
 def payload_bytes(schema: object) -> int:
     """
@@ -117,6 +123,20 @@ class Loan:
     it handed out become read-only; do not keep views of them.
     """
 
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> CapsuleType:
+        """
+        DLPack 1.x capsule of the memory itself, or of a copy of it with `copy=True`. That of
+        a frame is read-only; before 1.0 there is no such thing, so max_version is needed.
+        """
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
     @property
     def array(self) -> numpy.typing.NDArray[Any]:
         """
@@ -322,6 +342,9 @@ class Frame:
     def __array__(
         self, dtype: Any = None, copy: bool | None = None
     ) -> numpy.typing.NDArray[Any]: ...
+    def __enter__(self) -> Frame: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def __repr__(self) -> str: ...
     def __dlpack__(
         self,
         *,
@@ -330,12 +353,12 @@ class Frame:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> CapsuleType:
-        """DLPack 1.x capsule, read-only unless copied."""
+        """
+        DLPack 1.x capsule of the memory itself, or of a copy of it with `copy=True`. That of
+        a frame is read-only; before 1.0 there is no such thing, so max_version is needed.
+        """
 
     def __dlpack_device__(self) -> tuple[int, int]: ...
-    def __enter__(self) -> Frame: ...
-    def __exit__(self, *exception: object) -> None: ...
-    def __repr__(self) -> str: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class Subscriber:
@@ -402,6 +425,10 @@ class Subscriber:
     @property
     def received(self) -> int:
         """Frames taken."""
+
+    @property
+    def corrupt(self) -> int:
+        """Frames that were refused with ChecksumMismatch."""
 
     @property
     def lost(self) -> int:

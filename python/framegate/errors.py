@@ -22,6 +22,7 @@ FramegateError
     ├── SchemaMismatch              dtype or shape is not what the topic holds
     │   └── FrameTooShort           a request body ends before the frame is full
     ├── LeaseQuotaExceeded          this subscriber already holds as many frames as it may
+    ├── ChecksumMismatch            the bytes of a frame are not those that were published
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
@@ -61,6 +62,7 @@ __all__ = [
     "CallFailed",
     "CallerGone",
     "CallsExhausted",
+    "ChecksumMismatch",
     "ClientDisconnected",
     "ClosedError",
     "ConfigError",
@@ -246,6 +248,12 @@ class LeaseQuotaExceeded(ShmError):
     code = "FG-SHM-008"
 
 
+class ChecksumMismatch(ShmError):
+    """The bytes of a frame are not those that were published; it was skipped and counted."""
+
+    code = "FG-SHM-025"
+
+
 class ParticipantsExhausted(ShmError):
     """The topic has no room for one more publisher or subscriber."""
 
@@ -333,37 +341,37 @@ class HandlePoisoned(ShmError):
 class NoResponder(ShmError):
     """Nobody answers calls on this topic: no responder lives."""
 
-    code = "FG-SHM-025"
+    code = "FG-SHM-026"
 
 
 class ResponderDied(ShmError):
     """The responder died or closed before it answered; it may have done part of the work."""
 
-    code = "FG-SHM-026"
+    code = "FG-SHM-027"
 
 
 class CallFailed(ShmError):
     """The responder answered that it failed; the text is its own."""
 
-    code = "FG-SHM-027"
+    code = "FG-SHM-028"
 
 
 class MailboxFull(ShmError):
     """Everybody who could take the message has a full mailbox; nothing was sent to them."""
 
-    code = "FG-SHM-028"
+    code = "FG-SHM-029"
 
 
 class CallerGone(ShmError):
     """The caller died or closed before it was answered."""
 
-    code = "FG-SHM-029"
+    code = "FG-SHM-030"
 
 
 class CallsExhausted(ShmError):
     """This caller has as many calls in flight as it may."""
 
-    code = "FG-SHM-030"
+    code = "FG-SHM-031"
 
 
 def describe(error: FramegateError) -> str:

@@ -35,6 +35,7 @@ from framegate._shm import (
     Frame,
     Loan,
     check_topic_name,
+    checksum,
     dtype_item_bytes,
     runtime_directory,
     unlink,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeAlias, Unpack
 
+    Checksum: TypeAlias = Literal["crc32c", "xxh3"]
     Policy: TypeAlias = Literal["latest", "queue"]
     Start: TypeAlias = Literal["next", "newest"]
     Shape: TypeAlias = int | Sequence[int | None]
@@ -68,6 +70,7 @@ __all__ = [
     "TopicOptions",
     "TopicReport",
     "check_topic_name",
+    "checksum",
     "dtype_item_bytes",
     "inspect",
     "runtime_directory",
@@ -162,6 +165,9 @@ class TopicOptions(TypedDict, total=False):
         keep: Newest frames that stay readable even if nobody holds them; 1 by default.
         participants_max: Publishers and subscribers that the topic has room for; 128 by default.
         mode: File mode, 0o600 (the default) or 0o660.
+        checksum: `crc32c` or `xxh3`: publishers compute it of every payload and takes compare it,
+            which reads the payload once more on both sides; a frame that differs raises
+            ChecksumMismatch. None by default.
     """
 
     dtype: Any
@@ -172,6 +178,7 @@ class TopicOptions(TypedDict, total=False):
     keep: int
     participants_max: int
     mode: int
+    checksum: Checksum | None
 
 
 class Topic:
@@ -286,6 +293,12 @@ class Topic:
         """Payload bytes of a slot."""
         return int(self._native.info["slot_bytes"])
 
+    @property
+    def checksum(self) -> Checksum | None:
+        """Checksum of payloads: `crc32c`, `xxh3` or None."""
+        kind: Checksum | None = self._native.info["checksum"]
+        return kind
+
     def publisher(self, *, name: str | None = None) -> Publisher:
         """Attach one more publisher; `name` is what inspectors show for it."""
         return Publisher(self, name=name)
@@ -348,6 +361,7 @@ def _make_topic(
     keep: int = 1,
     participants_max: int = 128,
     mode: int = 0o600,
+    checksum: Checksum | None = None,
 ) -> tuple[_shm.Topic, bool]:
     """Create the topic or (`open`) take the one that exists; also says whether it was created."""
     rows = _rows(dtype, shape, arrays)
@@ -361,6 +375,7 @@ def _make_topic(
         keep=keep,
         participants_max=participants_max,
         mode=mode,
+        checksum=checksum,
     )
 
 
@@ -734,6 +749,7 @@ class Participant:
         position: Sequence of the last frame that it published, took or skipped.
         received: Frames that it took, or published.
         lost: Frames that it will never see.
+        corrupt: Frames that it refused because their checksum was wrong.
         attached_unix_ns: When it attached, in nanoseconds of Unix time.
     """
 
@@ -747,6 +763,7 @@ class Participant:
     position: int
     received: int
     lost: int
+    corrupt: int
     attached_unix_ns: int
 
 
@@ -785,6 +802,7 @@ class TopicReport:
         slot_bytes: Payload bytes of a slot.
         keep: Newest frames that stay readable.
         participants_max: Publishers and subscribers there is room for.
+        checksum: Checksum of payloads, or None.
         mode: File mode.
         identity: Random, other with every creation.
         created_unix_ns: When it was created, in nanoseconds of Unix time.
@@ -806,6 +824,7 @@ class TopicReport:
     slot_bytes: int
     keep: int
     participants_max: int
+    checksum: Checksum | None
     mode: int
     identity: str
     created_unix_ns: int

@@ -7,6 +7,10 @@ fn main() {
         .join("../../cpp");
     println!("cargo::rerun-if-changed={}", cpp.join("src").display());
     println!("cargo::rerun-if-changed={}", cpp.join("include").display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        cpp.join("third_party").display()
+    );
     let mut sources: Vec<_> = std::fs::read_dir(cpp.join("src"))
         .expect("cpp/src")
         .map(|entry| entry.expect("cpp/src").path())

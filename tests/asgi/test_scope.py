@@ -177,6 +177,60 @@ def test_scopes_share_nothing_that_can_be_changed(serve: Any) -> None:
     assert second == [["kept"], ["object", "seen"], 1, extensions, False]
 
 
+def test_what_is_lent_to_equal_requests_is_never_shared(serve: Any) -> None:
+    """Equal requests get the same objects, but only untouched ones that nobody kept."""
+    kept: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        lent = (scope["headers"], scope["state"], scope["extensions"])
+        seen = [lent[0] == [(b"host", b"example")], *(list(each) for each in lent[1:])]
+        seen.append(
+            any(mine is theirs for other in kept for mine, theirs in zip(lent, other, strict=True))
+        )
+        number = len(scope["path"])
+        if number == 3:  # changed in place, and let go
+            scope["headers"].append((b"x", b"y"))
+            scope["state"]["mine"] = 1
+            scope["extensions"]["mine"] = {}
+        elif number == 4:  # replaced in place by something of equal length
+            scope["headers"][0] = (b"x", b"y")
+        elif number == 5:
+            kept.append(lent)
+        del lent
+        await respond(send, json.dumps(seen).encode())
+
+    server = serve(app, lifespan="on")
+    with Client(server.connect()) as client:
+        for path in (
+            "/",
+            "/",
+            "/",
+            "/33",
+            "/",
+            "/",
+            "/",
+            "/444",
+            "/",
+            "/",
+            "/",
+            "/5555",
+            "/",
+            "/",
+            "/",
+        ):
+            seen = json.loads(client.request("GET", path).body)
+            assert seen == [True, [], ["http.response.early_hint"], False], path
+    headers, state, extensions = kept[0]
+    assert headers == [(b"host", b"example")]
+    assert (state, list(extensions)) == ({}, ["http.response.early_hint"])
+
+
 def test_headers_that_repeat_on_a_connection_are_those_of_this_request(server: Any) -> None:
     with Client(server.connect()) as client:
         for fields in (

@@ -123,6 +123,56 @@ def test_headers_may_be_any_iterable_of_pairs(serve: Any) -> None:
     assert response.header("x-b") == b"2"
 
 
+def test_fields_that_come_again_are_those_of_their_response(serve: Any) -> None:
+    """Constant fields are checked once; objects of one response may take the place of another's."""
+    constant = (b"x-constant", b"always")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        number = scope["path"][1:].encode()
+        fields = [constant, (b"x-" + number, b"value " + number), [b"x-list", number]]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send(message={"type": "http.response.body", "body": number})
+
+    server = serve(app, lifespan="off")
+    with Client(server.connect()) as client:
+        for number in range(300):
+            text = str(number).encode()
+            response = client.request("GET", f"/{number}")
+            fields = dict(response.headers)
+            assert response.body == text
+            assert fields[b"x-constant"] == b"always"
+            assert fields[b"x-" + text] == b"value " + text
+            assert fields[b"x-list"] == text
+
+
+@pytest.mark.parametrize("field", [(b"bad name", b"v"), (b"name", b"a\r\nb: c")])
+def test_a_bad_constant_field_is_refused_each_time(serve: Any, field: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [field]})
+        await send({"type": "http.response.body"})
+
+    server = serve(app, lifespan="off")
+    for _ in range(3):
+        with Client(server.connect()) as client:
+            assert client.request("GET").status == 500
+
+
+def test_send_called_wrongly_says_so(serve: Any) -> None:
+    texts: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for arguments, keywords in (((), {}), ((1, 2), {}), ((), {"massage": {}}), ((7,), {})):
+            try:
+                await send(*arguments, **keywords)
+            except TypeError as error:
+                texts.append(str(error))
+        await respond(send, b"done")
+
+    with Client(serve(app, lifespan="off").connect()) as client:
+        assert client.request("GET").body == b"done"
+    assert len(texts) == 4 and "dictionary" in texts[3]
+
+
 def test_a_streamed_response_is_chunked(serve: Any) -> None:
     app = application(start(), body(b"one", True), body(b"", True), body(b"two", True), body())
     top, rest = split(get(serve(app, lifespan="off")))

@@ -1,10 +1,12 @@
 """Statistics and tables of the benchmarks: a document says what follows from the result file."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from framegate_bench import report
+from framegate_bench import __main__ as driver
+from framegate_bench import question, report
 from framegate_bench.__main__ import DOCUMENTS
 from framegate_bench.processes import BenchError
 from framegate_bench.spread import Spread, ratios
@@ -17,6 +19,10 @@ def sample(cpu_us: float, **changes: Any) -> dict[str, Any]:
         "switches": 0.25, "core_share": 0.5, "foreign_share": 0.0, "stolen_share": 0.0,
         "kept_rate": 1.0, "consumer": None, **changes,
     }  # fmt: skip
+
+
+def markers(group: str) -> tuple[str, str]:
+    return report.BEGIN.format(group=group), report.END.format(group=group)
 
 
 def row(*samples: dict[str, Any] | None, error: str | None = None) -> dict[str, Any]:
@@ -117,28 +123,71 @@ def test_what_spoils_a_measurement_is_said() -> None:
 
 def test_the_table_goes_between_the_markers_and_nowhere_else(tmp_path: Path) -> None:
     document = tmp_path / "README.md"
-    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    assert report.write_between_markers(document, "new\n")
-    assert document.read_text() == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
-    assert not report.write_between_markers(document, "new\n")
+    (begin, end), (other, other_end) = markers("http"), markers("shm")
+    document.write_text(f"before\n{begin}\nold\n{end}\nafter\n{other}\nkept\n{other_end}\n")
+    assert report.write_between_markers(document, "new\n", "http")
+    expected = f"before\n{begin}\nnew\n{end}\nafter\n{other}\nkept\n{other_end}\n"
+    assert document.read_text() == expected
+    assert not report.write_between_markers(document, "new\n", "http")
 
 
 def test_the_documents_have_their_markers() -> None:
     for document in DOCUMENTS:
-        assert document.read_text().count(f"{report.BEGIN}\n") == 1
-        assert document.read_text().count(f"{report.END}\n") == 1
+        for group in question.GROUPS:
+            for marker in markers(group):
+                assert document.read_text().count(f"{marker}\n") == 1
 
 
 def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
     document = tmp_path / "README.md"
     document.write_text("nothing here\n")
     with pytest.raises(BenchError, match="has no lines"):
-        report.write_between_markers(document, "new")
+        report.write_between_markers(document, "new", "http")
     assert document.read_text() == "nothing here\n"
 
 
-def test_the_newest_result_is_taken_and_none_is_an_error() -> None:
-    names = [Path("2026-01-02T00-00-00Z-a.json"), Path("2025-12-31T00-00-00Z-b.json")]
-    assert report.newest(names) == names[0]
-    with pytest.raises(BenchError, match="no result yet"):
-        report.newest([])
+def write_result(folder: Path, name: str, questions: list[str], *, quick: bool) -> None:
+    one = result({"framegate": row(sample(10.0))})
+    (asked,) = one["questions"]
+    one["questions"] = [{**asked, "name": which} for which in questions]
+    one["settings"]["quick"] = quick
+    (folder / name).write_text(json.dumps(one))
+
+
+@pytest.fixture
+def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results and documents of our own; answers the folder of the results."""
+    text = "".join(f"{first}\n{last}\n" for first, last in map(markers, question.GROUPS))
+    for name in ("full.md", "summary.md"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(driver, "DOCUMENTS", (tmp_path / "full.md", tmp_path / "summary.md"))
+    monkeypatch.setattr(driver, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_each_group_is_written_from_the_newest_result_that_has_it(
+    documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_result(documents, "2026-01-01T00-00-00Z-a.json", ["hello"], quick=False)
+    write_result(documents, "2026-01-02T00-00-00Z-b.json", ["hello", "shm_idle"], quick=False)
+    write_result(documents, "2026-01-03T00-00-00Z-c.json", ["shm_idle"], quick=False)
+    write_result(documents, "2026-01-04T00-00-00Z-d.json", ["hello"], quick=True)
+    assert driver.main(["table"]) == 0
+    full = f"{documents.parent / 'full.md'}: written from"
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(full)]
+    assert said == [
+        f"{full} 2026-01-02T00-00-00Z-b.json",
+        f"{full} 2026-01-03T00-00-00Z-c.json",
+    ]
+
+
+def test_no_result_is_an_error_and_so_is_nothing_but_a_quick_one(
+    documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert driver.main(["table"]) == 1
+    assert "no result yet" in capsys.readouterr().err
+    write_result(documents, "2026-01-04T00-00-00Z-d.json", ["hello"], quick=True)
+    assert driver.main(["table"]) == 1
+    assert "do not belong in a document" in capsys.readouterr().err
+    assert driver.main(["table", "--allow-quick"]) == 0

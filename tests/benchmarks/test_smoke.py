@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from framegate_bench import environments, measure, procfs, question, report
+from framegate_bench.comparison import Comparison
 from framegate_bench.loadgen import Times
 from framegate_bench.processes import BenchError, running
 from framegate_bench.question import Bar, Phase, Question, Server
@@ -127,7 +128,19 @@ def test_a_process_is_ended_with_all_it_started(tmp_path: Path) -> None:
 def test_all_questions_load_and_their_bars_name_what_they_measure() -> None:
     questions = question.load(environments.HOME, [])
     assert [one.name for one in questions] == list(question.ORDER)
+    assert [one.name for one in question.load(environments.HOME, ["shm", "shm_idle"])] == list(
+        question.GROUPS["shm"]
+    )
     for one in questions:
+        if isinstance(one, Comparison):
+            cases = {case.name: case for case in one.cases}
+            contestants = {contestant.name for contestant in one.contestants}
+            for limit in one.limits:
+                for number in filter(None, (limit.number, limit.per)):
+                    case = cases[number[1]]
+                    assert number[0] in set(case.contestants or contestants)
+                    assert number[2] in case.metrics
+            continue
         phases = {phase.name: phase for phase in one.phases}
         servers = {server.name for server in one.servers}
         for bar in one.bars:
@@ -137,9 +150,12 @@ def test_all_questions_load_and_their_bars_name_what_they_measure() -> None:
         question.load(environments.HOME, ["helo"])
 
 
+RIVALS = ("framegate", "granian", "iceoryx2", "pyzmq", "shmx", "uvicorn")
+
+
 def test_rivals_are_pinned_with_hashes() -> None:
     sources = sorted(environments.RIVALS.glob("*.in"))
-    assert {source.stem for source in sources} == {"framegate", "granian", "uvicorn"}
+    assert {source.stem for source in sources} == set(RIVALS)
     for source in sources:
         text = source.with_suffix(".txt").read_text()
         assert "--hash=sha256:" in text

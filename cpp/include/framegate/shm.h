@@ -69,12 +69,13 @@ extern "C" {
     X(UNSUPPORTED, 25, "this version of the library does not do that")                             \
     X(OUT_OF_MEMORY, 26, "the process has no memory left")                                         \
     X(SYSTEM, 27, "a system call failed")                                                          \
-    X(NO_RESPONDER, 28, "nobody answers calls on this topic")                                      \
-    X(RESPONDER_DIED, 29, "the responder died or closed before it answered")                       \
-    X(CALL_FAILED, 30, "the responder answered that it failed")                                    \
-    X(MAILBOX_FULL, 31, "the mailbox of the addressee is full")                                    \
-    X(CALLER_GONE, 32, "the caller died or closed before it was answered")                         \
-    X(CALLS_EXHAUSTED, 33, "this caller has as many calls in flight as it may")
+    X(CHECKSUM_MISMATCH, 28, "the bytes of the frame are not those that were published")           \
+    X(NO_RESPONDER, 29, "nobody answers calls on this topic")                                      \
+    X(RESPONDER_DIED, 30, "the responder died or closed before it answered")                       \
+    X(CALL_FAILED, 31, "the responder answered that it failed")                                    \
+    X(MAILBOX_FULL, 32, "the mailbox of the addressee is full")                                    \
+    X(CALLER_GONE, 33, "the caller died or closed before it was answered")                         \
+    X(CALLS_EXHAUSTED, 34, "this caller has as many calls in flight as it may")
 
 typedef int32_t fg_status;
 enum {
@@ -240,6 +241,16 @@ typedef struct fg_publisher fg_publisher;
 typedef struct fg_subscriber fg_subscriber;
 typedef struct fg_inspector fg_inspector;
 
+/* Of payloads, made by publish and looked at by every take. */
+enum {
+    FG_CHECKSUM_NONE = 0,
+    FG_CHECKSUM_CRC32C = 1, /* 32 bits; in hardware where there is SSE4.2 or the CRC of ARMv8 */
+    FG_CHECKSUM_XXH3 = 2    /* XXH3 with 64 bits; vectorised */
+};
+
+/* The checksum of some bytes, 0 for an unknown kind. Any thread. */
+uint64_t fg_checksum(uint32_t kind, const void* data, size_t bytes);
+
 typedef struct fg_topic_options {
     uint32_t struct_bytes;
     uint32_t slots;            /* FG_SLOTS_MIN..FG_SLOTS_MAX; default 8 */
@@ -253,6 +264,8 @@ typedef struct fg_topic_options {
     uint32_t mode;             /* file mode, 0600 or 0660; default 0600 */
     uint32_t schema_count;     /* arrays of the schema; 0: frames are free; default 0 */
     const fg_array* schema;    /* dtype, shape and names; offset and bytes are ignored */
+    uint32_t checksum;         /* FG_CHECKSUM_*; default none */
+    uint32_t reserved;         /* zero */
 } fg_topic_options;
 
 void fg_topic_options_init(fg_topic_options* options);
@@ -271,6 +284,8 @@ typedef struct fg_topic_info {
     uint64_t created_unix_ns; /* CLOCK_REALTIME at creation, for people */
     uint64_t control_bytes;   /* size of the .ctl file */
     uint64_t data_bytes;      /* size of the .data file */
+    uint32_t checksum;        /* FG_CHECKSUM_* */
+    uint32_t reserved;
 } fg_topic_info;
 
 /* Creates the topic and opens it; FG_TOPIC_EXISTS if there is one. Allocates and touches every page
@@ -424,7 +439,9 @@ typedef struct fg_frame {
 
 /* Takes a frame by the subscriber's policy. Hot when there is one; else waits up to the time-out,
  * in slices of at most one second each followed by a sweep and a re-check. FG_EMPTY (time-out 0),
- * FG_TIMEOUT, FG_INTERRUPTED, FG_LEASE_QUOTA (release one first), FG_MOVED. The lease lives until
+ * FG_TIMEOUT, FG_INTERRUPTED, FG_LEASE_QUOTA (release one first), FG_MOVED. FG_CHECKSUM_MISMATCH: the
+ * bytes are not those that were published; the frame is skipped and counted, and out->sequence is its
+ * number. The lease lives until
  * fg_subscriber_release, on any thread; it keeps the subscriber handle and its mapping alive. */
 fg_status fg_subscriber_take(fg_subscriber* subscriber, int64_t timeout_ns, fg_frame* out);
 /* The same without waiting, with the policy said by the call: the newest unseen frame / the next
@@ -467,6 +484,7 @@ typedef struct fg_subscriber_stats {
     uint64_t received; /* frames taken */
     uint64_t
         lost; /* queue: frames overwritten before they were taken; latest: frames jumped over */
+    uint64_t corrupt; /* frames refused with FG_CHECKSUM_MISMATCH */
 } fg_subscriber_stats;
 
 fg_status fg_subscriber_get_stats(const fg_subscriber* subscriber, fg_subscriber_stats* out);
@@ -628,6 +646,7 @@ typedef struct fg_participant {
     uint64_t position;
     uint64_t received; /* subscriber: taken; publisher: published */
     uint64_t lost;
+    uint64_t corrupt; /* frames whose checksum was wrong */
     uint64_t attached_unix_ns;
     char name[FG_PARTICIPANT_NAME_BYTES_MAX]; /* not zero-terminated */
     uint32_t name_bytes;

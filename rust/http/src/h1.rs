@@ -165,12 +165,15 @@ impl ConnectionService {
             is_head: head.method == Method::HEAD,
             is_http_10,
         };
-        if let Some(refusal) = refuse(&head, shared.next_head(), self.target_bytes_max) {
+        let fields = Fields::of(&head.headers);
+        if let Some(refusal) = refuse(&head, &fields, shared.next_head(), self.target_bytes_max) {
             return exchange(refusal.into_response().into());
         }
+        let has_upgrade_field = fields.upgrade;
+        let upgrade = has_upgrade_field && wants_websocket(&head);
         let exchange = exchange(ResponseFuture::Ready(None));
         to_origin_form(&mut head);
-        let upgrade = wants_websocket(&head).then(|| Upgrade(shared.clone()));
+        let upgrade = upgrade.then(|| Upgrade(shared.clone()));
         let hints = if is_http_10 {
             Hints::default()
         } else {
@@ -185,6 +188,7 @@ impl ConnectionService {
             head,
             body,
             hints,
+            has_upgrade_field,
             upgrade,
             record: Record(meter),
         });
@@ -230,31 +234,63 @@ fn bad(reason: &'static str) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, reason)
 }
 
+/// The fields that decide what a request is. One walk over the map costs less than a look-up of each.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a HeaderValue>,
+    hosts: usize,
+    coding: Option<&'a HeaderValue>,
+    codings: usize,
+    upgrade: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut fields = Self::default();
+        for (name, value) in headers {
+            if name == HOST {
+                fields.host = Some(value);
+                fields.hosts += 1;
+            } else if name == TRANSFER_ENCODING {
+                fields.coding = Some(value);
+                fields.codings += 1;
+            } else if name == UPGRADE {
+                fields.upgrade = true;
+            }
+        }
+        fields
+    }
+}
+
 /// Checks that hyper leaves to its user.
 fn refuse(
     head: &http::request::Parts,
+    fields: &Fields<'_>,
     marks: HeadMarks,
     target_bytes_max: usize,
 ) -> Option<Refusal> {
-    refuse_host(head)
-        .or_else(|| refuse_framing(head, marks))
+    refuse_host(head, fields)
+        .or_else(|| refuse_framing(head, fields, marks))
         .or_else(|| refuse_target(head, target_bytes_max))
 }
 
 /// RFC 9112, 3.2: exactly one valid `Host`; a client of HTTP/1.0 may leave it out.
-fn refuse_host(head: &http::request::Parts) -> Option<Refusal> {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
+fn refuse_host(head: &http::request::Parts, fields: &Fields<'_>) -> Option<Refusal> {
+    match (fields.host, fields.hosts) {
         (None, _) if head.version == Version::HTTP_10 => None,
         (None, _) => Some(bad("the request has no Host\n")),
-        (Some(_), Some(_)) => Some(bad("the request has more than one Host\n")),
-        (Some(host), None) if is_host(host.as_bytes()) => None,
-        (Some(_), None) => Some(bad("the Host is not a host name with an optional port\n")),
+        (Some(host), 1) if is_host(host.as_bytes()) => None,
+        (Some(_), 2..) => Some(bad("the request has more than one Host\n")),
+        (Some(_), _) => Some(bad("the Host is not a host name with an optional port\n")),
     }
 }
 
 /// RFC 9112, 2.2 and 6.1 to 6.3. Lengths that are malformed or differ are refused by hyper.
-fn refuse_framing(head: &http::request::Parts, marks: HeadMarks) -> Option<Refusal> {
+fn refuse_framing(
+    head: &http::request::Parts,
+    fields: &Fields<'_>,
+    marks: HeadMarks,
+) -> Option<Refusal> {
     if marks != HeadMarks::default() {
         return Some(bad(if marks.length_and_coding {
             "the request has both Content-Length and Transfer-Encoding\n"
@@ -264,9 +300,8 @@ fn refuse_framing(head: &http::request::Parts, marks: HeadMarks) -> Option<Refus
             "a line of the request's head ends without CR\n"
         }));
     }
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    let coding = codings.next()?;
-    if codings.next().is_some() {
+    let coding = fields.coding?;
+    if fields.codings > 1 {
         Some(bad("the request has more than one Transfer-Encoding\n"))
     } else if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         Some(bad("the only Transfer-Encoding served is chunked\n"))
@@ -307,6 +342,29 @@ fn refuse_target(head: &http::request::Parts, target_bytes_max: usize) -> Option
     (!is_ours).then(|| bad("the request target is neither a path nor a URL of this server\n"))
 }
 
+/// The bytes of a `reg-name` (RFC 3986, 3.2.2), but for the comma: a list of hosts is no host.
+static REG_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let value = byte as u8;
+        table[byte] = value.is_ascii_alphanumeric() || is_one_of(value, b"-._~%!$&'()*+;=");
+        byte += 1;
+    }
+    table
+};
+
+const fn is_one_of(byte: u8, set: &[u8]) -> bool {
+    let mut index = 0;
+    while index < set.len() {
+        if set[index] == byte {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
 /// `uri-host [ ":" port ]` of RFC 9110, 7.2, which may be empty.
 pub(crate) fn is_host(value: &[u8]) -> bool {
     let bracketed = value.first() == Some(&b'[');
@@ -333,26 +391,7 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
                 .iter()
                 .all(|&byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
     } else {
-        name.iter().all(|&byte| {
-            byte.is_ascii_alphanumeric()
-                || matches!(
-                    byte,
-                    b'-' | b'.'
-                        | b'_'
-                        | b'~'
-                        | b'%'
-                        | b'!'
-                        | b'$'
-                        | b'&'
-                        | b'\''
-                        | b'('
-                        | b')'
-                        | b'*'
-                        | b'+'
-                        | b';'
-                        | b'='
-                )
-        })
+        name.iter().all(|&byte| REG_NAME[usize::from(byte)])
     };
     port_fits && name_fits
 }
@@ -380,8 +419,7 @@ fn to_origin_form(head: &mut http::request::Parts) {
 
 /// RFC 6455, 4.1: GET, HTTP/1.1, no body, and both fields.
 fn wants_websocket(head: &http::request::Parts) -> bool {
-    head.headers.contains_key(UPGRADE)
-        && head.method == Method::GET
+    head.method == Method::GET
         && head.version == Version::HTTP_11
         && !head.headers.contains_key(TRANSFER_ENCODING)
         && head
@@ -503,7 +541,7 @@ impl Exchange {
         if !switching {
             drop(shared.take_takeover());
         }
-        head.headers.remove(TRANSFER_ENCODING);
+        let mut declared = declare(&mut head.headers);
         let exact = body.size_hint().exact();
         let bodyless = self.is_head
             || switching
@@ -517,9 +555,10 @@ impl Exchange {
         ) {
             // RFC 9110, 8.6.
             head.headers.remove(CONTENT_LENGTH);
+            declared = Declared::No;
         }
         let mut count = false;
-        match declared_length(&head.headers) {
+        match declared {
             Declared::Length(length) => {
                 // Of a 304, hyper writes the length only when it does not know better.
                 count = if bodyless {
@@ -578,23 +617,33 @@ enum Declared {
     Invalid,
 }
 
-fn declared_length(headers: &HeaderMap) -> Declared {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else {
-        return Declared::No;
-    };
-    let digits = first.as_bytes();
-    let length = if digits.iter().all(u8::is_ascii_digit) {
-        std::str::from_utf8(digits)
-            .ok()
-            .and_then(|digits| digits.parse().ok())
-    } else {
-        None
-    };
-    match length {
-        Some(length) if lengths.next().is_none() => Declared::Length(length),
-        _ => Declared::Invalid,
+/// Reads the length that a response declares, and takes out a coding: framing is hyper's. One walk over the map costs less
+/// than a look-up of each.
+fn declare(headers: &mut HeaderMap) -> Declared {
+    let mut declared = Declared::No;
+    let mut has_coding = false;
+    for (name, value) in &*headers {
+        if name == CONTENT_LENGTH {
+            declared = match (declared, length_of(value)) {
+                (Declared::No, Some(length)) => Declared::Length(length),
+                _ => Declared::Invalid,
+            };
+        } else if name == TRANSFER_ENCODING {
+            has_coding = true;
+        }
     }
+    if has_coding {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    declared
+}
+
+fn length_of(value: &HeaderValue) -> Option<u64> {
+    let digits = value.as_bytes();
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The body of a response as hyper sees it.

@@ -133,6 +133,7 @@ mod tests {
             head,
             body: Body::empty(),
             hints: Hints::default(),
+            has_upgrade_field: false,
             upgrade: None,
             record: Record::default(),
         };

@@ -143,6 +143,8 @@ pub struct Request {
     pub body: Body,
     /// Sends informational responses ahead of the final one.
     pub hints: Hints,
+    /// The head has an `Upgrade` field, whatever it says.
+    pub has_upgrade_field: bool,
     /// Present when the client asked to upgrade to WebSocket.
     pub upgrade: Option<Upgrade>,
     /// The record that will be made of this request.

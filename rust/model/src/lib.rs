@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`frames`] | loan, publish, abandon, take, release, futexes, attach, reap, reliable, resize |
 //! | [`group`] | work-queue groups |
+//! | [`mailbox`] | requests, replies, their slots |
 //! | [`wake`] | event loops |
 //! | [`explore`] | the search through all states; sequentially consistent |
 //! | [`orderings`], [`rc11`] | the memory orders that the steps rest on, weakened one at a time |
@@ -20,6 +21,7 @@
 pub mod explore;
 pub mod frames;
 pub mod group;
+pub mod mailbox;
 pub mod orderings;
 pub mod rc11;
 pub mod wake;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, wake};
+use framegate_model::{frames, group, mailbox, wake};
 
 // Of the big configurations; about 15 GB.
 const STATES_MAX: usize = 60_000_000;
@@ -84,6 +84,9 @@ fn main() -> ExitCode {
     for (name, is_quick, model) in group::cases() {
         choice.configuration(name, is_quick, &model);
     }
+    for (name, is_quick, model) in mailbox::cases() {
+        choice.configuration(name, is_quick, &model);
+    }
     for (name, is_quick, model) in wake::cases() {
         choice.configuration(name, is_quick, &model);
     }
@@ -92,6 +95,9 @@ fn main() -> ExitCode {
     }
     for mutant in group::Mutant::ALL {
         choice.mutant(&format!("group: {mutant:?}"), &group::case_of(mutant));
+    }
+    for mutant in mailbox::Mutant::ALL {
+        choice.mutant(&format!("mailbox: {mutant:?}"), &mailbox::case_of(mutant));
     }
     for mutant in wake::Mutant::ALL {
         choice.mutant(&format!("event loop: {mutant:?}"), &wake::case_of(mutant));

@@ -1,6 +1,6 @@
 //! The quick configurations of every model hold; every rule that is left out is noticed.
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, wake};
+use framegate_model::{frames, group, mailbox, wake};
 
 const STATES_MAX: usize = 5_000_000;
 
@@ -48,6 +48,20 @@ fn groups_hold() {
 fn groups_need_every_rule() {
     for mutant in group::Mutant::ALL {
         is_noticed(&mutant, &group::case_of(mutant));
+    }
+}
+
+#[test]
+fn mailboxes_hold() {
+    for (name, _, model) in mailbox::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn mailboxes_need_every_rule() {
+    for mutant in mailbox::Mutant::ALL {
+        is_noticed(&mutant, &mailbox::case_of(mutant));
     }
 }
 

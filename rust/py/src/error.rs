@@ -35,7 +35,7 @@ pub(crate) fn exception(py: Python<'_>, name: &str, text: &str) -> PyErr {
 
 /// Class of `framegate.errors` for each status of `shm.h` from 1 on; `framegate._shm` has the same table, and a test compares
 /// them.
-const SHM_CLASSES: [&str; 33] = [
+const SHM_CLASSES: [&str; 34] = [
     "ShmArgumentError",
     "TopicNameInvalid",
     "TopicNotFound",
@@ -63,6 +63,7 @@ const SHM_CLASSES: [&str; 33] = [
     "ShmError",
     "ShmError",
     "ShmError",
+    "ChecksumMismatch",
     "NoResponder",
     "ResponderDied",
     "CallFailed",

@@ -49,5 +49,5 @@ pub use calls::{Call, Caller, Message, Request, Responder};
 pub use error::Error;
 pub use publisher::{Control, FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
-pub use topic::{TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};
+pub use topic::{Checksum, TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};
 pub use values::{Value, decode_values, encode_values};

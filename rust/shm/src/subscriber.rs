@@ -239,13 +239,26 @@ impl Subscriber {
     ///
     /// `is_poisoned`, `is_forked`.
     pub fn lost(&self) -> Result<u64, Error> {
+        Ok(self.stats()?.lost)
+    }
+
+    /// Frames that a take refused because their checksum was wrong.
+    ///
+    /// # Errors
+    ///
+    /// As `lost`.
+    pub fn corrupt(&self) -> Result<u64, Error> {
+        Ok(self.stats()?.corrupt)
+    }
+
+    fn stats(&self) -> Result<sys::SubscriberStats, Error> {
         let mut stats = sys::SubscriberStats {
             struct_bytes: size_of::<sys::SubscriberStats>() as u32,
             ..sys::SubscriberStats::default()
         };
         // SAFETY: the handle is live; a place of the right type.
         check(unsafe { sys::fg_subscriber_get_stats(self.0.raw, &raw mut stats) })?;
-        Ok(stats.lost)
+        Ok(stats)
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct TopicOptions {
     pub(crate) mode: u32,
     pub(crate) schema_count: u32,
     pub(crate) schema: *const Array,
+    pub(crate) checksum: u32,
+    pub(crate) reserved: u32,
 }
 
 #[repr(C)]
@@ -81,6 +83,8 @@ pub(crate) struct TopicInfo {
     pub(crate) created_unix_ns: u64,
     pub(crate) control_bytes: u64,
     pub(crate) data_bytes: u64,
+    pub(crate) checksum: u32,
+    pub(crate) reserved: u32,
 }
 
 #[repr(C)]
@@ -207,6 +211,7 @@ pub(crate) struct SubscriberStats {
     pub(crate) head: u64,
     pub(crate) received: u64,
     pub(crate) lost: u64,
+    pub(crate) corrupt: u64,
 }
 
 #[repr(C)]

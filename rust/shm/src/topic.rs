@@ -29,6 +29,30 @@ pub struct TopicOptions {
     pub mode: u32,
     /// What every frame consists of; empty: frames are free.
     pub schema: Vec<Array>,
+    /// Of payloads, made by every publish and looked at by every take.
+    pub checksum: Checksum,
+}
+
+/// Checksum of payloads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checksum {
+    /// None: nothing is computed.
+    #[default]
+    None = 0,
+    /// CRC-32C, in hardware where the machine has it.
+    Crc32c = 1,
+    /// XXH3 with 64 bits.
+    Xxh3 = 2,
+}
+
+impl Checksum {
+    fn from_code(code: u32) -> Self {
+        match code {
+            1 => Self::Crc32c,
+            2 => Self::Xxh3,
+            _ => Self::None,
+        }
+    }
 }
 
 impl TopicOptions {
@@ -41,6 +65,7 @@ impl TopicOptions {
             metadata_bytes: self.metadata_bytes,
             mailbox_bytes: self.mailbox_bytes,
             mode: self.mode,
+            checksum: self.checksum as u32,
             // More than the library takes stays more than it takes.
             schema_count: u32::try_from(self.schema.len()).unwrap_or(u32::MAX),
             schema: if self.schema.is_empty() {
@@ -74,6 +99,7 @@ impl Default for TopicOptions {
             mailbox_bytes: raw.mailbox_bytes,
             mode: raw.mode,
             schema: Vec::new(),
+            checksum: Checksum::from_code(raw.checksum),
         }
     }
 }
@@ -91,6 +117,8 @@ pub struct TopicInfo {
     pub participants_max: u32,
     /// What every frame consists of; empty: frames are free.
     pub schema: Vec<Array>,
+    /// Of payloads.
+    pub checksum: Checksum,
 }
 
 /// An open topic. Freed by `Drop`.
@@ -165,6 +193,7 @@ impl Topic {
             keep: raw.keep,
             participants_max: raw.participants_max,
             schema: schema[..count.min(schema.len())].to_vec(),
+            checksum: Checksum::from_code(raw.checksum),
         })
     }
 }

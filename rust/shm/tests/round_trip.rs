@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use framegate_shm::{
-    Array, Dtype, FrameMeta, Policy, Publisher, Subscriber, SubscriberOptions, TopicOptions, Value,
-    encode_values, lay_out, unlink,
+    Array, Checksum, Dtype, FrameMeta, Policy, Publisher, Subscriber, SubscriberOptions,
+    TopicOptions, Value, encode_values, lay_out, unlink,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -304,4 +304,29 @@ fn frames_cross_processes() {
         assert_eq!(&frame[..], number.to_le_bytes());
     }
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn frames_with_checksums_come_through() {
+    for checksum in [Checksum::Crc32c, Checksum::Xxh3] {
+        let name = TopicName::new("checksum");
+        let publisher = Publisher::create(
+            &name.0,
+            &TopicOptions {
+                checksum,
+                ..options(2, 64)
+            },
+        )
+        .unwrap();
+        assert_eq!(publisher.info().unwrap().checksum, checksum);
+        let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+        let mut loan = publisher.loan(9, Duration::ZERO).unwrap();
+        loan.as_mut_slice().copy_from_slice(b"123456789");
+        loan.publish(&FrameMeta::default()).unwrap();
+        assert_eq!(
+            &subscriber.take(PATIENCE).unwrap().unwrap()[..],
+            b"123456789"
+        );
+        assert_eq!(subscriber.corrupt().unwrap(), 0);
+    }
 }

@@ -47,12 +47,12 @@ use framegate_http::{
     body::{Aborted, Body, ResponseBody},
     service::{HintSent, Hints, Request, Response},
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame as BodyFrame;
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyRuntimeError, PyValueError},
-    intern,
+    ffi, intern,
     prelude::*,
     types::{PyBytes, PyDict},
 };
@@ -60,7 +60,8 @@ use pyo3::{
 use super::{
     Application,
     awaitable::{Waiter, awaitable},
-    message::{self, Kind},
+    message::{self, HttpMessage, Kind},
+    object,
     owner::{Exchange, Operation, Owner},
 };
 use crate::event_loop::LoopCore;
@@ -340,15 +341,15 @@ impl State {
     }
 
     /// `http.response.start`.
-    fn start(&self, application: &Application, message: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn start(&self, application: &Application, message: &HttpMessage<'_>) -> PyResult<()> {
         if self.phase.get() != Phase::Start {
             return Err(unexpected("http.response.start", self.phase.get()));
         }
-        let status = message::status(message)?;
+        let status = message.status()?;
         let mut headers = self.spare_headers.take();
         headers.clear();
         let mut fields = Fields::default();
-        message::each_header(message, |name, value| {
+        let field = |name: HeaderName, value: HeaderValue| {
             if name == header::TRANSFER_ENCODING {
                 // Framing is the connection's business.
                 return Ok(());
@@ -358,15 +359,19 @@ impl State {
                 return Ok(());
             }
             if name == header::CONTENT_LENGTH {
+                let repeated = fields.content_length.is_some();
                 fields.length(&value)?;
-                if headers.contains_key(&name) {
+                if repeated {
                     return Ok(());
                 }
             }
             fields.server |= name == header::SERVER;
             headers.append(name, value);
             Ok(())
-        })?;
+        };
+        if let Some(fields) = &message.headers {
+            message::each_field(fields, &application.header_cache, field)?;
+        }
         if status == StatusCode::EARLY_HINTS {
             self.hint
                 .replace(Some(Box::pin(self.hints.borrow().send(headers))));
@@ -391,13 +396,12 @@ impl State {
     }
 
     /// `http.response.early_hint`: `links` are values of `Link` fields.
-    fn early_hint(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn early_hint(&self, message: &HttpMessage<'_>) -> PyResult<()> {
         if !matches!(self.phase.get(), Phase::Start | Phase::Head) {
             return Err(unexpected("http.response.early_hint", self.phase.get()));
         }
-        let py = message.py();
         let mut headers = HeaderMap::new();
-        if let Some(links) = message.get_item(intern!(py, "links"))? {
+        if let Some(links) = &message.links {
             for link in links.try_iter()? {
                 let link = link?;
                 let value = message::header_value(&link)?;
@@ -695,15 +699,15 @@ impl HttpExchange {
         let py = slf.py();
         let state = slf.get().0.get_or_raise()?;
         let application = state.application()?;
-        let message = message::as_dict(message)?;
-        let kind = message::kind(&message)?;
+        let message = HttpMessage::read(&message::as_dict(message)?)?;
+        let kind = message.kind()?;
         if state.disconnected.get() {
             return Err(application.client_disconnected());
         }
         match kind {
             Kind::ResponseStart => state.start(&application, &message)?,
             Kind::ResponseBody => {
-                let (data, more) = message::body(&message)?;
+                let (data, more) = message.body()?;
                 state.send_body(slf, data, more)?;
             }
             Kind::EarlyHint => state.early_hint(&message)?,
@@ -752,6 +756,40 @@ impl HttpExchange {
             drop(held);
         }
     }
+}
+
+static SEND: object::Method = object::Method::new(object::method_keywords(c"send", send_call));
+
+/// `send` as the application gets it. It is called twice for each request, so that the argument parsing of `#[pymethods]`
+/// would show.
+#[expect(unsafe_code, reason = "a built-in function made with the C API")]
+pub(crate) fn send_method<'py>(exchange: &Bound<'py, HttpExchange>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: `send_call` expects an `HttpExchange`.
+    unsafe { SEND.bind(exchange.as_any()) }
+}
+
+#[expect(unsafe_code, reason = "a function that the interpreter calls")]
+unsafe extern "C" fn send_call(
+    this: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    object::slot(std::ptr::null_mut(), |py| {
+        // SAFETY: `this` is the exchange that the function was bound to; there are `count` arguments, and one per name.
+        unsafe {
+            let exchange = Bound::from_borrowed_ptr(py, this).cast_into_unchecked::<HttpExchange>();
+            if count == 1 && names.is_null() {
+                let message = Bound::from_borrowed_ptr(py, *arguments);
+                return HttpExchange::send(&exchange, &message).map(Bound::into_ptr);
+            }
+            // By name, or wrongly: the method knows what to say.
+            let method = exchange.getattr(intern!(py, "send"))?;
+            let result =
+                ffi::PyObject_Vectorcall(method.as_ptr(), arguments, count.unsigned_abs(), names);
+            Bound::from_owned_ptr_or_err(py, result).map(Bound::into_ptr)
+        }
+    })
 }
 
 impl HttpExchange {

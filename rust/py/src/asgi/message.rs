@@ -3,15 +3,18 @@
 //! Everything here may run Python (a header list may be any iterable), so nothing of an exchange is borrowed meanwhile.
 #![expect(
     unsafe_code,
-    reason = "the bytes of a bytearray or a memoryview are copied out of Python's buffer"
+    reason = "bytes objects that live on in a response, and a walk over a dictionary"
 )]
+
+use std::{cell::RefCell, ptr::null_mut};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use pyo3::{
+    Borrowed,
     buffer::PyBuffer,
     exceptions::{PyKeyError, PyTypeError, PyValueError},
-    intern,
+    ffi, intern,
     prelude::*,
     types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple},
 };
@@ -42,18 +45,103 @@ pub(crate) fn as_dict<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     Ok(dict.cast_into()?)
 }
 
-/// The kind of a message.
-pub(crate) fn kind(message: &Bound<'_, PyDict>) -> PyResult<Kind> {
-    let name = required(message, intern!(message.py(), "type"))?;
-    let name = name
-        .cast::<PyString>()
-        .map_err(|_| PyTypeError::new_err("the type of a message is a string"))?;
-    Ok(match name.to_str()? {
-        "http.response.start" => Kind::ResponseStart,
-        "http.response.body" => Kind::ResponseBody,
-        "http.response.early_hint" => Kind::EarlyHint,
-        other => Kind::Other(other.to_owned()),
-    })
+/// The values of an HTTP message that `send()` knows, found in one pass. Unknown keys are ignored.
+#[derive(Default)]
+pub(crate) struct HttpMessage<'py> {
+    kind: Option<Bound<'py, PyAny>>,
+    pub(crate) status: Option<Bound<'py, PyAny>>,
+    pub(crate) headers: Option<Bound<'py, PyAny>>,
+    body: Option<Bound<'py, PyAny>>,
+    more_body: Option<Bound<'py, PyAny>>,
+    pub(crate) links: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> HttpMessage<'py> {
+    pub(crate) fn read(message: &Bound<'py, PyDict>) -> PyResult<Self> {
+        let py = message.py();
+        let mut this = Self::default();
+        // Six look-ups cost more than one walk over two or three items. No Python code runs while it lasts: keys that are not
+        // the interned ones are compared as strings, others are passed by.
+        let mut position = 0;
+        let (mut key, mut value) = (null_mut(), null_mut());
+        // SAFETY: the dictionary is alive and, as nothing here runs Python code, does not change. What it gives is borrowed
+        // from it, and a value that is kept gets a reference.
+        while unsafe {
+            ffi::PyDict_Next(
+                message.as_ptr(),
+                &raw mut position,
+                &raw mut key,
+                &raw mut value,
+            )
+        } != 0
+        {
+            // SAFETY: as above.
+            let key = unsafe { Borrowed::from_ptr(py, key) };
+            let place = if key.is(intern!(py, "type")) {
+                &mut this.kind
+            } else if key.is(intern!(py, "body")) {
+                &mut this.body
+            } else if key.is(intern!(py, "status")) {
+                &mut this.status
+            } else if key.is(intern!(py, "headers")) {
+                &mut this.headers
+            } else if key.is(intern!(py, "more_body")) {
+                &mut this.more_body
+            } else {
+                let Ok(key) = key.cast::<PyString>() else {
+                    continue;
+                };
+                match key.to_str()? {
+                    "type" => &mut this.kind,
+                    "body" => &mut this.body,
+                    "status" => &mut this.status,
+                    "headers" => &mut this.headers,
+                    "more_body" => &mut this.more_body,
+                    "links" => &mut this.links,
+                    _ => continue,
+                }
+            };
+            // SAFETY: as above.
+            *place = Some(unsafe { Bound::from_borrowed_ptr(py, value) });
+        }
+        Ok(this)
+    }
+
+    /// What message it is.
+    pub(crate) fn kind(&self) -> PyResult<Kind> {
+        let name = self.kind.as_ref().ok_or_else(|| missing("type"))?;
+        let name = name
+            .cast::<PyString>()
+            .map_err(|_| PyTypeError::new_err("the type of a message is a string"))?;
+        Ok(match name.to_str()? {
+            "http.response.start" => Kind::ResponseStart,
+            "http.response.body" => Kind::ResponseBody,
+            "http.response.early_hint" => Kind::EarlyHint,
+            other => Kind::Other(other.to_owned()),
+        })
+    }
+
+    /// `status` of a response.
+    pub(crate) fn status(&self) -> PyResult<StatusCode> {
+        status_code(self.status.as_ref().ok_or_else(|| missing("status"))?)
+    }
+
+    /// `body` and `more_body`.
+    pub(crate) fn body(&self) -> PyResult<(Bytes, bool)> {
+        let data = match &self.body {
+            Some(body) => bytes(body, "body")?,
+            None => Bytes::new(),
+        };
+        let more = match &self.more_body {
+            Some(more) => more.is_truthy()?,
+            None => false,
+        };
+        Ok((data, more))
+    }
+}
+
+fn missing(key: &str) -> PyErr {
+    PyKeyError::new_err(format!("the message has no {key:?}"))
 }
 
 /// The value of a key that must be there.
@@ -66,9 +154,7 @@ pub(crate) fn required<'py>(
         .ok_or_else(|| PyKeyError::new_err(format!("the message has no {key:?}")))
 }
 
-/// `status` of a response.
-pub(crate) fn status(message: &Bound<'_, PyDict>) -> PyResult<StatusCode> {
-    let status = required(message, intern!(message.py(), "status"))?;
+fn status_code(status: &Bound<'_, PyAny>) -> PyResult<StatusCode> {
     // `http.HTTPStatus` is an int too.
     let number: i64 = status
         .extract()
@@ -79,39 +165,36 @@ pub(crate) fn status(message: &Bound<'_, PyDict>) -> PyResult<StatusCode> {
         .ok_or_else(|| PyValueError::new_err(format!("status {number} is not from 100 to 999")))
 }
 
-/// Calls `take` for each field of `headers`; a message may have none.
-pub(crate) fn each_header(
-    message: &Bound<'_, PyDict>,
+/// Calls `take` for each field of a header list: any iterable of pairs, or `None`.
+pub(crate) fn each_field(
+    headers: &Bound<'_, PyAny>,
+    cache: &HeaderCache,
     mut take: impl FnMut(HeaderName, HeaderValue) -> PyResult<()>,
 ) -> PyResult<()> {
-    let py = message.py();
-    let Some(headers) = message.get_item(intern!(py, "headers"))? else {
-        return Ok(());
-    };
     if headers.is_none() {
         return Ok(());
     }
     if let Ok(list) = headers.cast::<PyList>() {
         for pair in list.iter() {
-            let (name, value) = header(&pair)?;
+            let (name, value) = header(&pair, cache)?;
             take(name, value)?;
         }
         return Ok(());
     }
     for pair in headers.try_iter()? {
-        let (name, value) = header(&pair?)?;
+        let (name, value) = header(&pair?, cache)?;
         take(name, value)?;
     }
     Ok(())
 }
 
-fn header(pair: &Bound<'_, PyAny>) -> PyResult<(HeaderName, HeaderValue)> {
+fn header(pair: &Bound<'_, PyAny>, cache: &HeaderCache) -> PyResult<(HeaderName, HeaderValue)> {
     if let Ok(tuple) = pair.cast::<PyTuple>()
         && tuple.len() == 2
     {
         return Ok((
-            header_name(&tuple.get_item(0)?)?,
-            header_value(&tuple.get_item(1)?)?,
+            cache.name(&*tuple.get_borrowed_item(0)?)?,
+            cache.value(&*tuple.get_borrowed_item(1)?)?,
         ));
     }
     let not_a_pair = || PyTypeError::new_err("a header is a pair of bytes: (name, value)");
@@ -120,9 +203,75 @@ fn header(pair: &Bound<'_, PyAny>) -> PyResult<(HeaderName, HeaderValue)> {
         return Err(not_a_pair());
     }
     Ok((
-        header_name(&pair.get_item(0)?)?,
-        header_value(&pair.get_item(1)?)?,
+        cache.name(&pair.get_item(0)?)?,
+        cache.value(&pair.get_item(1)?)?,
     ))
+}
+
+/// Names and values that applications send again and again: the same `bytes` objects, constants of their code. They are
+/// checked and copied once; the cache keeps the object alive, so its address stands for its bytes.
+///
+/// What is made for one response is remembered too, in vain (nothing tells it from a constant), until the next object at its
+/// place in the table: that costs less than what it saves for one constant.
+#[derive(Default)]
+pub(crate) struct HeaderCache {
+    names: RefCell<Remembered<HeaderName>>,
+    values: RefCell<Remembered<HeaderValue>>,
+}
+
+/// Direct-mapped by the object's address; empty until used.
+type Remembered<T> = Vec<Option<(Py<PyBytes>, T)>>;
+
+/// Entries of each kind: more than the distinct constant fields of most applications, and 4 KiB.
+const REMEMBERED: usize = 128;
+/// Longer ones are not remembered, so that a cache never holds more than 16 KiB of values.
+const REMEMBERED_BYTES_MAX: usize = 128;
+
+impl HeaderCache {
+    fn name(&self, name: &Bound<'_, PyAny>) -> PyResult<HeaderName> {
+        remember(&self.names, name, header_name)
+    }
+
+    fn value(&self, value: &Bound<'_, PyAny>) -> PyResult<HeaderValue> {
+        remember(&self.values, value, header_value)
+    }
+
+    /// Forgets everything, when the worker closes.
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        for (object, _) in self.names.take().into_iter().flatten() {
+            drop(object.into_bound(py));
+        }
+        for (object, _) in self.values.take().into_iter().flatten() {
+            drop(object.into_bound(py));
+        }
+    }
+}
+
+fn remember<T: Clone>(
+    remembered: &RefCell<Remembered<T>>,
+    object: &Bound<'_, PyAny>,
+    read: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>,
+) -> PyResult<T> {
+    // Objects are 16 bytes apart or more.
+    let index = (object.as_ptr().addr() >> 4) % REMEMBERED;
+    if let Some(Some((known, value))) = remembered.borrow().get(index)
+        && known.is(object)
+    {
+        return Ok(value.clone());
+    }
+    let value = read(object)?;
+    let object = object.cast::<PyBytes>()?;
+    if object.as_bytes().len() <= REMEMBERED_BYTES_MAX {
+        let mut entries = remembered.borrow_mut();
+        if entries.is_empty() {
+            entries.resize_with(REMEMBERED, || None);
+        }
+        // A `bytes` object that is dropped here runs no Python code.
+        if let Some((old, _)) = entries[index].replace((object.clone().unbind(), value.clone())) {
+            drop(old.into_bound(object.py()));
+        }
+    }
+    Ok(value)
 }
 
 fn header_name(name: &Bound<'_, PyAny>) -> PyResult<HeaderName> {
@@ -143,20 +292,6 @@ pub(crate) fn header_value(value: &Bound<'_, PyAny>) -> PyResult<HeaderValue> {
             "header value {value:?} has a control character in it"
         ))
     })
-}
-
-/// `body` and `more_body`.
-pub(crate) fn body(message: &Bound<'_, PyDict>) -> PyResult<(Bytes, bool)> {
-    let py = message.py();
-    let data = match message.get_item(intern!(py, "body"))? {
-        Some(body) => bytes(&body, "body")?,
-        None => Bytes::new(),
-    };
-    let more = match message.get_item(intern!(py, "more_body"))? {
-        Some(more) => more.is_truthy()?,
-        None => false,
-    };
-    Ok((data, more))
 }
 
 /// A `bytes` object that lives on in a response; it is not copied.

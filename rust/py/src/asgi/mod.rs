@@ -53,6 +53,7 @@ use pyo3::{
 use crate::event_loop::LoopCore;
 use crate::frames::{BodyHandle, Publishers};
 use http::{HttpExchange, Later};
+use message::HeaderCache;
 use names::Names;
 use owner::Owner;
 use scope::ScopeTemplate;
@@ -167,6 +168,8 @@ pub(crate) struct Application {
     pub(crate) state: Option<Py<PyDict>>,
     /// The awaitable that a `send()` without waiting returns.
     pub(crate) ready: Py<PyAny>,
+    /// Header fields of earlier responses.
+    pub(crate) header_cache: HeaderCache,
     /// Publishers that bodies were ingested by.
     pub(crate) publishers: Publishers,
     /// Bodies that became frames without Python, and with it.
@@ -221,6 +224,7 @@ impl Application {
                 .getattr("FramegateError")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            header_cache: HeaderCache::default(),
             publishers: Publishers::default(),
             ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
@@ -386,7 +390,7 @@ impl Application {
             .transpose()?;
         Ok(Bundle {
             receive: exchange.getattr(intern!(py, "receive"))?.unbind(),
-            send: exchange.getattr(intern!(py, "send"))?.unbind(),
+            send: http::send_method(&exchange)?.unbind(),
             exchange: exchange.unbind(),
             task,
         })
@@ -407,6 +411,7 @@ impl Application {
 
     /// Lets go of what is kept for later requests, when the worker closes.
     pub(crate) fn clear_pool(&self, py: Python<'_>) {
+        self.header_cache.clear(py);
         let bundles = self.pool.take();
         for bundle in bundles {
             bundle.release(py);
@@ -518,7 +523,8 @@ impl AsgiHandler {
 impl Handler for AsgiHandler {
     fn call(&self, request: Request) -> ResponseFuture {
         Python::attach(|py| {
-            let started = match Offer::of(&request.head) {
+            let offer = request.has_upgrade_field.then(|| Offer::of(&request.head));
+            let started = match offer.flatten() {
                 Some(offer) => self.start_websocket(py, request, offer),
                 None => self.start_http(py, request),
             };

@@ -146,6 +146,34 @@ pub(crate) const fn method_keywords(
     }
 }
 
+/// The definition of a built-in function, to be a `static`.
+pub(crate) struct Method(ffi::PyMethodDef);
+
+// SAFETY: the interpreter only reads a definition.
+unsafe impl Sync for Method {}
+
+impl Method {
+    pub(crate) const fn new(method: ffi::PyMethodDef) -> Self {
+        Self(method)
+    }
+
+    /// A function bound to `this`: what a method of its type would be, without the argument parsing of `#[pymethods]`.
+    ///
+    /// # Safety
+    /// The function expects an instance of the type of `this` as its first argument.
+    pub(crate) unsafe fn bind<'py>(
+        &'static self,
+        this: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: the definition is complete, static, and never written through this pointer.
+        unsafe {
+            let definition = (&raw const self.0).cast_mut();
+            let function = ffi::PyCFunction_NewEx(definition, this.as_ptr(), ptr::null_mut());
+            Bound::from_owned_ptr_or_err(this.py(), function)
+        }
+    }
+}
+
 /// A computed attribute.
 pub(crate) const fn attribute(
     name: &'static CStr,

@@ -2,9 +2,12 @@
 //!
 //! A connection makes a template once: a dictionary with every key of the scope and what does not change between its
 //! requests. Each request gets a copy of it and replaces what differs, which is a third of the cost of filling an empty
-//! dictionary. What applications may change in place is never shared: the dictionary itself, the header list, `state`,
-//! `extensions`. Tuples, strings and `bytes` are, and header tuples that are equal to those of the connection's previous request
-//! are the same objects.
+//! dictionary. What applications may change in place is never shared by two requests that can see it: the dictionary itself,
+//! the header list, `state`, `extensions`. Tuples, strings and `bytes` are, and header tuples that are equal to those of the
+//! connection's previous request are the same objects.
+//!
+//! The template *lends* its header list, `state` and `extensions`: the next request gets the same objects when nobody but the
+//! template has them any more (two references: the template's and ours) and nothing was put into them or taken out.
 
 use std::cell::RefCell;
 
@@ -17,6 +20,8 @@ use pyo3::{
 
 use super::Application;
 
+/// References to what the template lends, when nobody has it: the template's and ours.
+const LENT: isize = 2;
 /// Header tuples remembered per connection; browsers send about 20.
 const PAIRS_MAX: usize = 64;
 
@@ -25,8 +30,12 @@ pub(crate) struct ScopeTemplate {
     template: Py<PyDict>,
     /// The one extension that every request has.
     early_hint: Py<PyDict>,
-    /// The template's `extensions`: the next request's own, as long as the last one neither kept nor changed it.
-    next_extensions: RefCell<Py<PyDict>>,
+    /// Lent: see the head of the file.
+    extensions: RefCell<Py<PyDict>>,
+    /// Lent while the lifespan's own state is empty.
+    state: RefCell<Py<PyDict>>,
+    /// Lent to a client that sends the same fields again: the list of all of `pairs`.
+    headers: RefCell<Option<Py<PyList>>>,
     paths: RefCell<Paths>,
     /// The header tuples of the last request.
     pairs: RefCell<Vec<Py<PyTuple>>>,
@@ -69,17 +78,20 @@ impl ScopeTemplate {
         template.set_item(intern!(py, "headers"), py.None())?;
         template.set_item(intern!(py, "client"), client(py, &connection.peer)?)?;
         template.set_item(intern!(py, "server"), server(py, &connection.local)?)?;
+        let state = PyDict::new(py);
         if application.state.is_some() {
-            template.set_item(intern!(py, "state"), py.None())?;
+            template.set_item(intern!(py, "state"), &state)?;
         }
         let early_hint = PyDict::new(py);
-        let next_extensions = PyDict::new(py);
-        next_extensions.set_item(intern!(py, "http.response.early_hint"), &early_hint)?;
-        template.set_item(intern!(py, "extensions"), &next_extensions)?;
+        let extensions = PyDict::new(py);
+        extensions.set_item(intern!(py, "http.response.early_hint"), &early_hint)?;
+        template.set_item(intern!(py, "extensions"), &extensions)?;
         Ok(Self {
             template: template.unbind(),
             early_hint: early_hint.unbind(),
-            next_extensions: RefCell::new(next_extensions.unbind()),
+            extensions: RefCell::new(extensions.unbind()),
+            state: RefCell::new(state.unbind()),
+            headers: RefCell::default(),
             paths: RefCell::default(),
             pairs: RefCell::default(),
         })
@@ -114,10 +126,10 @@ impl ScopeTemplate {
     /// Gives the template another `extensions` when the last request kept or changed the one it had.
     fn renew_extensions(&self, py: Python<'_>) -> PyResult<()> {
         let untouched = {
-            let next = self.next_extensions.borrow();
+            let next = self.extensions.borrow();
             let next = next.bind(py);
-            // Two references: ours and the template's. Only identities are compared, so no Python code runs here.
-            next.get_refcnt() == 2
+            // Only identities are compared, so no Python code runs here.
+            next.get_refcnt() == LENT
                 && next.len() == 1
                 && next
                     .get_item(intern!(py, "http.response.early_hint"))?
@@ -129,7 +141,7 @@ impl ScopeTemplate {
             self.template
                 .bind(py)
                 .set_item(intern!(py, "extensions"), &next)?;
-            self.next_extensions.replace(next.unbind());
+            self.extensions.replace(next.unbind());
         }
         Ok(())
     }
@@ -142,6 +154,9 @@ impl ScopeTemplate {
         application: &Application,
         head: &http::request::Parts,
     ) -> PyResult<Bound<'py, PyDict>> {
+        // Asked before the copy, which refers to everything that is lent.
+        let lends_headers = self.lends_headers(py, &head.headers);
+        let lends_state = self.lends_state(py);
         let scope = self.template.bind(py).copy()?;
         if head.version == http::Version::HTTP_10 {
             scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
@@ -155,14 +170,48 @@ impl ScopeTemplate {
                 PyBytes::new(py, query.as_bytes()),
             )?;
         }
-        scope.set_item(
-            intern!(py, "headers"),
-            self.headers(py, application, &head.headers)?,
-        )?;
+        if !lends_headers {
+            let headers = self.headers(py, application, &head.headers)?;
+            scope.set_item(intern!(py, "headers"), headers)?;
+        }
         if let Some(state) = &application.state {
-            scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
+            let state = state.bind(py);
+            if !state.is_empty() || !lends_state {
+                let copy = state.copy()?;
+                scope.set_item(intern!(py, "state"), &copy)?;
+                if copy.is_empty() {
+                    self.template
+                        .bind(py)
+                        .set_item(intern!(py, "state"), &copy)?;
+                    self.state.replace(copy.unbind());
+                }
+            }
         }
         Ok(scope)
+    }
+
+    fn lends_state(&self, py: Python<'_>) -> bool {
+        let state = self.state.borrow();
+        let state = state.bind(py);
+        state.get_refcnt() == LENT && state.is_empty()
+    }
+
+    /// True when the template's header list is right for these fields, and whole.
+    fn lends_headers(&self, py: Python<'_>, headers: &http::HeaderMap) -> bool {
+        let list = self.headers.borrow();
+        let Some(list) = &*list else {
+            return false;
+        };
+        let (list, pairs) = (list.bind(py), self.pairs.borrow());
+        list.get_refcnt() == LENT
+            && list.len() == headers.len()
+            && pairs.len() == headers.len()
+            && headers.iter().zip(pairs.iter()).zip(list.iter()).all(
+                |(((name, value), pair), item)| {
+                    item.is(pair)
+                        && is_pair(pair.bind(py), name.as_str().as_bytes(), value.as_bytes())
+                },
+            )
     }
 
     fn set_path(
@@ -200,6 +249,7 @@ impl ScopeTemplate {
     ) -> PyResult<Bound<'py, PyList>> {
         let mut pairs = self.pairs.borrow_mut();
         let mut replaced = Vec::new();
+        let mut repeats = pairs.len() == headers.len();
         let mut list = Vec::with_capacity(headers.len());
         for (index, (name, value)) in headers.iter().enumerate() {
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
@@ -209,6 +259,7 @@ impl ScopeTemplate {
                 list.push(known.bind(py).clone());
                 continue;
             }
+            repeats = false;
             let pair =
                 (application.names.header(py, name), PyBytes::new(py, value)).into_pyobject(py)?;
             match pairs.get_mut(index) {
@@ -222,7 +273,14 @@ impl ScopeTemplate {
         }
         drop(pairs);
         drop(replaced);
-        PyList::new(py, list)
+        let list = PyList::new(py, list)?;
+        if repeats {
+            self.template
+                .bind(py)
+                .set_item(intern!(py, "headers"), &list)?;
+            self.headers.replace(Some(list.clone().unbind()));
+        }
+        Ok(list)
     }
 }
 

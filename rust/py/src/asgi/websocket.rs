@@ -304,7 +304,7 @@ impl State {
         let subprotocol = item(message, intern!(py, "subprotocol"))?
             .map(|subprotocol| subprotocol.extract::<String>())
             .transpose()?;
-        let mut headers = headers(message)?;
+        let mut headers = self.headers(message::HttpMessage::read(message)?.headers.as_ref())?;
         self.application.settings.complete_headers(&mut headers);
         let response = self
             .offer
@@ -395,9 +395,21 @@ impl State {
         Ok(())
     }
 
+    fn headers(&self, fields: Option<&Bound<'_, PyAny>>) -> PyResult<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        if let Some(fields) = fields {
+            message::each_field(fields, &self.application.header_cache, |name, value| {
+                headers.append(name, value);
+                Ok(())
+            })?;
+        }
+        Ok(headers)
+    }
+
     fn deny(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
         self.expect_connecting("websocket.http.response.start")?;
-        let status = message::status(message)?;
+        let message = message::HttpMessage::read(message)?;
+        let status = message.status()?;
         if status.is_informational() {
             return Err(PyValueError::new_err(format!(
                 "status {status} is informational and cannot end a handshake"
@@ -405,7 +417,7 @@ impl State {
         }
         let mut response = Response::new(ResponseBody::Empty);
         *response.status_mut() = status;
-        *response.headers_mut() = headers(message)?;
+        *response.headers_mut() = self.headers(message.headers.as_ref())?;
         handshake::deny(&mut response);
         self.application
             .settings
@@ -429,7 +441,7 @@ impl State {
         if self.ended.borrow().is_some() {
             return Err(self.application.client_disconnected());
         }
-        let (body, more) = message::body(message)?;
+        let (body, more) = message::HttpMessage::read(message)?.body()?;
         let denial = &self.denial;
         if !more {
             self.phase.set(Phase::Finished);
@@ -763,13 +775,4 @@ fn item<'py>(
     key: &Bound<'py, PyString>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(message.get_item(key)?.filter(|value| !value.is_none()))
-}
-
-fn headers(message: &Bound<'_, PyDict>) -> PyResult<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    message::each_header(message, |name, value| {
-        headers.append(name, value);
-        Ok(())
-    })?;
-    Ok(headers)
 }
