@@ -23,6 +23,23 @@ framegate._shm.FieldView.__suffix__:
 framegate._shm.Publisher.__suffix__:
     def _attach(self, topic: Topic, name: str) -> None: ...
 
+framegate._shm.Message.__suffix__:
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+framegate._shm.Caller.__suffix__:
+    def _start(
+        self,
+        data: typing.Any,
+        timeout: float | None,
+        slot_timeout: float | None,
+        timestamp: float | None,
+        metadata: collections.abc.Mapping[str, typing.Any] | None,
+        content_type: str | None,
+    ) -> int: ...
+    def _wait(self, call: int) -> Message: ...
+    def _poll(self, call: int) -> Message | None: ...
+    def _cancel(self, call: int) -> None: ...
+
 framegate._shm.VERSION:
     VERSION: str
 

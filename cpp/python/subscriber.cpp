@@ -609,7 +609,7 @@ void bind_subscriber(nb::module_& module) {
                 return reached;
             },
             "type"_a, "data"_a = nb::bytes("", 0),
-            nb::sig("def send_control(self, type: int, data: collections.abc.Buffer = b'') -> "
+            nb::sig("def send_control(self, type: int, data: typing_extensions.Buffer = b'') -> "
                     "int"),
             "Sends a small message (192 bytes at most) to every publisher of the topic, which\n"
             "reads it by `Publisher.controls()`. Never waits.\n"

@@ -1,7 +1,7 @@
 """Shared-memory frame transport of framegate (C++)."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, overload
+from collections.abc import Buffer, Iterator, Mapping
+from typing import Any, Self, overload
 
 import numpy.typing
 from typing_extensions import CapsuleType
@@ -230,6 +230,12 @@ class Publisher:
             FrameTooLarge: The layout does not fit into a slot.
         """
 
+    def controls(self, max: int = 256) -> list[tuple[int, int, bytes]]:
+        """
+        Takes the control messages that subscribers sent: (reader id, type, data), oldest
+        first. Never waits. The id is that of `participants()`.
+        """
+
     @property
     def topic(self) -> str:
         """Name of the topic."""
@@ -453,6 +459,22 @@ class Subscriber:
     def head(self) -> int:
         """Newest sequence of the topic."""
 
+    def send_control(self, type: int, data: Buffer = b"") -> int:
+        """
+        Sends a small message (192 bytes at most) to every publisher of the topic, which
+        reads it by `Publisher.controls()`. Never waits.
+
+        Args:
+            type: A number of the application, 0 to 4294967295.
+            data: Bytes.
+
+        Returns:
+            How many publishers got it.
+
+        Raises:
+            MailboxFull: A publisher does not read its messages; the others got it.
+        """
+
     @property
     def closed(self) -> bool: ...
     def close(self) -> None:
@@ -460,3 +482,170 @@ class Subscriber:
         Leaves the topic; frames and views that are held stay valid. Ends a `take()` of
         another thread.
         """
+
+class Message:
+    """
+    The payload of a request or a reply: bytes, or arrays.
+
+    Views are read-only; those of large messages show the shared memory itself, which
+    stays theirs until `release()`, the end of a `with` block, or until the message and
+    every view of it are gone.
+    """
+
+    @property
+    def array(self) -> numpy.typing.NDArray[Any]:
+        """
+        The only array, or the bytes, as a read-only numpy array (a memoryview without
+        numpy).
+        """
+
+    @property
+    def arrays(self) -> dict[str, numpy.typing.NDArray[Any]]:
+        """The arrays by name, read-only; empty for raw bytes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Payload bytes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the only array; `(nbytes,)` for raw bytes."""
+
+    @property
+    def dtype(self) -> str:
+        """Name of its element type; `uint8` for raw bytes."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The mapping sent beside the payload; empty if there was none."""
+
+    @property
+    def content_type(self) -> str | None:
+        """Media type of the payload, if one was given."""
+
+    @property
+    def timestamp(self) -> float | None:
+        """The sender's own time in seconds, if it gave one."""
+
+    @property
+    def published_ns(self) -> int:
+        """When it was sent, on the clock of `time.monotonic_ns()`."""
+
+    @property
+    def released(self) -> bool:
+        """Whether the payload can no longer be read."""
+
+    def release(self) -> None:
+        """Gives the payload back. Raises BufferError while views of it exist."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> CapsuleType: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+class Request(Message):
+    """
+    A request that waits for its answer: `reply()` or `fail()`, once. One that is
+    forgotten fails the call.
+    """
+
+    def reply(
+        self,
+        data: Any = b"",
+        *,
+        timestamp: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        content_type: str | None = None,
+        timeout: float | None = 0.0,
+    ) -> bool:
+        """
+        Answers with bytes, an array, or a mapping of arrays, copied once.
+
+        Args:
+            data: As for `Publisher.send`; it need not follow the topic's schema.
+            timestamp: A time of the application in seconds.
+            metadata: A small mapping that travels beside it.
+            content_type: Media type of the payload, when it is encoded.
+            timeout: Seconds to wait for a free slot; 0 does not wait.
+
+        Returns:
+            False when the caller is gone.
+
+        Raises:
+            TopicFull: No slot became free in time; reply again.
+            MailboxFull: The caller does not read its answers; reply again later.
+            ShmArgumentError: It was answered before.
+        """
+
+    def fail(self, text: str) -> bool:
+        """
+        Answers that it failed: `CallFailed` with this text (192 bytes at most) for the
+        caller. False when the caller is gone.
+        """
+
+    @property
+    def answered(self) -> bool: ...
+    @property
+    def caller(self) -> int:
+        """Who asks: the id of `participants()`."""
+
+    @property
+    def time_left(self) -> float | None:
+        """
+        Seconds until the caller gives up, negative when it has; None if it never does.
+        """
+
+class Caller:
+    """The asking side; see framegate.calls.Caller."""
+
+    def __init__(self, topic: Topic, *, calls_max: int = 0, name: str = "") -> None: ...
+    def fileno(self) -> int: ...
+    def arm(self) -> bool: ...
+    def drain(self) -> None: ...
+    @property
+    def topic(self) -> str:
+        """Name of the topic."""
+
+    @property
+    def closed(self) -> bool: ...
+    def close(self) -> None: ...
+
+class Responder:
+    """The answering side; see framegate.calls.Responder."""
+
+    def __init__(self, topic: Topic, *, requests_max: int = 0, name: str = "") -> None: ...
+    def take(self, *, timeout: float | None = None) -> Request | None:
+        """
+        Takes the next request, waiting for one.
+
+        Args:
+            timeout: Seconds to wait; None waits for ever, 0 does not wait.
+
+        Returns:
+            The request, or None when none came in time.
+
+        Raises:
+            LeaseQuotaExceeded: `requests_max` requests wait for their answers.
+            ClosedError: The responder was closed, here or by another thread.
+        """
+
+    def __iter__(self) -> Iterator[Request]: ...
+    def __next__(self) -> Request: ...
+    def fileno(self) -> int: ...
+    def arm(self) -> bool: ...
+    def drain(self) -> None: ...
+    @property
+    def topic(self) -> str:
+        """Name of the topic."""
+
+    @property
+    def closed(self) -> bool: ...
+    def close(self) -> None:
+        """Takes no more requests; those that were taken can still be answered."""
