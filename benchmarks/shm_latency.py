@@ -21,6 +21,7 @@ def bar(size: str, bound: float) -> Limit:
         ("iceoryx2", size, "p50_us"),
         bound,
         at_most=True,
+        floor=((FUTEX.name, TITLES[0], "p50_us"), (COPY.name, size, "p50_us")),
     )
 
 

@@ -1,7 +1,7 @@
 """How many frames go through in a second, from Python to Python? Five sizes, two cores.
 
 The writer sends as fast as it can; the reader only receives and does not look at every byte.
-framegate (policy queue), iceoryx2 and shmx skip frames when the reader is behind and count here
+framegate (policy latest), iceoryx2 and shmx skip frames when the reader is behind and count here
 what was received; the others make the writer wait.
 """
 

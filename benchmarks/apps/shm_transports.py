@@ -68,7 +68,7 @@ class Transport:
 
 
 class Framegate(Transport):
-    """framegate, policy queue."""
+    """framegate, policy latest, which is the default."""
 
     spin = 0.0
 
@@ -79,7 +79,7 @@ class Framegate(Transport):
         name = self.address
         if role == "read":
             self.topic = framegate.shm.Topic.create(name, slot_bytes=size)
-            self.subscriber = self.topic.subscriber("queue", spin=self.spin)
+            self.subscriber = self.topic.subscriber("latest", spin=self.spin)
             self.receive = self.subscriber.take
         else:
             self.publisher = framegate.Publisher(name)

@@ -68,6 +68,8 @@ class Limit:
     """The same of what it is divided by."""
     bound: float
     at_most: bool
+    floor: tuple[tuple[str, str, str], ...] = ()
+    """Numbers whose sum nobody can get below: what the quotient would be with nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,22 @@ def _numbers(question: dict[str, Any], where: list[str]) -> list[float | None] |
     return None
 
 
+def _floor(
+    question: dict[str, Any], parts: list[list[str]], below: list[float | None] | None
+) -> str:
+    """What the quotient would be if we added nothing to what the machine takes."""
+    numbers = [_numbers(question, part) for part in parts]
+    found = [one for one in numbers if one is not None]
+    if not found or len(found) < len(numbers) or below is None:
+        return ""
+    sums = [
+        None if None in some else sum(value for value in some if value is not None)
+        for some in zip(*found, strict=True)
+    ]
+    spread = Spread.of(ratios(sums, below))
+    return f" (the machine alone: {number(spread.median)})" if spread else ""
+
+
 def bars(question: dict[str, Any]) -> list[BarResult]:
     """What our numbers, or their quotients round by round, are held to."""
     found = []
@@ -62,9 +78,8 @@ def bars(question: dict[str, Any]) -> list[BarResult]:
             measured = Spread.of([value for value in above if value is not None])
         elif above is not None and below is not None:
             measured = Spread.of(ratios(above, below))
-        found.append(
-            BarResult(question["name"], limit["text"], limit["bound"], measured, limit["at_most"])
-        )
+        text = limit["text"] + _floor(question, limit["floor"], below)
+        found.append(BarResult(question["name"], text, limit["bound"], measured, limit["at_most"]))
     return found
 
 

@@ -27,13 +27,15 @@ framegate._shm.Message.__suffix__:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 framegate._shm.Caller.__suffix__:
+    \from collections.abc import Mapping
+    \from typing import Any
     def _start(
         self,
-        data: typing.Any,
+        data: Any,
         timeout: float | None,
         slot_timeout: float | None,
         timestamp: float | None,
-        metadata: collections.abc.Mapping[str, typing.Any] | None,
+        metadata: Mapping[str, Any] | None,
         content_type: str | None,
     ) -> int: ...
     def _wait(self, call: int) -> Message: ...
@@ -42,6 +44,9 @@ framegate._shm.Caller.__suffix__:
 
 framegate._shm.VERSION:
     VERSION: str
+
+framegate._shm.COMPILER:
+    COMPILER: str
 
 framegate._shm.LAYOUT_VERSION:
     LAYOUT_VERSION: int

@@ -559,6 +559,7 @@ void bind_publisher(nb::module_& module) {
         "slot back. Supports the buffer protocol (writable). When the loan ends, the arrays\n"
         "it handed out become read-only; do not keep views of them.");
     bind_dlpack(loan);
+    refuse_pickling(loan, "loan");
     loan.def_prop_ro(
             "array",
             [](nb::handle_t<Loan> self) {

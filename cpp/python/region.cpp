@@ -449,7 +449,16 @@ void field_releasebuffer(PyObject* self, Py_buffer*) noexcept {
     --nb::inst_ptr<FieldView>(self)->region->exports;
 }
 
-PyType_Slot field_slots[] = {{Py_bf_getbuffer, reinterpret_cast<void*>(&field_getbuffer)},
+int traverse_field(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (nb::inst_ready(self)) {
+        Py_VISIT(nb::inst_ptr<FieldView>(self)->owner.ptr());
+    }
+    return 0;
+}
+
+PyType_Slot field_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse_field)},
+                             {Py_bf_getbuffer, reinterpret_cast<void*>(&field_getbuffer)},
                              {Py_bf_releasebuffer, reinterpret_cast<void*>(&field_releasebuffer)},
                              {0, nullptr}};
 

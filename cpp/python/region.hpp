@@ -172,6 +172,21 @@ void bind_dlpack(nb::class_<T>& type) {
             nb::sig("def __dlpack_device__(self) -> tuple[int, int]"));
 }
 
+// A lease or loan is this process's, and its memory is shared already.
+template <typename T>
+void refuse_pickling(nb::class_<T>& type, const char* noun) {
+    type.def(
+        "__reduce__",
+        [noun](nb::handle_t<T>) -> nb::tuple {
+            const std::string message =
+                std::string("cannot pickle a ") + noun +
+                ": it belongs to this process. Hand over the name of its topic and let the other "
+                "process subscribe, or pickle a copy of its array";
+            throw nb::type_error(message.c_str());
+        },
+        nb::sig("def __reduce__(self) -> typing.NoReturn"));
+}
+
 // Whether an object is a Frame of raw bytes: forwarding it makes raw bytes again.
 bool is_raw_region(nb::handle object);
 

@@ -328,11 +328,33 @@ FastResult release_fast(PyObject* self, PyObject* const*, Py_ssize_t count,
     raise_error(FG_CLOSED, "this subscriber of topic \"" + subscriber.topic + "\" was closed");
 }
 
+int traverse_frame(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (nb::inst_ready(self)) {
+        Py_VISIT(nb::inst_ptr<Frame>(self)->cached_metadata().ptr());
+    }
+    return 0;
+}
+
+int clear_frame(PyObject* self) {
+    if (nb::inst_ready(self)) {
+        nb::inst_ptr<Frame>(self)->cached_metadata().reset();
+    }
+    return 0;
+}
+
+PyType_Slot frame_slots[] = {
+    {Py_bf_getbuffer, reinterpret_cast<void*>(&region_getbuffer<Frame>)},
+    {Py_bf_releasebuffer, reinterpret_cast<void*>(&region_releasebuffer<Frame>)},
+    {Py_tp_traverse, reinterpret_cast<void*>(&traverse_frame)},
+    {Py_tp_clear, reinterpret_cast<void*>(&clear_frame)},
+    {0, nullptr}};
+
 void bind_frame(nb::module_& module) {
     using nb::literals::operator""_a;
 
     nb::class_<Frame> frame(
-        module, "Frame", nb::type_slots(region_slots<Frame>), nb::is_final(), nb::pooled(64),
+        module, "Frame", nb::type_slots(frame_slots), nb::is_final(), nb::pooled(64),
         nb::is_weak_referenceable(),
         "One published frame, leased: its bytes stay valid and unchanged until the lease\n"
         "ends.\n"
@@ -470,6 +492,7 @@ void bind_frame(nb::module_& module) {
             return text + ">";
         });
     bind_dlpack(frame);
+    refuse_pickling(frame, "frame");
     fast_type<Frame> = reinterpret_cast<PyTypeObject*>(frame.ptr());
     intercept<release_fast>(frame, "release");
 }

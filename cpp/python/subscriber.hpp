@@ -30,6 +30,9 @@ class Frame final : public Region {
     // Can still be read after release().
     nb::object metadata();
     nb::object content_type();
+    // The mapping behind `.metadata`, null before it was asked for. Users may put anything into it,
+    // this very frame too: the garbage collector looks here.
+    nb::object& cached_metadata() { return metadata_; }
 
   private:
     fg_subscriber* subscriber_;  // kept alive by the lease

@@ -237,7 +237,10 @@ fg_status fg_topic_unlink(const char* name, size_t name_bytes) {
 fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out) {
     FG_REQUIRE(topic);
     FG_REQUIRE_STRUCT(fg_topic_info, out);
-    framegate::impl::describe(unwrap(topic)->identity_, out);
+    if (const fg_status status = framegate::impl::check_usable(*unwrap(topic)); status != FG_OK) {
+        return status;
+    }
+    framegate::impl::describe(unwrap(topic)->identity_, unwrap(topic)->view_, out);
     return FG_OK;
 }
 

@@ -8,6 +8,7 @@
 
 #include "liveness.hpp"
 #include "status.hpp"
+#include "steps.hpp"
 #include "wake.hpp"
 
 namespace framegate::impl {
@@ -125,6 +126,9 @@ std::int64_t Deadline::slice_ns() const {
         return 0;
     }
     const std::uint64_t rest = end_ns_ - now;
+    if (FG_MUTATED(kMutateNoRecheck)) {
+        return static_cast<std::int64_t>(rest);
+    }
     return rest < static_cast<std::uint64_t>(kSweepIntervalNs) ? static_cast<std::int64_t>(rest)
                                                                : kSweepIntervalNs;
 }

@@ -73,7 +73,10 @@ bool Inspector::is_alive(std::uint32_t index) const {
 }
 
 fg_status Inspector::info(fg_topic_info* out) const {
-    describe(identity_, out);
+    if (const fg_status status = usable(); status != FG_OK) {
+        return status;
+    }
+    describe(identity_, view_, out);
     return FG_OK;
 }
 

@@ -41,10 +41,10 @@ void look(const SegmentView& view, const SlotRecord& record, fg_slot* slot) {
             return;
         }
         slot->state = FG_SLOT_PUBLISHED;
-        slot->bytes = record.bytes.load(kRelaxed);
-        slot->published_ns = record.published_ns.load(kRelaxed);
-        // acquire fence: the header was read before the second look at the word.
-        std::atomic_thread_fence(std::memory_order_acquire);
+        // acquire: the header is read before the second look at the word. (No fence:
+        // ThreadSanitizer does not know them.)
+        slot->bytes = record.bytes.load(std::memory_order_acquire);
+        slot->published_ns = record.published_ns.load(std::memory_order_acquire);
         if (frame_of(record.word.load(kRelaxed)) == slot->sequence) {
             return;
         }

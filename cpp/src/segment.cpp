@@ -869,7 +869,7 @@ void release_topic(Topic* topic) {
     }
 }
 
-void describe(const Identity& identity, fg_topic_info* info) {
+void describe(const Identity& identity, const SegmentView& view, fg_topic_info* info) {
     info->slots = identity.slots;
     info->slot_bytes = identity.slot_bytes;
     info->keep = identity.keep;
@@ -881,7 +881,13 @@ void describe(const Identity& identity, fg_topic_info* info) {
     info->identity[0] = identity.id[0];
     info->identity[1] = identity.id[1];
     info->created_unix_ns = identity.created_unix_ns;
-    info->control_bytes = identity.control_bytes;
+    info->control_bytes = identity.mailboxes_offset;
+    for (const Word& bits : view.shared->mailboxes) {
+        // relaxed: a number for people.
+        info->control_bytes +=
+            view.mailbox_stride *
+            static_cast<std::uint64_t>(__builtin_popcountll(bits.load(std::memory_order_relaxed)));
+    }
     info->data_bytes = identity.data_bytes;
     info->checksum = identity.checksum_kind;
 }

@@ -63,10 +63,12 @@ constexpr bool is_of_mail(Step step) {
 }
 
 enum Mutation : std::uint32_t {
-    kMutateNoHoldersRecheck = 1,  // a loan does not look at the holders again after TRY
-    kMutateNoHelp = 2,            // neither a loan nor a scrub helps a stalled head
-    kMutateNoMailScrub = 4,       // a scrub leaves half-written letters alone
-    kMutateNoOpenRecheck = 8,     // a post does not look at the mailbox again
+    kMutateNoHoldersRecheck = 1,     // a loan does not look at the holders again after TRY
+    kMutateNoHelp = 2,               // neither a loan nor a scrub helps a stalled head
+    kMutateNoMailScrub = 4,          // a scrub leaves half-written letters alone
+    kMutateNoOpenRecheck = 8,        // a post does not look at the mailbox again
+    kMutateNoRecheck = 1U << 16,     // sleepers never look by themselves: a lost wake stays lost
+    kMutateNoSecondLook = 1U << 17,  // sleepers do not look again after saying that they sleep
 };
 
 }  // namespace framegate::impl

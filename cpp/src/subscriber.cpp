@@ -418,14 +418,15 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
         return failed;
     }
     fg_status status = FG_OK;
-    for (;;) {
+    for (bool is_first = true;; is_first = false) {
         // seq_cst, after the bit and before the head: whoever publishes after our look at head sees
         // the bit, and the bump makes the sleep return.
         const std::uint32_t value = view().shared->wake.load(std::memory_order_seq_cst);
         status = check_usable(*topic_);
         if (status == FG_OK) {
             const Locked guard(lock_);
-            status = unseen_locked();
+            status = FG_MUTATED(kMutateNoSecondLook) && is_first ? static_cast<fg_status>(FG_EMPTY)
+                                                                 : unseen_locked();
         }
         if (status != FG_EMPTY) {
             break;
@@ -487,7 +488,8 @@ fg_status Subscriber::arm(bool* ready) {
     // seq_cst: pairs with the head CAS and armed load of publishers.
     view().participants[self_.index].armed.store(position_ + 1, std::memory_order_seq_cst);
     FG_STEP(kArmed);
-    const fg_status status = unseen_locked();
+    const fg_status status =
+        FG_MUTATED(kMutateNoSecondLook) ? static_cast<fg_status>(FG_EMPTY) : unseen_locked();
     if (status != FG_OK && status != FG_EMPTY) {
         return status;
     }

@@ -95,7 +95,7 @@ fg_status map_data(Topic& topic, bool writable);
 fg_status allocate_mailbox(Topic& topic, std::uint32_t index);
 void retain_topic(Topic& topic);
 void release_topic(Topic* topic);
-void describe(const Identity& identity, fg_topic_info* info);
+void describe(const Identity& identity, const SegmentView& view, fg_topic_info* info);
 // Opens <stem>.ctl in `directory`, checks and copies its identity. `flags`: O_RDWR or O_RDONLY.
 fg_status open_control(int directory, const char* stem, const char* name, int flags, int* fd,
                        Identity* identity);

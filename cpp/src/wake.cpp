@@ -238,7 +238,7 @@ void EventFd::close(Topic& topic, const Self& self, bool is_healthy) {
 }
 
 void EventFd::start_tick() {
-    if (ticking_) {
+    if (ticking_ || FG_MUTATED(kMutateNoRecheck)) {
         return;
     }
     itimerspec every{};

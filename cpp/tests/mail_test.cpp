@@ -557,14 +557,22 @@ TEST_CASE("memory of a mailbox is taken when it is opened") {
         REQUIRE(stat((directory.path() + "/t.ctl").c_str(), &info) == 0);
         return static_cast<std::uint64_t>(info.st_blocks) * 512;
     };
+    const auto reported = [&] {
+        fg_topic_info info{};
+        info.struct_bytes = sizeof info;
+        REQUIRE(fg_inspector_get_info(test::inspector("t").get(), &info) == FG_OK);
+        return info.control_bytes;
+    };
     const std::uint64_t before = allocated();
     CHECK(before < 100000);
+    CHECK(reported() == before);
     const test::Subscriber subscriber = test::subscriber(topic);
     CHECK(allocated() == before);
     {
         const test::Publisher publisher = test::publisher(topic);
     }
     CHECK(allocated() == before + 16384);
+    CHECK(reported() == before + 16384);
     const test::Publisher again = test::publisher(topic);  // the same row
     CHECK(allocated() == before + 16384);
 }

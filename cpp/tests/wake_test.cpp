@@ -76,39 +76,6 @@ TEST_CASE("sleeping subscribers of one handle all wake, in threads and with spin
     CHECK(fg_subscriber_open(topic.get(), &options, &raw) == FG_INVALID_ARGUMENT);
 }
 
-// Every frame is waited for in turn, so each of them is a chance to lose a wake; a lost one costs a
-// second, which the bounded re-check would hide: hence the count of what the re-check may have
-// covered.
-TEST_CASE("ping-pong of many waits loses no wake") {
-    const test::RuntimeDirectory directory;
-    const test::Topic topic = test::create("t", test::options(4, 64));
-    const test::Topic back = test::create("back", test::options(4, 64));
-    constexpr int kFrames = 5000;
-    const test::Subscriber pings = test::subscriber(topic);
-    const test::Publisher pong = test::publisher(back);
-    std::thread echo([&] {
-        for (int i = 0; i < kFrames; ++i) {
-            fg_frame frame{};
-            if (fg_subscriber_take(pings.get(), test::kPatienceNs, &frame) != FG_OK ||
-                fg_subscriber_release(pings.get(), &frame) != FG_OK ||
-                test::send(pong, "pong") != FG_OK) {
-                return;
-            }
-        }
-    });
-    const test::Publisher ping = test::publisher(topic);
-    const test::Subscriber pongs = test::subscriber(back);
-    int received = 0;
-    for (int i = 0; i < kFrames; ++i) {
-        REQUIRE(test::send(ping, "ping") == FG_OK);
-        fg_frame frame{};
-        received += fg_subscriber_take(pongs.get(), test::kPatienceNs, &frame) == FG_OK ? 1 : 0;
-        REQUIRE(fg_subscriber_release(pongs.get(), &frame) == FG_OK);
-    }
-    echo.join();
-    CHECK(received == kFrames);
-}
-
 TEST_CASE("signal interrupts a wait") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(2, 64));
@@ -196,50 +163,6 @@ TEST_CASE("armed event fd ticks by itself") {
     REQUIRE(readable(fd, 60000));
     REQUIRE(fg_subscriber_drain(subscriber.get()) == FG_OK);
     CHECK_FALSE(readable(fd, 0));
-}
-
-TEST_CASE("event loop that arms after every frame loses no wake") {
-    const test::RuntimeDirectory directory;
-    const test::Topic topic = test::create("t", test::options(8, 64));
-    const test::Topic back = test::create("back", test::options(8, 64));
-    constexpr int kFrames = FG_TEST_TSAN ? 500 : 3000;
-    const test::Subscriber subscriber = test::subscriber(topic);
-    const test::Publisher acknowledging = test::publisher(back);
-    const int fd = event_fd(subscriber);
-    std::vector<std::thread> threads;
-    for (int i = 0; i < 2; ++i) {
-        threads.emplace_back([&] {
-            const test::Publisher publisher = test::publisher(topic);
-            const test::Subscriber acknowledged = test::subscriber(back);
-            for (int n = 0; n < kFrames; ++n) {
-                if (test::send(publisher, "x", test::kPatienceNs) != FG_OK) {
-                    return;
-                }
-                fg_frame frame{};
-                if (n % 4 == 0 &&
-                    fg_subscriber_take(acknowledged.get(), 20000000, &frame) == FG_OK) {
-                    fg_subscriber_release(acknowledged.get(), &frame);
-                }
-            }
-        });
-    }
-    std::uint64_t last = 0;
-    while (last < 2 * kFrames) {
-        REQUIRE(fg_subscriber_drain(subscriber.get()) == FG_OK);
-        fg_frame frame{};
-        while (fg_subscriber_take(subscriber.get(), 0, &frame) == FG_OK) {
-            last = frame.sequence;
-            REQUIRE(fg_subscriber_release(subscriber.get(), &frame) == FG_OK);
-            REQUIRE(test::send(acknowledging, "ack", test::kPatienceNs) == FG_OK);
-        }
-        if (last < 2 * kFrames && arm(subscriber) == 0) {
-            REQUIRE(readable(fd, 60000));
-        }
-    }
-    for (std::thread& thread : threads) {
-        thread.join();
-    }
-    CHECK(last == 2 * kFrames);
 }
 
 TEST_CASE("blocked loan wakes on whatever frees a slot") {

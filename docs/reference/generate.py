@@ -84,7 +84,7 @@ def cli_page() -> str:
         "| exit code | means |",
         "|---|---|",
         "| 0 | asked to stop |",
-        "| 1 | failed while running, or had to be ended by force |",
+        "| 1 | failed while running, or had to be ended by force; `doctor`: something is broken |",
         "| 2 | bad option; one line says which, where it was given and what is accepted |",
         "| 3 | startup failed: the application or its address; nothing is restarted |",
     ]

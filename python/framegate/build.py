@@ -16,7 +16,8 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         `version`; `profile`: `release`, or `debug` for a build that must not be measured;
-        `commit`; `rustc`; `segment_layout`; `python`, `implementation` and `gil` of this process.
+        `commit`; `rustc`; `cxx`, the C++ compiler; `segment_layout`; `python`, `implementation`
+        and `gil` of this process.
     """
     from framegate import _http, _shm
 
@@ -25,6 +26,7 @@ def build_info() -> dict[str, Any]:
         "profile": _http.PROFILE,
         "commit": _http.COMMIT,
         "rustc": _http.RUSTC,
+        "cxx": _shm.COMPILER,
         "segment_layout": _shm.LAYOUT_VERSION,
         **python_info(),
     }

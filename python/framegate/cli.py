@@ -71,6 +71,12 @@ def _serve(options: dict[str, Any]) -> int:
         return serve_until_stopped(config.replace(app=demo.APP))
 
 
+def _doctor(options: dict[str, Any]) -> int:
+    from framegate import doctor
+
+    return doctor.run(options)
+
+
 def _print_version(*, verbose: bool) -> None:
     import framegate
 
@@ -142,6 +148,21 @@ def parser(program: str = "platform") -> argparse.ArgumentParser:
     files = serve.add_argument_group("Configuration file")
     files.add_argument("--config", metavar="FILE", help="read this file, not one found here")
     topic_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
+    doctor = commands.add_parser(
+        "doctor",
+        usage=f"{program} doctor [--json]",
+        help="check this machine: shared memory, limits, permissions, stale topics",
+        description=(
+            "Look at what framegate depends on: Python and the native modules, /dev/shm and its "
+            "space, the runtime directory, limits, namespaces, file locks, wake-ups, topics that "
+            "lie around. What is not as it should be comes with what to do. Exit code 1 if "
+            "something is broken."
+        ),
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--json", action="store_true", help="one JSON object")
+    doctor.set_defaults(command=_doctor)
     return top
 
 

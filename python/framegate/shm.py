@@ -85,7 +85,7 @@ POLL_S = 0.02
 """How often a missing topic is looked for; a watch would have to outlive a missing directory."""
 
 BURST_S = 0.01
-"""How long `async for` may hand out waiting frames before other tasks get their turn."""
+"""How long waiting frames are handed out before other tasks of the loop get their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +345,10 @@ class Topic:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        """By name: another process opens the topic anew."""
+        return Topic.open, (self.name,)
+
     def __repr__(self) -> str:
         return f"<Topic {self.name!r}, {self.slots} slots of {self.slot_bytes} bytes>"
 
@@ -473,6 +477,14 @@ class Publisher(_shm.Publisher):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        """By name and options: another process becomes one more publisher of the topic."""
+        if self.closed:
+            raise ClosedError(
+                f'cannot pickle this publisher of topic "{self.topic}": it was closed'
+            )
+        return _reopen, (type(self), (self.topic,), self._options | {"name": self._name})
+
     def __repr__(self) -> str:
         return f"<Publisher of {self.topic!r}, {self.published} published>"
 
@@ -526,8 +538,11 @@ class Subscriber(_shm.Subscriber):
         finally:
             if opened is not topic:
                 opened.close()
+        self._options = {
+            "max_leases": max_leases, "start": start, "spin": spin, "wait": wait, "name": name,
+        }  # fmt: skip
         self._event = _EventFd()
-        self._burst_began = 0.0
+        self._burst_began = time.monotonic()
 
     @overload
     async def take_async(self, *, timeout: None = None) -> Frame: ...
@@ -548,6 +563,11 @@ class Subscriber(_shm.Subscriber):
             LeaseQuotaExceeded: This subscriber holds as many frames as it may.
             ClosedError: The subscriber was closed.
         """
+        if time.monotonic() - self._burst_began > BURST_S:
+            # A producer faster than this loop would otherwise starve every other task of it.
+            # Before the take: a cancellation here loses no frame.
+            await _checkpoint()
+            self._burst_began = time.monotonic()
         frame = self.try_take()
         if frame is not None:
             return frame
@@ -578,10 +598,6 @@ class Subscriber(_shm.Subscriber):
         return self
 
     async def __anext__(self) -> Frame:
-        if time.monotonic() - self._burst_began > BURST_S:
-            # A producer faster than this loop would otherwise starve every other task of it.
-            await _checkpoint()
-            self._burst_began = time.monotonic()
         try:
             return await self.take_async()
         except ClosedError:
@@ -603,9 +619,25 @@ class Subscriber(_shm.Subscriber):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        """By name and options: another process becomes one more subscriber, with its own leases.
+
+        It starts as a new subscriber does, not where this one is.
+        """
+        if self.closed:
+            raise ClosedError(
+                f'cannot pickle this subscriber of topic "{self.topic}": it was closed'
+            )
+        return _reopen, (type(self), (self.topic, self.policy), self._options)
+
     def __repr__(self) -> str:
         counters = f"{self.received} received, {self.lost} lost"
         return f"<Subscriber of {self.topic!r}, {self.policy}, {counters}>"
+
+
+def _reopen(kind: type[Any], arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """What a pickled publisher or subscriber is: a call with the arguments of the first one."""
+    return kind(*arguments, **options)
 
 
 def _in_trio() -> bool:
@@ -628,13 +660,15 @@ class _EventFd:
     else's file.
     """
 
-    __slots__ = ("_fd", "_loop", "_trio_token", "_waiters")
+    __slots__ = ("_fd", "_loop", "_trio_token", "_trio_waiting", "_trio_watch", "_waiters")
 
     def __init__(self) -> None:
         self._fd = -1
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: set[asyncio.Future[bool]] = set()
-        self._trio_token: Any = None
+        self._trio_token: Any = None  # while somebody waits
+        self._trio_waiting = 0
+        self._trio_watch: Any = None  # set when the task that watches the descriptor has done so
 
     async def wait_readable(self, fileno: int, timeout: float | None) -> bool:
         """Return whether it became readable (or was closed) in time."""
@@ -665,15 +699,28 @@ class _EventFd:
     async def _wait_trio(self, timeout: float | None) -> bool:
         trio = sys.modules["trio"]
         self._trio_token = trio.lowlevel.current_trio_token()
+        self._trio_waiting += 1
         try:
             with trio.move_on_after(float("inf") if timeout is None else timeout):
-                await trio.lowlevel.wait_readable(self._fd)
+                if self._trio_watch is not None:
+                    # trio lets one task watch a descriptor. However its watch ends, the others
+                    # look for a frame, and one of them watches next.
+                    await self._trio_watch.wait()
+                    return True
+                watch = self._trio_watch = trio.Event()
+                try:
+                    await trio.lowlevel.wait_readable(self._fd)
+                finally:
+                    self._trio_watch = None
+                    watch.set()
                 return True
             return False
         except trio.ClosedResourceError:
             return True
         finally:
-            self._trio_token = None
+            self._trio_waiting -= 1
+            if self._trio_waiting == 0:
+                self._trio_token = None
 
     def _wake(self) -> None:
         for future in self._waiters:
@@ -806,7 +853,7 @@ class TopicReport:
         mode: File mode.
         identity: Random, other with every creation.
         created_unix_ns: When it was created, in nanoseconds of Unix time.
-        total_bytes: Size of its files.
+        total_bytes: Memory that its files occupy.
         sequence: Newest sequence; 0 before the first frame.
         publishers: Living publishers.
         subscribers: Living subscribers.

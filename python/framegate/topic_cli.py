@@ -1,8 +1,8 @@
-"""`platform topic VERB`: look at topics, measure them, show frames, record and replay them.
+"""`platform topic VERB`: look at topics, measure them, show their frames.
 
-`list`, `info`, `hz`, `bw` and `top` look without taking part; `echo` and `record` subscribe and say
-so. Tables are plain text for people. With `--json` each verb prints one JSON object per line, whose
-keys stay; docs/guide/inspect.md lists them.
+`list`, `info`, `hz`, `bw` and `top` look without taking part; `echo` subscribes and says so. Tables
+are plain text for people. With `--json` each verb prints one JSON object per line, whose keys stay;
+docs/guide/inspect.md lists them.
 
 Only what `--help` needs is imported at the top.
 """
@@ -32,6 +32,9 @@ POLL_S: Final = 0.05
 ECHO_VALUES: Final = 8
 """Values of an array that `echo` shows."""
 
+SORTS: Final = ("topic", "hz", "bandwidth", "age", "lost", "memory")
+"""Columns that `top` sorts by."""
+
 Options = dict[str, Any]
 N = TypeVar("N", int, float)
 
@@ -43,10 +46,10 @@ def add_verbs(
     topic = commands.add_parser(
         "topic",
         usage=f"{program} topic VERB [options]",
-        help="look at topics in shared memory, record and replay them",
+        help="look at topics in shared memory",
         description=(
             "Look at the topics of this machine (of $FRAMEGATE_RUNTIME_DIR), measure them, show "
-            "their frames, record and replay them."
+            "their frames."
         ),
         formatter_class=formatter,
         allow_abbrev=False,
@@ -166,6 +169,27 @@ def add_verbs(
     )
     verb.add_argument("topics", nargs="+", metavar="TOPIC", help="name")
     verb.add_argument("--force", action="store_true", help="also while somebody uses it")
+
+    verb = add(
+        "top",
+        _top,
+        "[TOPIC...] [options]",
+        "all topics, live",
+        f"A screen that is drawn anew once per interval. {looks} Keys: q ends, s sorts by the next "
+        "column, p shows or hides participants. Where the output is no terminal, or with --once or "
+        "--json, tables follow each other instead.",
+    )
+    verb.add_argument("topics", nargs="*", metavar="TOPIC", help="name or pattern; default: all")
+    _add_interval(verb)
+    verb.add_argument("--once", action="store_true", help="one table; the same as -n 1")
+    verb.add_argument(
+        "--sort",
+        choices=SORTS,
+        default="topic",
+        metavar="COLUMN",
+        help=f"{', '.join(SORTS)}; default: topic",
+    )
+    _add_json(verb)
 
 
 def _add_json(verb: argparse.ArgumentParser) -> None:
@@ -669,3 +693,15 @@ def _unlink(options: Options) -> int:
             raise observe.explained(error, name) from None
         print(f"removed {name}", flush=True)
     return EXIT_STOPPED
+
+
+# ----------------------------------------------------------------------------------------------
+# top
+
+
+def _top(options: Options) -> int:
+    from framegate import topic_top
+
+    if options["once"]:
+        options["count"] = 1
+    return until_interrupted(topic_top.run)(options)

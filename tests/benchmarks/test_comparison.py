@@ -52,7 +52,15 @@ def answer(**numbers: list[float | None]) -> dict[str, Any]:
 def bar(**changes: Any) -> dict[str, Any]:
     number = ("rival", "c", "ns")
     per = ("framegate", "c", "ns")
-    return {"text": "t", "number": number, "per": per, "bound": 2.0, "at_most": False, **changes}
+    return {
+        "text": "t",
+        "number": number,
+        "per": per,
+        "bound": 2.0,
+        "at_most": False,
+        "floor": (),
+        **changes,
+    }
 
 
 @pytest.mark.parametrize(
@@ -73,6 +81,15 @@ def test_a_bar_is_a_number_or_a_quotient_inside_a_round(
     one = answer(framegate=[10.0, 20.0, 10.0], rival=[30.0, 60.0, 31.0])
     (found,) = comparison_report.bars({**one, "limits": [limit]})
     assert found.verdict == verdict
+
+
+def test_a_bar_says_what_it_would_be_with_nothing_but_the_machine() -> None:
+    one = answer(framegate=[10.0, 20.0], rival=[40.0, 80.0], floor=[2.0, 4.0])
+    floor = (("floor", "c", "ns"), ("framegate", "c", "ns"))
+    (found,) = comparison_report.bars({**one, "limits": [bar(floor=floor)]})
+    assert found.text == "t (the machine alone: 1.20)"
+    (absent,) = comparison_report.bars({**one, "limits": [bar(floor=(("no", "c", "ns"),))]})
+    assert absent.text == "t"
 
 
 def test_a_table_has_ours_first_the_machine_last_and_says_who_was_not_measured() -> None:

@@ -136,7 +136,7 @@ def test_all_questions_load_and_their_bars_name_what_they_measure() -> None:
             cases = {case.name: case for case in one.cases}
             contestants = {contestant.name for contestant in one.contestants}
             for limit in one.limits:
-                for number in filter(None, (limit.number, limit.per)):
+                for number in filter(None, (limit.number, limit.per, *limit.floor)):
                     case = cases[number[1]]
                     assert number[0] in set(case.contestants or contestants)
                     assert number[2] in case.metrics

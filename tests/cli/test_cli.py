@@ -65,7 +65,7 @@ def test_import_platform_is_the_standard_library(name: str, workers: str, tmp_pa
 def test_verbose_version_tells_how_it_was_built() -> None:
     done = run(*ENTRY_POINTS["module"], "--version", "--verbose")
     assert done.returncode == 0
-    for name in ("python:", "gil:"):
+    for name in ("python:", "gil:", "rustc:", "cxx:"):
         assert name in done.stdout
 
 

@@ -142,15 +142,89 @@ def loan(topic: str, count: str) -> None:
     sys.stdin.readline()
 
 
-def take_until_interrupted(topic: str) -> None:
-    """Wait in take() for ever; Ctrl-C must end it."""
+def echo_once(
+    topic: shm.Topic, publisher: shm.Publisher, subscriber: shm.Subscriber, answers: shm.Publisher
+) -> None:
+    """A multiprocessing target: the handles came by pickle and were opened anew here."""
+    answers.send(b"ready")
+    frame = subscriber.take(timeout=60)
+    assert frame is not None
+    answers.send(frame)
+    frame.release()
+    publisher.send(b"from the child")
+    answers.send(f"{subscriber.policy} {subscriber.max_leases} {topic.slot_bytes}".encode())
+    for handle in (topic, publisher, subscriber, answers):
+        handle.close()
+
+
+def multiprocessing_fork(topic: str) -> None:
+    """Give handles to a forked multiprocessing child; nothing of them works there."""
+    import multiprocessing
+
+    opened = shm.Topic.open(topic)
+    publisher, subscriber = opened.publisher(), opened.subscriber("queue")
+    publisher.send(b"x")
+    frame = subscriber.take()
+    process = multiprocessing.get_context("fork").Process(
+        target=_use_inherited, args=(opened, publisher, subscriber, frame)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    say(f"parent: {'intact' if bytes(frame) == b'x' else 'torn'}, sent {publisher.send(b'y')}")
+
+
+def _use_inherited(
+    topic: shm.Topic, publisher: shm.Publisher, subscriber: shm.Subscriber, frame: shm.Frame
+) -> None:
+    uses: dict[str, Callable[[], object]] = {
+        "send": lambda: publisher.send(b"z"),
+        "take": subscriber.try_take,
+        "sweep": topic.sweep,
+        "release": frame.release,
+    }
+    for name, use in uses.items():
+        try:
+            use()
+            say(f"{name} worked")
+        except Exception as error:
+            say(f"{name} {type(error).__name__}")
+    with shm.Subscriber(topic.name, "latest") as own:
+        seen = own.take(timeout=60)
+        assert seen is not None
+        say(f"its own: {bytes(seen).decode()}")
+        seen.release()
+
+
+def interrupt(topic: str, wait: str) -> None:
+    """Wait for ever in a call; Ctrl-C must end it."""
+    import asyncio
+
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    subscriber = shm.Subscriber(topic, "queue")
+    subscriber = shm.Subscriber(topic, "queue", max_leases=3)
+    publisher = shm.Publisher(topic)
+    if wait in ("loan", "send"):
+        held = []
+        for _ in range(3):
+            publisher.send(b"x")
+            held.append(subscriber.take())
+        publisher.send(b"newest")
+    waits: dict[str, Callable[[], object]] = {
+        "take": subscriber.take,
+        "take with a time-out": lambda: subscriber.take(timeout=600),
+        "iteration": lambda: list(subscriber),
+        "loan": lambda: publisher.loan(timeout=None),
+        "send": lambda: publisher.send(b"x", timeout=600),
+        "open": lambda: shm.Topic.open("no/such", wait=None),
+        "take_async": lambda: asyncio.run(subscriber.take_async()),
+    }
     say("ready")
     try:
-        subscriber.take()
+        waits[wait]()
     except KeyboardInterrupt:
         say("interrupted")
+    publisher.close()
+    subscriber.close()
 
 
 def exit_with_views(topic: str) -> None:

@@ -201,7 +201,8 @@ def test_two_loops_on_one_subscriber_are_refused(topic: shm.Topic) -> None:
     async def main() -> None:
         with topic.publisher() as publisher, topic.subscriber() as subscriber:
             task = asyncio.create_task(subscriber.take_async())
-            await asyncio.sleep(0)
+            while not subscriber._event._waiters:
+                await asyncio.sleep(0)
             await asyncio.to_thread(other, subscriber)
             publisher.send(b"x")
             await task

@@ -208,6 +208,36 @@ def test_a_damaged_topic_does_not_hide_the_others(
     assert "error: FG-SHM-011" in err
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_users_topic_says_how_to_share(runtime_directory: Path) -> None:
+    nobody = 65534
+    os.chown(runtime_directory, 0, nobody)
+    runtime_directory.chmod(0o2770)
+    shm.Topic.create("private", slot_bytes=8).close()
+    shm.Topic.create("shared", slot_bytes=8, mode=0o660).close()
+    # Everything is imported while root may still read this tree.
+    program = (
+        "import os, sys\n"
+        "from framegate.cli import main\n"
+        "assert main(['topic', 'list']) == 0 and main(['topic', 'info', 'none']) == 1\n"
+        "sys.stdout.flush(); print('---', file=sys.stderr, flush=True)\n"
+        f"os.setgroups([]); os.setgid({nobody}); os.setuid({nobody})\n"
+        "print(main(['topic', 'list']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "1"
+    private, shared = rows("\n".join(done.stdout.splitlines()[3:-1]))
+    assert (private["TOPIC"], private["HZ"]) == ("private", "!")
+    assert (shared["TOPIC"], shared["FRAMES"]) == ("shared", "0")
+    complaint = done.stderr.partition("---\n")[2]
+    assert complaint.startswith("error: FG-SHM-013 ")
+    assert '"private"' in complaint
+    assert "mode=0o660" in complaint
+
+
 def test_unlink_removes_topics_that_nobody_uses(run: Any, camera: Any) -> None:
     shm.Topic.create("left/over", slot_bytes=8).close()
     assert run("unlink", "left/over") == (0, "removed left/over\n", "")

@@ -136,8 +136,12 @@ def test_close_ends_a_loan_of_another_thread(topic: shm.Topic) -> None:
         del held
 
 
-def test_ctrl_c_ends_take(peer: Callable[..., Any], topic: shm.Topic) -> None:
-    waiting = peer("take_until_interrupted", "t")
+@pytest.mark.parametrize(
+    "wait",
+    ["take", "take with a time-out", "iteration", "loan", "send", "open", "take_async"],
+)
+def test_ctrl_c_ends_every_wait(peer: Callable[..., Any], topic: shm.Topic, wait: str) -> None:
+    waiting = peer("interrupt", "t", wait)
     assert waiting.line() == "ready"
     until_waiting(topic)
     waiting.process.send_signal(signal.SIGINT)

@@ -137,14 +137,13 @@ struct Reader {
     int fd = -1;
     bool spins = false;
 
-    Reader(const std::string& name, const Options& options, std::uint32_t policy) {
+    Reader(const std::string& name, const Options& options) {
         fg_topic_options topic_options;
         fg_topic_options_init(&topic_options);
         topic_options.slot_bytes = options.size;
         check(fg_topic_create(name.data(), name.size(), &topic_options, &topic), "create");
         fg_subscriber_options subscriber_options;
         fg_subscriber_options_init(&subscriber_options);
-        subscriber_options.policy = policy;
         check(fg_subscriber_open(topic, &subscriber_options, &subscriber), "subscriber");
         if (options.wake == "fd") {
             check(fg_subscriber_event_fd(subscriber, &fd), "event fd");
@@ -214,7 +213,7 @@ using Count = std::uint64_t (*)();
 int measure_cycle(const Options& options) {
     pin(options.cores[0]);
     const std::string name = topic_name();
-    Reader reader(name, options, FG_POLICY_LATEST);
+    Reader reader(name, options);
     if (options.mode == "send") {
         fg_subscriber_close(reader.subscriber);
     }
@@ -374,7 +373,7 @@ int measure_latency(const Options& options) {
         writer.close_all();
         return 0;
     }
-    Reader reader(name, options, FG_POLICY_QUEUE);
+    Reader reader(name, options);
     if (write(created[1], "c", 1) != 1) {
         return 1;
     }
@@ -433,7 +432,7 @@ int measure_throughput(const Options& options) {
         writer.close_all();
         return 0;
     }
-    Reader reader(name, options, FG_POLICY_QUEUE);
+    Reader reader(name, options);
     if (write(created[1], "c", 1) != 1) {
         return 1;
     }

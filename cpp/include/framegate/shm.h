@@ -282,7 +282,7 @@ typedef struct fg_topic_info {
     uint32_t mode;
     uint64_t identity[2];     /* random, new with every creation */
     uint64_t created_unix_ns; /* CLOCK_REALTIME at creation, for people */
-    uint64_t control_bytes;   /* size of the .ctl file */
+    uint64_t control_bytes;   /* memory of the .ctl file, with the mailboxes opened so far */
     uint64_t data_bytes;      /* size of the .data file */
     uint32_t checksum;        /* FG_CHECKSUM_* */
     uint32_t reserved;

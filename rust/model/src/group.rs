@@ -1,16 +1,15 @@
 //! Work-queue groups: each frame to one member, again to another one if that member dies or gives it back.
 //!
-//! A slot has, beside its word and its holder bits, a redelivery mark per group. A member takes by holder bit, word,
-//! cursor CAS, in this order; a release is its acknowledgement. The reaper of a member sets the mark of every frame that
-//! the dead held and the cursor has passed, then clears the holder bit. A member that sees a mark sets its own bit,
-//! validates the word (published, and the cursor has passed it), then clears the mark: whoever cleared it works. A
-//! publisher that wants a frame's slot reads the holders first and the mark afterwards, and takes it only if both are
-//! empty; under its claim it clears the mark.
+//! A slot has, beside its word and its holder bits, a mark per group. A member takes by holder bit (T1), word (T2), cursor
+//! CAS (T3); a release is its acknowledgement. The reaper of a member sets the mark of every frame that the dead held and
+//! the cursor has passed (R1), then clears the holder bit (R2). A member that sees a mark sets its own bit (P1), sees that
+//! no publisher tries the slot (P2), clears the mark (P3: whoever cleared it owns it), and only then asks whether there is
+//! a frame that the cursor has passed (P4). A publisher that wants the slot reads the holders first (L2) and the mark
+//! afterwards (L3), and takes it only if both are empty.
 //!
-//! Nobody else clears a mark. A mark can be stale: a reaper may set it for the stray bit of a member that came too late,
-//! on a slot that another frame will use. A member that "drops" such a mark races with the reaper that sets it for the
-//! next frame, and that frame is lost ([`Mutant::StaleMarkDropped`]). Left alone, a stale mark costs one duplicate, after
-//! a death.
+//! A mark can be stale: a reaper may set it for the stray bit of a member that came too late, on a slot that another frame
+//! will use. P4 comes after P3 because of it: a member that finds the frame gone and *then* clears the mark races with the
+//! reaper that sets it for the next frame, and that frame is lost ([`Mutant::StaleMarkDropped`]).
 //!
 //! Two members, one publisher with two slots (keep is 1), one reaper; the ring and head are one step here, because
 //! [`crate::frames`] has them. Members, the publisher and the reaper may be killed before any step.
@@ -41,7 +40,7 @@ pub enum Mutant {
     ScrubFreesTry,
     /// A publisher reuses slots that the cursor has not passed.
     NoBound,
-    /// A member that finds another frame than the marked one clears the mark.
+    /// A member looks whether the frame is deliverable before it clears the mark, and then clears it in any case.
     StaleMarkDropped,
 }
 
@@ -108,9 +107,10 @@ enum At {
     Work,
     Undo,
     PickAnnounce,
-    PickValidate,
+    PickSettled,
     PickDropMark,
     PickClearMark,
+    PickCheck,
     GiveBackMark,
 }
 
@@ -277,8 +277,10 @@ impl Group {
             ..Member::default()
         };
         let is_frame = state.slots[slot].sequence == member.sequence;
-        let is_held_by_publisher =
-            matches!(state.slots[slot].state, SlotState::Try | SlotState::Claim);
+        let word = state.slots[slot];
+        let has_frame =
+            word.state == SlotState::Pub || (word.state == SlotState::Try && word.sequence != 0);
+        let is_deliverable = has_frame && word.sequence <= state.cursor;
         match member.at {
             At::Announce => {
                 next.slots[slot].holders |= bit;
@@ -336,38 +338,36 @@ impl Group {
             }
             At::PickAnnounce => {
                 next.slots[slot].holders |= bit;
-                me.at = if self.without(Mutant::PickNotValidated) {
-                    At::PickClearMark
-                } else {
-                    At::PickValidate
-                };
+                me.at = At::PickSettled;
             }
-            At::PickValidate => {
-                me.at = if is_held_by_publisher {
-                    At::Undo // it sees the mark and puts the frame back
-                } else if state.slots[slot].state == SlotState::Pub
-                    && state.slots[slot].sequence <= state.cursor
-                {
-                    me.sequence = state.slots[slot].sequence;
-                    At::PickClearMark
-                } else if self.without(Mutant::StaleMarkDropped) {
+            At::PickSettled => {
+                me.at = if state.slots[slot].state == SlotState::Try {
+                    At::Undo // it sees our bit and puts the frame back; the mark stays
+                } else if self.without(Mutant::StaleMarkDropped) && !is_deliverable {
                     At::PickDropMark
                 } else {
-                    At::Undo // the frame is gone, or the cursor will deliver it: the mark is not ours to clear
+                    At::PickClearMark
                 };
             }
             At::PickDropMark => {
                 me.at = At::Undo;
                 next.slots[slot].mark = false;
             }
-            // PickClearMark: whoever clears it works.
-            _ => {
+            At::PickClearMark => {
                 me.at = if state.slots[slot].mark {
-                    At::Work
+                    At::PickCheck
                 } else {
                     At::Undo
                 };
+                if self.without(Mutant::PickNotValidated) && state.slots[slot].mark {
+                    me.at = At::Work;
+                }
                 next.slots[slot].mark = false;
+            }
+            // PickCheck
+            _ => {
+                me.sequence = state.slots[slot].sequence;
+                me.at = if is_deliverable { At::Work } else { At::Undo };
             }
         }
         steps.check(next, violation, || {
@@ -485,10 +485,8 @@ impl Group {
                 let is_first = publisher.at == PublisherAt::ReadHolders;
                 let reads_mark = is_first == self.without(Mutant::MarkReadFirst);
                 let word = state.slots[slot];
-                // There is nothing to deliver again in a slot that was free.
-                let is_frame = word.sequence != 0;
                 let seen = if reads_mark {
-                    is_frame && word.mark && !self.without(Mutant::MarkNotRead)
+                    word.mark && !self.without(Mutant::MarkNotRead)
                 } else {
                     word.holders != 0
                 };
@@ -521,7 +519,6 @@ impl Group {
                 next.head += 1;
                 next.slots[slot].sequence = next.head;
                 next.slots[slot].state = SlotState::Pub;
-                next.slots[slot].mark = false;
             }
         }
         steps.check(next, violation, || {
@@ -563,8 +560,11 @@ impl Group {
             }
             ReaperAt::First | ReaperAt::Second => {
                 if (reaper.at == ReaperAt::First) == mark_first {
-                    let is_delivered = state.slots[slot].sequence <= state.cursor;
-                    if is_delivered && !self.without(Mutant::NoRedelivery) {
+                    // In FREE and CLAIM there is no frame: the bit is a stray one.
+                    let word = state.slots[slot];
+                    let has_frame = matches!(word.state, SlotState::Pub | SlotState::Try);
+                    let is_delivered = word.sequence <= state.cursor;
+                    if has_frame && is_delivered && !self.without(Mutant::NoRedelivery) {
                         next.slots[slot].mark = true;
                     }
                 } else {
