@@ -22,6 +22,14 @@ framegate._shm.FieldView.__suffix__:
 
 framegate._shm.Publisher.__suffix__:
     def _attach(self, topic: Topic, name: str) -> None: ...
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
+
+framegate._shm.Subscriber.__suffix__:
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
 
 framegate._shm.Message.__suffix__:
     def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -40,6 +40,7 @@ constexpr auto kClasses = std::to_array<Row>({
     {FG_OUT_OF_MEMORY, "ShmError"},
     {FG_SYSTEM, "ShmError"},
     {FG_CHECKSUM_MISMATCH, "ChecksumMismatch"},
+    {FG_METADATA_FULL, "MetadataFull"},
     {FG_NO_RESPONDER, "NoResponder"},
     {FG_RESPONDER_DIED, "ResponderDied"},
     {FG_CALL_FAILED, "CallFailed"},

@@ -14,6 +14,7 @@
 #include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
+#include "metadata.hpp"
 #include "source.hpp"
 #include "values.hpp"
 
@@ -711,6 +712,11 @@ void bind_publisher(nb::module_& module) {
             "first. Never waits. The id is that of `participants()`.")
         .def_prop_ro(
             "topic", [](const Publisher& self) { return self.topic; }, "Name of the topic.")
+        .def(
+            "_metadata",
+            [](const Publisher& self) { return metadata_of(fg_publisher_topic(self.handle())); },
+            nb::sig("def _metadata(self) -> tuple[int, list[tuple[int | None, dict[str, bool | int "
+                    "| float | str | bytes]]]]"))
         .def_prop_ro("is_attached", &Publisher::is_attached)
         .def_prop_ro("closed", &Publisher::is_closed)
         .def_prop_ro(

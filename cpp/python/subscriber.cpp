@@ -12,6 +12,7 @@
 #include "fast_call.hpp"
 #include "fork.hpp"
 #include "gil.hpp"
+#include "metadata.hpp"
 #include "values.hpp"
 
 namespace framegate::py {
@@ -591,6 +592,17 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")
+        .def(
+            "_metadata",
+            [](const Subscriber& self) { return metadata_of(fg_subscriber_topic(self.handle())); },
+            nb::sig("def _metadata(self) -> tuple[int, list[tuple[int | None, dict[str, bool | int "
+                    "| float | str | bytes]]]]"))
+        .def_prop_ro(
+            "topic_metadata_generation",
+            [](const Subscriber& self) {
+                return fg_topic_metadata_generation(fg_subscriber_topic(self.handle()));
+            },
+            "Grows whenever somebody appends to the topic's metadata; costs next to nothing.")
         .def_prop_ro(
             "corrupt", [](const Subscriber& self) { return self.stats().corrupt; },
             "Frames that were refused with ChecksumMismatch.")

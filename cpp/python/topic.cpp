@@ -12,6 +12,7 @@
 
 #include "errors.hpp"
 #include "gil.hpp"
+#include "metadata.hpp"
 #include "source.hpp"
 
 namespace framegate::py {
@@ -33,8 +34,8 @@ Py_ssize_t dimension_from(nb::handle value) {
 
 // Options by name; 0 stands for "the library's default".
 fg_topic_options options_from(std::uint32_t slots, std::uint64_t slot_bytes, std::uint32_t keep,
-                              std::uint32_t participants_max, std::uint32_t metadata_bytes,
-                              std::uint32_t mode) {
+                              std::uint32_t participants_max,
+                              std::optional<std::uint32_t> metadata_bytes, std::uint32_t mode) {
     fg_topic_options options;
     fg_topic_options_init(&options);
     if (slots != 0) {
@@ -49,9 +50,7 @@ fg_topic_options options_from(std::uint32_t slots, std::uint64_t slot_bytes, std
     if (participants_max != 0) {
         options.participants_max = participants_max;
     }
-    if (metadata_bytes != 0) {
-        options.metadata_bytes = metadata_bytes;
-    }
+    options.metadata_bytes = metadata_bytes.value_or(options.metadata_bytes);
     if (mode != 0) {
         options.mode = mode;
     }
@@ -146,6 +145,17 @@ class Inspector {
         std::size_t count = 0;
         check(fg_inspector_schema(handle(), arrays, FG_ARRAYS_MAX, &count));
         return schema_to_python(*schema_from_arrays(arrays, count));
+    }
+
+    nb::tuple metadata() const {
+        fg_topic_info info{};
+        info.struct_bytes = sizeof info;
+        check(fg_inspector_get_info(handle(), &info));
+        std::string area(info.metadata_bytes, '\0');
+        std::size_t bytes = 0;
+        std::uint32_t generation = 0;
+        check(fg_inspector_metadata(handle(), area.data(), area.size(), &bytes, &generation));
+        return metadata_to_python(area.data(), bytes, generation);
     }
 
     nb::dict stats() const {
@@ -325,8 +335,8 @@ void bind_topic(nb::module_& module) {
             "open_or_create",
             [](const std::string& name, bool open, bool create, std::uint32_t slots,
                std::uint64_t slot_bytes, nb::object schema_rows, std::uint32_t keep,
-               std::uint32_t participants_max, std::uint32_t metadata_bytes, std::uint32_t mode,
-               nb::object checksum) {
+               std::uint32_t participants_max, std::optional<std::uint32_t> metadata_bytes,
+               std::uint32_t mode, nb::object checksum, nb::object metadata) {
                 fg_topic* handle = nullptr;
                 int created = 0;
                 fg_status status = FG_OK;
@@ -341,6 +351,8 @@ void bind_topic(nb::module_& module) {
                     fg_topic_options options = options_from(slots, slot_bytes, keep,
                                                             participants_max, metadata_bytes, mode);
                     const std::vector<fg_array> arrays = arrays_from_schema(*schema);
+                    const InitialMetadata initial(metadata);
+                    initial.put_into(options);
                     options.checksum = checksum_kind(checksum);
                     options.schema = arrays.data();
                     options.schema_count = static_cast<std::uint32_t>(arrays.size());
@@ -359,7 +371,8 @@ void bind_topic(nb::module_& module) {
             },
             "name"_a, nb::kw_only(), "open"_a, "create"_a, "slots"_a = 0, "slot_bytes"_a = 0,
             "schema"_a = nb::make_tuple(), "keep"_a = 0, "participants_max"_a = 0,
-            "metadata_bytes"_a = 0, "mode"_a = 0, "checksum"_a = nb::none(),
+            "metadata_bytes"_a = nb::none(), "mode"_a = 0, "checksum"_a = nb::none(),
+            "metadata"_a = nb::make_tuple(),
             "Opens, creates, or whichever is needed; returns the topic and whether this call\n"
             "created it. Numbers that are 0 mean the default; `slot_bytes` defaults to what the\n"
             "schema needs.")
@@ -371,6 +384,19 @@ void bind_topic(nb::module_& module) {
         .def_prop_ro(
             "info", [](const Topic& self) { return info_to_python(self.info); },
             nb::sig("def info(self) -> dict[str, typing.Any]"))
+        .def(
+            "metadata", [](const Topic& self) { return metadata_of(self.handle()); },
+            nb::sig("def metadata(self) -> tuple[int, list[tuple[int | None, dict[str, bool | int "
+                    "| float | str | bytes]]]]"),
+            "The generation and (array or None, mapping) in the order of their appending.")
+        .def_prop_ro("metadata_generation",
+                     [](const Topic& self) { return fg_topic_metadata_generation(self.handle()); })
+        .def(
+            "append_metadata",
+            [](const Topic& self, nb::object mapping, std::optional<std::uint32_t> array) {
+                return append_metadata(self.handle(), mapping, array);
+            },
+            "mapping"_a, "array"_a = nb::none(), "Returns the new generation.")
         .def(
             "sweep",
             [](const Topic& self) {
@@ -388,6 +414,9 @@ void bind_topic(nb::module_& module) {
         .def("info", &Inspector::info, nb::sig("def info(self) -> dict[str, typing.Any]"))
         .def("schema", &Inspector::schema,
              nb::sig("def schema(self) -> list[tuple[str, str, tuple[int, ...]]]"))
+        .def("metadata", &Inspector::metadata,
+             nb::sig("def metadata(self) -> tuple[int, list[tuple[int | None, dict[str, bool | int "
+                     "| float | str | bytes]]]]"))
         .def("stats", &Inspector::stats, nb::sig("def stats(self) -> dict[str, int]"))
         .def("participants", &Inspector::participants,
              nb::sig("def participants(self) -> list[dict[str, typing.Any]]"))

@@ -8,6 +8,7 @@
 #include "framegate/shm.h"
 #include "inspector.hpp"
 #include "liveness.hpp"
+#include "metadata.hpp"
 #include "names.hpp"
 #include "publisher.hpp"
 #include "status.hpp"
@@ -56,6 +57,7 @@ constexpr fg_struct_size kStructSizes[] = {
     FG_SIZE_ROW(fg_control),
     FG_SIZE_ROW(fg_frame),
     FG_SIZE_ROW(fg_loan),
+    FG_SIZE_ROW(fg_metadata),
     FG_SIZE_ROW(fg_participant),
     FG_SIZE_ROW(fg_publish_info),
     FG_SIZE_ROW(fg_publisher_options),
@@ -180,6 +182,82 @@ fg_status fg_values_decode(const void* data, size_t bytes, fg_value* out, size_t
     }
     FG_REQUIRE(count);
     return framegate::impl::decode_values(data, bytes, out, capacity, count);
+}
+
+// ---- metadata
+
+fg_status fg_metadata_next(const void* metadata, size_t bytes, size_t* position, uint32_t* array,
+                           fg_value* out, size_t capacity, size_t* count) {
+    FG_REQUIRE(position);
+    FG_REQUIRE(array);
+    FG_REQUIRE(count);
+    if (bytes != 0) {
+        FG_REQUIRE(metadata);
+    }
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    return framegate::impl::next_metadata(metadata, bytes, position, array, out, capacity, count);
+}
+
+fg_status fg_topic_metadata(const fg_topic* topic, void* out, size_t capacity, size_t* bytes,
+                            uint32_t* generation) {
+    FG_REQUIRE(topic);
+    FG_REQUIRE(bytes);
+    FG_REQUIRE(generation);
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    const Topic& impl = *unwrap(topic);
+    if (const fg_status status = framegate::impl::check_usable(impl); status != FG_OK) {
+        return status;
+    }
+    return framegate::impl::read_metadata(impl.identity_, impl.control_, out, capacity, bytes,
+                                          generation);
+}
+
+uint32_t fg_topic_metadata_generation(const fg_topic* topic) {
+    if (topic == nullptr || framegate::impl::check_usable(*unwrap(topic)) != FG_OK) {
+        return 0;
+    }
+    // acquire; pairs with the release of an append.
+    return framegate::impl::metadata_generation(
+        unwrap(topic)->view_.shared->metadata.load(std::memory_order_acquire));
+}
+
+fg_status fg_topic_append_metadata(fg_topic* topic, const fg_metadata* metadata,
+                                   uint32_t* generation) {
+    FG_REQUIRE(topic);
+    FG_REQUIRE(metadata);
+    uint32_t number = 0;
+    const fg_status status = framegate::impl::append_metadata(*unwrap(topic), *metadata, &number);
+    if (status == FG_OK && generation != nullptr) {
+        *generation = number;
+    }
+    return status;
+}
+
+fg_topic* fg_publisher_topic(const fg_publisher* publisher) {
+    return publisher == nullptr ? nullptr
+                                : reinterpret_cast<fg_topic*>(
+                                      &unwrap(const_cast<fg_publisher*>(publisher))->topic());
+}
+
+fg_topic* fg_subscriber_topic(const fg_subscriber* subscriber) {
+    return subscriber == nullptr ? nullptr
+                                 : reinterpret_cast<fg_topic*>(
+                                       &unwrap(const_cast<fg_subscriber*>(subscriber))->topic());
+}
+
+fg_status fg_inspector_metadata(const fg_inspector* inspector, void* out, size_t capacity,
+                                size_t* bytes, uint32_t* generation) {
+    FG_REQUIRE(inspector);
+    FG_REQUIRE(bytes);
+    FG_REQUIRE(generation);
+    if (capacity != 0) {
+        FG_REQUIRE(out);
+    }
+    return unwrap(const_cast<fg_inspector*>(inspector))->metadata(out, capacity, bytes, generation);
 }
 
 // ---- topic

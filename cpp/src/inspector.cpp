@@ -9,6 +9,7 @@
 
 #include "arrays.hpp"
 #include "liveness.hpp"
+#include "metadata.hpp"
 #include "names.hpp"
 #include "status.hpp"
 #include "topic.hpp"
@@ -104,6 +105,13 @@ fg_status Inspector::schema(fg_array* out, std::size_t capacity, std::size_t* co
     }
     *count = identity_.schema_count;
     return FG_OK;
+}
+
+fg_status Inspector::metadata(void* out, std::size_t capacity, std::size_t* bytes,
+                              std::uint32_t* generation) const {
+    const fg_status status = usable();
+    return status != FG_OK ? status
+                           : read_metadata(identity_, control_, out, capacity, bytes, generation);
 }
 
 fg_status Inspector::stats(fg_topic_stats* out) const {

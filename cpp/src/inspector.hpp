@@ -15,6 +15,8 @@ class Inspector {
     static fg_status open(const char* name, std::size_t name_bytes, Inspector** out);
     fg_status info(fg_topic_info* out) const;
     fg_status schema(fg_array* out, std::size_t capacity, std::size_t* count) const;
+    fg_status metadata(void* out, std::size_t capacity, std::size_t* bytes,
+                       std::uint32_t* generation) const;
     fg_status stats(fg_topic_stats* out) const;
     fg_status participants(fg_participant* out, std::size_t capacity, std::size_t* count) const;
     fg_status slots(fg_slot* out, std::size_t capacity, std::size_t* count) const;

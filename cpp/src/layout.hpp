@@ -147,8 +147,8 @@ struct SharedWords {
         Word reliable[kHolderWords];  // bit: this participant's cursor holds publishers back
     Word history[kHolderWords];       // bit: this participant wants more than the newest frame
     alignas(kCacheLine) Word next_generation;  // resize, reserved
-    Word metadata_generation;                  // static metadata, reserved
-    Word metadata_used;
+    Word metadata;  // static metadata: appends so far:32 | bytes in use:32
+    Word metadata_reserved;
     Word reserved[5];
     alignas(kCacheLine) Word mailboxes[kHolderWords];  // bit: this mailbox was opened once, so its
                                                        // pages exist

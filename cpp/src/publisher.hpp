@@ -17,6 +17,7 @@ class Publisher : public Handle {
     fg_status loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out);
     fg_status publish(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence);
     fg_status abandon(fg_loan* loan);
+    Topic& topic() const { return *topic_; }
     fg_status send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,
                    std::uint64_t* sequence);
     fg_status controls(fg_control* out, std::size_t capacity, std::size_t* count);

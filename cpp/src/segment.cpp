@@ -30,6 +30,7 @@
 
 #include "arrays.hpp"
 #include "liveness.hpp"
+#include "metadata.hpp"
 #include "names.hpp"
 #include "status.hpp"
 #include "steps.hpp"
@@ -376,6 +377,10 @@ fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const
         array.bytes = 0;
         std::memcpy(topic.control_ + kSchemaOffset + i * sizeof array, &array, sizeof array);
     }
+    if (const fg_status status = write_initial_metadata(options, topic.identity_, topic.control_);
+        status != FG_OK) {
+        return status;
+    }
     // Everything else starts as zero, which is what posix_fallocate made.
     std::memcpy(topic.control_, &topic.identity_, sizeof topic.identity_);
     return adopt_schema(topic);
@@ -521,7 +526,7 @@ fg_status check_options(const fg_topic_options& options) {
     if (options.mode != 0600 && options.mode != 0660) {
         return fail(FG_INVALID_ARGUMENT, "mode is %04o, it must be 0600 or 0660", options.mode);
     }
-    if (options.checksum > FG_CHECKSUM_XXH3 || options.reserved != 0) {
+    if (options.checksum > FG_CHECKSUM_XXH3) {
         return fail(FG_INVALID_ARGUMENT, "checksum is %u, it must be one of FG_CHECKSUM_*",
                     options.checksum);
     }
@@ -529,6 +534,9 @@ fg_status check_options(const fg_topic_options& options) {
         (options.schema_count != 0 && options.schema == nullptr)) {
         return fail(FG_INVALID_ARGUMENT, "the schema has %u arrays (at most %d) or is NULL",
                     options.schema_count, FG_ARRAYS_MAX);
+    }
+    if (const fg_status status = check_initial_metadata(options); status != FG_OK) {
+        return status;
     }
     fg_array copy[FG_ARRAYS_MAX] = {};
     bool fixed = options.schema_count != 0;
@@ -781,6 +789,9 @@ fg_status create_or_open_topic(const char* name, std::size_t name_bytes,
             status =
                 fail(FG_SCHEMA_MISMATCH, "topic \"%s\" exists with another schema", topic->name_);
         }
+    }
+    if (status == FG_OK && options.metadata_count != 0) {
+        status = compare_units(options, *topic);
     }
     if (status == FG_OK && topic->identity_.slot_bytes < options.slot_bytes) {
         status = fail(FG_FRAME_TOO_LARGE,

@@ -52,6 +52,9 @@ enum class Step : std::uint32_t {
     kReapMailClosed,     // mailbox of the dead closed, its cells not looked at
     kReapMailCells,      // its cells free
     kReapMailLetters,    // the dead's own letters taken back
+    kMetadataLocked,     // the right to append metadata is ours, nothing written
+    kMetadataWritten,    // record written, nobody counts it
+    kMetadataStored,     // record counted, byte still locked
     kCreateData,         // data file exists, no control file
     kCreateControl,      // control file complete under its temporary name
     kCreateLinked,       // linked, temporary name still there

@@ -18,6 +18,7 @@ class Subscriber : public Handle {
     fg_status arrays(const fg_frame& frame, fg_array* out, std::size_t capacity,
                      std::size_t* count);
     fg_status release(fg_frame* frame);
+    Topic& topic() const { return *topic_; }
     fg_status wait(std::int64_t timeout_ns);
     fg_status event_fd(int* fd);
     fg_status arm(bool* ready);

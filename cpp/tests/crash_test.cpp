@@ -126,6 +126,13 @@ void reap_for_ever(const test::Topic& topic) {
     }
 }
 
+void append_for_ever(const test::Topic& topic) {
+    const fg_value value = {"k", 1, FG_VALUE_INT, 1, 0, nullptr, 0};
+    const fg_metadata metadata = {FG_METADATA_TOPIC, 1, &value};
+    while (fg_topic_append_metadata(topic.get(), &metadata, nullptr) == FG_OK) {
+    }
+}
+
 void create_for_ever() {
     for (int n = 0;; ++n) {
         const fg_topic_options options = test::options(2, 64);
@@ -173,6 +180,11 @@ void play_role(Step step) {
         case Step::kDetachScrubbed:
             attach_for_ever(topic);
             break;
+        case Step::kMetadataLocked:
+        case Step::kMetadataWritten:
+        case Step::kMetadataStored:
+            append_for_ever(topic);
+            break;
         case Step::kReapLocked:
         case Step::kReapMarks:
         case Step::kReapSlots:
@@ -188,8 +200,14 @@ void play_role(Step step) {
 
 // ---- what this process does meanwhile
 
+// Room for what all rounds append.
+fg_topic_options with_metadata(fg_topic_options options) {
+    options.metadata_bytes = 1 << 16;
+    return options;
+}
+
 struct Survivors {
-    test::Topic topic = test::create("crash", test::options(kSlots, kBytes));
+    test::Topic topic = test::create("crash", with_metadata(test::options(kSlots, kBytes)));
     test::Publisher publisher = test::publisher(topic);
     test::Subscriber subscriber = test::subscriber(topic);
     int event_fd = -1;
@@ -338,6 +356,9 @@ const char* const kNames[] = {"",
                               "ReapMailClosed",
                               "ReapMailCells",
                               "ReapMailLetters",
+                              "MetadataLocked",
+                              "MetadataWritten",
+                              "MetadataStored",
                               "CreateData",
                               "CreateControl",
                               "CreateLinked"};

@@ -46,9 +46,10 @@ class Topic:
         schema: object = (),
         keep: int = 0,
         participants_max: int = 0,
-        metadata_bytes: int = 0,
+        metadata_bytes: int | None = None,
         mode: int = 0,
         checksum: object | None = None,
+        metadata: object = (),
     ) -> tuple[Topic, bool]:
         """
         Opens, creates, or whichever is needed; returns the topic and whether this call
@@ -66,6 +67,18 @@ class Topic:
 
     @property
     def info(self) -> dict[str, Any]: ...
+    def metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]:
+        """
+        The generation and (array or None, mapping) in the order of their appending.
+        """
+
+    @property
+    def metadata_generation(self) -> int: ...
+    def append_metadata(self, mapping: object, array: int | None = None) -> int:
+        """Returns the new generation."""
+
     def sweep(self) -> int:
         """Takes back what died participants held; returns how many there were."""
 
@@ -77,6 +90,9 @@ class Inspector:
     def __init__(self, name: str) -> None: ...
     def info(self) -> dict[str, Any]: ...
     def schema(self) -> list[tuple[str, str, tuple[int, ...]]]: ...
+    def metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
     def stats(self) -> dict[str, int]: ...
     def participants(self) -> list[dict[str, Any]]: ...
     def slots(self) -> list[dict[str, Any]]: ...
@@ -265,6 +281,9 @@ class Publisher:
         """Leaves the topic; loans that are out can still be abandoned."""
 
     def _attach(self, topic: Topic, name: str) -> None: ...
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
 
 class Frame:
     """
@@ -437,6 +456,12 @@ class Subscriber:
         """Frames taken."""
 
     @property
+    def topic_metadata_generation(self) -> int:
+        """
+        Grows whenever somebody appends to the topic's metadata; costs next to nothing.
+        """
+
+    @property
     def corrupt(self) -> int:
         """Frames that were refused with ChecksumMismatch."""
 
@@ -486,6 +511,10 @@ class Subscriber:
         Leaves the topic; frames and views that are held stay valid. Ends a `take()` of
         another thread.
         """
+
+    def _metadata(
+        self,
+    ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
 
 class Message:
     """
@@ -623,11 +652,11 @@ class Caller:
     def close(self) -> None: ...
     def _start(
         self,
-        data: typing.Any,
+        data: Any,
         timeout: float | None,
         slot_timeout: float | None,
         timestamp: float | None,
-        metadata: collections.abc.Mapping[str, typing.Any] | None,
+        metadata: Mapping[str, Any] | None,
         content_type: str | None,
     ) -> int: ...
     def _wait(self, call: int) -> Message: ...

@@ -23,6 +23,7 @@ FramegateError
     │   └── FrameTooShort           a request body ends before the frame is full
     ├── LeaseQuotaExceeded          this subscriber already holds as many frames as it may
     ├── ChecksumMismatch            the bytes of a frame are not those that were published
+    ├── MetadataFull                the metadata area of the topic has no room for that
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
@@ -77,6 +78,7 @@ __all__ = [
     "LoanLost",
     "LocalProtocolError",
     "MailboxFull",
+    "MetadataFull",
     "NoResponder",
     "NoSpace",
     "ParticipantsExhausted",
@@ -254,6 +256,12 @@ class ChecksumMismatch(ShmError):
     code = "FG-SHM-025"
 
 
+class MetadataFull(ShmError):
+    """What shall be appended does not fit into the topic's metadata area (`metadata_bytes`)."""
+
+    code = "FG-SHM-026"
+
+
 class ParticipantsExhausted(ShmError):
     """The topic has no room for one more publisher or subscriber."""
 
@@ -341,37 +349,37 @@ class HandlePoisoned(ShmError):
 class NoResponder(ShmError):
     """Nobody answers calls on this topic: no responder lives."""
 
-    code = "FG-SHM-026"
+    code = "FG-SHM-027"
 
 
 class ResponderDied(ShmError):
     """The responder died or closed before it answered; it may have done part of the work."""
 
-    code = "FG-SHM-027"
+    code = "FG-SHM-028"
 
 
 class CallFailed(ShmError):
     """The responder answered that it failed; the text is its own."""
 
-    code = "FG-SHM-028"
+    code = "FG-SHM-029"
 
 
 class MailboxFull(ShmError):
     """Everybody who could take the message has a full mailbox; nothing was sent to them."""
 
-    code = "FG-SHM-029"
+    code = "FG-SHM-030"
 
 
 class CallerGone(ShmError):
     """The caller died or closed before it was answered."""
 
-    code = "FG-SHM-030"
+    code = "FG-SHM-031"
 
 
 class CallsExhausted(ShmError):
     """This caller has as many calls in flight as it may."""
 
-    code = "FG-SHM-031"
+    code = "FG-SHM-032"
 
 
 def describe(error: FramegateError) -> str:

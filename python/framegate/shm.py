@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from framegate import _shm
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from typing import Self, TypeAlias, Unpack
 
     Checksum: TypeAlias = Literal["crc32c", "xxh3"]
+    Value: TypeAlias = bool | int | float | str | bytes
+    Metadata: TypeAlias = tuple[int, list[tuple[int | None, dict[str, Value]]]]
     Policy: TypeAlias = Literal["latest", "queue"]
     Start: TypeAlias = Literal["next", "newest"]
     Shape: TypeAlias = int | Sequence[int | None]
@@ -95,10 +97,14 @@ class ArraySpec:
     Attributes:
         dtype: Name such as `uint8`, `float32` or `bfloat16`.
         shape: Lengths of the dimensions, in C order; None in a topic's schema is any length.
+        units: Units of its elements, such as `m/s`, at most 32 bytes.
+        metadata: What else there is to say about it, as values of str, int, float, bool or bytes.
     """
 
-    dtype: str
-    shape: tuple[int | None, ...]
+    dtype: Any
+    shape: Any
+    units: str | None = None
+    metadata: Mapping[str, Value] = field(default_factory=dict, hash=False)
 
 
 Row = tuple[str, str, tuple[int, ...]]
@@ -128,11 +134,44 @@ def _dimensions(shape: Shape) -> tuple[int | None, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
-def _schema(rows: Sequence[Row]) -> dict[str, ArraySpec]:
-    return {
-        name: ArraySpec(dtype, tuple(None if length < 0 else length for length in shape))
-        for name, dtype, shape in rows
-    }
+def _schema(rows: Sequence[Row], metadata: Metadata) -> dict[str, ArraySpec]:
+    schema = {}
+    for index, (name, dtype, shape) in enumerate(rows):
+        about = _merged(metadata, index)
+        # Of units the first value counts: they belong to the schema and do not change.
+        units = next(
+            (row["units"] for of, row in metadata[1] if of == index and "units" in row), ""
+        )
+        about.pop("units", None)
+        lengths = tuple(None if length < 0 else length for length in shape)
+        schema[name] = ArraySpec(dtype, lengths, str(units) or None, about)
+    return schema
+
+
+def _merged(metadata: Metadata, array: int | None) -> dict[str, Value]:
+    """The metadata of the topic or of one array; of a key that comes twice the later value."""
+    merged: dict[str, Value] = {}
+    for of, mapping in metadata[1]:
+        if of == array:
+            merged |= mapping
+    return merged
+
+
+def _initial_metadata(
+    metadata: Mapping[str, Value] | None, arrays: Mapping[str, Any] | None
+) -> list[tuple[int | None, dict[str, Value]]]:
+    """What a topic is created with, in the form of the native module."""
+    rows: list[tuple[int | None, dict[str, Value]]] = [(None, dict(metadata))] if metadata else []
+    for index, spec in enumerate((arrays or {}).values()):
+        if isinstance(spec, ArraySpec):
+            about = dict(spec.metadata)
+            if "units" in about:
+                raise ShmArgumentError("units are ArraySpec(units=...), not a key of its metadata")
+            if spec.units is not None:
+                about = {"units": spec.units, **about}
+            if about:
+                rows.append((index, about))
+    return rows
 
 
 def _describe(rows: Iterable[tuple[str, str, tuple[int | None, ...]]]) -> str:
@@ -165,6 +204,10 @@ class TopicOptions(TypedDict, total=False):
         keep: Newest frames that stay readable even if nobody holds them; 1 by default.
         participants_max: Publishers and subscribers that the topic has room for; 128 by default.
         mode: File mode, 0o600 (the default) or 0o660.
+        metadata: What there is to say about the topic: str to bool, int, float, str or bytes.
+            `Topic.append_metadata` adds to it later.
+        metadata_bytes: Room for the metadata of the topic and its arrays, 4096 by default, at most
+            1 MiB.
         checksum: `crc32c` or `xxh3`: publishers compute it of every payload and takes compare it,
             which reads the payload once more on both sides; a frame that differs raises
             ChecksumMismatch. None by default.
@@ -178,6 +221,8 @@ class TopicOptions(TypedDict, total=False):
     keep: int
     participants_max: int
     mode: int
+    metadata: Mapping[str, Value] | None
+    metadata_bytes: int
     checksum: Checksum | None
 
 
@@ -281,7 +326,45 @@ class Topic:
     @property
     def schema(self) -> dict[str, ArraySpec]:
         """The arrays of every frame by name ("" for the only one); empty if frames are free."""
-        return _schema(self._native.schema)
+        return _schema(self._native.schema, self._native.metadata())
+
+    @property
+    def metadata(self) -> dict[str, Value]:
+        """What is said about the topic, as it is now; of a key that was said twice the latest."""
+        return _merged(self._native.metadata(), None)
+
+    @property
+    def metadata_generation(self) -> int:
+        """Grows whenever somebody appends to the metadata; costs next to nothing to look at."""
+        return self._native.metadata_generation
+
+    def append_metadata(self, metadata: Mapping[str, Value], *, array: str | None = None) -> int:
+        """Add to the metadata of the topic, or of one of its arrays, while it runs.
+
+        Every process that has the topic open sees it with its next look, wholly or not at all.
+        Nothing is taken back: each append uses up some of `metadata_bytes`.
+
+        Args:
+            metadata: str to bool, int, float, str or bytes.
+            array: Name of an array of the schema.
+
+        Returns:
+            The new generation.
+
+        Raises:
+            MetadataFull: There is no room for it.
+            ShmTimeout: Another process was stopped in the middle of appending.
+        """
+        index = None
+        if array is not None:
+            names = [name for name, _, _ in self._native.schema]
+            if array not in names:
+                known = ", ".join(map(repr, names)) or "none"
+                raise ShmArgumentError(
+                    f"topic {self.name!r} has no array {array!r}; it has {known}"
+                )
+            index = names.index(array)
+        return self._native.append_metadata(metadata, index)
 
     @property
     def slots(self) -> int:
@@ -365,6 +448,8 @@ def _make_topic(
     keep: int = 1,
     participants_max: int = 128,
     mode: int = 0o600,
+    metadata: Mapping[str, Value] | None = None,
+    metadata_bytes: int = 4096,
     checksum: Checksum | None = None,
 ) -> tuple[_shm.Topic, bool]:
     """Create the topic or (`open`) take the one that exists; also says whether it was created."""
@@ -379,6 +464,8 @@ def _make_topic(
         keep=keep,
         participants_max=participants_max,
         mode=mode,
+        metadata=_initial_metadata(metadata, arrays),
+        metadata_bytes=metadata_bytes,
         checksum=checksum,
     )
 
@@ -465,6 +552,11 @@ class Publisher(_shm.Publisher):
                 return Topic.open(self.topic)
             with contextlib.suppress(TopicExists):
                 return Topic.create(self.topic, **options)
+
+    @property
+    def topic_metadata(self) -> dict[str, Value]:
+        """What is said about the topic; see `Topic.metadata`."""
+        return _merged(self._metadata(), None)
 
     def __enter__(self) -> Self:
         return self
@@ -607,6 +699,11 @@ class Subscriber(_shm.Subscriber):
         """Leave the topic; frames and views that are held stay valid, waiting takes are woken."""
         super().close()
         self._event.close()
+
+    @property
+    def topic_metadata(self) -> dict[str, Value]:
+        """What is said about the topic; see `Topic.metadata` and `topic_metadata_generation`."""
+        return _merged(self._metadata(), None)
 
     def __enter__(self) -> Self:
         return self
@@ -850,6 +947,8 @@ class TopicReport:
         keep: Newest frames that stay readable.
         participants_max: Publishers and subscribers there is room for.
         checksum: Checksum of payloads, or None.
+        metadata: What is said about the topic.
+        metadata_bytes: Room for the metadata of the topic and its arrays.
         mode: File mode.
         identity: Random, other with every creation.
         created_unix_ns: When it was created, in nanoseconds of Unix time.
@@ -872,6 +971,8 @@ class TopicReport:
     keep: int
     participants_max: int
     checksum: Checksum | None
+    metadata: Mapping[str, Value]
+    metadata_bytes: int
     mode: int
     identity: str
     created_unix_ns: int
@@ -906,10 +1007,11 @@ class Inspector:
         """Everything there is to see; read part by part while the topic goes on."""
         info: dict[str, Any] = dict(self._native.info())
         info |= self._native.stats()
-        del info["metadata_bytes"]  # nothing uses that area yet
+        metadata = self._native.metadata()
         return TopicReport(
             name=self.topic,
-            schema=_schema(self._native.schema()),
+            schema=_schema(self._native.schema(), metadata),
+            metadata=_merged(metadata, None),
             participants=self.participants(),
             **info,
         )

@@ -334,6 +334,14 @@ def call_for_ever(topic: str, nbytes: str) -> None:
         asyncio.run(in_tasks())
 
 
+def follow_metadata(topic: str) -> None:
+    """Say what is said about the topic, and again once told that there is more."""
+    with shm.Topic.open(topic) as opened:
+        say(opened.metadata_generation, opened.metadata)
+        input()
+        say(opened.metadata_generation, opened.metadata)
+
+
 def main() -> None:
     globals()[sys.argv[1]](*sys.argv[2:])
 

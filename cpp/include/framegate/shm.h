@@ -70,12 +70,13 @@ extern "C" {
     X(OUT_OF_MEMORY, 26, "the process has no memory left")                                         \
     X(SYSTEM, 27, "a system call failed")                                                          \
     X(CHECKSUM_MISMATCH, 28, "the bytes of the frame are not those that were published")           \
-    X(NO_RESPONDER, 29, "nobody answers calls on this topic")                                      \
-    X(RESPONDER_DIED, 30, "the responder died or closed before it answered")                       \
-    X(CALL_FAILED, 31, "the responder answered that it failed")                                    \
-    X(MAILBOX_FULL, 32, "the mailbox of the addressee is full")                                    \
-    X(CALLER_GONE, 33, "the caller died or closed before it was answered")                         \
-    X(CALLS_EXHAUSTED, 34, "this caller has as many calls in flight as it may")
+    X(METADATA_FULL, 29, "the metadata area of the topic has no room for that")                    \
+    X(NO_RESPONDER, 30, "nobody answers calls on this topic")                                      \
+    X(RESPONDER_DIED, 31, "the responder died or closed before it answered")                       \
+    X(CALL_FAILED, 32, "the responder answered that it failed")                                    \
+    X(MAILBOX_FULL, 33, "the mailbox of the addressee is full")                                    \
+    X(CALLER_GONE, 34, "the caller died or closed before it was answered")                         \
+    X(CALLS_EXHAUSTED, 35, "this caller has as many calls in flight as it may")
 
 typedef int32_t fg_status;
 enum {
@@ -118,6 +119,7 @@ enum {
     FG_USER_METADATA_BYTES_MAX = 1024,
     FG_VALUES_MAX = 128,
     FG_VALUE_KEY_BYTES_MAX = 64,
+    FG_UNITS_BYTES_MAX = 32,
     FG_PARTICIPANT_NAME_BYTES_MAX = 32,
     FG_METADATA_BYTES_MAX = 1048576,
     FG_MAILBOX_BYTES_MAX = 65536,
@@ -234,6 +236,25 @@ fg_status fg_values_encode(const fg_value* values, size_t count, void* out, size
 fg_status fg_values_decode(const void* data, size_t bytes, fg_value* out, size_t capacity,
                            size_t* count);
 
+/* ---- metadata of topics and arrays ---- */
+
+#define FG_METADATA_TOPIC UINT32_MAX
+
+/* A map that belongs to the topic, or to one array of its schema. The key "units" of an array is a
+ * string of 1 to FG_UNITS_BYTES_MAX bytes, such as "m/s", and part of the schema: it is given when
+ * the topic is created and never changes. */
+typedef struct fg_metadata {
+    uint32_t array; /* index in the schema, or FG_METADATA_TOPIC */
+    uint32_t value_count;
+    const fg_value* values;
+} fg_metadata;
+
+/* Walks over what fg_topic_metadata copied: begin with *position = 0. Of a key that comes several
+ * times the last value counts, of units the first. FG_EMPTY at the end, FG_SEGMENT_CORRUPT for bytes
+ * that nobody of us wrote. The values point into `metadata`; `count` may be more than `capacity`. */
+fg_status fg_metadata_next(const void* metadata, size_t bytes, size_t* position, uint32_t* array,
+                           fg_value* out, size_t capacity, size_t* count);
+
 /* ---- topic ---- */
 
 typedef struct fg_topic fg_topic;
@@ -265,7 +286,8 @@ typedef struct fg_topic_options {
     uint32_t schema_count;     /* arrays of the schema; 0: frames are free; default 0 */
     const fg_array* schema;    /* dtype, shape and names; offset and bytes are ignored */
     uint32_t checksum;         /* FG_CHECKSUM_*; default none */
-    uint32_t reserved;         /* zero */
+    uint32_t metadata_count;
+    const fg_metadata* metadata; /* what it begins with; may be NULL */
 } fg_topic_options;
 
 void fg_topic_options_init(fg_topic_options* options);
@@ -315,6 +337,18 @@ const char* fg_topic_name(const fg_topic* topic);
 /* Copies the schema (offset and bytes filled where all dimensions are fixed). `count` is always
  * written. */
 fg_status fg_topic_schema(const fg_topic* topic, fg_array* out, size_t capacity, size_t* count);
+/* Copies the metadata of the topic and its arrays, at most info.metadata_bytes, for
+ * fg_metadata_next. `generation` grows with every append. FG_INVALID_ARGUMENT, with *bytes written,
+ * if `capacity` is too small. No system call. */
+fg_status fg_topic_metadata(const fg_topic* topic, void* out, size_t capacity, size_t* bytes,
+                            uint32_t* generation);
+/* The generation alone: one load, to see whether there is something new. */
+uint32_t fg_topic_metadata_generation(const fg_topic* topic);
+/* Appends to it; every process that has the topic open sees it with the next look. It is there
+ * wholly or not at all, whoever dies when. FG_METADATA_FULL; FG_TIMEOUT if a process was stopped while
+ * it appended. `generation` may be NULL. */
+fg_status fg_topic_append_metadata(fg_topic* topic, const fg_metadata* metadata,
+                                   uint32_t* generation);
 /* Reaps participants that died: their loans and leases come back. Done by itself by attaching, by a
  * loan that finds nothing, and by every waiter about once a second. `reaped` may be NULL. Up to 256
  * system calls. */
@@ -374,6 +408,9 @@ void fg_publish_info_init(fg_publish_info* info);
  * other status it is gone. `sequence` may be NULL. */
 fg_status fg_publisher_publish(fg_publisher* publisher, fg_loan* loan, const fg_publish_info* info,
                                uint64_t* sequence);
+
+/* Its topic, for the functions above; valid as long as the publisher. Do not close it. */
+fg_topic* fg_publisher_topic(const fg_publisher* publisher);
 
 /* Gives an unpublished loan back. Hot. Safe to call on a loan whose data is NULL. */
 fg_status fg_publisher_abandon(fg_publisher* publisher, fg_loan* loan);
@@ -461,6 +498,9 @@ fg_status fg_subscriber_arrays(fg_subscriber* subscriber, const fg_frame* frame,
  * wait for space. FG_LEASE_LOST: it ended before, its bytes were not protected to the end (see
  * crash-safety). */
 fg_status fg_subscriber_release(fg_subscriber* subscriber, fg_frame* frame);
+
+/* Its topic, for the functions above; valid as long as the subscriber. Do not close it. */
+fg_topic* fg_subscriber_topic(const fg_subscriber* subscriber);
 
 /* Sleeps until there is an unseen frame. FG_OK, FG_TIMEOUT, FG_INTERRUPTED, FG_MOVED, FG_CLOSED. */
 fg_status fg_subscriber_wait(fg_subscriber* subscriber, int64_t timeout_ns);
@@ -679,6 +719,9 @@ fg_status fg_inspector_open(const char* name, size_t name_bytes, fg_inspector** 
 fg_status fg_inspector_get_info(const fg_inspector* inspector, fg_topic_info* out);
 fg_status fg_inspector_schema(const fg_inspector* inspector, fg_array* out, size_t capacity,
                               size_t* count);
+/* As fg_topic_metadata. */
+fg_status fg_inspector_metadata(const fg_inspector* inspector, void* out, size_t capacity,
+                                size_t* bytes, uint32_t* generation);
 fg_status fg_inspector_stats(fg_inspector* inspector, fg_topic_stats* out);
 /* Fills up to `capacity` rows; `count` is the number that exist. One system call per row. */
 fg_status fg_inspector_participants(fg_inspector* inspector, fg_participant* out, size_t capacity,

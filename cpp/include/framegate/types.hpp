@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "framegate/error.hpp"
+#include "framegate/metadata.hpp"
 
 namespace framegate {
 
@@ -69,6 +70,23 @@ class Topic {
 
     std::string_view name() const { return fg_topic_name(raw_.get()); }
     fg_topic* get() const { return raw_.get(); }
+
+    /// The metadata of the topic and its arrays as it is now.
+    Result<Metadata> metadata() const { return Metadata::read(raw_.get()); }
+    /// Grows with every append; one load.
+    std::uint32_t metadata_generation() const { return fg_topic_metadata_generation(raw_.get()); }
+    /// Appends for every process that has the topic open; returns the new generation.
+    Result<std::uint32_t> append_metadata(const Values& values,
+                                          std::uint32_t array = FG_METADATA_TOPIC) {
+        const fg_metadata metadata = {array, static_cast<std::uint32_t>(values.entries().size()),
+                                      values.entries().data()};
+        std::uint32_t generation = 0;
+        if (const fg_status status = fg_topic_append_metadata(raw_.get(), &metadata, &generation);
+            status != FG_OK) {
+            return Error::last(status);
+        }
+        return generation;
+    }
 
   private:
     struct Close {

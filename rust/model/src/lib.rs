@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`frames`] | loan, publish, abandon, take, release, futexes, attach, reap, reliable, resize |
 //! | [`group`] | work-queue groups |
+//! | [`membership`] | groups that are founded, joined, left and ended |
 //! | [`mailbox`] | requests, replies, their slots |
 //! | [`wake`] | event loops |
 //! | [`explore`] | the search through all states; sequentially consistent |
@@ -22,6 +23,7 @@ pub mod explore;
 pub mod frames;
 pub mod group;
 pub mod mailbox;
+pub mod membership;
 pub mod orderings;
 pub mod rc11;
 pub mod wake;

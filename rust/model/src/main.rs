@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, mailbox, wake};
+use framegate_model::{frames, group, mailbox, membership, wake};
 
 // Of the big configurations; about 15 GB.
 const STATES_MAX: usize = 60_000_000;
@@ -87,6 +87,9 @@ fn main() -> ExitCode {
     for (name, is_quick, model) in mailbox::cases() {
         choice.configuration(name, is_quick, &model);
     }
+    for (name, is_quick, model) in membership::cases() {
+        choice.configuration(name, is_quick, &model);
+    }
     for (name, is_quick, model) in wake::cases() {
         choice.configuration(name, is_quick, &model);
     }
@@ -98,6 +101,12 @@ fn main() -> ExitCode {
     }
     for mutant in mailbox::Mutant::ALL {
         choice.mutant(&format!("mailbox: {mutant:?}"), &mailbox::case_of(mutant));
+    }
+    for mutant in membership::Mutant::ALL {
+        choice.mutant(
+            &format!("membership: {mutant:?}"),
+            &membership::case_of(mutant),
+        );
     }
     for mutant in wake::Mutant::ALL {
         choice.mutant(&format!("event loop: {mutant:?}"), &wake::case_of(mutant));

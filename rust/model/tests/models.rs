@@ -1,6 +1,6 @@
 //! The quick configurations of every model hold; every rule that is left out is noticed.
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, mailbox, wake};
+use framegate_model::{frames, group, mailbox, membership, wake};
 
 const STATES_MAX: usize = 5_000_000;
 
@@ -62,6 +62,20 @@ fn mailboxes_hold() {
 fn mailboxes_need_every_rule() {
     for mutant in mailbox::Mutant::ALL {
         is_noticed(&mutant, &mailbox::case_of(mutant));
+    }
+}
+
+#[test]
+fn membership_holds() {
+    for (name, _, model) in membership::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn membership_needs_every_rule() {
+    for mutant in membership::Mutant::ALL {
+        is_noticed(&mutant, &membership::case_of(mutant));
     }
 }
 

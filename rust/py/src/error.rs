@@ -35,7 +35,7 @@ pub(crate) fn exception(py: Python<'_>, name: &str, text: &str) -> PyErr {
 
 /// Class of `framegate.errors` for each status of `shm.h` from 1 on; `framegate._shm` has the same table, and a test compares
 /// them.
-const SHM_CLASSES: [&str; 34] = [
+const SHM_CLASSES: [&str; 35] = [
     "ShmArgumentError",
     "TopicNameInvalid",
     "TopicNotFound",
@@ -64,6 +64,7 @@ const SHM_CLASSES: [&str; 34] = [
     "ShmError",
     "ShmError",
     "ChecksumMismatch",
+    "MetadataFull",
     "NoResponder",
     "ResponderDied",
     "CallFailed",

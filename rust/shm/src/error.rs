@@ -73,12 +73,13 @@ kinds! {
     OutOfMemory = 26, is_out_of_memory, "The process has no memory left.";
     System = 27, is_system, "A system call failed.";
     ChecksumMismatch = 28, is_checksum_mismatch, "The bytes of the frame are not those that were published.";
-    NoResponder = 29, is_no_responder, "Nobody answers calls on this topic.";
-    ResponderDied = 30, is_responder_died, "The responder died or closed before it answered.";
-    CallFailed = 31, is_call_failed, "The responder answered that it failed.";
-    MailboxFull = 32, is_mailbox_full, "The mailbox of the addressee is full.";
-    CallerGone = 33, is_caller_gone, "The caller died or closed before it was answered.";
-    CallsExhausted = 34, is_calls_exhausted, "The caller has as many calls in flight as it may.";
+    MetadataFull = 29, is_metadata_full, "The metadata area of the topic has no room for that.";
+    NoResponder = 30, is_no_responder, "Nobody answers calls on this topic.";
+    ResponderDied = 31, is_responder_died, "The responder died or closed before it answered.";
+    CallFailed = 32, is_call_failed, "The responder answered that it failed.";
+    MailboxFull = 33, is_mailbox_full, "The mailbox of the addressee is full.";
+    CallerGone = 34, is_caller_gone, "The caller died or closed before it was answered.";
+    CallsExhausted = 35, is_calls_exhausted, "The caller has as many calls in flight as it may.";
 }
 
 impl Error {

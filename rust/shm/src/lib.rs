@@ -38,6 +38,7 @@
 mod array;
 mod calls;
 mod error;
+mod metadata;
 mod publisher;
 mod subscriber;
 mod sys;
@@ -47,6 +48,7 @@ mod values;
 pub use array::{Array, Dtype, lay_out};
 pub use calls::{Call, Caller, Message, Request, Responder};
 pub use error::Error;
+pub use metadata::Metadata;
 pub use publisher::{Control, FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
 pub use topic::{Checksum, TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};

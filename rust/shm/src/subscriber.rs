@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::array::{Array, Dtype};
 use crate::error::{Error, Kind, check};
+use crate::metadata::{self, Metadata};
 use crate::sys;
 use crate::topic::{Topic, TopicInfo, timeout_ns};
 use crate::values::{Value, decode_values};
@@ -110,6 +111,29 @@ impl Subscriber {
             sys::fg_subscriber_open(topic.as_ptr(), &raw const raw_options, &raw mut raw)
         })?;
         Ok(Self(Arc::new(Handle { raw, topic })))
+    }
+
+    /// What is said about the topic and its arrays, as it is now.
+    ///
+    /// # Errors
+    ///
+    /// `is_segment_corrupt` if somebody else wrote nonsense there, `is_forked`, `is_poisoned`.
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        Metadata::read(&self.0.topic)
+    }
+
+    /// Grows with every append to the metadata; one load, to see whether there is something new.
+    pub fn metadata_generation(&self) -> u32 {
+        metadata::generation(&self.0.topic)
+    }
+
+    /// Adds to the metadata of the topic, for every process that has it open; returns the new generation.
+    ///
+    /// # Errors
+    ///
+    /// `is_metadata_full`, `is_invalid_argument`, `is_timeout` if a process was stopped while it appended.
+    pub fn append_metadata(&self, values: &[(&str, Value<'_>)]) -> Result<u32, Error> {
+        metadata::append(&self.0.topic, values)
     }
 
     /// What the topic is like.

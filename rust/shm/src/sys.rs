@@ -64,7 +64,16 @@ pub(crate) struct TopicOptions {
     pub(crate) schema_count: u32,
     pub(crate) schema: *const Array,
     pub(crate) checksum: u32,
-    pub(crate) reserved: u32,
+    pub(crate) metadata_count: u32,
+    pub(crate) metadata: *const Metadata,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Metadata {
+    pub(crate) array: u32,
+    pub(crate) value_count: u32,
+    pub(crate) values: *const Value,
 }
 
 #[repr(C)]
@@ -227,6 +236,28 @@ pub(crate) struct Value {
 }
 
 unsafe extern "C" {
+    pub(crate) fn fg_topic_metadata(
+        topic: *const Topic,
+        out: *mut c_void,
+        capacity: usize,
+        bytes: *mut usize,
+        generation: *mut u32,
+    ) -> Status;
+    pub(crate) fn fg_topic_metadata_generation(topic: *const Topic) -> u32;
+    pub(crate) fn fg_topic_append_metadata(
+        topic: *mut Topic,
+        metadata: *const Metadata,
+        generation: *mut u32,
+    ) -> Status;
+    pub(crate) fn fg_metadata_next(
+        metadata: *const c_void,
+        bytes: usize,
+        position: *mut usize,
+        array: *mut u32,
+        out: *mut Value,
+        capacity: usize,
+        count: *mut usize,
+    ) -> Status;
     pub(crate) fn fg_values_encode(
         values: *const Value,
         count: usize,
@@ -485,6 +516,7 @@ mod tests {
                 "fg_subscriber_stats" => size_of::<SubscriberStats>(),
                 "fg_topic_info" => size_of::<TopicInfo>(),
                 "fg_topic_options" => size_of::<TopicOptions>(),
+                "fg_metadata" => size_of::<Metadata>(),
                 "fg_value" => size_of::<Value>(),
                 // The inspector has no Rust side.
                 "fg_participant" | "fg_slot" | "fg_topic_stats" => continue,
@@ -493,7 +525,7 @@ mod tests {
             assert_eq!(ours, row.bytes as usize, "{}", text(row.name));
             compared += 1;
         }
-        assert_eq!(compared, 16);
+        assert_eq!(compared, 17);
     }
 
     #[test]

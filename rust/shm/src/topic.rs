@@ -170,6 +170,16 @@ impl Topic {
         self.0
     }
 
+    pub(crate) fn metadata_bytes(&self) -> Result<usize, Error> {
+        let mut raw = sys::TopicInfo {
+            struct_bytes: size_of::<sys::TopicInfo>() as u32,
+            ..sys::TopicInfo::default()
+        };
+        // SAFETY: the handle is live; a place of the right type.
+        check(unsafe { sys::fg_topic_get_info(self.0, &raw mut raw) })?;
+        Ok(raw.metadata_bytes as usize)
+    }
+
     pub(crate) fn info(&self) -> Result<TopicInfo, Error> {
         let mut raw = sys::TopicInfo {
             struct_bytes: size_of::<sys::TopicInfo>() as u32,

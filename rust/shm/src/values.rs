@@ -104,7 +104,15 @@ pub fn decode_values(bytes: &[u8]) -> Result<Vec<(&str, Value<'_>)>, Error> {
             &raw mut count,
         )
     })?;
-    // SAFETY: pointer and length lie inside `bytes`, which outlives the result.
+    // SAFETY: the values point into `bytes`, which outlives the result.
+    Ok(unsafe { values_from_raw(&raw[..count.min(sys::VALUES_MAX)]) })
+}
+
+/// # Safety
+///
+/// Keys and data must point to memory that stays as it is for `'a`.
+pub(crate) unsafe fn values_from_raw<'a>(raw: &[sys::Value]) -> Vec<(&'a str, Value<'a>)> {
+    // SAFETY: the caller's promise.
     let slice = |data: *const u8, length: usize| unsafe {
         if length == 0 {
             &[]
@@ -116,13 +124,12 @@ pub fn decode_values(bytes: &[u8]) -> Result<Vec<(&str, Value<'_>)>, Error> {
     let text = |data: *const u8, length: usize| {
         std::str::from_utf8(slice(data, length)).unwrap_or_default()
     };
-    Ok(raw[..count.min(sys::VALUES_MAX)]
-        .iter()
+    raw.iter()
         .map(|entry| {
             let data = entry.data.cast();
             #[expect(
                 clippy::cast_possible_truncation,
-                reason = "a length inside of `bytes`"
+                reason = "a length inside of what was read"
             )]
             let length = entry.data_bytes as usize;
             let value = match entry.kind {
@@ -134,5 +141,5 @@ pub fn decode_values(bytes: &[u8]) -> Result<Vec<(&str, Value<'_>)>, Error> {
             };
             (text(entry.key.cast(), entry.key_bytes as usize), value)
         })
-        .collect())
+        .collect()
 }

@@ -330,3 +330,38 @@ fn frames_with_checksums_come_through() {
         assert_eq!(subscriber.corrupt().unwrap(), 0);
     }
 }
+
+#[test]
+fn metadata_is_appended_and_seen_by_others() {
+    let name = TopicName::new("metadata");
+    let publisher = Publisher::create_or_open(&name.0, &options(2, 64)).unwrap();
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    assert_eq!(subscriber.metadata_generation(), 0);
+    assert_eq!(subscriber.metadata().unwrap().get("site"), None);
+    let generation = publisher
+        .append_metadata(&[("site", Value::Str("roof")), ("rig", Value::Int(7))])
+        .unwrap();
+    assert_eq!(generation, 1);
+    assert_eq!(
+        subscriber
+            .append_metadata(&[("rig", Value::Int(8))])
+            .unwrap(),
+        2
+    );
+    let metadata = publisher.metadata().unwrap();
+    assert_eq!(
+        (metadata.generation(), publisher.metadata_generation()),
+        (2, 2)
+    );
+    assert_eq!(metadata.get("site"), Some(Value::Str("roof")));
+    assert_eq!(metadata.get("rig"), Some(Value::Int(8)));
+    assert_eq!(
+        (metadata.of_array(0, "rig"), metadata.units(0)),
+        (None, None)
+    );
+    let large = vec![0; 5000];
+    let error = publisher
+        .append_metadata(&[("large", Value::Bytes(&large))])
+        .unwrap_err();
+    assert!(error.is_metadata_full(), "{error}");
+}
