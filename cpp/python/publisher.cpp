@@ -540,6 +540,12 @@ FastResult send_fast(PyObject* self, PyObject* const* arguments, Py_ssize_t coun
     return {true, PyLong_FromUnsignedLongLong(sequence)};
 }
 
+// A msgspec.Struct, told by what its class has.
+bool is_struct(nb::handle data) {
+    return PyObject_CheckBuffer(data.ptr()) == 0 && PyDict_Check(data.ptr()) == 0 &&
+           nb::hasattr(data.type(), "__struct_fields__");
+}
+
 // numpy arrays can be made read-only later; a memoryview (no numpy) cannot.
 void remember_array(Loan& loan, nb::handle array) {
     if (nb::hasattr(array, "flags")) {
@@ -639,6 +645,9 @@ void bind_publisher(nb::module_& module) {
             [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> timestamp,
                nb::object metadata, std::optional<std::string> content_type,
                std::optional<double> timeout) {
+                if (is_struct(data)) {
+                    data = nb::module_::import_("framegate.structs").attr("arrays_of")(data);
+                }
                 prepare(self, data, false);
                 auto& publisher = nb::cast<Publisher&>(self);
                 (void)publisher.handle();  // raises when closed
@@ -655,7 +664,8 @@ void bind_publisher(nb::module_& module) {
             "Copies `data` into a slot and publishes it.\n"
             "\n"
             "Args:\n"
-            "    data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of\n"
+            "    data: Bytes, an array (buffer protocol or DLPack, any strides), a msgspec.Struct\n"
+            "        (see framegate.structs), or a mapping of\n"
             "        name to array.\n"
             "    timestamp: The application's own time of the frame in seconds, for example of "
             "its\n"

@@ -215,7 +215,8 @@ class Publisher:
         Copies `data` into a slot and publishes it.
 
         Args:
-            data: Bytes, an array (buffer protocol or DLPack, any strides), or a mapping of
+            data: Bytes, an array (buffer protocol or DLPack, any strides), a msgspec.Struct
+                (see framegate.structs), or a mapping of
                 name to array.
             timestamp: The application's own time of the frame in seconds, for example of its
                 exposure; on whatever clock the application uses.
