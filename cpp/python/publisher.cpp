@@ -65,8 +65,12 @@ void Publisher::attach(const Topic& opened, const std::string& name) {
     check(fg_publisher_open(opened.handle(), &options, &handle_));
     topic = opened.name;
     schema = opened.schema;
-    slot_bytes = opened.info.slot_bytes;
-    slots = opened.info.slots;
+}
+
+std::size_t Publisher::slot_bytes() const {
+    std::uint64_t bytes = 0;
+    check(fg_publisher_slot_bytes(handle(), &bytes));
+    return bytes;
 }
 
 void Publisher::close() noexcept {
@@ -100,9 +104,10 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
         }
         if (deadline.is_immediate() || deadline.is_over()) {
             raise_error(FG_TOPIC_FULL,
-                        "topic \"" + topic + "\" has no free slot: all " + std::to_string(slots) +
-                            " are leased by subscribers, loaned, or the newest frame; wait longer "
-                            "(timeout=), release frames sooner, or create it with more slots");
+                        "topic \"" + topic +
+                            "\" has no free slot: all are leased by subscribers, loaned, or the "
+                            "newest frame; wait longer "
+                            "(timeout=), release frames sooner, or resize it to more slots");
         }
         // close() on another thread may drop the opener's reference meanwhile
         fg_publisher_retain(handle);
@@ -381,7 +386,7 @@ nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> t
                 "topic \"" + publisher.topic +
                     "\" has dimensions of any length: say the dtype and shape of this loan");
         }
-        layout = schema.is_raw() ? Layout{raw_schema(), publisher.slot_bytes, false}
+        layout = schema.is_raw() ? Layout{raw_schema(), publisher.slot_bytes(), false}
                                  : Layout{publisher.schema, schema.payload_bytes, true};
     } else if (PyLong_Check(wanted.ptr()) != 0) {
         const std::size_t bytes = PyLong_AsSize_t(wanted.ptr());
@@ -736,7 +741,7 @@ void bind_publisher(nb::module_& module) {
             "sequence", [](const Publisher& self) { return self.counters->sequence; },
             "Sequence of the last frame published by this handle; 0 before the first.")
         .def_prop_ro(
-            "slot_bytes", [](const Publisher& self) { return self.slot_bytes; },
+            "slot_bytes", [](const Publisher& self) { return self.slot_bytes(); },
             "Payload bytes of a slot; 0 until the topic is known.")
         .def("close", &Publisher::close,
              "Leaves the topic; loans that are out can still be abandoned.");

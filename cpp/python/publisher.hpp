@@ -84,6 +84,8 @@ class Publisher {
     [[nodiscard]] bool is_attached() const { return handle_ != nullptr; }
     [[nodiscard]] bool is_closed() const { return closed_; }
     // Raises ClosedError unless attached.
+    // Payload bytes of a slot now; they change when the topic is resized.
+    [[nodiscard]] std::size_t slot_bytes() const;
     [[nodiscard]] fg_publisher* handle() const;
 
     // Whether that many bytes, taken as they are, make a frame of the topic.
@@ -109,8 +111,6 @@ class Publisher {
 
     std::string topic;
     SchemaPtr schema;
-    std::size_t slot_bytes = 0;
-    std::uint32_t slots = 0;
 
   private:
     fg_publisher* handle_ = nullptr;

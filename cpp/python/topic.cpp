@@ -275,6 +275,12 @@ void Topic::close() noexcept {
     handle_ = nullptr;
 }
 
+void Topic::refresh() {
+    if (handle_ != nullptr) {  // what a closed topic was stays readable
+        check(fg_topic_get_info(handle_, &info));
+    }
+}
+
 fg_topic* Topic::handle() const {
     if (handle_ == nullptr) {
         raise_error(FG_CLOSED, "topic \"" + name + "\" was closed");
@@ -382,8 +388,30 @@ void bind_topic(nb::module_& module) {
             nb::sig("def schema(self) -> list[tuple[str, str, tuple[int, ...]]]"),
             "The arrays of every frame as (name, dtype, shape); -1 is a dimension of any length.")
         .def_prop_ro(
-            "info", [](const Topic& self) { return info_to_python(self.info); },
+            "info",
+            [](Topic& self) {
+                self.refresh();
+                return info_to_python(self.info);
+            },
             nb::sig("def info(self) -> dict[str, typing.Any]"))
+        .def(
+            "resize",
+            [](Topic& self, std::uint32_t slots, std::uint64_t slot_bytes, std::uint32_t keep) {
+                fg_resize_options options;
+                fg_resize_options_init(&options);
+                options.slots = slots;
+                options.slot_bytes = slot_bytes;
+                options.keep = keep;
+                fg_topic* handle = self.handle();
+                fg_status status = FG_OK;
+                {
+                    const WithoutGil released;  // touching every page may take a second
+                    status = fg_topic_resize(handle, &options);
+                }
+                check(status);
+            },
+            nb::kw_only(), "slots"_a = 0, "slot_bytes"_a = 0, "keep"_a = 0,
+            "Goes on in slots of another number or size; 0 keeps what it is.")
         .def(
             "metadata", [](const Topic& self) { return metadata_of(self.handle()); },
             nb::sig("def metadata(self) -> tuple[int, list[tuple[int | None, dict[str, bool | int "
@@ -423,6 +451,31 @@ void bind_topic(nb::module_& module) {
         .def("slots", &Inspector::slots, nb::sig("def slots(self) -> list[dict[str, typing.Any]]"))
         .def("close", &Inspector::close);
 
+    module.def(
+        "collect_stale_topics",
+        [](std::int64_t age_ns, bool dry_run) {
+            std::vector<std::pair<std::string, std::uint64_t>> found;
+            std::uint32_t orphans = 0;
+            const auto remember = [](void* context, const char* name, std::uint64_t bytes) {
+                static_cast<decltype(found)*>(context)->emplace_back(name, bytes);
+            };
+            fg_status status = FG_OK;
+            {
+                const WithoutGil released;
+                status =
+                    fg_collect_stale_topics(age_ns, dry_run ? 1 : 0, remember, &found, &orphans);
+            }
+            check(status);
+            nb::list topics;
+            for (const auto& [name, bytes] : found) {
+                topics.append(nb::make_tuple(name, bytes));
+            }
+            return nb::make_tuple(topics, orphans);
+        },
+        "age_ns"_a, "dry_run"_a,
+        nb::sig("def collect_stale_topics(age_ns: int, dry_run: bool) -> tuple[list[tuple[str, "
+                "int]], int]"),
+        "Removes topics without users; returns (name, bytes) of each, and how many other files.");
     module.def(
         "unlink", [](const std::string& name) { check(fg_topic_unlink(name.data(), name.size())); },
         "name"_a, "Removes a topic's files; open handles go on.");

@@ -19,6 +19,8 @@ class Topic {
     ~Topic() { close(); }
 
     void close() noexcept;
+    // Reads `info` anew: a topic may be resized by anybody.
+    void refresh();
     // Raises ClosedError after close().
     [[nodiscard]] fg_topic* handle() const;
 

@@ -5,6 +5,7 @@
 
 #include "arrays.hpp"
 #include "checksum.hpp"
+#include "collect.hpp"
 #include "framegate/shm.h"
 #include "inspector.hpp"
 #include "liveness.hpp"
@@ -63,6 +64,7 @@ constexpr fg_struct_size kStructSizes[] = {
     FG_SIZE_ROW(fg_publisher_options),
     FG_SIZE_ROW(fg_request),
     FG_SIZE_ROW(fg_responder_options),
+    FG_SIZE_ROW(fg_resize_options),
     FG_SIZE_ROW(fg_status_info),
     FG_SIZE_ROW(fg_struct_size),
     FG_SIZE_ROW(fg_subscriber_options),
@@ -312,13 +314,38 @@ fg_status fg_topic_unlink(const char* name, size_t name_bytes) {
     return framegate::impl::unlink_topic(name, name_bytes);
 }
 
+void fg_resize_options_init(fg_resize_options* options) {
+    *options = fg_resize_options{};
+    options->struct_bytes = sizeof *options;
+}
+
+fg_status fg_topic_resize(fg_topic* topic, const fg_resize_options* options) {
+    FG_REQUIRE(topic);
+    FG_REQUIRE_STRUCT(fg_resize_options, options);
+    return framegate::impl::resize_topic(*unwrap(topic), *options);
+}
+
+fg_status fg_collect_stale_topics(int64_t age_ns, int dry_run, fg_stale_topic visit, void* context,
+                                  uint32_t* orphans) {
+    return framegate::impl::collect_stale_topics(age_ns, dry_run != 0, visit, context, orphans);
+}
+
 fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out) {
     FG_REQUIRE(topic);
     FG_REQUIRE_STRUCT(fg_topic_info, out);
-    if (const fg_status status = framegate::impl::check_usable(*unwrap(topic)); status != FG_OK) {
+    // The handle's caches change; what the caller sees of the topic does not.
+    Topic& impl = *unwrap(const_cast<fg_topic*>(topic));
+    if (const fg_status status = framegate::impl::check_usable(impl); status != FG_OK) {
         return status;
     }
-    framegate::impl::describe(unwrap(topic)->identity_, unwrap(topic)->view_, out);
+    framegate::impl::Identity newest{};
+    if (const fg_status status = framegate::impl::newest_identity(impl, &newest); status != FG_OK) {
+        return status;
+    }
+    framegate::impl::describe(newest, out);
+    out->identity[0] = impl.identity_.id[0];
+    out->identity[1] = impl.identity_.id[1];
+    out->created_unix_ns = impl.identity_.created_unix_ns;
     return FG_OK;
 }
 
@@ -377,6 +404,12 @@ fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t tim
     FG_REQUIRE(publisher);
     FG_REQUIRE(out);
     return unwrap(publisher)->loan(bytes, timeout_ns, out);
+}
+
+fg_status fg_publisher_slot_bytes(fg_publisher* publisher, uint64_t* out) {
+    FG_REQUIRE(publisher);
+    FG_REQUIRE(out);
+    return unwrap(publisher)->slot_bytes(out);
 }
 
 void fg_publish_info_init(fg_publish_info* info) {

@@ -11,8 +11,15 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr std::uint64_t kNever = ~std::uint64_t{0};
 }  // namespace
 
-constinit const Handle::Kind Caller::kKind = {"caller", Mark::kSpaceWaiter,
-                                              Correspondent::close_event_fd, Caller::destroy};
+constinit const Handle::Kind Caller::kKind = {
+    .noun = "caller",
+    .sleep_mark = Mark::kSpaceWaiter,
+    .access = Access::kWrite,
+    .record_bytes = Caller::kRecordBytes,
+    .is_held = Caller::is_loaned,
+    .before_detach = Correspondent::close_event_fd,
+    .destroy = Caller::destroy,
+};
 
 fg_status Caller::open(Topic& topic, const fg_caller_options& options, Caller** out) {
     const std::uint32_t cells = topic.view_.mailbox_cells;
@@ -29,18 +36,15 @@ fg_status Caller::open(Topic& topic, const fg_caller_options& options, Caller** 
         return fail(FG_OUT_OF_MEMORY, "no memory for a caller of topic \"%s\"", topic.name_);
     }
     auto* caller = new (memory) Caller;
-    const fg_status status =
-        caller->join_mail(topic, FG_ROLE_CALLER, options.name, options.name_bytes);
-    if (status != FG_OK) {
-        std::free(pending);
-        std::free(caller);
-        return status;
-    }
     caller->make_room_ = make_room;
     caller->pending_ = pending;
     caller->calls_max_ = calls_max;
-    *out = caller;
-    return FG_OK;
+    const fg_status status =
+        caller->join_mail(topic, FG_ROLE_CALLER, options.name, options.name_bytes);
+    if (status == FG_OK) {
+        *out = caller;
+    }
+    return status;
 }
 
 // Late answers in the mailbox occupy the very slots that a loan waits for.
@@ -99,6 +103,7 @@ fg_status Caller::post(fg_loan* loan, Pending* pending) {
     letter.correlation = pending->number;
     letter.from = {self_.index, epoch_};
     letter.slot = loan->slot;
+    letter.generation = loan->generation;
     MailAddress to;
     while (pick(tried, &to)) {
         tried[to.participant / 64] |= std::uint64_t{1} << (to.participant % 64);
@@ -112,12 +117,13 @@ fg_status Caller::post(fg_loan* loan, Pending* pending) {
             pending->responder = to;
             pending->posted = posted;
             pending->slot = loan->slot;
-            forget(loan);
+            pending->generation = loan->generation;
+            forget(loan, &seat_);
             ring_mailbox(*topic_, to.participant);
             return FG_OK;
         }
         if (posted.result == PostResult::kLost) {
-            forget(loan);
+            forget(loan, &seat_);
             wake_space(*topic_);
             return fail(FG_RESPONDER_DIED,
                         "topic \"%s\": the responder went away while it was asked", topic_->name_);
@@ -139,19 +145,21 @@ fg_status Caller::call(fg_loan* loan, const fg_publish_info& info, std::int64_t 
         return check_usable(*topic_);
     }
     const Call guard(*this);
-    if (!owns(*loan)) {
+    Seat* seat = seat_of(*loan);
+    if (seat == nullptr) {
         loan->data = nullptr;
         return fail(FG_LOAN_LOST, "topic \"%s\": the loan was posted or abandoned before",
                     topic_->name_);
     }
     if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        forget(loan);
+        forget(loan, seat);
         return status;
     }
     if (closed_) {
         return say_closed();
     }
-    if (const fg_status status = check_info(info, Schema::kFree); status != FG_OK) {
+    fg_status status = check_letter(*seat, info);
+    if (status != FG_OK) {
         return status;
     }
     read_mail(0);
@@ -161,13 +169,18 @@ fg_status Caller::call(fg_loan* loan, const fg_publish_info& info, std::int64_t 
                     "topic \"%s\": %u calls are in flight, as many as this caller may have",
                     topic_->name_, calls_max_);
     }
+    status = bring_along(loan, info);
+    if (status != FG_OK) {
+        return status;
+    }
     pending->number = ++calls_;
     pending->deadline_ns =
         timeout_ns < 0 ? kNever : monotonic_ns() + static_cast<std::uint64_t>(timeout_ns);
     write_header(loan->slot, info, Schema::kFree);
     // relaxed: the HANDED CAS releases it.
     view().slots[loan->slot].deadline_ns.store(pending->deadline_ns, kRelaxed);
-    if (const fg_status status = post(loan, pending); status != FG_OK) {
+    status = post(loan, pending);
+    if (status != FG_OK) {
         return status;
     }
     pending->state = State::kWaiting;
@@ -215,7 +228,9 @@ fg_status Caller::deliver(Pending* pending, fg_frame* reply) {
     }
     return lease(answer, reply)
                ? static_cast<fg_status>(FG_OK)
-               : fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the header of a reply makes no sense",
+               : fail(FG_CALL_FAILED,
+                      "topic \"%s\": the topic was resized while the reply was on its way; call "
+                      "again",
                       topic_->name_);
 }
 
@@ -227,7 +242,9 @@ bool Caller::give_up(Pending* pending) {
         return false;
     }
     const Withdrawal withdrawal =
-        withdraw_letter(view(), self_, pending->responder, pending->posted, pending->slot,
+        withdraw_letter(view(), self_, pending->responder, pending->posted,
+                        // A slot of a generation that we left matters to nobody.
+                        pending->generation == geometry().generation ? pending->slot : kNoSlot,
                         slot_word(0, 0, SlotState::kFree));
     wake_space(*topic_);
     pending->state = withdrawal == Withdrawal::kRead ? State::kAbandoned : State::kUnused;
@@ -313,7 +330,6 @@ void Caller::close() {
 void Caller::destroy(Handle& handle) {
     auto* caller = static_cast<Caller*>(&handle);
     std::free(caller->pending_);
-    caller->free_mail_tables();
     std::free(caller);
 }
 

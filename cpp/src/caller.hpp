@@ -27,6 +27,7 @@ class Caller : public Correspondent {
     struct Pending {
         State state;
         std::uint32_t slot;  // of the request
+        std::uint32_t generation;
         std::uint64_t number;
         std::uint64_t deadline_ns;
         MailAddress responder;

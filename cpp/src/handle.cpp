@@ -4,7 +4,9 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <ctime>
+#include <new>
 
 #include "liveness.hpp"
 #include "status.hpp"
@@ -29,12 +31,119 @@ std::uint64_t unix_ns() {
 }  // namespace
 
 fg_status Handle::begin(Topic& topic, const RowInfo& info) {
-    const fg_status status = attach(topic, info, &self_);
-    if (status == FG_OK) {
-        retain_topic(topic);
-        topic_ = &topic;
+    topic_ = &topic;
+    Generation* generation = nullptr;
+    fg_status status = attach(topic, info, kind_.access, &self_, &generation);
+    if (status != FG_OK) {
+        kind_.destroy(*this);
+        return status;
     }
-    return status;
+    status = sit_down(*generation);
+    if (status != FG_OK) {
+        detach(topic, self_);
+        kind_.destroy(*this);
+        return status;
+    }
+    retain_topic(topic);
+    return FG_OK;
+}
+
+fg_status Handle::sit_down(Generation& generation) {
+    auto* records =
+        static_cast<unsigned char*>(std::calloc(generation.identity_.slots, kind_.record_bytes));
+    if (records == nullptr) {
+        leave_generation(*topic_, generation);
+        return fail(FG_OUT_OF_MEMORY, "no memory for a %s of topic \"%s\"", kind_.noun,
+                    topic_->name_);
+    }
+    seat_.generation = &generation;
+    seat_.records = records;
+    seat_.first_sequence = generation.first_sequence();
+    seat_.held = 0;
+    show_generation();
+    return FG_OK;
+}
+
+void Handle::free_seat(Seat& seat) {
+    std::free(seat.records);
+    leave_generation(*topic_, *seat.generation);
+}
+
+void Handle::show_generation() {
+    const Generation* oldest = seat_.generation;
+    for (const Seat* seat = seat_.older; seat != nullptr; seat = seat->older) {
+        oldest = seat->generation;
+    }
+    // release: pairs with whoever retires generations; everything we had before is ours or done.
+    topic_->view_.participants[self_.index].generation.store(oldest->identity_.generation,
+                                                             std::memory_order_release);
+}
+
+fg_status Handle::move_on(bool even_if_empty) {
+    Generation* next = nullptr;
+    if (const fg_status status =
+            enter_next(*topic_, *seat_.generation, kind_.access, even_if_empty, &next);
+        status != FG_OK) {
+        return status;
+    }
+    Seat left = seat_;
+    for (std::uint32_t slot = 0; slot < geometry().slots; ++slot) {
+        left.held += kind_.is_held(left.records + slot * kind_.record_bytes) ? 1 : 0;
+    }
+    Seat* kept = nullptr;
+    if (left.held != 0) {
+        void* memory = std::malloc(sizeof(Seat));
+        if (memory == nullptr) {
+            leave_generation(*topic_, *next);
+            return fail(FG_OUT_OF_MEMORY, "no memory for a %s of topic \"%s\"", kind_.noun,
+                        topic_->name_);
+        }
+        kept = new (memory) Seat(left);
+        seat_.older = kept;
+    }
+    if (const fg_status status = sit_down(*next); status != FG_OK) {
+        seat_ = left;
+        std::free(kept);
+        return status;
+    }
+    if (kept == nullptr) {
+        free_seat(left);
+    }
+    retire_generations(*topic_);
+    return FG_OK;
+}
+
+Handle::Seat* Handle::older_seat_of_sequence(std::uint64_t sequence) {
+    Seat* seat = seat_.older;
+    while (seat != nullptr && sequence < seat->first_sequence) {
+        seat = seat->older;
+    }
+    return seat;
+}
+
+Handle::Seat* Handle::older_seat_of_generation(std::uint32_t generation) {
+    Seat* seat = seat_.older;
+    while (seat != nullptr && seat->generation->identity_.generation != generation) {
+        seat = seat->older;
+    }
+    return seat;
+}
+
+void Handle::let_go_of_one(Seat* older) {
+    if (--older->held != 0) {
+        return;
+    }
+    Seat* newer = &seat_;
+    while (newer->older != older) {
+        newer = newer->older;
+    }
+    newer->older = older->older;
+    free_seat(*older);
+    std::free(older);
+    if (is_alive()) {
+        show_generation();
+        retire_generations(*topic_);
+    }
 }
 
 bool Handle::is_alive() const { return condition_of(*topic_) == kAlive; }
@@ -101,6 +210,9 @@ void Handle::finish_and_unlock() {
             kind_.before_detach(*this);
         }
         detach(*topic_, self_);
+        free_seat(seat_);
+        seat_ = Seat{};
+        seat_.generation = &topic_->first_;  // calls that come late see a view, then FG_CLOSED
     }
     Topic* topic = detached_ && references_ == 0 ? topic_ : nullptr;
     lock_.unlock();

@@ -29,6 +29,9 @@ class Handle {
     struct Kind {
         const char* noun;                       // "publisher", for messages
         Mark sleep_mark;                        // shown while threads sleep inside
+        Access access;                          // to the payloads
+        std::size_t record_bytes;               // of what the kind keeps per slot, zero: nothing
+        bool (*is_held)(const void* record);    // loaned or leased
         void (*before_detach)(Handle& handle);  // under lock_; may be nullptr
         void (*destroy)(Handle& handle);        // frees what the kind allocated, and the handle
     };
@@ -53,13 +56,34 @@ class Handle {
         Handle& handle_;
     };
 
+    // Where the handle works: a generation and the kind's record for each of its slots.
+    struct Seat {
+        Generation* generation = nullptr;
+        unsigned char* records = nullptr;
+        std::uint64_t first_sequence = 0;
+        std::uint32_t held = 0;  // of an older seat: records in use
+        Seat* older = nullptr;
+    };
+
     explicit Handle(const Kind& kind) : kind_(kind) {}
     ~Handle() = default;
 
-    // Attaches a participant; the handle keeps the topic from here on.
+    void forsake() { kind_.destroy(*this); }  // instead of begin()
+    // Attaches a participant in the newest generation, or where the newest frame is; the handle
+    // keeps the topic from here on. On failure the handle's memory is freed.
     fg_status begin(Topic& topic, const RowInfo& info);
     const char* noun() const { return kind_.noun; }
-    const SegmentView& view() const { return topic_->view_; }
+    const SegmentView& view() const { return seat_.generation->view_; }
+    const Identity& geometry() const { return seat_.generation->identity_; }
+    const SharedWords& shared() const { return *topic_->view_.shared; }  // without lock_, too
+    // After FG_MOVED, under lock_: goes on in the next generation. What is still held stays good in
+    // an older seat. FG_EMPTY: not before the next generation has a frame.
+    fg_status move_on(bool even_if_empty);
+    // The older seat in which something of this sequence (this generation) is held; else nullptr.
+    Seat* older_seat_of_sequence(std::uint64_t sequence);
+    Seat* older_seat_of_generation(std::uint32_t generation);
+    // One record less is in use in it; frees it with the last.
+    void let_go_of_one(Seat* older);
     bool is_alive() const;   // neither forked nor poisoned
     bool is_forked() const;  // copied by fork() in whatever state its lock was: leave it alone
     fg_status say_closed() const;
@@ -72,10 +96,14 @@ class Handle {
     Self self_;
     Lock lock_;
     // All below under lock_.
+    Seat seat_;
     std::uint32_t live_ = 0;  // loans or leases
     bool closed_ = false;
 
   private:
+    fg_status sit_down(Generation& generation);
+    void free_seat(Seat& seat);
+    void show_generation();
     void finish_and_unlock();
 
     const Kind& kind_;

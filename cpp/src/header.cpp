@@ -11,22 +11,22 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 }  // namespace
 
-bool read_header(const Topic& topic, std::uint32_t index, std::uint64_t sequence, fg_frame* out) {
-    const SlotRecord& slot = topic.view_.slots[index];
+bool read_header(const Generation& generation, unsigned char* data, std::uint32_t index,
+                 std::uint64_t sequence, fg_frame* out) {
+    const SlotRecord& slot = generation.view_.slots[index];
     // relaxed: whoever leased the slot acquired them. Each is loaded once, then checked: a hostile
     // peer may change them at any time.
     const std::uint64_t bytes = slot.bytes.load(kRelaxed);
     const std::uint32_t array_count = slot.array_count.load(kRelaxed);
     const std::uint32_t content_type_bytes = slot.content_type_bytes.load(kRelaxed);
     const std::uint32_t user_metadata_bytes = slot.user_metadata_bytes.load(kRelaxed);
-    if (bytes > topic.identity_.slot_bytes || array_count > FG_ARRAYS_MAX ||
+    if (bytes > generation.identity_.slot_bytes || array_count > FG_ARRAYS_MAX ||
         content_type_bytes > FG_CONTENT_TYPE_BYTES_MAX ||
         user_metadata_bytes > FG_USER_METADATA_BYTES_MAX) {
         return false;
     }
-    const auto* header =
-        reinterpret_cast<const SlotHeader*>(topic.slot_header(topic.data_read_, index));
-    out->data = topic.payload(topic.data_read_, index);
+    const auto* header = reinterpret_cast<const SlotHeader*>(generation.slot_header(data, index));
+    out->data = generation.payload(data, index);
     out->bytes = bytes;
     out->sequence = sequence;
     out->published_ns = slot.published_ns.load(kRelaxed);
@@ -41,12 +41,13 @@ bool read_header(const Topic& topic, std::uint32_t index, std::uint64_t sequence
     return true;
 }
 
-fg_status read_arrays(const Topic& topic, const fg_frame& frame, fg_array* out,
-                      std::size_t capacity, std::size_t* count) {
+fg_status read_arrays(const Topic& topic, const Generation& generation, unsigned char* data,
+                      const fg_frame& frame, fg_array* out, std::size_t capacity,
+                      std::size_t* count) {
     const bool by_schema =
-        (topic.view_.slots[frame.slot].flags.load(kRelaxed) & kFrameArraysFromSchema) != 0;
+        (generation.view_.slots[frame.slot].flags.load(kRelaxed) & kFrameArraysFromSchema) != 0;
     const auto* header =
-        reinterpret_cast<const SlotHeader*>(topic.slot_header(topic.data_read_, frame.slot));
+        reinterpret_cast<const SlotHeader*>(generation.slot_header(data, frame.slot));
     for (std::uint32_t i = 0; i < frame.array_count && i < FG_ARRAYS_MAX && i < capacity; ++i) {
         fg_array array;
         std::memcpy(&array, by_schema ? &topic.schema_[i] : &header->arrays[i], sizeof array);

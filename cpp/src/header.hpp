@@ -9,10 +9,12 @@
 
 namespace framegate::impl {
 
-// Of a slot under a lease; false if its numbers are impossible.
-bool read_header(const Topic& topic, std::uint32_t slot, std::uint64_t sequence, fg_frame* out);
+// Of a slot under a lease, by this mapping of its generation; false if its numbers are impossible.
+bool read_header(const Generation& generation, unsigned char* data, std::uint32_t slot,
+                 std::uint64_t sequence, fg_frame* out);
 // Its array descriptors; `count` may be nullptr.
-fg_status read_arrays(const Topic& topic, const fg_frame& frame, fg_array* out,
-                      std::size_t capacity, std::size_t* count);
+fg_status read_arrays(const Topic& topic, const Generation& generation, unsigned char* data,
+                      const fg_frame& frame, fg_array* out, std::size_t capacity,
+                      std::size_t* count);
 
 }  // namespace framegate::impl

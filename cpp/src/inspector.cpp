@@ -8,6 +8,8 @@
 #include <new>
 
 #include "arrays.hpp"
+#include "files.hpp"
+#include "generation.hpp"
 #include "liveness.hpp"
 #include "metadata.hpp"
 #include "names.hpp"
@@ -60,7 +62,66 @@ fg_status Inspector::open_files() {
         return fail_errno("topic \"%s\": cannot map its control file", name_);
     }
     view_ = make_view(identity_, control_);
+    newest_ = identity_;
+    newest_view_ = view_;
     return FG_OK;
+}
+
+// Read-only, so nothing is helped: between a seal and the first frame behind it the old generation
+// is shown.
+Inspector::Newest::Newest(const Inspector& inspector) : inspector_(inspector) {
+    pthread_mutex_lock(&inspector_.mutex_);
+    for (int step = 0; step < kGenerationStepsMax; ++step) {
+        const SegmentView& view = inspector_.newest_view_;
+        // acquire: pairs with the CAS of resize.
+        std::uint64_t next = view.flow->next_generation.load(std::memory_order_acquire);
+        if (next == 0 || !sealed_after(view, load_head(view))) {
+            break;
+        }
+        if (inspector_.map_generation(next)) {
+            continue;
+        }
+        // Retired under our eyes: the topic's own control file leads past it.
+        next = inspector_.view_.flow->next_generation.load(std::memory_order_acquire);
+        if (!inspector_.map_generation(next)) {
+            break;
+        }
+    }
+}
+
+bool Inspector::map_generation(std::uint64_t id) const {
+    char file[kFileBytesMax];
+    generation_file_name(file, stem_, id);
+    const ForkGuard guard;
+    int raw = -1;
+    Identity identity{};
+    if (open_control_file(node_.fds[kDirectory], file, name_, O_RDONLY, &raw, &identity) != FG_OK) {
+        return false;
+    }
+    const Fd fd(raw);
+    if (identity.id[0] != id || identity.participants_max != identity_.participants_max ||
+        identity.generation <= newest_.generation) {
+        return false;
+    }
+    void* memory = mmap(nullptr, identity.control_bytes, PROT_READ, MAP_SHARED, fd.get(), 0);
+    if (memory == MAP_FAILED) {
+        return false;
+    }
+    auto* control = static_cast<unsigned char*>(memory);
+    const SegmentView view = later_view(view_, identity, control);
+    // acquire: pairs with make_ready().
+    if (madvise(memory, identity.control_bytes, MADV_DONTFORK) != 0 ||
+        view.flow->first_sequence.load(std::memory_order_acquire) == 0) {
+        munmap(memory, identity.control_bytes);
+        return false;
+    }
+    if (newest_control_ != nullptr) {
+        munmap(newest_control_, newest_.control_bytes);
+    }
+    newest_ = identity;
+    newest_view_ = view;
+    newest_control_ = control;
+    return true;
 }
 
 fg_status Inspector::usable() const {
@@ -74,10 +135,11 @@ bool Inspector::is_alive(std::uint32_t index) const {
 }
 
 fg_status Inspector::info(fg_topic_info* out) const {
-    if (const fg_status status = usable(); status != FG_OK) {
-        return status;
-    }
-    describe(identity_, view_, out);
+    const Newest newest(*this);
+    describe(newest.identity(), out);
+    out->identity[0] = identity_.id[0];
+    out->identity[1] = identity_.id[1];
+    out->created_unix_ns = identity_.created_unix_ns;
     return FG_OK;
 }
 
@@ -121,7 +183,9 @@ fg_status Inspector::stats(fg_topic_stats* out) const {
     const std::uint32_t struct_bytes = out->struct_bytes;
     *out = fg_topic_stats{};
     out->struct_bytes = struct_bytes;
-    out->head = load_head(view_);
+    const Newest newest(*this);
+    const SegmentView& view = newest.view();
+    out->head = load_head(view);
     for (std::uint32_t i = 0; i < view_.participants_max; ++i) {
         if (!row_in_use(view_, i)) {
             continue;
@@ -134,8 +198,8 @@ fg_status Inspector::stats(fg_topic_stats* out) const {
             ++out->subscribers;
         }
     }
-    for (std::uint32_t i = 0; i < view_.slot_count; ++i) {
-        const SlotRecord& slot = view_.slots[i];
+    for (std::uint32_t i = 0; i < view.slot_count; ++i) {
+        const SlotRecord& slot = view.slots[i];
         switch (word_state(slot.word.load(kRelaxed))) {
             case SlotState::kFree:
                 ++out->slots_free;
@@ -202,6 +266,9 @@ void Inspector::close() { destroy(); }
 void Inspector::destroy() {
     if (control_ != nullptr && node_.condition.load(kRelaxed) == kAlive) {
         munmap(control_, identity_.control_bytes);
+        if (newest_control_ != nullptr) {
+            munmap(newest_control_, newest_.control_bytes);
+        }
     }
     unregister_fork_node(node_);
     std::free(this);

@@ -59,12 +59,14 @@ fg_status Inspector::slots(fg_slot* out, std::size_t capacity, std::size_t* coun
     if (const fg_status status = usable(); status != FG_OK) {
         return status;
     }
-    for (std::uint32_t i = 0; i < view_.slot_count && i < capacity; ++i) {
+    const Newest newest(*this);
+    const SegmentView& view = newest.view();
+    for (std::uint32_t i = 0; i < view.slot_count && i < capacity; ++i) {
         out[i] = fg_slot{};
         out[i].index = i;
-        look(view_, view_.slots[i], &out[i]);
+        look(view, view.slots[i], &out[i]);
     }
-    *count = view_.slot_count;
+    *count = view.slot_count;
     return FG_OK;
 }
 

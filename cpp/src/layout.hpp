@@ -120,7 +120,7 @@ struct Identity {
     std::uint64_t metadata_offset;
     std::uint64_t mailboxes_offset;
     std::uint32_t mode;
-    std::uint32_t reserved_word;
+    std::uint32_t generation;  // 0: the topic's own control file; n: of the n-th resize
     std::uint64_t reserved[39];
     std::uint64_t checksum;  // FNV-1a of all bytes before it
 };
@@ -132,7 +132,9 @@ inline constexpr std::uint64_t kSchemaOffset = sizeof(Identity);
 static_assert(sizeof(fg_array) == 128 && offsetof(fg_array, shape) == 40 &&
               offsetof(fg_array, offset) == 104);
 
-// One cache line per word that different parties write.
+// One cache line per word that different parties write. `head`, `next_slot`, `next_generation` and
+// `first_sequence` are of one generation, like ring and slots; everything else is of the topic and
+// lives in its first control file only (generation.hpp).
 struct SharedWords {
     alignas(kCacheLine) Word head;       // newest committed sequence, 0: none
     alignas(kCacheLine) Word next_slot;  // where the next loan starts to look; only a hint
@@ -146,9 +148,9 @@ struct SharedWords {
     alignas(kCacheLine)
         Word reliable[kHolderWords];  // bit: this participant's cursor holds publishers back
     Word history[kHolderWords];       // bit: this participant wants more than the newest frame
-    alignas(kCacheLine) Word next_generation;  // resize, reserved
-    Word metadata;  // static metadata: appends so far:32 | bytes in use:32
-    Word metadata_reserved;
+    alignas(kCacheLine) Word next_generation;  // resize: id of the next one to go to; 0: none
+    Word metadata;        // static metadata: appends so far:32 | bytes in use:32
+    Word first_sequence;  // of this generation; 0: not known yet (a resize is going on)
     Word reserved[5];
     alignas(kCacheLine) Word mailboxes[kHolderWords];  // bit: this mailbox was opened once, so its
                                                        // pages exist
@@ -178,9 +180,9 @@ struct ParticipantRow {
     Word received;                    // subscriber: taken; publisher: published
     Word lost;
     HalfWord leases;
-    HalfWord reserved_half;
-    Word group;    // reserved
-    Word corrupt;  // subscriber: frames whose checksum was wrong
+    HalfWord generation;  // the oldest one whose files it may still want to open
+    Word group;           // reserved
+    Word corrupt;         // subscriber: frames whose checksum was wrong
     Word reserved;
 };
 static_assert(sizeof(ParticipantRow) == 192 && std::is_standard_layout_v<ParticipantRow>);
@@ -239,12 +241,12 @@ enum class CellState : std::uint32_t {
 
 struct MailCell {
     Word word;
-    Word kind_type;    // kind, type << 32
-    Word correlation;  // of a call
-    Word from_epoch;   // of the poster
-    Word to_epoch;     // of the mailbox that is meant
-    Word from_slot;    // participant, slot << 32 (kNoSlot: none handed over)
-    Word bytes;        // of `data`
+    Word kind_type;         // kind, type << 32
+    Word correlation;       // of a call
+    Word from_epoch;        // of the poster
+    Word to_epoch;          // of the mailbox that is meant
+    Word from_slot;         // participant, slot << 32 (kNoSlot: none handed over)
+    Word bytes_generation;  // of `data`; generation of the slot << 32
     Word reserved;
     Word data[FG_LETTER_BYTES_MAX / 8];
 };

@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "mailbox.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"
@@ -42,6 +43,18 @@ struct flock byte_range(std::uint32_t byte, short type) {
     range.l_len = 1;
     return range;
 }
+
+bool set_lock(int fd, std::uint32_t byte, short type) {
+    struct flock range = byte_range(byte, type);
+    int result = 0;
+    do {
+        result = fcntl(fd, F_OFD_SETLK, &range);
+    } while (result != 0 && errno == EINTR);
+    return result == 0;
+}
+
+// The age of a topic without users is the time since then.
+void touch(const Topic& topic) { futimens(topic.control_fd(), nullptr); }
 
 class MutexGuard {
   public:
@@ -86,14 +99,34 @@ bool own_locks_hold(Topic& topic) {
     return hold;
 }
 
-// The row's byte must be locked by us.
-void reap_locked(Topic& topic, std::uint32_t index) {
+// The row's byte must be locked by us. False if the slots of some generation are out of our reach
+// (no descriptor or memory left): the row stays for somebody else, or for later.
+bool reap_locked(Topic& topic, std::uint32_t index) {
     FG_STEP(kReapLocked);
-    scrub_row(topic.view_, index);
+    scrub_marks(topic.view_, index);
+    if (scrub_generations_locked(topic, index) != FG_OK) {
+        return false;
+    }
+    free_letters(topic.view_, index);
     remove_wake_socket(topic, index);
     kick(topic);
+    touch(topic);
     FG_STEP(kReapKicked);
     free_row(topic.view_, index);
+    return true;
+}
+
+void detach_locked(Topic& topic, const Self& self) {
+    scrub_marks(topic.view_, self.index);
+    // Nothing is loaned or leased any more, so a generation out of our reach has nothing of ours.
+    static_cast<void>(scrub_generations_locked(topic, self.index));
+    free_letters(topic.view_, self.index);
+    FG_STEP(kDetachScrubbed);
+    kick(topic);
+    touch(topic);
+    free_row(topic.view_, self.index);
+    topic.own_rows_[self.word] &= ~self.bit;
+    unlock_byte(topic.control_fd(), self.index);
 }
 
 std::uint32_t sweep_locked(Topic& topic) {
@@ -111,11 +144,11 @@ std::uint32_t sweep_locked(Topic& topic) {
             continue;
         }
         if (row_in_use(topic.view_, i)) {  // again, now that nobody else can be reaping it
-            reap_locked(topic, i);
-            ++reaped;
+            reaped += reap_locked(topic, i) ? 1 : 0;
         }
         unlock_byte(topic.control_fd(), i);
     }
+    retire_generations_locked(topic);
     if (!own_locks_hold(topic)) {
         poison(topic);
     }
@@ -124,14 +157,8 @@ std::uint32_t sweep_locked(Topic& topic) {
 
 }  // namespace
 
-bool lock_byte(int fd, std::uint32_t byte) {
-    struct flock range = byte_range(byte, F_WRLCK);
-    int result = 0;
-    do {
-        result = fcntl(fd, F_OFD_SETLK, &range);
-    } while (result != 0 && errno == EINTR);
-    return result == 0;
-}
+bool lock_byte(int fd, std::uint32_t byte) { return set_lock(fd, byte, F_WRLCK); }
+bool share_byte(int fd, std::uint32_t byte) { return set_lock(fd, byte, F_RDLCK); }
 
 void unlock_byte(int fd, std::uint32_t byte) {
     struct flock range = byte_range(byte, F_UNLCK);
@@ -143,7 +170,8 @@ bool byte_is_locked(int fd, std::uint32_t byte) {
     return fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
-fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
+fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
+                 Generation** generation) {
     const MutexGuard guard(topic.mutex_);
     sweep_locked(topic);
     if (const fg_status status = check_usable(topic); status != FG_OK) {
@@ -153,12 +181,19 @@ fg_status attach(Topic& topic, const RowInfo& info, Self* self) {
         if (is_own(topic, i) || row_in_use(topic.view_, i) || !lock_byte(topic.control_fd(), i)) {
             continue;
         }
-        if (row_in_use(topic.view_, i)) {  // attached and died since the sweep
-            reap_locked(topic, i);
+        if (row_in_use(topic.view_, i) &&  // attached and died since the sweep
+            !reap_locked(topic, i)) {
+            unlock_byte(topic.control_fd(), i);
+            continue;
         }
         *self = begin_row(topic.view_, i, info);
+        touch(topic);
         topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
-        return FG_OK;
+        const fg_status status = enter_newest_locked(topic, access, info.newest, generation);
+        if (status != FG_OK) {
+            detach_locked(topic, *self);
+        }
+        return status;
     }
     return fail(FG_PARTICIPANTS_FULL,
                 "topic \"%s\" has %u participants, as many as it was created for; close some or "
@@ -172,12 +207,7 @@ void detach(Topic& topic, const Self& self) {
         return;  // not ours to touch any more; the locks go with the descriptor
     }
     const MutexGuard guard(topic.mutex_);
-    scrub_row(topic.view_, self.index);
-    FG_STEP(kDetachScrubbed);
-    kick(topic);
-    free_row(topic.view_, self.index);
-    topic.own_rows_[self.word] &= ~self.bit;
-    unlock_byte(topic.control_fd(), self.index);
+    detach_locked(topic, self);
 }
 
 void sweep_if_due(Topic& topic) {

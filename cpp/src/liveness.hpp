@@ -9,11 +9,17 @@
 
 namespace framegate::impl {
 
-bool lock_byte(int fd, std::uint32_t byte);  // never blocks
+// Beyond those of the rows: held shared by everybody who has the topic open (collect.cpp).
+inline constexpr std::uint32_t kOpenByte = 4096;
+
+bool lock_byte(int fd, std::uint32_t byte);   // never blocks
+bool share_byte(int fd, std::uint32_t byte);  // the same, shared
 void unlock_byte(int fd, std::uint32_t byte);
 bool byte_is_locked(int fd, std::uint32_t byte);  // by another open description
 
-fg_status attach(Topic& topic, const RowInfo& info, Self* self);
+// Takes a row and enters the generation where the participant begins.
+fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
+                 Generation** generation);
 void detach(Topic& topic, const Self& self);
 // Reaps the dead; also verifies that our own locks still exist and poisons the handle if not.
 // Number of reaped rows.

@@ -1,6 +1,5 @@
 #include "mail.hpp"
 
-#include <cstdlib>
 #include <cstring>
 
 #include "header.hpp"
@@ -63,43 +62,87 @@ fg_status broadcast_control(Topic& topic, const Self& self, std::uint32_t type, 
 fg_status Correspondent::join_mail(Topic& topic, std::uint32_t role, const char* name,
                                    std::uint32_t name_bytes) {
     if (topic.view_.mailbox_cells == 0) {
+        forsake();
         return say_no_mailboxes(topic);
     }
-    if (const fg_status status = map_data(topic, false); status != FG_OK) {
-        return status;
-    }
-    letters_ =
-        static_cast<std::uint64_t*>(std::calloc(topic.view_.slot_count, sizeof(std::uint64_t)));
-    if (letters_ == nullptr) {
-        return fail(FG_OUT_OF_MEMORY, "no memory for a %s of topic \"%s\"", noun(), topic.name_);
-    }
-    const fg_status status = join(topic, role, name, name_bytes);
-    if (status != FG_OK) {
-        std::free(letters_);
-    }
-    return status;
+    return join(topic, role, name, name_bytes);
 }
 
-void Correspondent::free_mail_tables() {
-    std::free(letters_);
-    free_tables();
+// A letter that comes after a resize may be ahead of us; then we follow. One that we are ahead of is
+// out of reach: in a sealed generation nothing is loaned any more, so its slot matters to nobody.
+bool Correspondent::reach(const Letter& letter) {
+    if (letter.generation > geometry().generation) {
+        static_cast<void>(catch_up());
+    }
+    return letter.slot != kNoSlot && letter.generation == geometry().generation &&
+           letter.slot < geometry().slots;
 }
 
 bool Correspondent::lease(const Letter& letter, fg_frame* out) {
-    if (letter.slot == kNoSlot || !read_header(*topic_, letter.slot, letter.ticket, out)) {
+    const std::uint64_t word = handed_word(letter.ticket, self_.owner);
+    // acquire: pairs with the HANDED CAS; payload and frame header come with it.
+    if (!reach(letter) || view().slots[letter.slot].word.load(std::memory_order_acquire) != word ||
+        !read_header(*seat_.generation, seat_.generation->data_write_, letter.slot, letter.ticket,
+                     out)) {
         discard(letter);
         return false;
     }
-    letters_[letter.slot] = handed_word(letter.ticket, self_.owner);
+    message(seat_, letter.slot) = word;
     ++live_;
     return true;
 }
 
 void Correspondent::discard(const Letter& letter) {
-    if (letter.slot != kNoSlot) {
+    if (reach(letter)) {
         release_handed(view(), letter.slot, handed_word(letter.ticket, self_.owner));
         wake_space(*topic_);
     }
+}
+
+Handle::Seat* Correspondent::seat_of_message(const fg_frame& frame) {
+    for (Seat* seat = &seat_; seat != nullptr; seat = seat->older) {
+        if (seat->records != nullptr && frame.slot < seat->generation->identity_.slots &&
+            message(*seat, frame.slot) != 0 &&
+            word_sequence(message(*seat, frame.slot)) == frame.sequence) {
+            return seat;
+        }
+    }
+    return nullptr;
+}
+
+bool Correspondent::end_lease(fg_frame* frame) {
+    Seat* seat = seat_of_message(*frame);
+    const std::uint64_t word = message(*seat, frame->slot);
+    message(*seat, frame->slot) = 0;
+    frame->data = nullptr;
+    --live_;
+    bool intact = true;
+    if (is_alive()) {  // else poisoned: nothing is stored in the segment any more
+        intact = release_handed(seat->generation->view_, frame->slot, word);
+        wake_space(*topic_);
+    }
+    if (seat != &seat_) {
+        let_go_of_one(seat);
+    }
+    return intact;
+}
+
+fg_status Correspondent::check_letter(const Seat& seat, const fg_publish_info& info) const {
+    const std::uint64_t slot_bytes = seat.generation->identity_.slot_bytes;
+    return info.bytes <= slot_bytes
+               ? check_info(info, Schema::kFree)
+               : fail(FG_FRAME_TOO_LARGE,
+                      "topic \"%s\": a message of %llu bytes does not fit into a slot of %llu",
+                      topic_->name_, static_cast<unsigned long long>(info.bytes),
+                      static_cast<unsigned long long>(slot_bytes));
+}
+
+fg_status Correspondent::bring_along(fg_loan* loan, const fg_publish_info& info) {
+    if (const fg_status status = catch_up(); status != FG_OK) {
+        return status;
+    }
+    return loan->generation == geometry().generation ? static_cast<fg_status>(FG_OK)
+                                                     : carry_over(loan, info.bytes);
 }
 
 void Correspondent::ring_own() {
@@ -119,39 +162,34 @@ fg_status Correspondent::arrays(const fg_frame& frame, fg_array* out, std::size_
         return status;
     }
     const Locked guard(lock_);
-    if (frame.data == nullptr || frame.slot >= view().slot_count || letters_[frame.slot] == 0 ||
-        word_sequence(letters_[frame.slot]) != frame.sequence) {
+    const Seat* seat = frame.data == nullptr ? nullptr : seat_of_message(frame);
+    if (seat == nullptr) {
         return fail(FG_LEASE_LOST, "topic \"%s\": the message was released before", topic_->name_);
     }
-    return read_arrays(*topic_, frame, out, capacity, count);
+    return read_arrays(*topic_, *seat->generation, seat->generation->data_write_, frame, out,
+                       capacity, count);
 }
 
 fg_status Correspondent::release(fg_frame* frame) {
     if (frame->data == nullptr) {
         return FG_OK;
     }
-    frame->data = nullptr;
     if (is_forked()) {
+        frame->data = nullptr;
         return check_usable(*topic_);
     }
     const Call call(*this);
-    if (frame->slot >= view().slot_count || letters_[frame->slot] == 0 ||
-        word_sequence(letters_[frame->slot]) != frame->sequence) {
+    if (seat_of_message(*frame) == nullptr) {
+        frame->data = nullptr;
         return fail(FG_LEASE_LOST, "topic \"%s\": the message was released before", topic_->name_);
     }
-    const std::uint64_t word = letters_[frame->slot];
-    letters_[frame->slot] = 0;
-    --live_;
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;  // poisoned: nothing is stored in the segment any more
+    if (!end_lease(frame)) {
+        return fail(FG_LEASE_LOST,
+                    "topic \"%s\": a message was not protected to the end, because this process "
+                    "looked dead to another one",
+                    topic_->name_);
     }
-    const bool intact = release_handed(view(), frame->slot, word);
-    wake_space(*topic_);
-    return intact ? static_cast<fg_status>(FG_OK)
-                  : fail(FG_LEASE_LOST,
-                         "topic \"%s\": a message was not protected to the end, because this "
-                         "process looked dead to another one",
-                         topic_->name_);
+    return check_usable(*topic_);
 }
 
 // ---- event loops

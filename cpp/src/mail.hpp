@@ -35,11 +35,15 @@ class Correspondent : public Publisher {
     explicit Correspondent(const Kind& kind) : Publisher(kind) {}
     fg_status join_mail(Topic& topic, std::uint32_t role, const char* name,
                         std::uint32_t name_bytes);
-    void free_mail_tables();
     static void close_event_fd(Handle& handle);
 
     // All under lock_.
-    bool lease(const Letter& letter, fg_frame* out);  // false, and discarded, if it makes no sense
+    fg_status check_letter(const Seat& seat, const fg_publish_info& info) const;
+    // A loan from before a resize is copied to the newest generation, where everybody is.
+    fg_status bring_along(fg_loan* loan, const fg_publish_info& info);
+    // False, and discarded, if it makes no sense or is of a generation that we left.
+    bool lease(const Letter& letter, fg_frame* out);
+    bool end_lease(fg_frame* frame);  // false if the slot had been taken away
     void discard(const Letter& letter);
     // Ends waits of other threads and loops; they look again.
     void ring_own();
@@ -52,8 +56,10 @@ class Correspondent : public Publisher {
     fg_status wait_for_mail(std::int64_t timeout_ns, Look look);
 
   private:
-    std::uint64_t* letters_ = nullptr;  // per slot: its HANDED word while it is leased, else 0
-    std::uint32_t waiters_ = 0;         // threads in wait_for_mail()
+    bool reach(const Letter& letter);
+    Seat* seat_of_message(const fg_frame& frame);
+
+    std::uint32_t waiters_ = 0;  // threads in wait_for_mail()
     std::uint64_t armings_ = 0;
     EventFd event_fd_;
 };

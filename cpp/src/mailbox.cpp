@@ -52,7 +52,7 @@ void write_letter(MailCell& cell, const Letter& letter, const MailAddress& to) {
     cell.from_epoch.store(letter.from.epoch, kRelaxed);
     cell.to_epoch.store(to.epoch, kRelaxed);
     cell.from_slot.store(letter.from.participant | std::uint64_t{letter.slot} << 32, kRelaxed);
-    cell.bytes.store(letter.bytes, kRelaxed);
+    cell.bytes_generation.store(letter.bytes | std::uint64_t{letter.generation} << 32, kRelaxed);
     for (std::uint32_t at = 0; at < letter.bytes; at += 8) {
         std::uint64_t eight = 0;
         std::memcpy(&eight, letter.data + at, 8);  // data is a multiple of eight, zero at its end
@@ -65,7 +65,9 @@ std::uint64_t read_letter(const MailCell& cell, std::uint64_t word, Letter* lett
     // relaxed: the load of the word acquired them. Each is loaded once, then bounded.
     const std::uint64_t kind_type = cell.kind_type.load(kRelaxed);
     const std::uint64_t from_slot = cell.from_slot.load(kRelaxed);
-    const std::uint64_t bytes = cell.bytes.load(kRelaxed);
+    const std::uint64_t bytes_generation = cell.bytes_generation.load(kRelaxed);
+    const std::uint64_t bytes = bytes_generation & 0xffffffff;
+    letter->generation = static_cast<std::uint32_t>(bytes_generation >> 32);
     letter->kind = static_cast<LetterKind>(kind_type & 0xffffffff);
     letter->type = static_cast<std::uint32_t>(kind_type >> 32);
     letter->correlation = cell.correlation.load(kRelaxed);
@@ -168,12 +170,6 @@ bool take_letter(const SegmentView& view, const Self& self, std::uint64_t epoch,
             free_handed(view, out->ticket, self.index);
             *space = true;
             continue;
-        }
-        // acquire: pairs with the HANDED CAS; payload and frame header come with it.
-        if (out->slot != kNoSlot &&
-            (out->slot >= view.slot_count ||
-             view.slots[out->slot].word.load(kAcquire) != handed_word(out->ticket, self.owner))) {
-            continue;  // a lie, or the work of a reaper that took us for dead
         }
         return true;
     }
@@ -283,58 +279,73 @@ Withdrawal withdraw_letter(const SegmentView& view, const Self& self, const Mail
     return ours ? Withdrawal::kDone : Withdrawal::kSlotLost;
 }
 
-void scrub_mail(const SegmentView& view, std::uint32_t index) {
-    if (view.mailbox_cells == 0) {
+void close_mailbox(const SegmentView& view, std::uint32_t index) {
+    if (!has_mailbox(view, index)) {
         return;
     }
-    if (has_mailbox(view, index)) {
-        MailboxHeader& header = mailbox_header(view, index);
-        header.epoch.store(0, kSeqCst);     // (4)
-        header.accepts.store(0, kRelaxed);  // relaxed: a hint for callers
-        header.sleepers.store(0, kSeqCst);
-        header.armed.store(0, kSeqCst);
-        FG_STEP(kReapMailClosed);
-        MailCell* cells = cells_of(view, index);
-        for (std::uint32_t i = 0; i < view.mailbox_cells; ++i) {
-            std::uint64_t word = cells[i].word.load(kSeqCst);  // seq_cst: (4)
-            if (cell_state(word) == CellState::kReady) {
-                // Its slot, if any, is HANDED to the dead and goes with the dead's slot words.
-                cells[i].word.compare_exchange_strong(word, 0, kSeqCst, kRelaxed);
-            }
+    MailboxHeader& header = mailbox_header(view, index);
+    header.epoch.store(0, kSeqCst);     // (4)
+    header.accepts.store(0, kRelaxed);  // relaxed: a hint for callers
+    header.sleepers.store(0, kSeqCst);
+    header.armed.store(0, kSeqCst);
+    FG_STEP(kReapMailClosed);
+    MailCell* cells = cells_of(view, index);
+    for (std::uint32_t i = 0; i < view.mailbox_cells; ++i) {
+        std::uint64_t word = cells[i].word.load(kSeqCst);  // seq_cst: (4)
+        if (cell_state(word) == CellState::kReady) {
+            // Its slot, if any, is HANDED to the dead and goes with the dead's slot words.
+            cells[i].word.compare_exchange_strong(word, 0, kSeqCst, kRelaxed);
         }
-        FG_STEP(kReapMailCells);
     }
+    FG_STEP(kReapMailCells);
+}
+
+namespace {
+
+// Every cell that participant `index` posted to, in any mailbox: `use(cell, word, to)`.
+template <typename Use>
+void for_letters_of(const SegmentView& view, std::uint32_t index, Use use) {
     for (std::uint32_t to = 0; to < view.participants_max; ++to) {
         if (!has_mailbox(view, to) || FG_MUTATED(kMutateNoMailScrub)) {
             continue;
         }
-        const std::uint64_t epoch = open_epoch(view, to);
         MailCell* cells = cells_of(view, to);
         for (std::uint32_t i = 0; i < view.mailbox_cells; ++i) {
-            std::uint64_t word = cells[i].word.load(kAcquire);  // acquire: the dead poster's CASes
-            if (owner_participant(word_owner(word)) != index || word == 0) {
-                continue;
+            const std::uint64_t word = cells[i].word.load(kAcquire);  // acquire: the poster's CASes
+            if (word != 0 && owner_participant(word_owner(word)) == index) {
+                use(cells[i], word, to);
             }
-            const std::uint64_t writing =
-                cell_word(word_sequence(word), word_owner(word), CellState::kWriting);
-            if (cell_state(word) == CellState::kReady) {
-                const auto kind =
-                    static_cast<LetterKind>(cells[i].kind_type.load(kRelaxed) & 0xffffffff);
-                // A whole letter stays, unless its addressee is gone or nobody wants the answer.
-                if ((cells[i].to_epoch.load(kRelaxed) == epoch && kind != LetterKind::kRequest) ||
-                    !cells[i].word.compare_exchange_strong(word, writing, kSeqCst, kRelaxed)) {
-                    continue;
-                }
-            } else if (cell_state(word) != CellState::kWriting) {
-                continue;
-            }
-            // The dead owns this cell, so it stays WRITING until we are done; a reaper that dies
-            // here is followed by one that does the same.
-            free_handed(view, word_sequence(word), to);
-            word = writing;
-            cells[i].word.compare_exchange_strong(word, 0, kSeqCst, kRelaxed);
         }
     }
+}
+
+}  // namespace
+
+void withdraw_letters(const SegmentView& view, std::uint32_t index) {
+    for_letters_of(view, index, [&](MailCell& cell, std::uint64_t word, std::uint32_t to) {
+        if (cell_state(word) == CellState::kReady) {
+            const auto kind = static_cast<LetterKind>(cell.kind_type.load(kRelaxed) & 0xffffffff);
+            // A whole letter stays, unless its addressee is gone or nobody wants the answer.
+            if ((cell.to_epoch.load(kRelaxed) == open_epoch(view, to) &&
+                 kind != LetterKind::kRequest) ||
+                !cell.word.compare_exchange_strong(
+                    word, cell_word(word_sequence(word), word_owner(word), CellState::kWriting),
+                    kSeqCst, kRelaxed)) {
+                return;
+            }
+        }
+        // The cell stays WRITING until its slot was looked for in every generation; a reaper that
+        // dies before is followed by one that does the same.
+        free_handed(view, word_sequence(word), to);
+    });
+}
+
+void free_letters(const SegmentView& view, std::uint32_t index) {
+    for_letters_of(view, index, [](MailCell& cell, std::uint64_t word, std::uint32_t /*to*/) {
+        if (cell_state(word) == CellState::kWriting) {
+            cell.word.compare_exchange_strong(word, 0, kSeqCst, kRelaxed);
+        }
+    });
     FG_STEP(kReapMailLetters);
 }
 

@@ -36,6 +36,7 @@ struct Letter {
     std::uint64_t correlation = 0;  // of a call
     MailAddress from;
     std::uint32_t slot = kNoSlot;
+    std::uint32_t generation = 0;  // of the slot
     std::uint32_t bytes = 0;
     unsigned char data[FG_LETTER_BYTES_MAX] = {};
     std::uint64_t ticket = 0;  // given by the mailbox
@@ -60,8 +61,8 @@ constexpr std::uint64_t handed_word(std::uint64_t ticket, std::uint32_t owner) {
 
 // Its pages must exist and its row be in use. Only now it can be posted to.
 void open_mailbox(const SegmentView& view, const Self& self, std::uint64_t epoch);
-// The oldest letter. With a slot: it is this participant's from here on, as handed_word(ticket,
-// self.owner). `space`: letters for former owners were dropped with their slots, wake space
+// The oldest letter. With a slot: it is this participant's from here on if its word is
+// handed_word(ticket, self.owner), which is for the taker to see. `space`: letters for former owners were dropped with their slots, wake space
 // waiters.
 bool take_letter(const SegmentView& view, const Self& self, std::uint64_t epoch, Letter* out,
                  bool* space);
@@ -99,7 +100,10 @@ Withdrawal withdraw_letter(const SegmentView& view, const Self& self, const Mail
 
 // ---- reaper
 
-// All that participant `index` could have left in mailboxes; part of scrub_row.
-void scrub_mail(const SegmentView& view, std::uint32_t index);
+// All that participant `index` could have left in mailboxes, in three parts of a scrub: with the
+// marks, with the slots of each generation, and after all of them.
+void close_mailbox(const SegmentView& view, std::uint32_t index);
+void withdraw_letters(const SegmentView& view, std::uint32_t index);
+void free_letters(const SegmentView& view, std::uint32_t index);
 
 }  // namespace framegate::impl

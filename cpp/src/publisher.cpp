@@ -22,8 +22,15 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 
 }  // namespace
 
-constinit const Handle::Kind Publisher::kKind = {"publisher", Mark::kSpaceWaiter, nullptr,
-                                                 Publisher::destroy};
+constinit const Handle::Kind Publisher::kKind = {
+    .noun = "publisher",
+    .sleep_mark = Mark::kSpaceWaiter,
+    .access = Access::kWrite,
+    .record_bytes = Publisher::kRecordBytes,
+    .is_held = Publisher::is_loaned,
+    .before_detach = nullptr,
+    .destroy = Publisher::destroy,
+};
 
 fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Publisher** out) {
     void* memory = nullptr;
@@ -33,68 +40,54 @@ fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Pub
     auto* publisher = new (memory) Publisher(kKind);
     const fg_status status =
         publisher->join(topic, FG_ROLE_PUBLISHER, options.name, options.name_bytes);
-    if (status != FG_OK) {
-        std::free(publisher);
-        return status;
-    }
-    *out = publisher;
-    return FG_OK;
-}
-
-fg_status Publisher::join(Topic& topic, std::uint32_t role, const char* name,
-                          std::uint32_t name_bytes) {
-    if (const fg_status status = check_usable(topic); status != FG_OK) {
-        return status;
-    }
-    RowInfo info;
-    if (const fg_status status = fill_row_info(role, 0, name, name_bytes, &info); status != FG_OK) {
-        return status;
-    }
-    if (const fg_status status = map_data(topic, true); status != FG_OK) {
-        return status;
-    }
-    tickets_ =
-        static_cast<std::uint64_t*>(std::calloc(topic.view_.slot_count, sizeof(std::uint64_t)));
-    if (tickets_ == nullptr) {
-        return fail(FG_OUT_OF_MEMORY, "no memory for a %s of topic \"%s\"", noun(), topic.name_);
-    }
-    fg_status status = begin(topic, info);
-    if (status == FG_OK && topic.view_.mailbox_cells != 0) {
-        if (!has_mailbox(topic.view_, self_.index)) {
-            status = allocate_mailbox(topic, self_.index);
-        }
-        if (status != FG_OK) {
-            detach(topic, self_);
-            release_topic(&topic);
-        } else {
-            // relaxed: our own row.
-            epoch_ = mail_epoch(view().participants[self_.index].incarnation.load(kRelaxed));
-            open_mailbox(view(), self_, epoch_);
-        }
-    }
-    if (status != FG_OK) {
-        free_tables();
+    if (status == FG_OK) {
+        *out = publisher;
     }
     return status;
 }
 
-void Publisher::free_tables() {
-    std::free(tickets_);
-    tickets_ = nullptr;
+fg_status Publisher::join(Topic& topic, std::uint32_t role, const char* name,
+                          std::uint32_t name_bytes) {
+    RowInfo info;
+    fg_status status = check_usable(topic);
+    if (status == FG_OK) {
+        status = fill_row_info(role, 0, name, name_bytes, &info);
+    }
+    if (status != FG_OK) {
+        forsake();
+        return status;
+    }
+    status = begin(topic, info);
+    if (status != FG_OK || topic.view_.mailbox_cells == 0) {
+        return status;
+    }
+    if (!has_mailbox(view(), self_.index)) {
+        status = allocate_mailbox(topic, self_.index);
+        if (status != FG_OK) {
+            Handle::close();
+            return status;
+        }
+    }
+    // relaxed: our own row.
+    epoch_ = mail_epoch(view().participants[self_.index].incarnation.load(kRelaxed));
+    open_mailbox(view(), self_, epoch_);
+    return FG_OK;
+}
+
+fg_status Publisher::check_bytes(std::uint64_t bytes) const {
+    return bytes <= geometry().slot_bytes ? static_cast<fg_status>(FG_OK)
+                                          : fail(FG_FRAME_TOO_LARGE,
+                                                 "topic \"%s\": a frame of %" PRIu64
+                                                 " bytes does not fit into a slot of %" PRIu64,
+                                                 topic_->name_, bytes, geometry().slot_bytes);
 }
 
 fg_status Publisher::loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out) {
-    if (bytes > topic_->identity_.slot_bytes) {
-        return fail(FG_FRAME_TOO_LARGE,
-                    "topic \"%s\": a frame of %" PRIu64
-                    " bytes does not fit into a slot of %" PRIu64,
-                    topic_->name_, bytes, topic_->identity_.slot_bytes);
-    }
-    const fg_status status = try_loan_once(out);
-    return status == FG_TOPIC_FULL ? wait_for_loan(timeout_ns, out) : status;
+    const fg_status status = try_loan_once(bytes, out);
+    return status == FG_TOPIC_FULL ? wait_for_loan(bytes, timeout_ns, out) : status;
 }
 
-fg_status Publisher::try_loan_once(fg_loan* out) {
+fg_status Publisher::try_loan_once(std::uint64_t bytes, fg_loan* out) {
     if (const fg_status status = check_usable(*topic_); status != FG_OK) {
         return status;
     }
@@ -102,10 +95,53 @@ fg_status Publisher::try_loan_once(fg_loan* out) {
     if (closed_ && !owes_) {
         return say_closed();
     }
-    if (make_room_ != nullptr && claimable_slots(view(), 2) < 2) {
-        make_room_(*this);
+    for (;;) {
+        fg_status status = check_bytes(bytes);
+        if (status == FG_OK) {
+            status = loan_locked(out);
+        } else if (sealed_after(view(), load_head(view()))) {
+            status = FG_MOVED;  // perhaps to larger slots
+        }
+        if (status != FG_MOVED) {
+            return status;
+        }
+        if (status = move_on(true); status != FG_OK) {
+            return status;
+        }
+    }
+}
+
+fg_status Publisher::slot_bytes(std::uint64_t* out) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    if (closed_) {
+        return say_closed();
+    }
+    if (const fg_status status = catch_up(); status != FG_OK) {
+        return status;
+    }
+    *out = geometry().slot_bytes;
+    return FG_OK;
+}
+
+fg_status Publisher::catch_up() {
+    while (sealed_after(view(), help_head(view()))) {
+        if (const fg_status status = move_on(true); status != FG_OK) {
+            return status;
+        }
+    }
+    return FG_OK;
+}
+
+// FG_TOPIC_FULL and FG_MOVED come without a text.
+fg_status Publisher::loan_locked(fg_loan* out) {
+    if (make_room_ != nullptr && claimable_slots(view(), 2) < 2 &&
+        !sealed_after(view(), load_head(view()))) {
+        make_room_(*this);  // may go on to another generation
         if (claimable_slots(view(), 2) < 2) {
-            return FG_TOPIC_FULL;
+            return sealed_after(view(), load_head(view())) ? FG_MOVED : FG_TOPIC_FULL;
         }
     }
     LoanAttempt attempt = try_loan(view(), self_);
@@ -119,27 +155,22 @@ fg_status Publisher::try_loan_once(fg_loan* out) {
     if (attempt.space) {
         wake_space(*topic_);
     }
-    switch (attempt.result) {
-        case LoanResult::kOk:
-            break;
-        case LoanResult::kNone:
-            return FG_TOPIC_FULL;
-        case LoanResult::kMoved:
-            return fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_);
+    if (attempt.result != LoanResult::kOk) {
+        return attempt.result == LoanResult::kMoved ? FG_MOVED : FG_TOPIC_FULL;
     }
     ++live_;
-    tickets_[attempt.slot] = attempt.word;
-    out->data = topic_->payload(topic_->data_write_, attempt.slot);
-    out->capacity = topic_->identity_.slot_bytes;
+    ticket(seat_, attempt.slot) = attempt.word;
+    out->data = seat_.generation->payload(seat_.generation->data_write_, attempt.slot);
+    out->capacity = geometry().slot_bytes;
     out->ticket = attempt.word;
     out->slot = attempt.slot;
-    out->reserved = 0;
+    out->generation = geometry().generation;
     return FG_OK;
 }
 
-fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
+fg_status Publisher::wait_for_loan(std::uint64_t bytes, std::int64_t timeout_ns, fg_loan* out) {
     sweep(*topic_);
-    fg_status status = try_loan_once(out);
+    fg_status status = try_loan_once(bytes, out);
     if (status == FG_TOPIC_FULL && timeout_ns != 0) {
         const Deadline deadline(timeout_ns);
         if (const fg_status failed = begin_sleep(); failed != FG_OK) {
@@ -148,8 +179,8 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
         for (;;) {
             // seq_cst, after the bit and before the scan: whoever frees a slot after our scan sees
             // the bit, and the bump makes the sleep return.
-            const std::uint32_t value = view().shared->space.load(std::memory_order_seq_cst);
-            status = try_loan_once(out);
+            const std::uint32_t value = shared().space.load(std::memory_order_seq_cst);
+            status = try_loan_once(bytes, out);
             if (status != FG_TOPIC_FULL) {
                 break;
             }
@@ -158,7 +189,7 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
             if (slice == 0) {
                 break;
             }
-            const SleepResult slept = futex_sleep(view().shared->space, value, slice);
+            const SleepResult slept = futex_sleep(shared().space, value, slice);
             if (slept == SleepResult::kInterrupted) {
                 status =
                     fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a slot",
@@ -172,34 +203,41 @@ fg_status Publisher::wait_for_loan(std::int64_t timeout_ns, fg_loan* out) {
         end_sleep();
     }
     if (status == FG_TOPIC_FULL) {
+        std::uint32_t slots = 0;
+        {
+            const Locked guard(lock_);
+            slots = geometry().slots;
+        }
         return fail(FG_TOPIC_FULL,
                     "topic \"%s\": all %u slots are leased, being filled or newest; release frames "
                     "sooner, lower "
                     "leases_max or create it with more slots",
-                    topic_->name_, view().slot_count);
+                    topic_->name_, slots);
     }
     return status;
 }
 
-bool Publisher::owns(const fg_loan& loan) const {
-    return loan.data != nullptr && loan.slot < view().slot_count && loan.ticket != 0 &&
-           tickets_[loan.slot] == loan.ticket;
+Handle::Seat* Publisher::seat_of(const fg_loan& loan) {
+    Seat* seat = loan.generation == geometry().generation
+                     ? &seat_
+                     : older_seat_of_generation(loan.generation);
+    const bool is_ours = seat != nullptr && seat->records != nullptr && loan.data != nullptr &&
+                         loan.slot < seat->generation->view_.slot_count && loan.ticket != 0 &&
+                         ticket(*seat, loan.slot) == loan.ticket;
+    return is_ours ? seat : nullptr;
 }
 
-void Publisher::forget(fg_loan* loan) {
-    tickets_[loan->slot] = 0;
+void Publisher::forget(fg_loan* loan, Seat* seat) {
+    ticket(*seat, loan->slot) = 0;
     loan->data = nullptr;
     --live_;
+    if (seat != &seat_) {
+        let_go_of_one(seat);
+    }
 }
 
 fg_status Publisher::check_info(const fg_publish_info& info, Schema schema) const {
     const Topic& topic = *topic_;
-    if (info.bytes > topic.identity_.slot_bytes) {
-        return fail(FG_FRAME_TOO_LARGE,
-                    "topic \"%s\": a frame of %" PRIu64
-                    " bytes does not fit into a slot of %" PRIu64,
-                    topic.name_, info.bytes, topic.identity_.slot_bytes);
-    }
     if (info.array_count > FG_ARRAYS_MAX || (info.array_count != 0 && info.arrays == nullptr)) {
         return fail(FG_INVALID_ARGUMENT, "the frame has %u arrays (at most %d) or they are NULL",
                     info.array_count, FG_ARRAYS_MAX);
@@ -267,7 +305,9 @@ void Publisher::write_header(std::uint32_t index, const fg_publish_info& info, S
     if ((info.array_count | info.content_type_bytes | info.user_metadata_bytes) == 0) {
         return;  // plain bytes do not touch the header page
     }
-    auto* header = reinterpret_cast<SlotHeader*>(topic_->slot_header(topic_->data_write_, index));
+    const Generation& generation = *seat_.generation;
+    auto* header =
+        reinterpret_cast<SlotHeader*>(generation.slot_header(generation.data_write_, index));
     if (info.array_count != 0) {
         std::memcpy(header->arrays, info.arrays, info.array_count * sizeof(fg_array));
     }
@@ -281,34 +321,55 @@ void Publisher::write_header(std::uint32_t index, const fg_publish_info& info, S
 
 // Without the handle's lock: other threads of it need not wait for a hash over megabytes. So nothing
 // of the loan is believed here; whether it is one shows later.
-std::uint64_t Publisher::payload_checksum(const fg_loan& loan, const fg_publish_info& info) const {
-    const Identity& identity = topic_->identity_;
-    if (loan.data == nullptr || loan.slot >= identity.slots || info.bytes > identity.slot_bytes) {
-        return 0;
+std::uint64_t Publisher::payload_checksum(const fg_loan& loan, const fg_publish_info& info) {
+    const unsigned char* payload = nullptr;
+    {
+        const Locked guard(lock_);
+        const Seat* seat = seat_of(loan);
+        if (seat == nullptr || info.bytes > seat->generation->identity_.slot_bytes) {
+            return 0;
+        }
+        payload = seat->generation->payload(seat->generation->data_write_, loan.slot);
     }
-    return checksum(identity.checksum_kind, topic_->payload(topic_->data_write_, loan.slot),
-                    info.bytes);
+    return checksum(topic_->identity_.checksum_kind, payload, info.bytes);
 }
 
-fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
-                                    std::uint64_t checksum, std::uint64_t* sequence) {
-    if (!owns(*loan)) {
-        loan->data = nullptr;
-        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
-                    topic_->name_);
-    }
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        forget(loan);
+// The topic was resized while the loan was filled: copies its bytes to a loan of the generation
+// where the handle works now. On failure the loan stays as it is.
+fg_status Publisher::carry_over(fg_loan* loan, std::uint64_t bytes) {
+    if (const fg_status status = check_bytes(bytes); status != FG_OK) {
         return status;
     }
-    if (const fg_status status = check_info(info, Schema::kTopic); status != FG_OK) {
-        return status;  // the loan stays good
+    fg_loan fresh{};
+    if (const fg_status status = loan_locked(&fresh); status != FG_OK) {
+        return status == FG_TOPIC_FULL
+                   ? fail(FG_TOPIC_FULL,
+                          "topic \"%s\" was resized and its new slots are taken already; the loan "
+                          "stays good",
+                          topic_->name_)
+                   : status;
     }
+    std::memcpy(fresh.data, loan->data, bytes);
+    Seat* old = seat_of(*loan);
+    framegate::impl::abandon(old->generation->view_, loan->slot, loan->ticket);
+    forget(loan, old);
+    *loan = fresh;
+    return FG_OK;
+}
+
+// FG_MOVED: the generation of the loan is sealed, the loan still good.
+fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
+                                  std::uint64_t checksum, std::uint64_t* sequence) {
     write_header(loan->slot, info, Schema::kTopic);
     view().slots[loan->slot].checksum.store(checksum, kRelaxed);  // relaxed: as the header
     const Publication publication =
         framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
-    forget(loan);
+    if (publication.result == PublishResult::kMoved) {
+        ticket(seat_, loan->slot) = publication.word;
+        loan->ticket = publication.word;
+        return FG_MOVED;
+    }
+    forget(loan, &seat_);
     if (publication.result == PublishResult::kOk) {
         ParticipantRow& row = view().participants[self_.index];
         row.received.store(++published_, kRelaxed);  // relaxed: for inspectors
@@ -326,16 +387,53 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
                         "topic \"%s\": the loan was taken back, because this process looked dead "
                         "to another one",
                         topic_->name_);
-        case PublishResult::kMoved:
-            return fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_);
         case PublishResult::kExhausted:
             return fail(FG_SEQUENCE_EXHAUSTED,
                         "topic \"%s\" used up its sequence numbers; create it again",
                         topic_->name_);
+        case PublishResult::kMoved:
         case PublishResult::kCorrupt:
             break;
     }
     return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its ring contradicts its head", topic_->name_);
+}
+
+fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
+                                    std::uint64_t checksum, std::uint64_t* sequence) {
+    Seat* seat = seat_of(*loan);
+    if (seat == nullptr) {
+        loan->data = nullptr;
+        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
+                    topic_->name_);
+    }
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        forget(loan, seat);
+        return status;
+    }
+    // The slot that was loaned bounds the frame, whatever the topic's slots are now.
+    if (info.bytes > seat->generation->identity_.slot_bytes) {
+        return fail(FG_FRAME_TOO_LARGE,
+                    "topic \"%s\": a frame of %" PRIu64
+                    " bytes does not fit into a slot of %" PRIu64,
+                    topic_->name_, info.bytes, seat->generation->identity_.slot_bytes);
+    }
+    if (const fg_status status = check_info(info, Schema::kTopic); status != FG_OK) {
+        return status;  // the loan stays good
+    }
+    fg_status status = seat == &seat_ ? publish_once(loan, info, checksum, sequence)
+                                      : static_cast<fg_status>(FG_MOVED);
+    while (status == FG_MOVED) {
+        // Sealed is the generation of the loan or, if resizes follow each other, the one after.
+        status =
+            sealed_after(view(), help_head(view())) ? move_on(true) : static_cast<fg_status>(FG_OK);
+        if (status == FG_OK) {
+            status = carry_over(loan, info.bytes);
+        }
+        if (status == FG_OK) {
+            status = publish_once(loan, info, checksum, sequence);
+        }
+    }
+    return status;
 }
 
 fg_status Publisher::publish(fg_loan* loan, const fg_publish_info& info, std::uint64_t* sequence) {
@@ -365,22 +463,21 @@ fg_status Publisher::abandon(fg_loan* loan) {
         return check_usable(*topic_);
     }
     const Call call(*this);
-    if (!owns(*loan)) {
+    Seat* seat = seat_of(*loan);
+    if (seat == nullptr) {
         loan->data = nullptr;
         return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
                     topic_->name_);
     }
-    const std::uint32_t slot = loan->slot;
-    const std::uint64_t ticket = loan->ticket;
-    forget(loan);
     fg_status status = check_usable(*topic_);
     if (status == FG_OK) {
-        if (!framegate::impl::abandon(view(), slot, ticket)) {
+        if (!framegate::impl::abandon(seat->generation->view_, loan->slot, loan->ticket)) {
             status =
                 fail(FG_LOAN_LOST, "topic \"%s\": the loan had been taken back", topic_->name_);
         }
         wake_space(*topic_);
     }
+    forget(loan, seat);
     return status;
 }
 
@@ -430,10 +527,6 @@ fg_status Publisher::controls(fg_control* out, std::size_t capacity, std::size_t
     return FG_OK;
 }
 
-void Publisher::destroy(Handle& handle) {
-    auto* publisher = static_cast<Publisher*>(&handle);
-    publisher->free_tables();
-    std::free(publisher);
-}
+void Publisher::destroy(Handle& handle) { std::free(static_cast<Publisher*>(&handle)); }
 
 }  // namespace framegate::impl

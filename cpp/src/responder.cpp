@@ -9,6 +9,7 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr char kDropped[] = "the responder dropped the request without an answer";
+constexpr char kResized[] = "the topic was resized while the request was on its way; call again";
 constexpr char kClosing[] = "the responder closed before it took up the request";
 
 // As much of the text as a letter holds, not cut inside of a UTF-8 sequence.
@@ -25,8 +26,15 @@ std::uint32_t fitting(const char* text, std::size_t bytes) {
 
 }  // namespace
 
-constinit const Handle::Kind Responder::kKind = {"responder", Mark::kSpaceWaiter,
-                                                 Correspondent::close_event_fd, Responder::destroy};
+constinit const Handle::Kind Responder::kKind = {
+    .noun = "responder",
+    .sleep_mark = Mark::kSpaceWaiter,
+    .access = Access::kWrite,
+    .record_bytes = Responder::kRecordBytes,
+    .is_held = Responder::is_loaned,
+    .before_detach = Correspondent::close_event_fd,
+    .destroy = Responder::destroy,
+};
 
 fg_status Responder::open(Topic& topic, const fg_responder_options& options, Responder** out) {
     if (options.requests_max > FG_REQUESTS_MAX) {
@@ -42,18 +50,15 @@ fg_status Responder::open(Topic& topic, const fg_responder_options& options, Res
         return fail(FG_OUT_OF_MEMORY, "no memory for a responder of topic \"%s\"", topic.name_);
     }
     auto* responder = new (memory) Responder;
-    const fg_status status =
-        responder->join_mail(topic, FG_ROLE_RESPONDER, options.name, options.name_bytes);
-    if (status != FG_OK) {
-        std::free(duties);
-        std::free(responder);
-        return status;
-    }
     responder->duties_ = duties;
     responder->requests_max_ = most;
-    responder->header().accepts.store(1, kRelaxed);  // relaxed: a hint for callers
-    *out = responder;
-    return FG_OK;
+    const fg_status status =
+        responder->join_mail(topic, FG_ROLE_RESPONDER, options.name, options.name_bytes);
+    if (status == FG_OK) {
+        responder->header().accepts.store(1, kRelaxed);  // relaxed: a hint for callers
+        *out = responder;
+    }
+    return status;
 }
 
 Responder::Duty* Responder::find(std::uint64_t id) {
@@ -80,15 +85,17 @@ fg_status Responder::look(fg_request* out) {
             discard(letter);  // nobody of us sends such, or nobody waits any more
             continue;
         }
-        // relaxed: take_letter() acquired it.
+        if (!lease(letter, &out->frame)) {
+            const Duty duty{letter.ticket, letter.correlation, letter.from};
+            static_cast<void>(answer_with_text(duty, kResized, sizeof kResized - 1));
+            continue;
+        }
+        // relaxed: lease() acquired it.
         const std::uint64_t deadline_ns = view().slots[letter.slot].deadline_ns.load(kRelaxed);
         ParticipantRow& row = view().participants[self_.index];
         if (monotonic_ns() >= deadline_ns) {
             row.lost.store(++late_, kRelaxed);  // relaxed: for inspectors
-            discard(letter);
-            continue;
-        }
-        if (!lease(letter, &out->frame)) {
+            end_lease(&out->frame);
             continue;
         }
         Duty* duty = duties_;
@@ -133,13 +140,14 @@ fg_status Responder::reply(fg_request* request, fg_loan* loan, const fg_publish_
         return check_usable(*topic_);
     }
     const Call guard(*this);
-    if (!owns(*loan)) {
+    Seat* seat = seat_of(*loan);
+    if (seat == nullptr) {
         loan->data = nullptr;
         return fail(FG_LOAN_LOST, "topic \"%s\": the loan was posted or abandoned before",
                     topic_->name_);
     }
     if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        forget(loan);
+        forget(loan, seat);
         return status;
     }
     Duty* duty = find(request->id);
@@ -147,7 +155,11 @@ fg_status Responder::reply(fg_request* request, fg_loan* loan, const fg_publish_
         return fail(FG_INVALID_ARGUMENT, "topic \"%s\": the request was answered before",
                     topic_->name_);
     }
-    if (const fg_status status = check_info(info, Schema::kFree); status != FG_OK) {
+    fg_status status = check_letter(*seat, info);
+    if (status == FG_OK) {
+        status = bring_along(loan, info);
+    }
+    if (status != FG_OK) {
         return status;
     }
     write_header(loan->slot, info, Schema::kFree);
@@ -156,10 +168,11 @@ fg_status Responder::reply(fg_request* request, fg_loan* loan, const fg_publish_
     letter.correlation = duty->call;
     letter.from = {self_.index, epoch_};
     letter.slot = loan->slot;
+    letter.generation = loan->generation;
     const MailAddress to = duty->caller;
     switch (post_letter(view(), self_, to, letter, loan->ticket).result) {
         case PostResult::kOk:
-            forget(loan);
+            forget(loan, &seat_);
             end(duty, request);
             ring_mailbox(*topic_, to.participant);
             return FG_OK;
@@ -167,7 +180,7 @@ fg_status Responder::reply(fg_request* request, fg_loan* loan, const fg_publish_
             return fail(FG_MAILBOX_FULL, "topic \"%s\": the mailbox of caller %u is full",
                         topic_->name_, to.participant);
         case PostResult::kLost:
-            forget(loan);
+            forget(loan, &seat_);
             wake_space(*topic_);
             break;
         case PostResult::kGone:
@@ -257,7 +270,6 @@ void Responder::close() {
 void Responder::destroy(Handle& handle) {
     auto* responder = static_cast<Responder*>(&handle);
     std::free(responder->duties_);
-    responder->free_mail_tables();
     std::free(responder);
 }
 

@@ -10,14 +10,11 @@
 // Opening. The identity is read (not mapped) into private memory and must be exactly what
 // compute_geometry() would make of the options in it, for files of exactly those sizes. After that
 // no size or offset is ever read from the segment.
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,6 +26,8 @@
 #include <new>
 
 #include "arrays.hpp"
+#include "files.hpp"
+#include "generation.hpp"
 #include "liveness.hpp"
 #include "metadata.hpp"
 #include "names.hpp"
@@ -56,132 +55,6 @@ std::uint64_t fnv1a(const void* bytes, std::size_t count) {
     return hash;
 }
 
-class Fd {
-  public:
-    explicit Fd(int fd) : fd_(fd) {}
-    ~Fd() {
-        if (fd_ >= 0) {
-            close(fd_);
-        }
-    }
-    Fd(const Fd&) = delete;
-    Fd& operator=(const Fd&) = delete;
-    int get() const { return fd_; }
-
-  private:
-    int fd_;
-};
-
-void data_file_name(char (&out)[kFileBytesMax], const char* stem, std::uint64_t id) {
-    snprintf(out, sizeof out, "%.200s.%016" PRIx64 ".data", stem, id);
-}
-void temporary_file_name(char (&out)[kFileBytesMax], const char* stem, std::uint64_t id) {
-    snprintf(out, sizeof out, "%.200s.%016" PRIx64 ".tmp", stem, id);
-}
-void control_file_name(char (&out)[kFileBytesMax], const char* stem) {
-    snprintf(out, sizeof out, "%.200s.ctl", stem);
-}
-
-// Reads the identity of a control file by name without judging it. False if there is none.
-bool peek_identity(int directory, const char* stem, Identity* identity) {
-    char file[kFileBytesMax];
-    control_file_name(file, stem);
-    const Fd fd(openat(directory, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-    return fd.get() >= 0 &&
-           pread(fd.get(), identity, sizeof *identity, 0) ==
-               static_cast<ssize_t>(sizeof *identity) &&
-           std::memcmp(identity->magic, kMagic, sizeof kMagic) == 0;
-}
-
-// ---- sweeping files that nobody names
-
-// Splits "<stem>.<16 hex digits><suffix>".
-bool split_file_name(const char* file, const char* suffix, char (&stem)[kFileBytesMax],
-                     std::uint64_t* id) {
-    const std::size_t bytes = std::strlen(file);
-    const std::size_t tail = 1 + 16 + std::strlen(suffix);
-    if (bytes <= tail || bytes >= kFileBytesMax ||
-        std::strcmp(file + bytes - std::strlen(suffix), suffix) != 0 || file[bytes - tail] != '.') {
-        return false;
-    }
-    std::uint64_t value = 0;
-    for (const char* digit = file + bytes - tail + 1; digit < file + bytes - std::strlen(suffix);
-         ++digit) {
-        const char c = *digit;
-        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) {
-            return false;
-        }
-        value = value << 4 | static_cast<std::uint64_t>(c <= '9' ? c - '0' : c - 'a' + 10);
-    }
-    std::memcpy(stem, file, bytes - tail);
-    stem[bytes - tail] = '\0';
-    *id = value;
-    return true;
-}
-
-// Does a living creator stand behind the data file? Answers no only while holding its lock (closed
-// with the fd).
-bool creator_is_gone(int data_fd) { return data_fd >= 0 && lock_byte(data_fd, 0); }
-
-void sweep_data_file(int directory, const char* file, const char* stem, std::uint64_t id) {
-    const Fd fd(openat(directory, file, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
-    if (!creator_is_gone(fd.get())) {
-        return;
-    }
-    // Only now, under the lock: the creator linked the control file or never will.
-    Identity identity{};
-    if (!peek_identity(directory, stem, &identity) || identity.id[0] != id) {
-        unlinkat(directory, file, 0);
-    }
-}
-
-void sweep_temporary_file(int directory, const char* file, const char* stem, std::uint64_t id) {
-    char data[kFileBytesMax];
-    data_file_name(data, stem, id);
-    const Fd fd(openat(directory, data, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
-    if ((fd.get() < 0 && errno == ENOENT) || creator_is_gone(fd.get())) {
-        unlinkat(directory, file, 0);  // if it was linked, it lives on under its real name
-    }
-}
-
-void sweep_socket(int directory, const char* file) {
-    // Nobody bound to it any more: ECONNREFUSED.
-    const Fd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const int used =
-        snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory, file);
-    if (fd.get() >= 0 && used > 0 && static_cast<std::size_t>(used) < sizeof address.sun_path &&
-        connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 &&
-        errno == ECONNREFUSED) {
-        unlinkat(directory, file, 0);
-    }
-}
-
-void sweep_orphans(int directory) {
-    const int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR* entries = copy >= 0 ? fdopendir(copy) : nullptr;
-    if (entries == nullptr) {
-        if (copy >= 0) {
-            close(copy);
-        }
-        return;
-    }
-    while (const dirent* entry = readdir(entries)) {
-        char stem[kFileBytesMax];
-        std::uint64_t id = 0;
-        const std::size_t bytes = std::strlen(entry->d_name);
-        if (split_file_name(entry->d_name, ".data", stem, &id)) {
-            sweep_data_file(directory, entry->d_name, stem, id);
-        } else if (split_file_name(entry->d_name, ".tmp", stem, &id)) {
-            sweep_temporary_file(directory, entry->d_name, stem, id);
-        } else if (bytes > 5 && std::strcmp(entry->d_name + bytes - 5, ".sock") == 0) {
-            sweep_socket(directory, entry->d_name);
-        }
-    }
-    closedir(entries);
-}
-
 // ---- memory
 
 fg_status allocate(int fd, std::uint64_t offset, std::uint64_t bytes) {
@@ -198,21 +71,6 @@ std::uint64_t needed_bytes(const Identity& identity) {
     return identity.mailboxes_offset + identity.data_bytes;
 }
 
-// Touches every page now, so that the first frames do not pay for it (six times a warm copy).
-void populate(unsigned char* memory, std::uint64_t bytes, bool writable) {
-#ifdef MADV_POPULATE_WRITE
-    if (madvise(memory, bytes, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0) {
-        return;
-    }
-#else
-    static_cast<void>(writable);
-#endif
-    // Before Linux 5.14: reading a page of an allocated file maps it.
-    for (std::uint64_t at = 0; at < bytes; at += kPageBytes) {
-        static_cast<void>(*const_cast<volatile unsigned char*>(memory + at));
-    }
-}
-
 Topic* new_topic(const char* name, std::size_t name_bytes) {
     void* memory = nullptr;
     if (posix_memalign(&memory, alignof(Topic), sizeof(Topic)) != 0) {
@@ -222,21 +80,15 @@ Topic* new_topic(const char* name, std::size_t name_bytes) {
     pthread_mutex_init(&topic->mutex_, nullptr);
     std::memcpy(topic->name_, name, name_bytes);
     register_fork_node(topic->fds_);
+    register_fork_node(topic->first_.fds_);
     return topic;
 }
 
 void free_topic(Topic* topic) {
     const bool forked = topic->fds_.condition.load(std::memory_order_relaxed) == kForked;
-    if (!forked) {  // in a forked child these addresses may belong to something else by now
-        if (topic->control_ != nullptr) {
-            munmap(topic->control_, topic->identity_.control_bytes);
-        }
-        if (topic->data_read_ != nullptr) {
-            munmap(topic->data_read_, topic->identity_.data_bytes);
-        }
-        if (topic->data_write_ != nullptr) {
-            munmap(topic->data_write_, topic->identity_.data_bytes);
-        }
+    free_generations(*topic, forked);
+    if (!forked && topic->control_ != nullptr) {
+        munmap(topic->control_, topic->identity_.control_bytes);
     }
     unregister_fork_node(topic->fds_);
     pthread_mutex_destroy(&topic->mutex_);
@@ -244,16 +96,21 @@ void free_topic(Topic* topic) {
     std::free(topic);
 }
 
-int open_recorded(Topic& topic, int which, int directory, const char* file, int flags,
-                  mode_t mode = 0) {
-    const ForkGuard guard;
-    topic.fds_.fds[which] = openat(directory, file, flags | O_NOFOLLOW | O_CLOEXEC, mode);
-    return topic.fds_.fds[which];
-}
-
 fg_status open_directory_recorded(Topic& topic, bool create) {
     const ForkGuard guard;
     return open_runtime_directory(create, &topic.fds_.fds[kDirectoryFd]);
+}
+
+// Shared, so it is refused only by a collector that decides about the topic right now.
+bool show_open(const Topic& topic) {
+    for (int attempt = 0; attempt < 1000; ++attempt) {
+        if (share_byte(topic.control_fd(), kOpenByte)) {
+            return true;
+        }
+        const timespec nap{0, 1000000};
+        nanosleep(&nap, nullptr);
+    }
+    return false;
 }
 
 fg_status map_control(Topic& topic) {
@@ -264,9 +121,17 @@ fg_status map_control(Topic& topic) {
     }
     populate(topic.control_, topic.identity_.mailboxes_offset, true);  // those are sparse
     topic.view_ = make_view(topic.identity_, topic.control_);
+    topic.first_.identity_ = topic.identity_;
+    topic.first_.view_ = topic.view_;
     struct stat info{};
     if (fstat(topic.control_fd(), &info) != 0) {
         return fail_errno("topic \"%s\": cannot stat the control file", topic.name_);
+    }
+    if (!show_open(topic)) {
+        return fail(FG_SYSTEM,
+                    "topic \"%s\": another process has been looking for a second whether it is "
+                    "stale; is it stopped (SIGSTOP, debugger)?",
+                    topic.name_);
     }
     topic.device_ = info.st_dev;
     topic.inode_ = info.st_ino;
@@ -326,8 +191,8 @@ fg_status make_data_file(Topic& topic, mode_t mode) {
         }
         char file[kFileBytesMax];
         data_file_name(file, topic.stem_, topic.identity_.id[0]);
-        if (open_recorded(topic, kDataFd, topic.directory_fd(), file, O_RDWR | O_CREAT | O_EXCL,
-                          mode) < 0) {
+        if (open_recorded(topic.first_.fds_, 0, topic.directory_fd(), file,
+                          O_RDWR | O_CREAT | O_EXCL, mode) < 0) {
             if (errno == EEXIST) {
                 continue;
             }
@@ -340,15 +205,25 @@ fg_status make_data_file(Topic& topic, mode_t mode) {
         }
         const ForkGuard guard;
         close(topic.data_fd());
-        topic.fds_.fds[kDataFd] = -1;
+        topic.first_.fds_.fds[0] = -1;
     }
     return fail(FG_SYSTEM, "topic \"%s\": its data file keeps disappearing", topic.name_);
 }
 
+void discard_files(Topic& topic, void (&name_of)(char (&out)[kFileBytesMax], const char* stem,
+                                                 std::uint64_t id)) {
+    char file[kFileBytesMax];
+    data_file_name(file, topic.stem_, topic.identity_.id[0]);
+    unlinkat(topic.directory_fd(), file, 0);
+    name_of(file, topic.stem_, topic.identity_.id[0]);
+    unlinkat(topic.directory_fd(), file, 0);
+    unlock_byte(topic.data_fd(), 0);
+}
+
 fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const char* temporary) {
     const auto mode = static_cast<mode_t>(options.mode);
-    if (open_recorded(topic, kControlFd, topic.directory_fd(), temporary, O_RDWR | O_CREAT | O_EXCL,
-                      mode) < 0) {
+    if (open_recorded(topic.fds_, kControlFd, topic.directory_fd(), temporary,
+                      O_RDWR | O_CREAT | O_EXCL, mode) < 0) {
         return fail_errno("topic \"%s\": cannot create its control file", topic.name_);
     }
     if (fchmod(topic.control_fd(), mode) != 0 ||
@@ -368,7 +243,7 @@ fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const
     if (const fg_status status = map_control(topic); status != FG_OK) {
         return status;
     }
-    if (const fg_status status = map_data(topic, true); status != FG_OK) {
+    if (const fg_status status = map_data(topic, topic.first_, true); status != FG_OK) {
         return status;
     }
     for (std::uint32_t i = 0; i < options.schema_count; ++i) {
@@ -386,18 +261,10 @@ fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const
     return adopt_schema(topic);
 }
 
-fg_status create_files(Topic& topic, const fg_topic_options& options) {
-    if (const fg_status status = open_directory_recorded(topic, true); status != FG_OK) {
-        return status;
-    }
-    sweep_orphans(topic.directory_fd());
-    char control[kFileBytesMax];
-    control_file_name(control, topic.stem_);
-    struct stat info{};
-    if (fstatat(topic.directory_fd(), control, &info, AT_SYMLINK_NOFOLLOW) ==
-        0) {  // link() decides; this saves work
-        return fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_);
-    }
+// Everything of a generation but its place in a chain: a locked data file and a complete control
+// file under the name that `name_of` gives it. On failure no file is left.
+using FileName = void (&)(char (&out)[kFileBytesMax], const char* stem, std::uint64_t id);
+fg_status build_files(Topic& topic, const fg_topic_options& options, FileName name_of) {
     compute_geometry(options, &topic.identity_);
     if (const fg_status status = check_free_space(topic, needed_bytes(topic.identity_));
         status != FG_OK) {
@@ -413,27 +280,46 @@ fg_status create_files(Topic& topic, const fg_topic_options& options) {
     topic.identity_.created_unix_ns = static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
                                       static_cast<std::uint64_t>(now.tv_nsec);
     seal_identity(&topic.identity_);
-    char data[kFileBytesMax];
-    char temporary[kFileBytesMax];
-    data_file_name(data, topic.stem_, topic.identity_.id[0]);
-    temporary_file_name(temporary, topic.stem_, topic.identity_.id[0]);
-    fg_status status = fill_control_file(topic, options, temporary);
+    char control[kFileBytesMax];
+    name_of(control, topic.stem_, topic.identity_.id[0]);
+    const fg_status status = fill_control_file(topic, options, control);
     if (status == FG_OK) {
         FG_STEP(kCreateControl);
-        if (linkat(topic.directory_fd(), temporary, topic.directory_fd(), control, 0) != 0) {
-            status = errno == EEXIST
-                         ? fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_)
-                         : fail_errno("topic \"%s\": cannot name its control file", topic.name_);
-        }
-    }
-    if (status == FG_OK) {
-        FG_STEP(kCreateLinked);
     } else {
-        unlinkat(topic.directory_fd(), data, 0);
+        discard_files(topic, name_of);
     }
+    return status;
+}
+
+fg_status create_files(Topic& topic, const fg_topic_options& options) {
+    if (const fg_status status = open_directory_recorded(topic, true); status != FG_OK) {
+        return status;
+    }
+    sweep_orphans(topic.directory_fd());
+    char control[kFileBytesMax];
+    control_file_name(control, topic.stem_);
+    struct stat info{};
+    if (fstatat(topic.directory_fd(), control, &info, AT_SYMLINK_NOFOLLOW) ==
+        0) {  // link() decides; this saves work
+        return fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_);
+    }
+    fg_status status = build_files(topic, options, temporary_file_name);
+    if (status != FG_OK) {
+        return status;
+    }
+    char temporary[kFileBytesMax];
+    temporary_file_name(temporary, topic.stem_, topic.identity_.id[0]);
+    if (linkat(topic.directory_fd(), temporary, topic.directory_fd(), control, 0) != 0) {
+        status = errno == EEXIST
+                     ? fail(FG_TOPIC_EXISTS, "topic \"%s\" exists already", topic.name_)
+                     : fail_errno("topic \"%s\": cannot name its control file", topic.name_);
+        discard_files(topic, temporary_file_name);
+        return status;
+    }
+    FG_STEP(kCreateLinked);
     unlinkat(topic.directory_fd(), temporary, 0);
     unlock_byte(topic.data_fd(), 0);
-    return status;
+    return FG_OK;
 }
 
 fg_status open_files(Topic& topic) {
@@ -451,25 +337,16 @@ fg_status open_files(Topic& topic) {
             return status;
         }
     }
-    char data[kFileBytesMax];
-    data_file_name(data, topic.stem_, topic.identity_.id[0]);
-    if (open_recorded(topic, kDataFd, topic.directory_fd(), data, O_RDWR) < 0 && errno == EACCES) {
-        open_recorded(topic, kDataFd, topic.directory_fd(), data,
-                      O_RDONLY);  // may subscribe, not publish
-    }
-    if (topic.data_fd() < 0) {
-        return errno == ENOENT ? static_cast<fg_status>(FG_TOPIC_NOT_FOUND)
-                               : fail_errno("topic \"%s\": cannot open its data file", topic.name_);
-    }
-    struct stat info{};
-    if (fstat(topic.data_fd(), &info) != 0 ||
-        static_cast<std::uint64_t>(info.st_size) != topic.identity_.data_bytes) {
-        return fail(FG_SEGMENT_CORRUPT,
-                    "topic \"%s\": its data file has %lld bytes instead of %" PRIu64, topic.name_,
-                    static_cast<long long>(info.st_size), topic.identity_.data_bytes);
-    }
     if (const fg_status status = map_control(topic); status != FG_OK) {
         return status;
+    }
+    if (const fg_status status = open_data_file(topic, topic.first_); status != FG_OK) {
+        // acquire: pairs with the CAS of resize. A topic that was resized may have dropped its
+        // first data file; no participant will want it.
+        if (status != FG_TOPIC_NOT_FOUND ||
+            topic.view_.flow->next_generation.load(std::memory_order_acquire) == 0) {
+            return status;
+        }
     }
     return adopt_schema(topic);
 }
@@ -601,6 +478,20 @@ void compute_geometry(const fg_topic_options& options, Identity* identity) {
     identity->control_bytes = align_up(at, kPageBytes);
 }
 
+fg_topic_options options_of(const Identity& identity) {
+    fg_topic_options options;
+    fg_topic_options_init(&options);
+    options.slots = identity.slots;
+    options.slot_bytes = identity.slot_bytes;
+    options.keep = identity.keep;
+    options.participants_max = identity.participants_max;
+    options.metadata_bytes = identity.metadata_bytes;
+    options.mailbox_bytes = identity.mailbox_bytes;
+    options.mode = identity.mode;
+    options.checksum = identity.checksum_kind;
+    return options;
+}
+
 void seal_identity(Identity* identity) {
     identity->checksum = fnv1a(identity, offsetof(Identity, checksum));
 }
@@ -623,16 +514,7 @@ fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, con
     if (identity.checksum != fnv1a(&identity, offsetof(Identity, checksum))) {
         return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the checksum of its header is wrong", name);
     }
-    fg_topic_options options;
-    fg_topic_options_init(&options);
-    options.slots = identity.slots;
-    options.slot_bytes = identity.slot_bytes;
-    options.keep = identity.keep;
-    options.participants_max = identity.participants_max;
-    options.metadata_bytes = identity.metadata_bytes;
-    options.mailbox_bytes = identity.mailbox_bytes;
-    options.mode = identity.mode;
-    options.checksum = identity.checksum_kind;
+    fg_topic_options options = options_of(identity);
     if (identity.schema_count > FG_ARRAYS_MAX || check_options(options) != FG_OK) {
         return fail(FG_SEGMENT_CORRUPT,
                     "topic \"%s\": its header has numbers outside of the limits", name);
@@ -655,6 +537,7 @@ fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, con
 SegmentView make_view(const Identity& identity, unsigned char* control) {
     SegmentView view;
     view.shared = reinterpret_cast<SharedWords*>(control + identity.shared_offset);
+    view.flow = view.shared;
     view.participants = reinterpret_cast<ParticipantRow*>(control + identity.participants_offset);
     view.ring = reinterpret_cast<Word*>(control + identity.ring_offset);
     view.slots = reinterpret_cast<SlotRecord*>(control + identity.slots_offset);
@@ -678,6 +561,11 @@ fg_status open_control(int directory, const char* stem, const char* name, int fl
                        Identity* identity) {
     char file[kFileBytesMax];
     control_file_name(file, stem);
+    return open_control_file(directory, file, name, flags, out, identity);
+}
+
+fg_status open_control_file(int directory, const char* file, const char* name, int flags, int* out,
+                            Identity* identity) {
     // O_NONBLOCK: a FIFO put there must not block us.
     const int fd = openat(directory, file, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
@@ -726,6 +614,43 @@ fg_status create_topic(const char* name, std::size_t name_bytes, const fg_topic_
     }
     *out = topic;
     return FG_OK;
+}
+
+fg_status build_generation(const Topic& topic, const fg_topic_options& options,
+                           std::uint32_t ordinal, Topic** out) {
+    Topic* built = new_topic(topic.name_, std::strlen(topic.name_));
+    if (built == nullptr) {
+        return fail(FG_OUT_OF_MEMORY, "no memory for a topic handle");
+    }
+    std::memcpy(built->stem_, topic.stem_, sizeof topic.stem_);
+    built->identity_.generation = ordinal;
+    fg_status status = FG_OK;
+    {
+        const ForkGuard guard;
+        built->fds_.fds[kDirectoryFd] = fcntl(topic.directory_fd(), F_DUPFD_CLOEXEC, 0);
+        if (built->directory_fd() < 0) {
+            status = fail_errno("topic \"%s\": cannot resize", topic.name_);
+        }
+    }
+    if (status == FG_OK) {
+        status = build_files(*built, options, generation_file_name);
+    }
+    if (status != FG_OK) {
+        free_topic(built);
+        return status;
+    }
+    *out = built;
+    return FG_OK;
+}
+
+void discard_generation(Topic* built) {
+    discard_files(*built, generation_file_name);
+    free_topic(built);
+}
+
+void keep_generation(Topic* built) {
+    unlock_byte(built->data_fd(), 0);
+    free_topic(built);
 }
 
 fg_status open_topic(const char* name, std::size_t name_bytes, Topic** out) {
@@ -819,42 +744,16 @@ fg_status unlink_topic(const char* name, std::size_t name_bytes) {
     const Fd directory(fd);
     char control[kFileBytesMax];
     control_file_name(control, stem);
-    Identity identity{};
-    const bool readable = peek_identity(directory.get(), stem, &identity);
-    if (unlinkat(directory.get(), control, 0) != 0) {
-        return errno == ENOENT
-                   ? fail(FG_TOPIC_NOT_FOUND, "there is no topic \"%.*s\"",
-                          static_cast<int>(name_bytes), name)
-                   : fail_errno("cannot remove topic \"%.*s\"", static_cast<int>(name_bytes), name);
+    const bool was_there = unlinkat(directory.get(), control, 0) == 0;
+    if (!was_there && errno != ENOENT) {
+        return fail_errno("cannot remove topic \"%.*s\"", static_cast<int>(name_bytes), name);
     }
-    if (readable) {
-        char data[kFileBytesMax];
-        data_file_name(data, stem, identity.id[0]);
-        unlinkat(directory.get(), data, 0);  // if we die before, the next creation sweeps it
-    } else {
-        sweep_orphans(directory.get());  // a damaged control file does not say which was its data
-    }
-    return FG_OK;
-}
-
-fg_status map_data(Topic& topic, bool writable) {
-    pthread_mutex_lock(&topic.mutex_);
-    unsigned char*& mapping = writable ? topic.data_write_ : topic.data_read_;
-    fg_status status = FG_OK;
-    if (mapping == nullptr) {
-        const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-        mapping = static_cast<unsigned char*>(
-            map_unforked(topic.identity_.data_bytes, protection, topic.data_fd()));
-        if (mapping == nullptr) {
-            status = fail_errno("topic \"%s\": cannot map its %" PRIu64 " data bytes for %s",
-                                topic.name_, topic.identity_.data_bytes,
-                                writable ? "publishing" : "reading");
-        } else {
-            populate(mapping, topic.identity_.data_bytes, writable);
-        }
-    }
-    pthread_mutex_unlock(&topic.mutex_);
-    return status;
+    // Nothing leads to its generations any more, whatever the control file said. If we die before,
+    // the next creation in the directory does it.
+    const std::uint32_t removed = sweep_orphans(directory.get(), stem);
+    return was_there || removed != 0 ? static_cast<fg_status>(FG_OK)
+                                     : fail(FG_TOPIC_NOT_FOUND, "there is no topic \"%.*s\"",
+                                            static_cast<int>(name_bytes), name);
 }
 
 fg_status allocate_mailbox(Topic& topic, std::uint32_t index) {
@@ -880,7 +779,7 @@ void release_topic(Topic* topic) {
     }
 }
 
-void describe(const Identity& identity, const SegmentView& view, fg_topic_info* info) {
+void describe(const Identity& identity, fg_topic_info* info) {
     info->slots = identity.slots;
     info->slot_bytes = identity.slot_bytes;
     info->keep = identity.keep;
@@ -893,12 +792,6 @@ void describe(const Identity& identity, const SegmentView& view, fg_topic_info* 
     info->identity[1] = identity.id[1];
     info->created_unix_ns = identity.created_unix_ns;
     info->control_bytes = identity.mailboxes_offset;
-    for (const Word& bits : view.shared->mailboxes) {
-        // relaxed: a number for people.
-        info->control_bytes +=
-            view.mailbox_stride *
-            static_cast<std::uint64_t>(__builtin_popcountll(bits.load(std::memory_order_relaxed)));
-    }
     info->data_bytes = identity.data_bytes;
     info->checksum = identity.checksum_kind;
 }

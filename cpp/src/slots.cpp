@@ -111,7 +111,7 @@ Self self_of(std::uint32_t index, std::uint32_t incarnation) {
 std::uint64_t load_head(const SegmentView& view) {
     // seq_cst: the head re-read of a sleeper pairs with the head CAS and the waiter load of
     // publishers. It is also the acquire that makes ring entries up to head visible.
-    return view.shared->head.load(kSeqCst);
+    return view.flow->head.load(kSeqCst);
 }
 
 std::uint64_t help_head(const SegmentView& view) {
@@ -124,7 +124,7 @@ std::uint64_t help_head(const SegmentView& view) {
     if (entry_sequence(entry) == head + 1 && entry_slot(entry) != kClosedSlot) {
         // seq_cst both ways: every head CAS, helpers included, pairs with the sleepers' head
         // re-read.
-        if (view.shared->head.compare_exchange_strong(head, head + 1, kSeqCst, kSeqCst)) {
+        if (view.flow->head.compare_exchange_strong(head, head + 1, kSeqCst, kSeqCst)) {
             return head + 1;
         }
     }
@@ -225,12 +225,12 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
     }
     // relaxed: only a hint that spreads the loans, oldest frame first; every slot is looked at
     // whatever it says, so two publishers that read the same value merely collide once.
-    const std::uint64_t start = view.shared->next_slot.load(kRelaxed);
+    const std::uint64_t start = view.flow->next_slot.load(kRelaxed);
     auto index = start < view.slot_count ? static_cast<std::uint32_t>(start) : 0;
     for (std::uint32_t i = 0; i < view.slot_count;
          ++i, index = index + 1 < view.slot_count ? index + 1 : 0) {
         if (try_claim(view, self, index, head, bound, &attempt)) {
-            view.shared->next_slot.store(index + 1, kRelaxed);  // relaxed: hint
+            view.flow->next_slot.store(index + 1, kRelaxed);  // relaxed: hint
             return attempt;
         }
     }
@@ -272,12 +272,11 @@ Publication publish(const SegmentView& view, const Self& self, std::uint32_t ind
             entry.load(kAcquire);  // acquire: pairs with the ring CAS of another publisher
         if (entry_sequence(old) == sequence) {
             if (entry_slot(old) == kClosedSlot) {
-                failure = PublishResult::kMoved;
-                break;
+                return {PublishResult::kMoved, 0, mine};
             }
             // Somebody committed this sequence: help, then take the next. seq_cst as every head
             // CAS.
-            view.shared->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
+            view.flow->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
             continue;
         }
         if (entry_sequence(old) > sequence) {
@@ -288,7 +287,7 @@ Publication publish(const SegmentView& view, const Self& self, std::uint32_t ind
         // the exact own word: a publisher that was reaped alive learns it here, before anything is
         // published.
         if (!slot.word.compare_exchange_strong(mine, commit, kRelease, kRelaxed)) {
-            return {PublishResult::kLost, 0};
+            return {PublishResult::kLost, 0, 0};
         }
         mine = commit;
         FG_STEP(kPublishCommitted);
@@ -298,17 +297,17 @@ Publication publish(const SegmentView& view, const Self& self, std::uint32_t ind
         }
         FG_STEP(kPublishRing);
         // seq_cst: pairs with the head re-read of sleepers; our waiter load follows in the caller.
-        view.shared->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
+        view.flow->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
         FG_STEP(kPublishHead);
         // seq_cst: COMMIT -> PUB makes the slot claimable once newer frames exist; pairs with space
         // sleepers. Failure means that a reaper already did it.
         slot.word.compare_exchange_strong(mine, slot_word(sequence, 0, SlotState::kPub), kSeqCst,
                                           kRelaxed);
         FG_STEP(kPublishDone);
-        return {PublishResult::kOk, sequence};
+        return {PublishResult::kOk, sequence, 0};
     }
     abandon(view, index, mine);
-    return {failure, 0};
+    return {failure, 0, 0};
 }
 
 bool abandon(const SegmentView& view, std::uint32_t index, std::uint64_t own_word) {
@@ -423,6 +422,7 @@ Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info
     row.received.store(0, kRelaxed);
     row.lost.store(0, kRelaxed);
     row.leases.store(0, kRelaxed);
+    row.generation.store(0, kRelaxed);  // may want any, until it says which
     row.group.store(0, kRelaxed);
     row.cursor.store(load_head(view), kRelaxed);
     FG_STEP(kAttachLocked);
@@ -438,6 +438,12 @@ bool row_in_use(const SegmentView& view, std::uint32_t index) {
 }
 
 void scrub_row(const SegmentView& view, std::uint32_t index) {
+    scrub_marks(view, index);
+    scrub_slots(view, index);
+    free_letters(view, index);
+}
+
+void scrub_marks(const SegmentView& view, std::uint32_t index) {
     const Self dead = self_of(index, 0);
     clear_mark(view, dead, Mark::kWaiter);
     clear_mark(view, dead, Mark::kSpaceWaiter);
@@ -446,7 +452,12 @@ void scrub_row(const SegmentView& view, std::uint32_t index) {
     clear_mark(view, dead, Mark::kHistory);
     view.participants[index].armed.store(0, kSeqCst);
     FG_STEP(kReapMarks);
-    scrub_mail(view, index);
+    close_mailbox(view, index);
+}
+
+void scrub_slots(const SegmentView& view, std::uint32_t index) {
+    const Self dead = self_of(index, 0);
+    withdraw_letters(view, index);
     for (std::uint32_t i = 0; i < view.slot_count; ++i) {
         SlotRecord& slot = view.slots[i];
         // Word first, bit second: whoever sees the bit gone may claim, so the word must be right by

@@ -10,7 +10,8 @@ namespace framegate::impl {
 
 // Where things are: pointers into the mapping and a private copy of the checked geometry.
 struct SegmentView {
-    SharedWords* shared = nullptr;
+    SharedWords* shared = nullptr;  // of the topic: who sleeps, who holds back
+    SharedWords* flow = nullptr;    // of the generation: head, next_slot, next_generation
     ParticipantRow* participants = nullptr;
     Word* ring = nullptr;
     SlotRecord* slots = nullptr;
@@ -52,9 +53,10 @@ enum class PublishResult { kOk, kLost, kMoved, kExhausted, kCorrupt };
 struct Publication {
     PublishResult result = PublishResult::kLost;
     std::uint64_t sequence = 0;
+    std::uint64_t word = 0;  // on kMoved: what proves the loan now
 };
-// The frame's header in the slot record must be written before. On kMoved, kExhausted and kCorrupt
-// the slot is free.
+// The frame's header in the slot record must be written before. On kExhausted and kCorrupt the slot
+// is free; on kMoved it is still loaned, so that its bytes can be carried to the next generation.
 Publication publish(const SegmentView& view, const Self& self, std::uint32_t slot,
                     std::uint64_t claim_word);
 // False if the loan was not this participant's any more.
@@ -139,6 +141,7 @@ struct RowInfo {
     std::uint64_t attached_unix_ns = 0;
     const char* name = nullptr;
     std::uint32_t name_bytes = 0;
+    bool newest = false;  // the newest frame that exists counts as unseen
 };
 Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info);
 bool row_in_use(const SegmentView& view, std::uint32_t index);
@@ -146,6 +149,9 @@ bool row_in_use(const SegmentView& view, std::uint32_t index);
 // marks, slot words, holder bits, a stalled head. Each step can be repeated. Afterwards the caller
 // kicks everybody, then frees the row.
 void scrub_row(const SegmentView& view, std::uint32_t index);
+// Its two halves: what is the topic's, and what is a generation's (slots and head).
+void scrub_marks(const SegmentView& view, std::uint32_t index);
+void scrub_slots(const SegmentView& view, std::uint32_t index);
 void free_row(const SegmentView& view, std::uint32_t index);
 
 }  // namespace framegate::impl

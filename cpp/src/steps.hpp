@@ -58,6 +58,12 @@ enum class Step : std::uint32_t {
     kCreateData,         // data file exists, no control file
     kCreateControl,      // control file complete under its temporary name
     kCreateLinked,       // linked, temporary name still there
+    kResizeBuilt,        // files of the new generation complete, nothing leads to them
+    kResizeLinked,       // the old generation names the new one, not sealed
+    kResizeSealed,       // sealed, new head not written, nobody woken
+    kRetireLinked,       // the chain skips the retired generations, their files are still there
+    kCollectLocked,      // a stale topic found and locked, still named
+    kCollectUnlinked,    // its control file has no name any more, its data has
     kCount,
 };
 

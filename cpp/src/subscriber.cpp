@@ -30,7 +30,7 @@ constexpr int kTakeRounds = 64;
 constexpr int kBusyYields = 100;
 constexpr std::uint32_t kSpinNsMax = 1000000;
 
-fg_status check_options(const Topic& topic, const fg_subscriber_options& options) {
+fg_status check_options(const fg_subscriber_options& options) {
     if (options.policy == FG_POLICY_RELIABLE || options.policy == FG_POLICY_GROUP) {
         return fail(FG_UNSUPPORTED,
                     "the policies reliable and group are reserved; use latest or queue");
@@ -41,12 +41,6 @@ fg_status check_options(const Topic& topic, const fg_subscriber_options& options
     if (options.start > FG_START_NEWEST) {
         return fail(FG_INVALID_ARGUMENT, "unknown start %u", options.start);
     }
-    const std::uint32_t leases_max = topic.identity_.slots - topic.identity_.keep;
-    if (options.leases_max > leases_max) {
-        return fail(FG_INVALID_ARGUMENT,
-                    "leases_max is %u, it must be 1 to slots - keep = %u (0: half of the slots)",
-                    options.leases_max, leases_max);
-    }
     if (options.spin_ns > kSpinNsMax) {
         return fail(FG_INVALID_ARGUMENT, "spin_ns is %u, at most %u", options.spin_ns, kSpinNsMax);
     }
@@ -55,14 +49,21 @@ fg_status check_options(const Topic& topic, const fg_subscriber_options& options
 
 }  // namespace
 
-constinit const Handle::Kind Subscriber::kKind = {"subscriber", Mark::kWaiter,
-                                                  Subscriber::close_event_fd, Subscriber::destroy};
+constinit const Handle::Kind Subscriber::kKind = {
+    .noun = "subscriber",
+    .sleep_mark = Mark::kWaiter,
+    .access = Access::kRead,
+    .record_bytes = sizeof(Lease),
+    .is_held = Subscriber::is_leased,
+    .before_detach = Subscriber::close_event_fd,
+    .destroy = Subscriber::destroy,
+};
 
 fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, Subscriber** out) {
     if (const fg_status status = check_usable(topic); status != FG_OK) {
         return status;
     }
-    if (const fg_status status = check_options(topic, options); status != FG_OK) {
+    if (const fg_status status = check_options(options); status != FG_OK) {
         return status;
     }
     RowInfo info;
@@ -71,51 +72,68 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
         status != FG_OK) {
         return status;
     }
-    if (const fg_status status = map_data(topic, false); status != FG_OK) {
+    Identity newest{};
+    if (const fg_status status = newest_identity(topic, &newest); status != FG_OK) {
         return status;
     }
+    if (options.leases_max > newest.slots - newest.keep) {
+        return fail(FG_INVALID_ARGUMENT,
+                    "leases_max is %u, it must be 1 to slots - keep = %u (0: half of the slots)",
+                    options.leases_max, newest.slots - newest.keep);
+    }
     void* memory = nullptr;
-    auto* leases = static_cast<Lease*>(std::calloc(topic.view_.slot_count, sizeof(Lease)));
-    if (leases == nullptr || posix_memalign(&memory, kCacheLine, sizeof(Subscriber)) != 0) {
-        std::free(leases);
+    if (posix_memalign(&memory, kCacheLine, sizeof(Subscriber)) != 0) {
         return fail(FG_OUT_OF_MEMORY, "no memory for a subscriber of topic \"%s\"", topic.name_);
     }
     auto* subscriber = new (memory) Subscriber;
+    info.newest = options.start == FG_START_NEWEST ||
+                  (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
     if (const fg_status status = subscriber->begin(topic, info); status != FG_OK) {
-        std::free(leases);
-        std::free(subscriber);
         return status;
     }
-    subscriber->leases_ = leases;
     subscriber->policy_ = options.policy;
     subscriber->spin_ns_ = options.spin_ns;
-    const std::uint32_t half = topic.identity_.slots / 2;
-    const std::uint32_t most = topic.identity_.slots - topic.identity_.keep;
-    subscriber->leases_max_ =
-        options.leases_max != 0 ? options.leases_max : (half < most ? half : most);
+    subscriber->leases_wanted_ = options.leases_max;
+    subscriber->adapt_quota();
     if (options.policy != FG_POLICY_LATEST) {
         set_mark(topic.view_, subscriber->self_, Mark::kHistory);
     }
-    const bool newest = options.start == FG_START_NEWEST ||
-                        (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
-    const std::uint64_t head = help_head(topic.view_);
-    subscriber->position_ = newest && head != 0 ? head - 1 : head;
+    const std::uint64_t head = help_head(subscriber->view());
+    subscriber->position_ = info.newest && head != 0 ? head - 1 : head;
     topic.view_.participants[subscriber->self_.index].cursor.store(subscriber->position_, kRelaxed);
     *out = subscriber;
     return FG_OK;
 }
 
+// A resize may have fewer slots than were asked for as leases.
+void Subscriber::adapt_quota() {
+    const std::uint32_t most = geometry().slots - geometry().keep;
+    const std::uint32_t wanted = leases_wanted_ != 0 ? leases_wanted_ : geometry().slots / 2;
+    leases_max_ = wanted < most ? wanted : most;
+}
+
 // ---- leases
 
 bool Subscriber::holds(void* context, std::uint32_t slot) {
-    return static_cast<const Subscriber*>(context)->leases_[slot].count != 0;
+    return lease_at(static_cast<const Subscriber*>(context)->seat_, slot).count != 0;
+}
+
+Handle::Seat* Subscriber::seat_of(const fg_frame& frame) {
+    Seat* seat =
+        frame.sequence >= seat_.first_sequence ? &seat_ : older_seat_of_sequence(frame.sequence);
+    if (seat == nullptr || seat->records == nullptr ||
+        frame.slot >= seat->generation->view_.slot_count) {
+        return nullptr;
+    }
+    const Lease& lease = lease_at(*seat, frame.slot);
+    return lease.count != 0 && lease.sequence == frame.sequence ? seat : nullptr;
 }
 
 Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
     std::uint32_t slot = 0;
     if (slots_held_ >= leases_max_ &&
-        !(find_frame(view(), sequence, &slot) && leases_[slot].count != 0 &&
-          leases_[slot].sequence == sequence)) {
+        !(find_frame(view(), sequence, &slot) && lease_at(seat_, slot).count != 0 &&
+          lease_at(seat_, slot).sequence == sequence)) {
         return Attempt::kQuota;
     }
     const TakeAttempt attempt = framegate::impl::take(view(), self_, sequence, holds, this);
@@ -125,7 +143,7 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
     if (attempt.result != TakeResult::kOk) {
         return attempt.result == TakeResult::kBusy ? Attempt::kBusy : Attempt::kGone;
     }
-    Lease& lease = leases_[attempt.slot];
+    Lease& lease = lease_at(seat_, attempt.slot);
     lease.sequence = sequence;
     if (lease.count++ == 0) {
         ++slots_held_;
@@ -133,32 +151,40 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
                                                       kRelaxed);  // relaxed: for inspectors
     }
     ++live_;
-    if (!read_header(*topic_, attempt.slot, sequence, out)) {
-        drop_lease(attempt.slot, sequence);
+    if (!fill(attempt.slot, sequence, out)) {
+        drop_lease(seat_, attempt.slot, sequence);
         return Attempt::kCorrupt;
     }
     return Attempt::kOk;
 }
 
+bool Subscriber::fill(std::uint32_t index, std::uint64_t sequence, fg_frame* out) const {
+    const Generation& generation = *seat_.generation;
+    return read_header(generation, generation.data_read_, index, sequence, out);
+}
+
 // True if the frame was protected to the end.
-bool Subscriber::drop_lease(std::uint32_t slot, std::uint64_t sequence) {
+bool Subscriber::drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequence) {
+    const SegmentView& view = seat.generation->view_;
     --live_;
-    if (--leases_[slot].count != 0) {
-        return still_frame(view(), slot, sequence);
+    if (--lease_at(seat, slot).count != 0) {
+        return still_frame(view, slot, sequence);
     }
     --slots_held_;
-    view().participants[self_.index].leases.store(slots_held_, kRelaxed);
-    const bool intact = framegate::impl::release(view(), self_, slot, sequence);
+    view.participants[self_.index].leases.store(slots_held_, kRelaxed);
+    const bool intact = framegate::impl::release(view, self_, slot, sequence);
     wake_space(*topic_);
+    if (&seat != &seat_) {
+        let_go_of_one(&seat);
+    }
     return intact;
 }
 
 // ---- taking
 
+// FG_MOVED comes without a text: it never leaves the subscriber.
 fg_status Subscriber::nothing_new(std::uint64_t head) const {
-    return sealed_after(view(), head)
-               ? fail(FG_MOVED, "topic \"%s\" was sealed; open it again", topic_->name_)
-               : static_cast<fg_status>(FG_EMPTY);
+    return sealed_after(view(), head) ? FG_MOVED : FG_EMPTY;
 }
 
 fg_status Subscriber::over_quota() const {
@@ -266,16 +292,48 @@ fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, b
     if (closed_) {
         return say_closed();
     }
-    return mode == Mode::kNext ? take_next(busy_is_gone, out, busy)
-                               : take_newest(mode, busy_is_gone, out, busy);
+    // The newest frame may be in the next generation already. A peek leaves the position alone, so it
+    // does not leave unseen frames of a queue behind.
+    while (
+        mode != Mode::kNext && sealed_after(view(), load_head(view())) &&
+        (mode == Mode::kLatest || policy_ == FG_POLICY_LATEST || position_ >= load_head(view()))) {
+        const fg_status status = move_on(false);
+        if (status == FG_EMPTY) {
+            break;
+        }
+        if (status != FG_OK) {
+            return status;
+        }
+        adapt_quota();
+    }
+    for (;;) {
+        fg_status status = mode == Mode::kNext ? take_next(busy_is_gone, out, busy)
+                                               : take_newest(mode, busy_is_gone, out, busy);
+        if (status != FG_MOVED) {
+            return status;
+        }
+        // Everything before the seal was taken (or peeked at, and there is something newer).
+        if (status = move_on(false); status != FG_OK) {
+            return status;
+        }
+        adapt_quota();
+    }
 }
 
 // Without the handle's lock, under the lease. A frame that is not what was published is given back,
 // counted, and not delivered.
 fg_status Subscriber::verify(Mode mode, fg_frame* out) {
     const std::uint32_t kind = topic_->identity_.checksum_kind;
-    // relaxed: take() acquired it.
-    const std::uint64_t expected = view().slots[out->slot].checksum.load(kRelaxed);
+    std::uint64_t expected = 0;
+    {
+        const Locked guard(lock_);
+        const Seat* seat =
+            seat_of(*out);  // ours, just taken; perhaps of an older generation by now
+        if (seat != nullptr) {
+            // relaxed: take() acquired it.
+            expected = seat->generation->view_.slots[out->slot].checksum.load(kRelaxed);
+        }
+    }
     const std::uint64_t found = checksum(kind, out->data, out->bytes);
     if (found == expected) [[likely]] {
         return FG_OK;
@@ -344,11 +402,12 @@ fg_status Subscriber::arrays(const fg_frame& frame, fg_array* out, std::size_t c
         return status;
     }
     const Locked guard(lock_);
-    if (frame.data == nullptr || frame.slot >= view().slot_count ||
-        leases_[frame.slot].count == 0 || leases_[frame.slot].sequence != frame.sequence) {
+    const Seat* seat = frame.data == nullptr ? nullptr : seat_of(frame);
+    if (seat == nullptr) {
         return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
     }
-    return read_arrays(*topic_, frame, out, capacity, count);
+    return read_arrays(*topic_, *seat->generation, seat->generation->data_read_, frame, out,
+                       capacity, count);
 }
 
 fg_status Subscriber::release(fg_frame* frame) {
@@ -360,17 +419,19 @@ fg_status Subscriber::release(fg_frame* frame) {
         return check_usable(*topic_);
     }
     const Call call(*this);
-    if (frame->slot >= view().slot_count || leases_[frame->slot].count == 0 ||
-        leases_[frame->slot].sequence != frame->sequence) {
+    Seat* seat = seat_of(*frame);
+    if (seat == nullptr) {
         return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
     }
     if (const fg_status status = check_usable(*topic_); status != FG_OK) {
         // Poisoned: the row may be somebody else's, so nothing is stored in the segment.
-        --leases_[frame->slot].count;
         --live_;
+        if (--lease_at(*seat, frame->slot).count == 0 && seat != &seat_) {
+            let_go_of_one(seat);
+        }
         return status;
     }
-    if (!drop_lease(frame->slot, frame->sequence)) {
+    if (!drop_lease(*seat, frame->slot, frame->sequence)) {
         return fail(FG_LEASE_LOST,
                     "topic \"%s\": frame %" PRIu64
                     " was not protected to the end, because this process looked dead to another "
@@ -382,14 +443,23 @@ fg_status Subscriber::release(fg_frame* frame) {
 
 // ---- sleeping
 
-fg_status Subscriber::unseen_locked() const {
+fg_status Subscriber::unseen_locked() {
     if (closed_) {
         return say_closed();
     }
-    // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of
-    // publishers.
-    const std::uint64_t head = load_head(view());
-    return head > position_ ? static_cast<fg_status>(FG_OK) : nothing_new(head);
+    for (;;) {
+        // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of
+        // publishers.
+        const std::uint64_t head = load_head(view());
+        fg_status status = head > position_ ? static_cast<fg_status>(FG_OK) : nothing_new(head);
+        if (status != FG_MOVED) {
+            return status;
+        }
+        if (status = move_on(false); status != FG_OK) {
+            return status;
+        }
+        adapt_quota();
+    }
 }
 
 fg_status Subscriber::wait(std::int64_t timeout_ns) {
@@ -421,7 +491,7 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
     for (bool is_first = true;; is_first = false) {
         // seq_cst, after the bit and before the head: whoever publishes after our look at head sees
         // the bit, and the bump makes the sleep return.
-        const std::uint32_t value = view().shared->wake.load(std::memory_order_seq_cst);
+        const std::uint32_t value = shared().wake.load(std::memory_order_seq_cst);
         status = check_usable(*topic_);
         if (status == FG_OK) {
             const Locked guard(lock_);
@@ -437,7 +507,7 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
             status = FG_TIMEOUT;
             break;
         }
-        const SleepResult slept = futex_sleep(view().shared->wake, value, slice);
+        const SleepResult slept = futex_sleep(shared().wake, value, slice);
         if (slept == SleepResult::kInterrupted) {
             status = fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a frame",
                           topic_->name_);
@@ -447,6 +517,7 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
             // Bounded re-check: a publisher may have died between ring and head, or before waking
             // anybody.
             sweep_if_due(*topic_);
+            const Locked guard(lock_);
             help_head(view());
         }
     }
@@ -511,9 +582,19 @@ fg_status Subscriber::drain() {
     }
     if (ticked) {
         sweep_if_due(*topic_);
+        const Locked guard(lock_);
         help_head(view());
     }
     return check_usable(*topic_);
+}
+
+fg_status Subscriber::send_control(std::uint32_t type, const void* data, std::uint32_t bytes,
+                                   std::uint32_t* reached) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    return closed_ ? say_closed() : broadcast_control(*topic_, self_, type, data, bytes, reached);
 }
 
 fg_status Subscriber::stats(fg_subscriber_stats* out) {
@@ -532,15 +613,6 @@ fg_status Subscriber::stats(fg_subscriber_stats* out) {
     return FG_OK;
 }
 
-fg_status Subscriber::send_control(std::uint32_t type, const void* data, std::uint32_t bytes,
-                                   std::uint32_t* reached) {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
-    const Locked guard(lock_);
-    return closed_ ? say_closed() : broadcast_control(*topic_, self_, type, data, bytes, reached);
-}
-
 // ---- ending
 
 void Subscriber::close_event_fd(Handle& handle) {
@@ -548,10 +620,6 @@ void Subscriber::close_event_fd(Handle& handle) {
     subscriber.event_fd_.close(*subscriber.topic_, subscriber.self_, subscriber.is_alive());
 }
 
-void Subscriber::destroy(Handle& handle) {
-    auto* subscriber = static_cast<Subscriber*>(&handle);
-    std::free(subscriber->leases_);
-    std::free(subscriber);
-}
+void Subscriber::destroy(Handle& handle) { std::free(static_cast<Subscriber*>(&handle)); }
 
 }  // namespace framegate::impl

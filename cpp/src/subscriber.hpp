@@ -41,7 +41,17 @@ class Subscriber : public Handle {
 
     static bool holds(void* context, std::uint32_t slot);
     Attempt lease(std::uint64_t sequence, fg_frame* out);
-    bool drop_lease(std::uint32_t slot, std::uint64_t sequence);
+    bool fill(std::uint32_t slot, std::uint64_t sequence, fg_frame* out) const;
+    bool drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequence);
+    static Lease& lease_at(const Seat& seat, std::uint32_t slot) {
+        return reinterpret_cast<Lease*>(seat.records)[slot];
+    }
+    static bool is_leased(const void* record) {
+        return static_cast<const Lease*>(record)->count != 0;
+    }
+    // The seat in which this subscriber leases the frame; nullptr if it does not.
+    Seat* seat_of(const fg_frame& frame);
+    void adapt_quota();
     fg_status take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_next(bool busy_is_gone, fg_frame* out, bool* busy);
@@ -50,14 +60,14 @@ class Subscriber : public Handle {
     void moved_to(std::uint64_t position, std::uint64_t lost);
     void delivered(fg_frame* out);
     fg_status verify(Mode mode, fg_frame* out);
-    fg_status unseen_locked() const;
+    fg_status unseen_locked();
     fg_status wait_until(const Deadline& deadline);
 
     std::uint32_t policy_ = FG_POLICY_LATEST;
     std::uint32_t spin_ns_ = 0;
-    std::uint32_t leases_max_ = 1;
+    std::uint32_t leases_wanted_ = 0;  // as asked for; 0: half of the slots
     // Under lock_.
-    Lease* leases_ = nullptr;  // per slot
+    std::uint32_t leases_max_ = 1;
     std::uint32_t slots_held_ = 0;
     std::uint64_t position_ = 0;  // last sequence taken or skipped
     std::uint64_t received_ = 0;

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "fork.hpp"
+#include "generation.hpp"
 #include "layout.hpp"
 #include "names.hpp"
 #include "slots.hpp"
@@ -20,17 +21,18 @@ inline constexpr std::int64_t kSweepDueNs =
     kSweepIntervalNs * 9 / 10;  // a timer that fires early must not skip a turn
 
 struct Topic {
-    // fds_.fds: kDirectoryFd, kControlFd, kDataFd, kSendFd. The control fd is the one open
-    // description of this handle: mapped from it, byte locks on it, never opened a second time for
-    // either.
+    // fds_.fds: kDirectoryFd, kControlFd, kSendFd. The control fd is the one open description of
+    // this handle: mapped from it, byte locks on it, never opened a second time for either.
     ForkNode fds_;
     std::atomic<std::uint32_t> references_{1};
 
-    Identity identity_{};  // private copy, checked; the only geometry that is ever used
+    // Of the first generation: who takes part, sleeps and holds back. Sizes of slots are of each
+    // generation; participants work on the view of theirs.
+    Identity identity_{};  // private copy, checked
     SegmentView view_;
     unsigned char* control_ = nullptr;
-    unsigned char* data_read_ = nullptr;   // PROT_READ, for subscribers
-    unsigned char* data_write_ = nullptr;  // for publishers
+    Generation first_;
+    Generation* later_ = nullptr;  // those that this process has open, under mutex_
 
     fg_array schema_[FG_ARRAYS_MAX] = {};
     std::uint64_t schema_bytes_ =
@@ -50,18 +52,11 @@ struct Topic {
 
     int directory_fd() const { return fds_.fds[0]; }
     int control_fd() const { return fds_.fds[1]; }
-    int data_fd() const { return fds_.fds[2]; }
-    unsigned char* slot_header(unsigned char* data, std::uint32_t slot) const {
-        return data + std::uint64_t{slot} * identity_.slot_stride;
-    }
-    unsigned char* payload(unsigned char* data, std::uint32_t slot) const {
-        return slot_header(data, slot) + identity_.slot_header_bytes;
-    }
+    int data_fd() const { return first_.fds_.fds[0]; }
 };
 inline constexpr int kDirectoryFd = 0;
 inline constexpr int kControlFd = 1;
-inline constexpr int kDataFd = 2;
-inline constexpr int kSendFd = 3;
+inline constexpr int kSendFd = 2;
 
 // FG_FORKED or FG_POISONED, with the text.
 fg_status say_unusable(const Topic& topic);
@@ -78,7 +73,8 @@ inline fg_status check_usable(const Topic& topic) {
 fg_status check_options(const fg_topic_options& options);
 // Fills everything in Identity that follows from the options.
 void compute_geometry(const fg_topic_options& options, Identity* identity);
-void seal_identity(Identity* identity);  // writes the checksum
+fg_topic_options options_of(const Identity& identity);  // the inverse, without the schema
+void seal_identity(Identity* identity);                 // writes the checksum
 // Magic, version, checksum, and that every derived number is what compute_geometry makes of the
 // options in it.
 fg_status check_identity(const Identity& identity, std::uint64_t file_bytes, const char* name);
@@ -90,14 +86,22 @@ fg_status open_topic(const char* name, std::size_t name_bytes, Topic** out);
 fg_status create_or_open_topic(const char* name, std::size_t name_bytes,
                                const fg_topic_options& options, Topic** out, bool* created);
 fg_status unlink_topic(const char* name, std::size_t name_bytes);
-fg_status map_data(Topic& topic, bool writable);
 // Memory for the mailbox of a row; once there it stays.
 fg_status allocate_mailbox(Topic& topic, std::uint32_t index);
 void retain_topic(Topic& topic);
 void release_topic(Topic* topic);
-void describe(const Identity& identity, const SegmentView& view, fg_topic_info* info);
+void describe(const Identity& identity, fg_topic_info* info);
 // Opens <stem>.ctl in `directory`, checks and copies its identity. `flags`: O_RDWR or O_RDONLY.
 fg_status open_control(int directory, const char* stem, const char* name, int flags, int* fd,
                        Identity* identity);
+// The same for any control file by its name in the directory.
+fg_status open_control_file(int directory, const char* file, const char* name, int flags, int* fd,
+                            Identity* identity);
+// Files of one more generation, complete and locked, that nothing leads to yet. Then keep or discard
+// them; both free `built`.
+fg_status build_generation(const Topic& topic, const fg_topic_options& options,
+                           std::uint32_t ordinal, Topic** built);
+void keep_generation(Topic* built);
+void discard_generation(Topic* built);
 
 }  // namespace framegate::impl

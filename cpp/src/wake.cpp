@@ -121,7 +121,7 @@ std::uint64_t monotonic_ns() {
            static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-SleepResult futex_sleep(HalfWord& word, std::uint32_t value, std::int64_t timeout_ns) {
+SleepResult futex_sleep(const HalfWord& word, std::uint32_t value, std::int64_t timeout_ns) {
     if (timeout_ns <= 0) {
         return SleepResult::kTimeout;
     }

@@ -14,7 +14,7 @@ std::uint64_t monotonic_ns();
 
 enum class SleepResult { kWoken, kTimeout, kInterrupted };
 // Sleeps while the word has this value, at most `timeout_ns`.
-SleepResult futex_sleep(HalfWord& word, std::uint32_t value, std::int64_t timeout_ns);
+SleepResult futex_sleep(const HalfWord& word, std::uint32_t value, std::int64_t timeout_ns);
 
 // The system calls; call the functions below instead, which look for sleepers first.
 void wake_sleepers_now(Topic& topic);

@@ -84,11 +84,11 @@ TEST_CASE("header is accepted as made and refused with any field changed") {
         reinterpret_cast<unsigned char*>(&changed)[byte] ^= 1;
         CHECK(check_identity(changed, identity.control_bytes, "t") != FG_OK);
         // A checksum alone is no protection: whoever writes the file can write that, too. Free
-        // fields are the id, the time of creation and the reserved words.
+        // fields are the id, the time of creation, the generation and the reserved words.
         seal_identity(&changed);
         const bool is_free =
             (byte >= offsetof(Identity, id) && byte < offsetof(Identity, control_bytes)) ||
-            (byte >= offsetof(Identity, reserved_word));
+            (byte >= offsetof(Identity, generation));
         const bool is_option = check_identity(changed, changed.control_bytes, "t") == FG_OK;
         if (is_option && !is_free) {
             // The only other accepted change is one that makes another consistent header.

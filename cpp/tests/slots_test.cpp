@@ -372,8 +372,10 @@ TEST_CASE("sealed topic refuses loans and publications") {
     const LoanAttempt loan = try_loan(segment.view(), writer);
     segment.view().ring[2].store(ring_entry(2, kClosedSlot));
     CHECK(sealed_after(segment.view(), 1));
-    CHECK(publish(segment.view(), writer, loan.slot, loan.word).result == PublishResult::kMoved);
-    CHECK(state_of(segment.view(), loan.slot) == SlotState::kFree);
+    const Publication refused = publish(segment.view(), writer, loan.slot, loan.word);
+    CHECK(refused.result == PublishResult::kMoved);
+    CHECK(state_of(segment.view(), loan.slot) == SlotState::kClaim);  // its bytes are needed yet
+    CHECK(abandon(segment.view(), loan.slot, refused.word));
     CHECK(try_loan(segment.view(), writer).result == LoanResult::kMoved);
     CHECK(help_head(segment.view()) == 1);
 }

@@ -37,11 +37,11 @@ class OneMapping {
         // Both mappings are made by the first handle of each kind.
         const test::Publisher publisher = test::publisher(shared.topic);
         const test::Subscriber subscriber = test::subscriber(shared.topic);
-        own_ = topic_.data_read_;
+        own_ = topic_.first_.data_read_;
         REQUIRE(own_ != nullptr);
-        topic_.data_read_ = topic_.data_write_;
+        topic_.first_.data_read_ = topic_.first_.data_write_;
     }
-    ~OneMapping() { topic_.data_read_ = own_; }
+    ~OneMapping() { topic_.first_.data_read_ = own_; }
     OneMapping(const OneMapping&) = delete;
     OneMapping& operator=(const OneMapping&) = delete;
 

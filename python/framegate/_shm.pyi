@@ -67,6 +67,9 @@ class Topic:
 
     @property
     def info(self) -> dict[str, Any]: ...
+    def resize(self, *, slots: int = 0, slot_bytes: int = 0, keep: int = 0) -> None:
+        """Goes on in slots of another number or size; 0 keeps what it is."""
+
     def metadata(
         self,
     ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]:
@@ -97,6 +100,11 @@ class Inspector:
     def participants(self) -> list[dict[str, Any]]: ...
     def slots(self) -> list[dict[str, Any]]: ...
     def close(self) -> None: ...
+
+def collect_stale_topics(age_ns: int, dry_run: bool) -> tuple[list[tuple[str, int]], int]:
+    """
+    Removes topics without users; returns (name, bytes) of each, and how many other files.
+    """
 
 def unlink(name: str) -> None:
     """Removes a topic's files; open handles go on."""

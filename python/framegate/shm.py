@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArraySpec",
     "Frame",
+    "Garbage",
     "Inspector",
     "Loan",
     "Participant",
@@ -74,6 +75,7 @@ __all__ = [
     "check_topic_name",
     "checksum",
     "dtype_item_bytes",
+    "gc",
     "inspect",
     "runtime_directory",
     "topics",
@@ -288,6 +290,18 @@ class Topic:
                 return cls(native, created)
 
     @classmethod
+    async def open_async(cls, name: str, *, wait: float | None = 0.0) -> Self:
+        """As `open`, but waits on the event loop (asyncio or trio)."""
+        deadline = None if wait is None else time.monotonic() + wait
+        while True:
+            try:
+                return cls.open(name)
+            except TopicNotFound:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
+                await _sleep(POLL_S)
+
+    @classmethod
     def open_or_create(cls, name: str, **options: Unpack[TopicOptions]) -> Self:
         """Open the topic or, if there is none, create it; several processes may do so at once.
 
@@ -381,6 +395,36 @@ class Topic:
         """Checksum of payloads: `crc32c`, `xxh3` or None."""
         kind: Checksum | None = self._native.info["checksum"]
         return kind
+
+    def resize(
+        self,
+        *,
+        slots: int | None = None,
+        slot_bytes: int | None = None,
+        keep: int | None = None,
+    ) -> None:
+        """Go on in another number or size of slots, while publishers and subscribers keep running.
+
+        Nobody has to be told: publishers use the new slots from their next frame on, subscribers
+        first take what they have not seen in the old ones. Sequences carry on, held frames and
+        views stay valid, an unpublished loan is carried over by a copy. The memory of the old slots
+        is freed when the last participant has moved on. Everything else of the topic stays as it
+        is. If several processes resize at once, the last one wins.
+
+        Args:
+            slots: Number of slots; None keeps it.
+            slot_bytes: Payload bytes of a slot; None keeps them.
+            keep: Newest frames that stay readable; None keeps it.
+
+        Raises:
+            NoSpace: There is no room for the new slots beside the old ones; nothing changed.
+            FrameTooLarge: The arrays of the topic do not fit into such a slot.
+            ShmArgumentError: A number is outside its limits.
+        """
+        for name, value in (("slots", slots), ("slot_bytes", slot_bytes), ("keep", keep)):
+            if value is not None and value < 1:
+                raise ShmArgumentError(f"{name} is at least 1, not {value}")
+        self._native.resize(slots=slots or 0, slot_bytes=slot_bytes or 0, keep=keep or 0)
 
     def publisher(self, *, name: str | None = None) -> Publisher:
         """Attach one more publisher; `name` is what inspectors show for it."""
@@ -742,6 +786,13 @@ def _in_trio() -> bool:
     return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
+async def _sleep(seconds: float) -> None:
+    if _in_trio():
+        await sys.modules["trio"].sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
+
+
 async def _checkpoint() -> None:
     if _in_trio():
         await sys.modules["trio"].lowlevel.checkpoint()
@@ -1044,6 +1095,35 @@ def inspect(topic: str) -> TopicReport:
     """
     with Inspector(topic) as inspector:
         return inspector.report()
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What `gc` removed, or would have.
+
+    Attributes:
+        topics: Bytes of each stale topic by name.
+        orphans: Number of other files: of dead creators and resizers, sockets of dead subscribers.
+    """
+
+    topics: dict[str, int]
+    orphans: int
+
+
+def gc(*, older_than: float = 3600.0, dry_run: bool = False) -> Garbage:
+    """Remove topics that nobody uses, and files that dead processes left.
+
+    A topic is stale when no process has it open and nobody came or went for `older_than` seconds.
+    A living topic is never removed, whoever opens it at the same time.
+
+    Args:
+        older_than: Seconds since the last publisher or subscriber came, left or was found dead.
+        dry_run: Only look; `orphans` is 0 then.
+    """
+    if older_than < 0:
+        raise ShmArgumentError(f"older_than is 0 or more seconds, not {older_than}")
+    found, orphans = _shm.collect_stale_topics(int(older_than * 1e9), dry_run)
+    return Garbage(dict(found), orphans)
 
 
 def topics() -> list[str]:

@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from framegate.errors import EXIT_RUNTIME, EXIT_STOPPED
@@ -169,6 +170,33 @@ def add_verbs(
     )
     verb.add_argument("topics", nargs="+", metavar="TOPIC", help="name")
     verb.add_argument("--force", action="store_true", help="also while somebody uses it")
+
+    verb = add(
+        "gc",
+        _gc,
+        "[--older-than SECONDS] [--dry-run] [--json]",
+        "remove topics that nobody uses and what dead processes left",
+        "Removes topics that no process has open and that nobody came to or left for a while, and "
+        "files of dead processes. A living topic is never removed.",
+    )
+    verb.add_argument(
+        "--older-than",
+        type=float,
+        default=3600.0,
+        metavar="SECONDS",
+        help="since somebody came, left or was found dead (default: 3600)",
+    )
+    verb.add_argument("--dry-run", action="store_true", help="only say what would go")
+    _add_json(verb)
+
+    add(
+        "cmake-dir",
+        _cmake_dir,
+        "",
+        "where find_package(framegate) of CMake finds headers and library",
+        "Prints a directory for -Dframegate_DIR: headers, static library and CMake package that "
+        "were installed with this package.",
+    )
 
     verb = add(
         "top",
@@ -692,6 +720,26 @@ def _unlink(options: Options) -> int:
         except ShmError as error:
             raise observe.explained(error, name) from None
         print(f"removed {name}", flush=True)
+    return EXIT_STOPPED
+
+
+def _gc(options: Options) -> int:
+    from framegate import shm, tables
+
+    garbage = shm.gc(older_than=options["older_than"], dry_run=options["dry_run"])
+    if options["json"]:
+        _print_json({"topics": garbage.topics, "orphans": garbage.orphans})
+        return EXIT_STOPPED
+    verb = "would remove" if options["dry_run"] else "removed"
+    for name, size in sorted(garbage.topics.items()):
+        print(f"{verb} {name} ({tables.bytes_text(size)})")
+    if garbage.orphans:
+        print(f"removed {garbage.orphans} files of dead processes")
+    return EXIT_STOPPED
+
+
+def _cmake_dir(options: Options) -> int:
+    print(Path(__file__).resolve().parent / "lib/cmake/framegate")
     return EXIT_STOPPED
 
 

@@ -64,7 +64,7 @@ extern "C" {
     X(FORKED, 20, "the handle was opened before a fork and is dead in this process")               \
     X(POISONED, 21, "this process lost the lock that shows it is alive; the handle is unusable")   \
     X(CLOSED, 22, "the handle was closed")                                                         \
-    X(MOVED, 23, "the topic was sealed and goes on in a new generation; open it again")            \
+    X(MOVED, 23, "the topic goes on in a new generation of slots (used inside the library only)")  \
     X(SEQUENCE_EXHAUSTED, 24, "the topic used up all sequence numbers; create it again")           \
     X(UNSUPPORTED, 25, "this version of the library does not do that")                             \
     X(OUT_OF_MEMORY, 26, "the process has no memory left")                                         \
@@ -304,7 +304,7 @@ typedef struct fg_topic_info {
     uint32_t mode;
     uint64_t identity[2];     /* random, new with every creation */
     uint64_t created_unix_ns; /* CLOCK_REALTIME at creation, for people */
-    uint64_t control_bytes;   /* memory of the .ctl file, with the mailboxes opened so far */
+    uint64_t control_bytes;   /* of the .ctl file, without the mailboxes */
     uint64_t data_bytes;      /* size of the .data file */
     uint32_t checksum;        /* FG_CHECKSUM_* */
     uint32_t reserved;
@@ -331,6 +331,35 @@ fg_status fg_topic_create_or_open(const char* name, size_t name_bytes,
  * memory is freed with the last of them. FG_TOPIC_NOT_FOUND if there is none. */
 fg_status fg_topic_unlink(const char* name, size_t name_bytes);
 
+typedef struct fg_resize_options {
+    uint32_t struct_bytes;
+    uint32_t slots;      /* 0: as it is */
+    uint64_t slot_bytes; /* 0: as it is */
+    uint32_t keep;       /* 0: as it is */
+    uint32_t reserved;
+} fg_resize_options;
+
+void fg_resize_options_init(fg_resize_options* options);
+
+/* Goes on in a new generation of slots of another number or size; everything else of the topic stays
+ * (schema, participants_max, mode). Publishers and subscribers follow by themselves, in all
+ * processes: subscribers first take what they have not seen in the old slots, sequences carry on,
+ * loans are carried over by a copy when they are published, leases stay good. The memory of the old
+ * slots is freed when the last participant has moved on. FG_OK also if the topic has that size
+ * already; FG_INVALID_ARGUMENT, FG_FRAME_TOO_LARGE (its schema does not fit), FG_NO_SPACE: nothing
+ * changed. Blocking: as fg_topic_create. */
+fg_status fg_topic_resize(fg_topic* topic, const fg_resize_options* options);
+
+/* Removes topics that no process has open and that nobody opened or left for `age_ns`, and whatever
+ * files dead processes left. Never removes a living topic: who opens one while it is being removed
+ * finds none. With `dry_run` it only looks. `visit` (may be NULL) is called with each such topic;
+ * `orphans` (may be NULL) is the number of other files removed. Topics of other layout versions and
+ * topics that may not be opened are left alone. */
+typedef void (*fg_stale_topic)(void* context, const char* name, uint64_t bytes);
+fg_status fg_collect_stale_topics(int64_t age_ns, int dry_run, fg_stale_topic visit, void* context,
+                                  uint32_t* orphans);
+
+/* The sizes are those of the newest generation. */
 fg_status fg_topic_get_info(const fg_topic* topic, fg_topic_info* out);
 /* Name of the topic, zero-terminated, valid as long as the handle. */
 const char* fg_topic_name(const fg_topic* topic);
@@ -377,15 +406,18 @@ typedef struct fg_loan {
     uint64_t capacity; /* slot_bytes of the topic */
     uint64_t ticket;   /* proves the loan; private */
     uint32_t slot;
-    uint32_t reserved;
+    uint32_t generation; /* of the slots at the time of the loan; private */
 } fg_loan;
 
 /* Loans a slot for `bytes` payload bytes. Hot when a slot is free. Else sweeps once, then waits up
  * to the time-out for one and answers FG_TOPIC_FULL (also with time-out 0). FG_FRAME_TOO_LARGE,
- * FG_INTERRUPTED, FG_MOVED. The loan lives until publish or abandon, on any thread; it keeps the
+ * FG_INTERRUPTED. The loan lives until publish or abandon, on any thread; it keeps the
  * publisher handle alive. */
 fg_status fg_publisher_loan(fg_publisher* publisher, uint64_t bytes, int64_t timeout_ns,
                             fg_loan* out);
+
+/* Payload bytes of a slot as a loan would have them now; they change when the topic is resized. */
+fg_status fg_publisher_slot_bytes(fg_publisher* publisher, uint64_t* out);
 
 typedef struct fg_publish_info {
     uint32_t struct_bytes;
@@ -405,7 +437,9 @@ void fg_publish_info_init(fg_publish_info* info);
 /* Publishes the loan as the next frame. Hot; wakes sleeping subscribers, if any, and never waits
  * for one. On FG_OK the loan is consumed (data = NULL) and *sequence is its number, 1 upwards. On
  * FG_INVALID_ARGUMENT, FG_SCHEMA_MISMATCH and FG_FRAME_TOO_LARGE the loan stays good; on every
- * other status it is gone. `sequence` may be NULL. */
+ * other status it is gone. If the topic was resized since the loan, the bytes are copied to a new
+ * slot first; only then can it answer FG_TOPIC_FULL, and the loan stays good. `sequence` may be
+ * NULL. */
 fg_status fg_publisher_publish(fg_publisher* publisher, fg_loan* loan, const fg_publish_info* info,
                                uint64_t* sequence);
 
@@ -476,7 +510,7 @@ typedef struct fg_frame {
 
 /* Takes a frame by the subscriber's policy. Hot when there is one; else waits up to the time-out,
  * in slices of at most one second each followed by a sweep and a re-check. FG_EMPTY (time-out 0),
- * FG_TIMEOUT, FG_INTERRUPTED, FG_LEASE_QUOTA (release one first), FG_MOVED. FG_CHECKSUM_MISMATCH: the
+ * FG_TIMEOUT, FG_INTERRUPTED, FG_LEASE_QUOTA (release one first). FG_CHECKSUM_MISMATCH: the
  * bytes are not those that were published; the frame is skipped and counted, and out->sequence is its
  * number. The lease lives until
  * fg_subscriber_release, on any thread; it keeps the subscriber handle and its mapping alive. */
@@ -502,7 +536,7 @@ fg_status fg_subscriber_release(fg_subscriber* subscriber, fg_frame* frame);
 /* Its topic, for the functions above; valid as long as the subscriber. Do not close it. */
 fg_topic* fg_subscriber_topic(const fg_subscriber* subscriber);
 
-/* Sleeps until there is an unseen frame. FG_OK, FG_TIMEOUT, FG_INTERRUPTED, FG_MOVED, FG_CLOSED. */
+/* Sleeps until there is an unseen frame. FG_OK, FG_TIMEOUT, FG_INTERRUPTED, FG_CLOSED. */
 fg_status fg_subscriber_wait(fg_subscriber* subscriber, int64_t timeout_ns);
 
 /* For event loops. The fd (an epoll fd owned by the subscriber; never read it, never close it) is

@@ -146,7 +146,7 @@ pub(crate) struct Loan {
     pub(crate) capacity: u64,
     pub(crate) ticket: u64,
     pub(crate) slot: u32,
-    pub(crate) reserved: u32,
+    pub(crate) generation: u32,
 }
 
 #[repr(C)]
