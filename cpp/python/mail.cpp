@@ -143,7 +143,7 @@ Request::Request(const Responder& responder, fg_responder* handle, const fg_requ
       responder_(handle),
       request_(request),
       loans_(responder.topic) {
-    loans_.borrow(fg_responder_loans(handle), responder.slot_bytes_, responder.slots_);
+    loans_.borrow(fg_responder_loans(handle));
 }
 
 Request::~Request() {
@@ -195,7 +195,7 @@ Caller::Caller(const Topic& opened, std::uint32_t calls_max, const std::string& 
     options.name = name.data();
     options.name_bytes = name_bytes(name);
     check(fg_caller_open(opened.handle(), &options, &handle_));
-    loans_.borrow(fg_caller_loans(handle_), opened.info.slot_bytes, opened.info.slots);
+    loans_.borrow(fg_caller_loans(handle_));
 }
 
 void Caller::close() noexcept {
@@ -286,7 +286,7 @@ nb::object Caller::poll(std::uint64_t call) {
 // ---- responder ----------------------------------------------------------------------------------
 
 Responder::Responder(const Topic& opened, std::uint32_t requests_max, const std::string& name)
-    : topic(opened.name), slot_bytes_(opened.info.slot_bytes), slots_(opened.info.slots) {
+    : topic(opened.name) {
     fg_responder_options options;
     fg_responder_options_init(&options);
     options.requests_max = requests_max;

@@ -121,9 +121,6 @@ class Responder {
 
   private:
     fg_responder* handle_ = nullptr;
-    std::uint64_t slot_bytes_;
-    std::uint32_t slots_;
-    friend class Request;
 };
 
 void bind_mail(nb::module_& module);

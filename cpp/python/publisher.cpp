@@ -337,13 +337,10 @@ FilledLoan Publisher::fill(nb::handle data, std::optional<double> timeout) {
     return is_mapping(data) ? fill_mapping(*this, data, timeout) : fill_one(*this, data, timeout);
 }
 
-void Publisher::borrow(fg_publisher* handle, std::uint64_t slot_bytes_each,
-                       std::uint32_t slot_count) {
+void Publisher::borrow(fg_publisher* handle) {
     handle_ = handle;
     is_borrowed_ = true;
     schema = raw_schema();
-    slot_bytes = slot_bytes_each;
-    slots = slot_count;
 }
 
 namespace {

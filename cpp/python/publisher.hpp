@@ -95,7 +95,7 @@ class Publisher {
     }
 
     // The loans of a caller or responder, which owns `handle`: messages of any shape.
-    void borrow(fg_publisher* handle, std::uint64_t slot_bytes_each, std::uint32_t slot_count);
+    void borrow(fg_publisher* handle);
     // Copies bytes, an array or a mapping of arrays into a loan.
     FilledLoan fill(nb::handle data, std::optional<double> timeout);
 
