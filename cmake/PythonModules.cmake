@@ -26,3 +26,13 @@ else()
 endif()
 install(TARGETS _shm LIBRARY DESTINATION "${_destination}")
 install(DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/http/" DESTINATION "${_destination}")
+
+# For C++ and C programs: headers, the static library and a package for find_package(framegate);
+# `platform topic cmake-dir` prints where.
+include(CMakePackageConfigHelpers)
+write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/framegateConfigVersion.cmake"
+  VERSION "${PROJECT_VERSION}" COMPATIBILITY SameMinorVersion)
+install(TARGETS framegate_shm ARCHIVE DESTINATION "${_destination}/lib")
+install(DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/cpp/include/framegate" DESTINATION "${_destination}/include")
+install(FILES "${CMAKE_CURRENT_SOURCE_DIR}/cmake/framegateConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/framegateConfigVersion.cmake"
+  DESTINATION "${_destination}/lib/cmake/framegate")

@@ -65,6 +65,12 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
         packed = archive.namelist()
     assert {"framegate/_http.pyi", "framegate/_shm.pyi", "framegate/py.typed"} <= set(packed)
     assert len([name for name in packed if name.endswith(".so")]) == 2
+    # For C++ and C programs; test_cmake.py builds some.
+    assert {
+        "framegate/include/framegate/shm.h",
+        "framegate/lib/libframegate_shm.a",
+        "framegate/lib/cmake/framegate/framegateConfig.cmake",
+    } <= set(packed)
 
     run("uv", "venv", "--python", sys.executable, str(tmp_path / "venv"), cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"

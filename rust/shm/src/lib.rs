@@ -51,5 +51,7 @@ pub use error::Error;
 pub use metadata::Metadata;
 pub use publisher::{Control, FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
-pub use topic::{Checksum, TopicInfo, TopicOptions, check_topic_name, runtime_directory, unlink};
+pub use topic::{
+    Checksum, TopicInfo, TopicOptions, check_topic_name, resize, runtime_directory, unlink,
+};
 pub use values::{Value, decode_values, encode_values};

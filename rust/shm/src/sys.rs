@@ -97,6 +97,15 @@ pub(crate) struct TopicInfo {
 }
 
 #[repr(C)]
+pub(crate) struct ResizeOptions {
+    pub(crate) struct_bytes: u32,
+    pub(crate) slots: u32,
+    pub(crate) slot_bytes: u64,
+    pub(crate) keep: u32,
+    pub(crate) reserved: u32,
+}
+
+#[repr(C)]
 pub(crate) struct PublisherOptions {
     pub(crate) struct_bytes: u32,
     pub(crate) name_bytes: u32,
@@ -243,6 +252,7 @@ unsafe extern "C" {
         bytes: *mut usize,
         generation: *mut u32,
     ) -> Status;
+    pub(crate) fn fg_topic_resize(topic: *mut Topic, options: *const ResizeOptions) -> Status;
     pub(crate) fn fg_topic_metadata_generation(topic: *const Topic) -> u32;
     pub(crate) fn fg_topic_append_metadata(
         topic: *mut Topic,
@@ -507,6 +517,7 @@ mod tests {
                 "fg_frame" => size_of::<Frame>(),
                 "fg_loan" => size_of::<Loan>(),
                 "fg_publish_info" => size_of::<PublishInfo>(),
+                "fg_resize_options" => size_of::<ResizeOptions>(),
                 "fg_publisher_options" => size_of::<PublisherOptions>(),
                 "fg_request" => size_of::<Request>(),
                 "fg_responder_options" => size_of::<ResponderOptions>(),
@@ -525,7 +536,7 @@ mod tests {
             assert_eq!(ours, row.bytes as usize, "{}", text(row.name));
             compared += 1;
         }
-        assert_eq!(compared, 17);
+        assert_eq!(compared, 18);
     }
 
     #[test]

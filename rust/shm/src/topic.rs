@@ -215,6 +215,25 @@ impl Drop for Topic {
     }
 }
 
+/// Goes on in another number or size of slots while publishers and subscribers of all processes keep
+/// running; `None` keeps what it is.
+///
+/// # Errors
+/// No such topic, numbers outside their limits, a schema that does not fit, no space: nothing
+/// changed.
+pub fn resize(name: &str, slots: Option<u32>, slot_bytes: Option<u64>) -> Result<(), Error> {
+    let topic = Topic::open(name)?;
+    let options = sys::ResizeOptions {
+        struct_bytes: size_of::<sys::ResizeOptions>() as u32,
+        slots: slots.unwrap_or(0),
+        slot_bytes: slot_bytes.unwrap_or(0),
+        keep: 0,
+        reserved: 0,
+    };
+    // SAFETY: a live handle and live options.
+    check(unsafe { sys::fg_topic_resize(topic.as_ptr(), &raw const options) })
+}
+
 /// Removes a topic's files. Open handles go on undisturbed among themselves.
 ///
 /// # Errors

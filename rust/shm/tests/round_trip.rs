@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use framegate_shm::{
     Array, Checksum, Dtype, FrameMeta, Policy, Publisher, Subscriber, SubscriberOptions,
-    TopicOptions, Value, encode_values, lay_out, unlink,
+    TopicOptions, Value, encode_values, lay_out, resize, unlink,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -364,4 +364,23 @@ fn metadata_is_appended_and_seen_by_others() {
         .append_metadata(&[("large", Value::Bytes(&large))])
         .unwrap_err();
     assert!(error.is_metadata_full(), "{error}");
+}
+
+#[test]
+fn publishers_and_subscribers_follow_a_resize() {
+    let name = TopicName::new("resize");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let queue = SubscriberOptions {
+        policy: Policy::Queue,
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::open(&name.0, &queue).unwrap();
+    assert_eq!(send(&publisher, b"before"), 1);
+    resize(&name.0, Some(6), Some(4096)).unwrap();
+    assert_eq!(send(&publisher, &[7; 4096]), 2);
+    for (sequence, bytes) in [(1, 6), (2, 4096)] {
+        let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+        assert_eq!((frame.sequence(), frame.len()), (sequence, bytes));
+    }
+    assert!(resize(&name.0, Some(1), None).is_err());
 }
