@@ -41,6 +41,7 @@ constexpr auto kClasses = std::to_array<Row>({
     {FG_SYSTEM, "ShmError"},
     {FG_CHECKSUM_MISMATCH, "ChecksumMismatch"},
     {FG_METADATA_FULL, "MetadataFull"},
+    {FG_GROUPS_FULL, "GroupsExhausted"},
     {FG_NO_RESPONDER, "NoResponder"},
     {FG_RESPONDER_DIED, "ResponderDied"},
     {FG_CALL_FAILED, "CallFailed"},

@@ -98,16 +98,16 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
     if (status == FG_OK) [[likely]] {
         return {handle, loan};
     }
-    while (status == FG_TOPIC_FULL || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
+    std::string full;  // who held the topic back when it was last full
+    while (status == FG_TOPIC_FULL || status == FG_INTERRUPTED) {
+        if (status == FG_TOPIC_FULL) {
+            full = fg_last_error();
+        }
         if (PyErr_CheckSignals() != 0) {
             throw nb::python_error();
         }
         if (deadline.is_immediate() || deadline.is_over()) {
-            raise_error(FG_TOPIC_FULL,
-                        "topic \"" + topic +
-                            "\" has no free slot: all are leased by subscribers, loaned, or the "
-                            "newest frame; wait longer "
-                            "(timeout=), release frames sooner, or resize it to more slots");
+            raise_error(FG_TOPIC_FULL, full);
         }
         // close() on another thread may drop the opener's reference meanwhile
         fg_publisher_retain(handle);
@@ -123,7 +123,7 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
         if (status == FG_CLOSED) {
             raise_error(status, "this publisher of topic \"" + topic + "\" was closed");
         }
-        if (status != FG_TOPIC_FULL && status != FG_TIMEOUT && status != FG_INTERRUPTED) {
+        if (status != FG_TOPIC_FULL && status != FG_INTERRUPTED) {
             raise_error(status, text);
         }
     }

@@ -51,7 +51,12 @@ const Schema& Frame::schema() {
     return *schema_;
 }
 
-void Frame::release() {
+void Frame::release() { end(fg_subscriber_release); }
+
+void Frame::nack() { end(fg_subscriber_nack); }
+
+// Ends the lease by one of the library's ways to do so.
+void Frame::end(fg_status (*way)(fg_subscriber*, fg_frame*)) {
     if (!live) {
         return;
     }
@@ -71,8 +76,9 @@ void Frame::release() {
                                frame_.user_metadata_bytes);
         kept_->content_type.assign(frame_.content_type, frame_.content_type_bytes);
     }
-    live = false;
-    check(fg_subscriber_release(subscriber_, &frame_));
+    const fg_status status = way(subscriber_, &frame_);
+    live = status == FG_INVALID_ARGUMENT;  // a nack of a subscriber that is no member: refused
+    check(status);
 }
 
 FastResult Frame::release_plain() noexcept {
@@ -144,12 +150,23 @@ Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
     : topic(opened.name), policy(policy_name) {
     fg_subscriber_options options;
     fg_subscriber_options_init(&options);
+    constexpr std::string_view kGroup = "group:";
     if (policy == "latest") {
         options.policy = FG_POLICY_LATEST;
     } else if (policy == "queue") {
         options.policy = FG_POLICY_QUEUE;
+    } else if (policy == "reliable") {
+        options.policy = FG_POLICY_RELIABLE;
+    } else if (policy.starts_with(kGroup)) {
+        options.policy = FG_POLICY_GROUP;
+        options.group = policy.data() + kGroup.size();
+        // More than the library takes stays more than it takes.
+        options.group_bytes =
+            static_cast<std::uint32_t>(std::min<std::size_t>(policy.size() - kGroup.size(), 255));
     } else {
-        const std::string message = "policy is \"latest\" or \"queue\", not \"" + policy + "\"";
+        const std::string message =
+            "policy is \"latest\", \"queue\", \"reliable\" or \"group:NAME\", not \"" + policy +
+            "\"";
         throw nb::value_error(message.c_str());
     }
     if (start == "next") {
@@ -381,6 +398,9 @@ void bind_frame(nb::module_& module) {
         .def_prop_ro(
             "lost", [](const Frame& self) { return self.header().lost; },
             "Frames that this subscriber lost just before this one.")
+        .def_prop_ro(
+            "redelivered", [](const Frame& self) { return self.header().redelivered != 0; },
+            "Whether another member of the group had it before and did not finish it.")
         .def_prop_ro("metadata", &Frame::metadata,
                      nb::sig("def metadata(self) -> dict[str, bool | int | float | str | bytes]"),
                      "The mapping published beside the frame; empty if there was none.")
@@ -431,7 +451,11 @@ void bind_frame(nb::module_& module) {
             "Whether the lease has ended.")
         .def("release", &Frame::release,
              "Ends the lease. Raises BufferError while views of the frame exist. Harmless when it\n"
-             "has ended.")
+             "has ended. For a member of a group it says that the frame is done.")
+        .def("nack", &Frame::nack,
+             "Ends the lease and gives the frame back to its group, not done: some member, maybe\n"
+             "this one, takes it again. Raises BufferError while views of the frame exist,\n"
+             "ShmArgumentError if the subscriber is no member of a group.")
         .def_prop_ro(
             "__array_interface__",
             [](nb::handle_t<Frame> self) {
@@ -588,7 +612,8 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "topic", [](const Subscriber& self) { return self.topic; }, "Name of the topic.")
         .def_prop_ro(
-            "policy", [](const Subscriber& self) { return self.policy; }, "`latest` or `queue`.")
+            "policy", [](const Subscriber& self) { return self.policy; },
+            "`latest`, `queue`, `reliable` or `group:NAME`.")
         .def_prop_ro(
             "received", [](const Subscriber& self) { return self.stats().received; },
             "Frames taken.")
@@ -609,7 +634,7 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "lost", [](const Subscriber& self) { return self.stats().lost; },
             "Frames that this subscriber will never see: overwritten (queue) or jumped over\n"
-            "(latest).")
+            "(latest); always 0 for `reliable` and groups.")
         .def_prop_ro(
             "leases", [](const Subscriber& self) { return self.stats().leases; },
             "Frames held now.")

@@ -22,6 +22,7 @@ class Frame final : public Region {
 
     const Schema& schema() override;
     void release();
+    void nack();
     // release() if it is the usual case, in which nothing can be refused: the lease is ours and
     // ends, no view exists and nothing beside the payload is to be kept.
     FastResult release_plain() noexcept;
@@ -35,6 +36,8 @@ class Frame final : public Region {
     nb::object& cached_metadata() { return metadata_; }
 
   private:
+    void end(fg_status (*way)(fg_subscriber*, fg_frame*));
+
     fg_subscriber* subscriber_;  // kept alive by the lease
     fg_frame frame_;
     SchemaPtr schema_;

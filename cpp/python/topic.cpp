@@ -57,6 +57,25 @@ fg_topic_options options_from(std::uint32_t slots, std::uint64_t slot_bytes, std
     return options;
 }
 
+// As the policy argument of a subscriber is spelled.
+nb::object policy_name(const fg_participant& row) {
+    switch (row.policy) {
+        case FG_POLICY_QUEUE:
+            return nb::str("queue");
+        case FG_POLICY_RELIABLE:
+            return nb::str("reliable");
+        case FG_POLICY_GROUP: {
+            const std::size_t bytes =
+                std::min<std::size_t>(row.group_bytes, FG_GROUP_NAME_BYTES_MAX);
+            const std::string name = "group:" + std::string(row.group, bytes);
+            return nb::steal(
+                PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "replace"));
+        }
+        default:
+            return nb::str("latest");
+    }
+}
+
 // What shm.py calls them.
 constexpr std::array<const char*, 3> kChecksums = {"", "crc32c", "xxh3"};
 
@@ -187,7 +206,7 @@ class Inspector {
             if (row.role != FG_ROLE_SUBSCRIBER) {
                 entry["policy"] = nb::none();
             } else {
-                entry["policy"] = row.policy == FG_POLICY_QUEUE ? "queue" : "latest";
+                entry["policy"] = policy_name(row);
             }
             entry["alive"] = row.alive != 0;
             entry["pid"] = row.pid;

@@ -514,6 +514,12 @@ fg_status fg_subscriber_release(fg_subscriber* subscriber, fg_frame* frame) {
     return unwrap(subscriber)->release(frame);
 }
 
+fg_status fg_subscriber_nack(fg_subscriber* subscriber, fg_frame* frame) {
+    FG_REQUIRE(subscriber);
+    FG_REQUIRE(frame);
+    return unwrap(subscriber)->nack(frame);
+}
+
 fg_status fg_subscriber_wait(fg_subscriber* subscriber, int64_t timeout_ns) {
     FG_REQUIRE(subscriber);
     return unwrap(subscriber)->wait(timeout_ns);

@@ -24,6 +24,8 @@
 #include <new>
 
 #include "files.hpp"
+#include "group.hpp"
+#include "liveness.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "topic.hpp"
@@ -244,6 +246,13 @@ bool is_as_wanted(const Identity& identity, const fg_topic_options& options) {
 }
 
 // One round: FG_OK with *done if the newest generation is as wanted.
+fg_status has_groups(const Topic& topic) {
+    return fail(FG_UNSUPPORTED,
+                "topic \"%s\" has work-queue groups and is not resized while they have members; "
+                "close them first",
+                topic.name_);
+}
+
 fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done) {
     const MutexGuard guard(topic.mutex_);
     Generation* newest = nullptr;
@@ -264,15 +273,32 @@ fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done)
     if (*done) {
         return FG_OK;
     }
+    if (any_group(topic.view_)) {  // before building for nothing
+        return has_groups(topic);
+    }
     Word& link = newest->view_.flow->next_generation;
+    Topic* built = nullptr;
     if (link.load(kAcquire) == 0) {
-        Topic* built = nullptr;
         if (const fg_status status =
                 build_generation(topic, options, newest->identity_.generation + 1, &built);
             status != FG_OK) {
             return status;
         }
         FG_STEP(kResizeBuilt);
+    }
+    // Until the seal nobody founds a group, whose marks and leases would be left behind.
+    fg_status allowed = lock_groups(topic);
+    if (allowed == FG_OK && any_group(topic.view_)) {
+        unlock_groups(topic);
+        allowed = has_groups(topic);
+    }
+    if (allowed != FG_OK) {
+        if (built != nullptr) {
+            discard_generation(built);
+        }
+        return allowed;
+    }
+    if (built != nullptr) {
         std::uint64_t none = 0;
         // seq_cst (release needed): the files are complete before anybody is led to them.
         if (link.compare_exchange_strong(none, built->identity_.id[0], kSeqCst, kAcquire)) {
@@ -282,10 +308,12 @@ fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done)
             discard_generation(built);
         }
     }
-    if (!seal(newest->view_)) {
+    const bool sealed = seal(newest->view_);
+    FG_STEP(kResizeSealed);
+    unlock_groups(topic);
+    if (!sealed) {
         return corrupt(topic);
     }
-    FG_STEP(kResizeSealed);
     Generation* next = nullptr;
     const fg_status status = successor(topic, *newest, &next);  // makes it ready
     // Not there any more: others have gone on and retired it. The next round looks where it leads.
@@ -298,6 +326,7 @@ SegmentView later_view(const SegmentView& first, const Identity& identity, unsig
     SegmentView view = make_view(identity, control);
     view.shared = first.shared;
     view.participants = first.participants;
+    view.groups = first.groups;
     view.mailboxes = first.mailboxes;
     view.mailbox_stride = first.mailbox_stride;
     view.mailbox_cells = first.mailbox_cells;
@@ -353,6 +382,10 @@ fg_status enter_next(Topic& topic, Generation& from, Access access, bool even_if
 
 void leave_generation(Topic& topic, Generation& generation) {
     const MutexGuard guard(topic.mutex_);
+    leave_generation_locked(topic, generation);
+}
+
+void leave_generation_locked(Topic& topic, Generation& generation) {
     --generation.users_;
     if (topic.fds_.condition.load(std::memory_order_relaxed) == kAlive) {
         drop_unused(topic);
@@ -361,6 +394,10 @@ void leave_generation(Topic& topic, Generation& generation) {
 
 fg_status scrub_generations_locked(Topic& topic, std::uint32_t index) {
     return walk(topic, [&](Generation& at) { scrub_slots(at.view_, index); });
+}
+
+fg_status drop_marks_locked(Topic& topic, std::uint32_t group) {
+    return walk(topic, [&](Generation& at) { drop_marks(at.view_, group); });
 }
 
 void retire_generations(Topic& topic) {

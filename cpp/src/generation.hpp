@@ -58,11 +58,14 @@ fg_status enter_newest_locked(Topic& topic, Access access, bool wants_newest_fra
 fg_status enter_next(Topic& topic, Generation& from, Access access, bool even_if_empty,
                      Generation** out);
 void leave_generation(Topic& topic, Generation& generation);
+void leave_generation_locked(Topic& topic, Generation& generation);
 // Removes the files of generations that no participant can want any more. Cheap if there are none.
 void retire_generations(Topic& topic);
 
 // For a reaper; under mutex_. Takes back what row `index` left in the slots of every generation.
 fg_status scrub_generations_locked(Topic& topic, std::uint32_t index);
+// What a group that is over left in them.
+fg_status drop_marks_locked(Topic& topic, std::uint32_t group);
 void retire_generations_locked(Topic& topic);
 
 // Options and sizes as they are now.

@@ -38,6 +38,8 @@ bool read_header(const Generation& generation, unsigned char* data, std::uint32_
     out->array_count = array_count;
     out->slot = index;
     out->lost = 0;
+    out->redelivered = 0;
+    out->reserved = 0;
     return true;
 }
 

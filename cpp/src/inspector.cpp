@@ -10,6 +10,7 @@
 #include "arrays.hpp"
 #include "files.hpp"
 #include "generation.hpp"
+#include "group.hpp"
 #include "liveness.hpp"
 #include "metadata.hpp"
 #include "names.hpp"
@@ -19,6 +20,22 @@
 namespace framegate::impl {
 namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;  // everything here is a snapshot for people
+
+void add_group(const SegmentView& view, std::uint32_t index, fg_participant* participant) {
+    const std::uint32_t group = group_of(view, index);
+    if (group == kNoGroup) {
+        return;
+    }
+    const GroupRow& row = view.groups[group];
+    const std::uint32_t bytes = row.name_bytes.load(kRelaxed);
+    constexpr std::uint32_t kBytesMax = FG_GROUP_NAME_BYTES_MAX;
+    participant->group_bytes = bytes < kBytesMax ? bytes : kBytesMax;
+    for (std::uint32_t word = 0; word < FG_GROUP_NAME_BYTES_MAX / 8; ++word) {
+        const std::uint64_t letters = row.name[word].load(kRelaxed);
+        std::memcpy(participant->group + word * 8, &letters, 8);
+    }
+}
+
 }  // namespace
 
 fg_status Inspector::open(const char* name, std::size_t name_bytes, Inspector** out) {
@@ -211,7 +228,7 @@ fg_status Inspector::stats(fg_topic_stats* out) const {
                 break;
             default: {
                 ++out->slots_published;
-                std::uint64_t holders = 0;
+                std::uint64_t holders = slot.marks.load(kRelaxed);  // a group's unfinished work
                 for (std::uint32_t word = 0; word < view_.participant_words; ++word) {
                     holders |= slot.holders[word].load(kRelaxed);
                 }
@@ -256,6 +273,7 @@ fg_status Inspector::participants(fg_participant* out, std::size_t capacity,
             const std::uint64_t letters = row.name[word].load(kRelaxed);
             std::memcpy(participant.name + word * 8, &letters, 8);
         }
+        add_group(view_, i, &participant);
     }
     *count = found;
     return FG_OK;

@@ -3,7 +3,7 @@
 // A topic is two files. The control file (<topic>.ctl) is mapped read-write by every participant:
 //
 //     Identity | schema[16] | SharedWords | ParticipantRow[participants_max] | ring[ring_length] |
-//     SlotRecord[slots] | GroupRow[8] | redeliver[ring_length] | static metadata | mailboxes
+//     SlotRecord[slots] | GroupRow[8] | static metadata | mailboxes
 //
 // The mailboxes are sparse: the pages of one are allocated when a participant first opens it.
 //
@@ -32,7 +32,10 @@ inline constexpr std::uint32_t kByteOrder = 0x01020304;
 inline constexpr std::uint32_t kCacheLine = 64;
 inline constexpr std::uint32_t kPageBytes = 4096;  // of the format, whatever the machine's page is
 inline constexpr std::uint32_t kHolderWords = FG_PARTICIPANTS_MAX / 64;
-inline constexpr std::uint32_t kGroups = 8;
+inline constexpr std::uint32_t kGroups = FG_GROUPS_MAX;
+// Byte of the control file whose lock a process holds while it joins or ends a group; behind those
+// of the participants and that of metadata.
+inline constexpr std::uint32_t kGroupsLockByte = FG_PARTICIPANTS_MAX + 1;
 inline constexpr std::uint32_t kParticipantNameBytesMax = FG_PARTICIPANT_NAME_BYTES_MAX;
 
 using Word = std::atomic<std::uint64_t>;
@@ -116,12 +119,11 @@ struct Identity {
     std::uint64_t ring_offset;
     std::uint64_t slots_offset;
     std::uint64_t groups_offset;
-    std::uint64_t redeliver_offset;
     std::uint64_t metadata_offset;
     std::uint64_t mailboxes_offset;
     std::uint32_t mode;
     std::uint32_t generation;  // 0: the topic's own control file; n: of the n-th resize
-    std::uint64_t reserved[39];
+    std::uint64_t reserved[40];
     std::uint64_t checksum;  // FNV-1a of all bytes before it
 };
 static_assert(sizeof(Identity) == 512 && offsetof(Identity, checksum) == 504);
@@ -136,7 +138,8 @@ static_assert(sizeof(fg_array) == 128 && offsetof(fg_array, shape) == 40 &&
 // `first_sequence` are of one generation, like ring and slots; everything else is of the topic and
 // lives in its first control file only (generation.hpp).
 struct SharedWords {
-    alignas(kCacheLine) Word head;       // newest committed sequence, 0: none
+    alignas(kCacheLine) Word head;  // newest committed sequence, 0: none
+    Word groups;  // bit: this group is in use, its cursor holds publishers back. Written rarely
     alignas(kCacheLine) Word next_slot;  // where the next loan starts to look; only a hint
     alignas(kCacheLine) HalfWord wake;   // futex word of sleeping subscribers
     HalfWord wake_reserved;
@@ -157,6 +160,7 @@ struct SharedWords {
     Word mail_reserved[4];
 };
 static_assert(sizeof(SharedWords) == 8 * kCacheLine && std::is_standard_layout_v<SharedWords>);
+static_assert(offsetof(SharedWords, groups) == 8 && offsetof(SharedWords, next_slot) == 64);
 static_assert(offsetof(SharedWords, wake) == 128 && offsetof(SharedWords, waiters) == 136);
 static_assert(offsetof(SharedWords, fds) == 192 && offsetof(SharedWords, space) == 256);
 static_assert(offsetof(SharedWords, reliable) == 320 && offsetof(SharedWords, history) == 352);
@@ -181,7 +185,7 @@ struct ParticipantRow {
     Word lost;
     HalfWord leases;
     HalfWord generation;  // the oldest one whose files it may still want to open
-    Word group;           // reserved
+    Word group;           // subscriber: its work-queue group + 1; 0: none
     Word corrupt;         // subscriber: frames whose checksum was wrong
     Word reserved;
 };
@@ -191,7 +195,7 @@ static_assert(offsetof(ParticipantRow, cursor) == 128);
 struct SlotRecord {
     alignas(kCacheLine) Word word;
     Word holders[kHolderWords];  // bit: this participant holds a lease (or is just checking)
-    Word marks;                  // group redelivery, reserved
+    Word marks;                  // bit per group: given to a member that did not finish it
     Word reserved_state[2];
     // The frame's header: written by the owner of the loan before COMMIT, read under a validated
     // lease.
@@ -212,12 +216,20 @@ static_assert(std::is_standard_layout_v<SlotRecord> && std::atomic<double>::is_a
 inline constexpr std::uint32_t kFrameArraysFromSchema =
     1;  // descriptors are the topic's schema, not the slot header's
 
-struct GroupRow {  // work-queue groups, reserved
-    alignas(kCacheLine) Word cursor;
-    Word members[kHolderWords];
-    Word reserved[3];
+// A work-queue group: in use from its first member until its last one is gone. Rows change hands
+// under the lock of kGroupsLockByte.
+struct GroupRow {
+    alignas(kCacheLine) Word cursor;  // last sequence given to a member
+    Word redeliveries;                // bumped after marks were set: look for them
+    Word members[kHolderWords];       // bit per participant
+    HalfWord name_bytes;
+    HalfWord reserved_half;
+    Word reserved_state;
+    alignas(kCacheLine) Word name[FG_GROUP_NAME_BYTES_MAX / 8];
+    Word reserved[4];
 };
-static_assert(sizeof(GroupRow) == 64);
+static_assert(sizeof(GroupRow) == 128 && offsetof(GroupRow, members) == 16);
+static_assert(offsetof(GroupRow, name_bytes) == 48 && offsetof(GroupRow, name) == 64);
 
 // A mailbox: MailboxHeader, then cells. See mailbox.cpp.
 struct MailboxHeader {

@@ -5,8 +5,8 @@
 // not store again. Time-outs would instead reap a stopped process that still lives. Pids are for
 // people: another pid namespace, or a reused number, makes them lie.
 //
-// The order of a reap: hold the byte, take back marks, slot words and bits, help head, kick, state
-// = 0, unlock. Each step can be repeated, so a reaper that dies is followed by the next one; the
+// The order of a reap: hold the byte, take back marks, slot words and bits, help head, leave the
+// group, kick, state = 0, unlock. Each step can be repeated, so a reaper that dies is followed by the next one; the
 // kick comes before state = 0 because after it nobody would repeat it.
 //
 // All of attach, detach and sweep run under the mutex of the Topic, because the threads of a
@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "group.hpp"
 #include "mailbox.hpp"
 #include "status.hpp"
 #include "steps.hpp"
@@ -34,6 +35,9 @@
 
 namespace framegate::impl {
 namespace {
+
+// Joining takes microseconds; only a process that does not run holds the lock this long.
+constexpr std::uint64_t kGroupsLockPatienceNs = 1000000000;
 
 struct flock byte_range(std::uint32_t byte, short type) {
     struct flock range{};
@@ -99,6 +103,79 @@ bool own_locks_hold(Topic& topic) {
     return hold;
 }
 
+// Of groups that lost their last member. If somebody else has the lock, which joiners and enders
+// hold for microseconds, the next sweep does it. True if there was one.
+bool end_groups(Topic& topic) {
+    bool ended = false;
+    for (std::uint32_t i = 0; i < kGroups; ++i) {
+        if (!is_over(topic.view_, i) || !lock_byte(topic.control_fd(), kGroupsLockByte)) {
+            continue;
+        }
+        if (is_over(topic.view_, i) &&  // again, now that nobody else can be joining
+            drop_marks_locked(topic, i) == FG_OK) {
+            end_group(topic.view_, i);
+            ended = true;
+        }
+        unlock_byte(topic.control_fd(), kGroupsLockByte);
+    }
+    return ended;
+}
+
+// Joins unless the generation was sealed: FG_OK without `joined`.
+fg_status try_join(Topic& topic, const RowInfo& info, const Self& self,
+                   const Generation& generation, bool* joined) {
+    const SegmentView& view = generation.view_;
+    if (const fg_status status = lock_groups(topic); status != FG_OK) {
+        return status;
+    }
+    if (sealed_after(view, help_head(view))) {
+        unlock_groups(topic);
+        return FG_OK;
+    }
+    const bool newest = info.newest && load_head(view) >= generation.first_sequence();
+    const std::uint32_t group = join_group(view, self, info.group, info.group_bytes, newest);
+    unlock_groups(topic);
+    *joined = group != kNoGroup;
+    return group != kNoGroup
+               ? static_cast<fg_status>(FG_OK)
+               : fail(FG_GROUPS_FULL,
+                      "topic \"%s\" has %u groups, as many as there can be; join one of them or "
+                      "close all members of one",
+                      topic.name_, kGroups);
+}
+
+// Begins the promise of a reliable subscriber or group in the newest generation. Under mutex_, with
+// the row's byte locked. If the topic is resized meanwhile, it begins once more in the next one.
+fg_status begin_promise(Topic& topic, const RowInfo& info, Access access, const Self& self,
+                        Generation** generation) {
+    for (;;) {
+        fg_status status = enter_newest_locked(topic, access, false, generation);
+        if (status != FG_OK) {
+            return status;
+        }
+        const SegmentView& view = (*generation)->view_;
+        if (info.policy == FG_POLICY_RELIABLE) {
+            const bool newest = info.newest && load_head(view) >= (*generation)->first_sequence();
+            begin_reliable(view, self, newest);
+            // After the mark: whoever publishes behind a seal that is not there yet obeys it.
+            if (!sealed_after(view, load_head(view))) {
+                return FG_OK;
+            }
+        } else {
+            bool joined = false;
+            status = try_join(topic, info, self, **generation, &joined);
+            if (joined) {
+                return FG_OK;
+            }
+            if (status != FG_OK) {
+                leave_generation_locked(topic, **generation);
+                return status;
+            }
+        }
+        leave_generation_locked(topic, **generation);
+    }
+}
+
 // The row's byte must be locked by us. False if the slots of some generation are out of our reach
 // (no descriptor or memory left): the row stays for somebody else, or for later.
 bool reap_locked(Topic& topic, std::uint32_t index) {
@@ -109,6 +186,8 @@ bool reap_locked(Topic& topic, std::uint32_t index) {
     }
     free_letters(topic.view_, index);
     remove_wake_socket(topic, index);
+    leave_group(topic.view_, index);
+    end_groups(topic);
     kick(topic);
     touch(topic);
     FG_STEP(kReapKicked);
@@ -122,6 +201,8 @@ void detach_locked(Topic& topic, const Self& self) {
     static_cast<void>(scrub_generations_locked(topic, self.index));
     free_letters(topic.view_, self.index);
     FG_STEP(kDetachScrubbed);
+    leave_group(topic.view_, self.index);
+    end_groups(topic);
     kick(topic);
     touch(topic);
     free_row(topic.view_, self.index);
@@ -148,6 +229,9 @@ std::uint32_t sweep_locked(Topic& topic) {
         }
         unlock_byte(topic.control_fd(), i);
     }
+    if (end_groups(topic)) {
+        kick(topic);
+    }
     retire_generations_locked(topic);
     if (!own_locks_hold(topic)) {
         poison(topic);
@@ -170,6 +254,23 @@ bool byte_is_locked(int fd, std::uint32_t byte) {
     return fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
 }
 
+fg_status lock_groups(Topic& topic) {
+    const std::uint64_t end = monotonic_ns() + kGroupsLockPatienceNs;
+    while (!lock_byte(topic.control_fd(), kGroupsLockByte)) {
+        if (monotonic_ns() > end) {
+            return fail(FG_TIMEOUT,
+                        "topic \"%s\": another process has been joining a group for a second; is "
+                        "it stopped (SIGSTOP, debugger)?",
+                        topic.name_);
+        }
+        const timespec nap{0, 100000};
+        nanosleep(&nap, nullptr);
+    }
+    return FG_OK;
+}
+
+void unlock_groups(Topic& topic) { unlock_byte(topic.control_fd(), kGroupsLockByte); }
+
 fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
                  Generation** generation) {
     const MutexGuard guard(topic.mutex_);
@@ -189,7 +290,10 @@ fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
         *self = begin_row(topic.view_, i, info);
         touch(topic);
         topic.own_rows_[i / 64] |= std::uint64_t{1} << (i % 64);
-        const fg_status status = enter_newest_locked(topic, access, info.newest, generation);
+        const bool promises = info.policy == FG_POLICY_RELIABLE || info.policy == FG_POLICY_GROUP;
+        const fg_status status = promises
+                                     ? begin_promise(topic, info, access, *self, generation)
+                                     : enter_newest_locked(topic, access, info.newest, generation);
         if (status != FG_OK) {
             detach_locked(topic, *self);
         }

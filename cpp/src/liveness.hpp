@@ -21,6 +21,10 @@ bool byte_is_locked(int fd, std::uint32_t byte);  // by another open description
 fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
                  Generation** generation);
 void detach(Topic& topic, const Self& self);
+// The right to found, join and end groups, and to resize; under Topic::mutex_. FG_TIMEOUT if a
+// stopped process has it.
+fg_status lock_groups(Topic& topic);
+void unlock_groups(Topic& topic);
 // Reaps the dead; also verifies that our own locks still exist and poisons the handle if not.
 // Number of reaped rows.
 std::uint32_t sweep(Topic& topic);

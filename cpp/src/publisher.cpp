@@ -8,6 +8,7 @@
 
 #include "arrays.hpp"
 #include "checksum.hpp"
+#include "holdup.hpp"
 #include "liveness.hpp"
 #include "mail.hpp"
 #include "mailbox.hpp"
@@ -203,16 +204,8 @@ fg_status Publisher::wait_for_loan(std::uint64_t bytes, std::int64_t timeout_ns,
         end_sleep();
     }
     if (status == FG_TOPIC_FULL) {
-        std::uint32_t slots = 0;
-        {
-            const Locked guard(lock_);
-            slots = geometry().slots;
-        }
-        return fail(FG_TOPIC_FULL,
-                    "topic \"%s\": all %u slots are leased, being filled or newest; release frames "
-                    "sooner, lower "
-                    "leases_max or create it with more slots",
-                    topic_->name_, slots);
+        const Locked guard(lock_);
+        return say_full(*topic_, view());
     }
     return status;
 }

@@ -470,7 +470,6 @@ void compute_geometry(const fg_topic_options& options, Identity* identity) {
     identity->ring_offset = section(std::uint64_t{ring_length} * sizeof(Word));
     identity->slots_offset = section(std::uint64_t{options.slots} * sizeof(SlotRecord));
     identity->groups_offset = section(kGroups * sizeof(GroupRow));
-    identity->redeliver_offset = section(std::uint64_t{ring_length} * sizeof(Word));
     identity->metadata_offset = section(options.metadata_bytes);
     at = align_up(at, kPageBytes);  // a mailbox is allocated by itself
     identity->mailboxes_offset = section(std::uint64_t{options.participants_max} *
@@ -541,6 +540,7 @@ SegmentView make_view(const Identity& identity, unsigned char* control) {
     view.participants = reinterpret_cast<ParticipantRow*>(control + identity.participants_offset);
     view.ring = reinterpret_cast<Word*>(control + identity.ring_offset);
     view.slots = reinterpret_cast<SlotRecord*>(control + identity.slots_offset);
+    view.groups = reinterpret_cast<GroupRow*>(control + identity.groups_offset);
     view.slot_count = identity.slots;
     view.ring_mask = identity.ring_length - 1;
     view.keep = identity.keep;

@@ -36,6 +36,7 @@
 
 #include <cstring>
 
+#include "group.hpp"
 #include "mailbox.hpp"
 #include "steps.hpp"
 
@@ -71,19 +72,24 @@ Word& ring_at(const SegmentView& view, std::uint64_t sequence) {
     return view.ring[sequence & view.ring_mask];
 }
 
+// Somebody reads the frame, or a group has not finished it. The marks after the holders: a reaper
+// sets the mark before it clears the bit (group.cpp).
 bool any_holder(const SegmentView& view, const SlotRecord& slot, std::memory_order order) {
     std::uint64_t all = 0;
     for (std::uint32_t i = 0; i < view.participant_words; ++i) {
         all |= slot.holders[i].load(order);
     }
-    return all != 0;
+    return (all | slot.marks.load(order)) != 0;
 }
 
-// The newest sequence that every reliable subscriber has passed. Must be read after head: a
-// subscriber that attaches sets its bit, re-reads head and starts there, so either this sees the
-// bit or the subscriber sees our head.
+// The newest sequence that every reliable subscriber and every group has passed. Must be read after
+// head: a subscriber that attaches sets its bit, re-reads head and starts there, so either this
+// sees the bit or the subscriber sees our head.
 std::uint64_t reliable_bound(const SegmentView& view) {
     std::uint64_t bound = ~std::uint64_t{0};
+    if (FG_MUTATED(kMutateNoReliableBound)) {
+        return bound;
+    }
     for (std::uint32_t i = 0; i < view.participant_words; ++i) {
         // seq_cst: pairs with set_mark(kReliable) and the head re-read of the attaching subscriber.
         std::uint64_t bits = view.shared->reliable[i].load(kSeqCst);
@@ -93,11 +99,23 @@ std::uint64_t reliable_bound(const SegmentView& view) {
             if (index >= view.participants_max) {
                 break;
             }
-            // acquire: pairs with the release store of the cursor after a validated take, so that
-            // the holder bit set before it is visible to our holder check.
-            const std::uint64_t cursor = view.participants[index].cursor.load(kAcquire);
+            // seq_cst: pairs with the store of the cursor after a validated take, so that the
+            // holder bit set before it is visible to our holder check; and a loan that is about to
+            // sleep must see every cursor that moved before the mover looked for sleepers.
+            const std::uint64_t cursor = view.participants[index].cursor.load(kSeqCst);
             bound = cursor < bound ? cursor : bound;
         }
+    }
+    // seq_cst: pairs with F2 and F3 of a founder (group.cpp), as the reliable bits above.
+    std::uint64_t groups = view.shared->groups.load(kSeqCst);
+    while (groups != 0) {
+        const auto group = static_cast<std::uint32_t>(__builtin_ctzll(groups));
+        groups &= groups - 1;
+        if (group >= kGroups) {
+            break;
+        }
+        const std::uint64_t cursor = load_group_cursor(view, group);
+        bound = cursor < bound ? cursor : bound;
     }
     return bound;
 }
@@ -132,8 +150,8 @@ std::uint64_t help_head(const SegmentView& view) {
 }
 
 bool sealed_after(const SegmentView& view, std::uint64_t sequence) {
-    // acquire: pairs with the ring CAS of the sealer.
-    return ring_at(view, sequence + 1).load(kAcquire) == ring_entry(sequence + 1, kClosedSlot);
+    // seq_cst: pairs with the ring CAS of the sealer; a promise begins by a mark and then this look.
+    return ring_at(view, sequence + 1).load(kSeqCst) == ring_entry(sequence + 1, kClosedSlot);
 }
 
 namespace {
@@ -371,6 +389,16 @@ TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequen
     return attempt;
 }
 
+bool settled_word(const SlotRecord& slot) {
+    for (std::uint32_t i = 0; i < kTryRereads; ++i) {
+        if (word_state(slot.word.load(kSeqCst)) != SlotState::kTry) {  // seq_cst: as in take()
+            return true;
+        }
+        cpu_pause();
+    }
+    return false;
+}
+
 bool still_frame(const SegmentView& view, std::uint32_t index, std::uint64_t sequence) {
     const std::uint64_t word =
         view.slots[index].word.load(kRelaxed);  // relaxed: a diagnosis, orders nothing
@@ -433,6 +461,18 @@ Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info
     return self_of(index, incarnation);
 }
 
+void begin_reliable(const SegmentView& view, const Self& self, bool newest) {
+    Word& cursor = view.participants[self.index].cursor;
+    // Old first, so that what it holds back is more than needed, never less; then the mark; then
+    // the head that counts. A publisher that did not see the mark has read a head that is not newer
+    // than ours, and claims only what is `keep` older than that.
+    cursor.store(promise_start(load_head(view), newest), kSeqCst);
+    set_mark(view, self, Mark::kReliable);
+    FG_STEP(kReliableMarked);
+    cursor.store(promise_start(help_head(view), newest), kSeqCst);
+    FG_STEP(kReliableAttached);
+}
+
 bool row_in_use(const SegmentView& view, std::uint32_t index) {
     return view.participants[index].state.load(kAcquire) != 0;  // acquire: pairs with begin_row
 }
@@ -457,6 +497,7 @@ void scrub_marks(const SegmentView& view, std::uint32_t index) {
 
 void scrub_slots(const SegmentView& view, std::uint32_t index) {
     const Self dead = self_of(index, 0);
+    const std::uint32_t group = group_of(view, index);
     withdraw_letters(view, index);
     for (std::uint32_t i = 0; i < view.slot_count; ++i) {
         SlotRecord& slot = view.slots[i];
@@ -486,10 +527,16 @@ void scrub_slots(const SegmentView& view, std::uint32_t index) {
                 break;
             }
         }
+        if (group != kNoGroup) {
+            mark_unfinished_of(view, i, group, dead);
+        }
         slot.holders[dead.word].fetch_and(~dead.bit, kSeqCst);  // seq_cst: as in release()
     }
     FG_STEP(kReapSlots);
     help_head(view);
+    if (group != kNoGroup) {
+        announce_redelivery(view, group);
+    }
     FG_STEP(kReapHelped);
 }
 

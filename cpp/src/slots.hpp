@@ -15,6 +15,7 @@ struct SegmentView {
     ParticipantRow* participants = nullptr;
     Word* ring = nullptr;
     SlotRecord* slots = nullptr;
+    GroupRow* groups = nullptr;
     std::uint32_t slot_count = 0;
     std::uint32_t ring_mask = 0;
     std::uint32_t keep = 1;
@@ -80,6 +81,8 @@ struct TakeAttempt {
 using HeldFunction = bool (*)(void* context, std::uint32_t slot);
 TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence,
                  HeldFunction held, void* context);
+// Waits briefly for the word of a slot to be anything but TRY. False: it stayed TRY.
+bool settled_word(const SlotRecord& slot);
 // Slot that the ring names for this frame; false if it names another frame (or nonsense).
 bool find_frame(const SegmentView& view, std::uint64_t sequence, std::uint32_t* slot);
 // Clears the holder bit; the caller must wake space waiters. False if the lease had been taken
@@ -141,13 +144,22 @@ struct RowInfo {
     std::uint64_t attached_unix_ns = 0;
     const char* name = nullptr;
     std::uint32_t name_bytes = 0;
-    bool newest = false;  // the newest frame that exists counts as unseen
+    bool newest = false;  // subscriber: the newest frame that exists counts as unseen
+    const char* group = nullptr;
+    std::uint32_t group_bytes = 0;
 };
 Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info);
+// Cursor of a reliable subscriber or group that begins when `head` is the newest frame: with that
+// frame or behind it.
+constexpr std::uint64_t promise_start(std::uint64_t head, bool newest) {
+    return newest && head != 0 ? head - 1 : head;
+}
+// Makes the cursor of the row hold publishers back, and sets it to where the promise begins.
+void begin_reliable(const SegmentView& view, const Self& self, bool newest);
 bool row_in_use(const SegmentView& view, std::uint32_t index);
 // Takes back everything that participant `index` could have left behind, except the row itself:
 // marks, slot words, holder bits, a stalled head. Each step can be repeated. Afterwards the caller
-// kicks everybody, then frees the row.
+// lets it leave its group, kicks everybody, then frees the row.
 void scrub_row(const SegmentView& view, std::uint32_t index);
 // Its two halves: what is the topic's, and what is a generation's (slots and head).
 void scrub_marks(const SegmentView& view, std::uint32_t index);

@@ -30,13 +30,31 @@ constexpr int kTakeRounds = 64;
 constexpr int kBusyYields = 100;
 constexpr std::uint32_t kSpinNsMax = 1000000;
 
-fg_status check_options(const fg_subscriber_options& options) {
-    if (options.policy == FG_POLICY_RELIABLE || options.policy == FG_POLICY_GROUP) {
-        return fail(FG_UNSUPPORTED,
-                    "the policies reliable and group are reserved; use latest or queue");
+fg_status check_group(const fg_subscriber_options& options) {
+    if (options.policy != FG_POLICY_GROUP) {
+        return options.group_bytes == 0
+                   ? static_cast<fg_status>(FG_OK)
+                   : fail(FG_INVALID_ARGUMENT, "a group is given, but the policy is not group");
     }
-    if (options.policy != FG_POLICY_LATEST && options.policy != FG_POLICY_QUEUE) {
+    bool good = options.group != nullptr && options.group_bytes != 0 &&
+                options.group_bytes <= FG_GROUP_NAME_BYTES_MAX;
+    for (std::uint32_t i = 0; good && i < options.group_bytes; ++i) {
+        const char c = options.group[i];
+        good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '_' || c == '-' || c == '.';
+    }
+    return good ? static_cast<fg_status>(FG_OK)
+                : fail(FG_INVALID_ARGUMENT,
+                       "the name of a group is 1 to %d letters, digits, '_', '-' or '.'",
+                       FG_GROUP_NAME_BYTES_MAX);
+}
+
+fg_status check_options(const fg_subscriber_options& options) {
+    if (options.policy < FG_POLICY_LATEST || options.policy > FG_POLICY_GROUP) {
         return fail(FG_INVALID_ARGUMENT, "unknown policy %u", options.policy);
+    }
+    if (const fg_status status = check_group(options); status != FG_OK) {
+        return status;
     }
     if (options.start > FG_START_NEWEST) {
         return fail(FG_INVALID_ARGUMENT, "unknown start %u", options.start);
@@ -72,6 +90,10 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
         status != FG_OK) {
         return status;
     }
+    info.newest = options.start == FG_START_NEWEST ||
+                  (options.start == FG_START_DEFAULT && options.policy == FG_POLICY_LATEST);
+    info.group = options.group;
+    info.group_bytes = options.group_bytes;
     Identity newest{};
     if (const fg_status status = newest_identity(topic, &newest); status != FG_OK) {
         return status;
@@ -99,10 +121,26 @@ fg_status Subscriber::open(Topic& topic, const fg_subscriber_options& options, S
         set_mark(topic.view_, subscriber->self_, Mark::kHistory);
     }
     const std::uint64_t head = help_head(subscriber->view());
-    subscriber->position_ = info.newest && head != 0 ? head - 1 : head;
-    topic.view_.participants[subscriber->self_.index].cursor.store(subscriber->position_, kRelaxed);
+    subscriber->start(info.newest, head);
     *out = subscriber;
     return FG_OK;
+}
+
+void Subscriber::start(bool newest, std::uint64_t head) {
+    Word& cursor = topic_->view_.participants[self_.index].cursor;
+    switch (policy_) {
+        case FG_POLICY_RELIABLE:  // attaching made the promise
+            position_ = cursor.load(kRelaxed);
+            return;
+        case FG_POLICY_GROUP:
+            group_ = group_of(view(), self_.index);
+            position_ = load_group_cursor(view(), group_);
+            look_again();
+            break;
+        default:
+            position_ = promise_start(head, newest);
+    }
+    cursor.store(position_, kRelaxed);
 }
 
 // A resize may have fewer slots than were asked for as leases.
@@ -143,7 +181,12 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
     if (attempt.result != TakeResult::kOk) {
         return attempt.result == TakeResult::kBusy ? Attempt::kBusy : Attempt::kGone;
     }
-    Lease& lease = lease_at(seat_, attempt.slot);
+    return adopt(attempt.slot, sequence, out);
+}
+
+// Records a lease that was just taken.
+Subscriber::Attempt Subscriber::adopt(std::uint32_t slot, std::uint64_t sequence, fg_frame* out) {
+    Lease& lease = lease_at(seat_, slot);
     lease.sequence = sequence;
     if (lease.count++ == 0) {
         ++slots_held_;
@@ -151,8 +194,8 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
                                                       kRelaxed);  // relaxed: for inspectors
     }
     ++live_;
-    if (!fill(attempt.slot, sequence, out)) {
-        drop_lease(seat_, attempt.slot, sequence);
+    if (!fill(slot, sequence, out)) {
+        drop_lease(seat_, slot, sequence);
         return Attempt::kCorrupt;
     }
     return Attempt::kOk;
@@ -194,15 +237,28 @@ fg_status Subscriber::over_quota() const {
         topic_->name_, slots_held_);
 }
 
+fg_status Subscriber::nonsense(std::uint64_t sequence) const {
+    return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
+                topic_->name_, sequence);
+}
+
 void Subscriber::moved_to(std::uint64_t position, std::uint64_t lost) {
     position_ = position;
     lost_ += lost;
     lost_before_next_ += lost;
     ParticipantRow& row = view().participants[self_.index];
-    row.cursor.store(
-        position_,
-        std::memory_order_release);  // release: a cursor is stored after its lease, always
     row.lost.store(lost_, kRelaxed);
+    if (policy_ != FG_POLICY_RELIABLE) {
+        row.cursor.store(position_, kRelaxed);  // relaxed: for inspectors
+        return;
+    }
+    // Only now that the frame is leased. seq_cst: the holder bit before it for publishers that obey
+    // the cursor, and the cursor before our look for sleeping loans.
+    row.cursor.store(position_, std::memory_order_seq_cst);
+    FG_STEP(kReliableMoved);
+    if (lost != 0) {  // jumped over by take_latest: they are nobody's now, without a release
+        wake_space(*topic_);
+    }
 }
 
 void Subscriber::delivered(fg_frame* out) {
@@ -234,9 +290,7 @@ fg_status Subscriber::take_newest(Mode mode, bool busy_is_gone, fg_frame* out, b
                 }
                 break;
             case Attempt::kCorrupt:
-                return fail(FG_SEGMENT_CORRUPT,
-                            "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
-                            topic_->name_, head);
+                return nonsense(head);
             case Attempt::kGone:
                 break;  // newer frames went past: head moved
         }
@@ -278,9 +332,7 @@ fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
             }
             if (attempt == Attempt::kCorrupt) {
                 moved_to(next, skipped + 1);
-                return fail(FG_SEGMENT_CORRUPT,
-                            "topic \"%s\": the header of frame %" PRIu64 " makes no sense",
-                            topic_->name_, next);
+                return nonsense(next);
             }
         }
         moved_to(head, head - position_);  // all gone, so head moved; look again
@@ -288,9 +340,95 @@ fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
     return FG_EMPTY;
 }
 
+fg_status Subscriber::take_of_group(bool busy_is_gone, fg_frame* out, bool* busy) {
+    const std::uint64_t head = load_head(view());
+    if (!has_unseen(head)) {
+        return nothing_new(head);
+    }
+    if (slots_held_ >= leases_max_) {
+        return over_quota();
+    }
+    const std::uint64_t redeliveries = load_redeliveries(view(), group_);
+    GroupTake taken{};
+    if (redeliveries != redeliveries_seen_) {
+        taken = take_unfinished(view(), self_, group_, holds, this);
+        // Busy: its publisher is about to put it back. If that is dead or stopped, the bounded
+        // re-check looks again.
+        if (taken.result == TakeResult::kGone ||
+            (taken.result == TakeResult::kBusy && busy_is_gone)) {
+            redeliveries_seen_ = redeliveries;
+        }
+    }
+    bool space = taken.space;
+    if (taken.result == TakeResult::kGone || (taken.result == TakeResult::kBusy && busy_is_gone)) {
+        taken = take_shared(view(), self_, group_, holds, this);
+        space = space || taken.space;
+    }
+    if (space) {
+        wake_space(*topic_);
+    }
+    if (taken.lost != 0) {
+        moved_to(position_, taken.lost);
+    }
+    switch (taken.result) {
+        case TakeResult::kOk:
+            break;
+        case TakeResult::kBusy:
+            *busy = !busy_is_gone;
+            return FG_EMPTY;
+        case TakeResult::kGone:
+            return nothing_new(head);
+    }
+    if (adopt(taken.slot, taken.sequence, out) != Attempt::kOk) {
+        return nonsense(taken.sequence);
+    }
+    moved_to(taken.sequence, 0);
+    delivered(out);
+    out->redelivered = taken.redelivered ? 1 : 0;
+    return FG_OK;
+}
+
+// Is there, beyond what this subscriber took or looked at, something to take? For a member also
+// what others gave back. seq_cst inside: the caller showed its bit (or `armed`) before.
+bool Subscriber::has_unseen(std::uint64_t head) {
+    if (!is_member()) {
+        return head > position_;
+    }
+    if (head > load_group_cursor(view(), group_)) {
+        return true;
+    }
+    const std::uint64_t redeliveries = load_redeliveries(view(), group_);
+    if (redeliveries == redeliveries_seen_) {
+        return false;
+    }
+    if (any_unfinished(view(), group_)) {
+        return true;
+    }
+    redeliveries_seen_ = redeliveries;
+    return false;
+}
+
+// What was not to be had before may be by now: a publisher died or went on.
+void Subscriber::look_again() {
+    if (is_member()) {
+        redeliveries_seen_ = load_redeliveries(view(), group_) - 1;
+    }
+}
+
+Subscriber::Mode Subscriber::mode() const {
+    return policy_ == FG_POLICY_LATEST ? Mode::kLatest : Mode::kNext;
+}
+
 fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy) {
     if (closed_) {
         return say_closed();
+    }
+    if (is_member()) {
+        return mode == Mode::kNext
+                   ? take_of_group(busy_is_gone, out, busy)
+                   : fail(FG_UNSUPPORTED,
+                          "topic \"%s\": a member of a group takes frames by its policy only",
+                          topic_->name_);
     }
     // The newest frame may be in the next generation already. A peek leaves the position alone, so it
     // does not leave unseen frames of a queue behind.
@@ -381,8 +519,7 @@ fg_status Subscriber::try_take(Mode mode, fg_frame* out) {
 }
 
 fg_status Subscriber::take(std::int64_t timeout_ns, fg_frame* out) {
-    const Mode mode = policy_ == FG_POLICY_QUEUE ? Mode::kNext : Mode::kLatest;
-    fg_status status = try_take(mode, out);
+    fg_status status = try_take(mode(), out);
     if (status != FG_EMPTY || timeout_ns == 0) {
         return status;
     }
@@ -390,7 +527,7 @@ fg_status Subscriber::take(std::int64_t timeout_ns, fg_frame* out) {
     while (status == FG_EMPTY) {
         status = wait_until(deadline);
         if (status == FG_OK) {
-            status = try_take(mode, out);
+            status = try_take(mode(), out);
         }
     }
     return status;
@@ -419,6 +556,38 @@ fg_status Subscriber::release(fg_frame* frame) {
         return check_usable(*topic_);
     }
     const Call call(*this);
+    return end_lease(frame);
+}
+
+fg_status Subscriber::nack(fg_frame* frame) {
+    if (!is_member()) {
+        return fail(FG_INVALID_ARGUMENT,
+                    "topic \"%s\": only members of a group can give a frame back unfinished",
+                    topic_->name_);
+    }
+    if (frame->data == nullptr) {
+        return FG_OK;
+    }
+    frame->data = nullptr;
+    if (is_forked()) {
+        return check_usable(*topic_);
+    }
+    const Call call(*this);
+    const Seat* seat = seat_of(*frame);
+    const bool marked = seat != nullptr && check_usable(*topic_) == FG_OK &&
+                        still_frame(seat->generation->view_, frame->slot, frame->sequence);
+    if (marked) {
+        mark_unfinished(seat->generation->view_, frame->slot, group_);
+    }
+    const fg_status status = end_lease(frame);
+    if (marked) {
+        announce_redelivery(topic_->view_, group_);
+        kick(*topic_);
+    }
+    return status;
+}
+
+fg_status Subscriber::end_lease(fg_frame* frame) {
     Seat* seat = seat_of(*frame);
     if (seat == nullptr) {
         return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
@@ -451,7 +620,7 @@ fg_status Subscriber::unseen_locked() {
         // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of
         // publishers.
         const std::uint64_t head = load_head(view());
-        fg_status status = head > position_ ? static_cast<fg_status>(FG_OK) : nothing_new(head);
+        fg_status status = has_unseen(head) ? static_cast<fg_status>(FG_OK) : nothing_new(head);
         if (status != FG_MOVED) {
             return status;
         }
@@ -519,6 +688,7 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
             sweep_if_due(*topic_);
             const Locked guard(lock_);
             help_head(view());
+            look_again();
         }
     }
     end_sleep();
@@ -557,7 +727,8 @@ fg_status Subscriber::arm(bool* ready) {
     }
     event_fd_.start_tick();
     // seq_cst: pairs with the head CAS and armed load of publishers.
-    view().participants[self_.index].armed.store(position_ + 1, std::memory_order_seq_cst);
+    const std::uint64_t passed = is_member() ? load_group_cursor(view(), group_) : position_;
+    view().participants[self_.index].armed.store(passed + 1, std::memory_order_seq_cst);
     FG_STEP(kArmed);
     const fg_status status =
         FG_MUTATED(kMutateNoSecondLook) ? static_cast<fg_status>(FG_EMPTY) : unseen_locked();
@@ -584,6 +755,7 @@ fg_status Subscriber::drain() {
         sweep_if_due(*topic_);
         const Locked guard(lock_);
         help_head(view());
+        look_again();
     }
     return check_usable(*topic_);
 }

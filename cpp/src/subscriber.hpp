@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "framegate/shm.h"
+#include "group.hpp"
 #include "handle.hpp"
 #include "wake.hpp"
 
@@ -18,6 +19,7 @@ class Subscriber : public Handle {
     fg_status arrays(const fg_frame& frame, fg_array* out, std::size_t capacity,
                      std::size_t* count);
     fg_status release(fg_frame* frame);
+    fg_status nack(fg_frame* frame);
     Topic& topic() const { return *topic_; }
     fg_status wait(std::int64_t timeout_ns);
     fg_status event_fd(int* fd);
@@ -40,7 +42,12 @@ class Subscriber : public Handle {
     enum class Attempt { kOk, kGone, kBusy, kQuota, kCorrupt };
 
     static bool holds(void* context, std::uint32_t slot);
+    void start(bool newest, std::uint64_t head);
+    bool is_member() const { return policy_ == FG_POLICY_GROUP; }
+    Mode mode() const;
     Attempt lease(std::uint64_t sequence, fg_frame* out);
+    Attempt adopt(std::uint32_t slot, std::uint64_t sequence, fg_frame* out);
+    fg_status end_lease(fg_frame* frame);
     bool fill(std::uint32_t slot, std::uint64_t sequence, fg_frame* out) const;
     bool drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequence);
     static Lease& lease_at(const Seat& seat, std::uint32_t slot) {
@@ -55,8 +62,12 @@ class Subscriber : public Handle {
     fg_status take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_next(bool busy_is_gone, fg_frame* out, bool* busy);
+    fg_status take_of_group(bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status nothing_new(std::uint64_t head) const;
     fg_status over_quota() const;
+    fg_status nonsense(std::uint64_t sequence) const;
+    bool has_unseen(std::uint64_t head);
+    void look_again();
     void moved_to(std::uint64_t position, std::uint64_t lost);
     void delivered(fg_frame* out);
     fg_status verify(Mode mode, fg_frame* out);
@@ -65,6 +76,7 @@ class Subscriber : public Handle {
 
     std::uint32_t policy_ = FG_POLICY_LATEST;
     std::uint32_t spin_ns_ = 0;
+    std::uint32_t group_ = kNoGroup;
     std::uint32_t leases_wanted_ = 0;  // as asked for; 0: half of the slots
     // Under lock_.
     std::uint32_t leases_max_ = 1;
@@ -73,6 +85,8 @@ class Subscriber : public Handle {
     std::uint64_t received_ = 0;
     std::uint64_t lost_ = 0;
     std::uint64_t lost_before_next_ = 0;
+    std::uint64_t redeliveries_seen_ =
+        0;  // of the group, when the last look at its marks found none
     std::uint64_t corrupt_ = 0;
     EventFd event_fd_;
 };

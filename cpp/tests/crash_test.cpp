@@ -367,6 +367,19 @@ const char* const kNames[] = {"",
                               "AttachLocked",
                               "Attached",
                               "DetachScrubbed",
+                              "ReliableMarked",
+                              "ReliableAttached",
+                              "ReliableMoved",
+                              "GroupNamed",
+                              "GroupBound",
+                              "GroupJoining",
+                              "GroupJoined",
+                              "GroupTaken",
+                              "GroupPickAnnounced",
+                              "GroupPicked",
+                              "GroupMarked",
+                              "GroupLeft",
+                              "GroupEnded",
                               "ReapLocked",
                               "ReapMarks",
                               "ReapSlots",
@@ -401,12 +414,20 @@ const char* const kNames[] = {"",
                               "RetireLinked",
                               "CollectLocked",
                               "CollectUnlinked"};
+// The steps of the policies reliable and group: policy_crash_test.cpp.
+bool is_policy_step(Step step) {
+    return step >= Step::kReliableMarked && step <= Step::kGroupEnded;
+}
+
 static_assert(sizeof kNames / sizeof kNames[0] == static_cast<std::size_t>(Step::kCount));
 
 }  // namespace
 
 TEST_CASE("death at any step loses nothing") {
     for (std::uint32_t step = 1; step < static_cast<std::uint32_t>(Step::kCount); ++step) {
+        if (is_policy_step(static_cast<Step>(step))) {
+            continue;
+        }
         const std::string name = kNames[step];
         CAPTURE(name);
         if (is_of_mail(static_cast<Step>(step))) {

@@ -358,3 +358,75 @@ TEST_CASE("storm of resizes loses no frame that is not counted") {
     }
     CHECK(received + lost == kFrames * kPublishers);
 }
+
+TEST_CASE("reliable subscriber gets every frame of both generations") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Subscriber reader = test::subscriber(topic, FG_POLICY_RELIABLE);
+    for (const char* text : {"a", "b", "c", "d"}) {
+        REQUIRE(test::send(publisher, text) == FG_OK);
+    }
+    CHECK(test::send(publisher, "e") == FG_TOPIC_FULL);
+    REQUIRE(resize(topic, 2) == FG_OK);
+    REQUIRE(test::send(publisher, "e") == FG_OK);
+    REQUIRE(test::send(publisher, "f") == FG_OK);
+    CHECK(test::send(publisher, "g") == FG_TOPIC_FULL);
+    int number = 1;
+    for (const char* text : {"a", "b", "c", "d", "e", "f"}) {
+        CHECK(take_text(reader) == std::to_string(number++) + ":" + text);
+    }
+    REQUIRE(test::send(publisher, "g") == FG_OK);
+    CHECK(take_text(reader) == "7:g");
+    fg_subscriber_stats stats{};
+    stats.struct_bytes = sizeof stats;
+    REQUIRE(fg_subscriber_get_stats(reader.get(), &stats) == FG_OK);
+    CHECK(stats.lost == 0);
+}
+
+TEST_CASE("reliable subscriber that attaches after a resize is kept from there on") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    REQUIRE(test::send(publisher, "a") == FG_OK);
+    REQUIRE(resize(topic, 3) == FG_OK);
+    const test::Subscriber before = test::subscriber(topic, FG_POLICY_RELIABLE);
+    REQUIRE(test::send(publisher, "b") == FG_OK);
+    const test::Subscriber after = test::subscriber(topic, FG_POLICY_RELIABLE);
+    REQUIRE(test::send(publisher, "c") == FG_OK);
+    CHECK(take_text(before) == "2:b");
+    CHECK(take_text(before) == "3:c");
+    CHECK(take_text(after) == "3:c");
+}
+
+TEST_CASE("topic is not resized while it has groups") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    fg_subscriber_options options;
+    fg_subscriber_options_init(&options);
+    options.policy = FG_POLICY_GROUP;
+    options.group = "work";
+    options.group_bytes = 4;
+    const auto join = [&] {
+        fg_subscriber* handle = nullptr;
+        REQUIRE(fg_subscriber_open(topic.get(), &options, &handle) == FG_OK);
+        return test::Subscriber(handle);
+    };
+    {
+        const test::Subscriber member = join();
+        REQUIRE(test::send(publisher, "a") == FG_OK);
+        CHECK(resize(topic, 8) == FG_UNSUPPORTED);
+        CHECK(std::string(fg_last_error()).find("group") != std::string::npos);
+        CHECK(info_of(topic).slots == 4);
+        CHECK(take_text(member) == "1:a");
+    }
+    REQUIRE(resize(topic, 8) == FG_OK);
+    const test::Subscriber member = join();
+    REQUIRE(test::send(publisher, "b") == FG_OK);
+    fg_frame frame{};
+    REQUIRE(fg_subscriber_take(member.get(), 0, &frame) == FG_OK);
+    CHECK(fg_subscriber_nack(member.get(), &frame) == FG_OK);
+    CHECK(take_text(member) == "2:b");
+    CHECK(take_text(member) == "status " + std::to_string(FG_EMPTY));
+}

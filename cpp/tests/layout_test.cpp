@@ -42,7 +42,6 @@ TEST_CASE("sections of the control file follow each other without overlap") {
                                              identity.ring_offset,
                                              identity.slots_offset,
                                              identity.groups_offset,
-                                             identity.redeliver_offset,
                                              identity.metadata_offset,
                                              identity.mailboxes_offset,
                                              identity.control_bytes};

@@ -420,8 +420,14 @@ TEST_CASE("quota is its own status and comes back with a release") {
     fg_subscriber* greedy = nullptr;
     CHECK(fg_subscriber_open(topic.get(), &options, &greedy) == FG_INVALID_ARGUMENT);
     options.leases_max = 0;
-    options.policy = FG_POLICY_RELIABLE;
-    CHECK(fg_subscriber_open(topic.get(), &options, &greedy) == FG_UNSUPPORTED);
+    options.policy = FG_POLICY_GROUP + 1;
+    CHECK(fg_subscriber_open(topic.get(), &options, &greedy) == FG_INVALID_ARGUMENT);
+    options.policy = FG_POLICY_GROUP;  // without a name
+    CHECK(fg_subscriber_open(topic.get(), &options, &greedy) == FG_INVALID_ARGUMENT);
+    options.policy = FG_POLICY_RELIABLE;  // with one
+    options.group = "work";
+    options.group_bytes = 4;
+    CHECK(fg_subscriber_open(topic.get(), &options, &greedy) == FG_INVALID_ARGUMENT);
 }
 
 TEST_CASE("policies: latest jumps, queue goes on, both count") {

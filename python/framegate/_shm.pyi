@@ -324,6 +324,12 @@ class Frame:
         """Frames that this subscriber lost just before this one."""
 
     @property
+    def redelivered(self) -> bool:
+        """
+        Whether another member of the group had it before and did not finish it.
+        """
+
+    @property
     def metadata(self) -> dict[str, bool | int | float | str | bytes]:
         """The mapping published beside the frame; empty if there was none."""
 
@@ -371,7 +377,14 @@ class Frame:
     def release(self) -> None:
         """
         Ends the lease. Raises BufferError while views of the frame exist. Harmless when it
-        has ended.
+        has ended. For a member of a group it says that the frame is done.
+        """
+
+    def nack(self) -> None:
+        """
+        Ends the lease and gives the frame back to its group, not done: some member, maybe
+        this one, takes it again. Raises BufferError while views of the frame exist,
+        ShmArgumentError if the subscriber is no member of a group.
         """
 
     @property
@@ -458,7 +471,7 @@ class Subscriber:
 
     @property
     def policy(self) -> str:
-        """`latest` or `queue`."""
+        """`latest`, `queue`, `reliable` or `group:NAME`."""
 
     @property
     def received(self) -> int:
@@ -478,7 +491,7 @@ class Subscriber:
     def lost(self) -> int:
         """
         Frames that this subscriber will never see: overwritten (queue) or jumped over
-        (latest).
+        (latest); always 0 for `reliable` and groups.
         """
 
     @property

@@ -27,6 +27,7 @@ FramegateError
     ├── LeaseLost                   the lease was taken away: its bytes may have changed
     ├── LoanLost                    the loan was taken away: nothing was published
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
+    ├── GroupsExhausted             the topic has no room for one more work-queue group
     ├── ShmTimeout (TimeoutError)   nothing happened in the time given
     ├── NoResponder                 nobody answers calls on this topic
     ├── ResponderDied               it died or closed before it answered
@@ -71,6 +72,7 @@ __all__ = [
     "FrameTooLarge",
     "FrameTooShort",
     "FramegateError",
+    "GroupsExhausted",
     "HandlePoisoned",
     "LeaseLost",
     "LeaseQuotaExceeded",
@@ -346,6 +348,12 @@ class HandlePoisoned(ShmError):
     code = "FG-SHM-022"
 
 
+class GroupsExhausted(ShmError):
+    """The topic has no room for one more work-queue group; join one, or end one."""
+
+    code = "FG-SHM-031"
+
+
 class NoResponder(ShmError):
     """Nobody answers calls on this topic: no responder lives."""
 
@@ -373,13 +381,13 @@ class MailboxFull(ShmError):
 class CallerGone(ShmError):
     """The caller died or closed before it was answered."""
 
-    code = "FG-SHM-031"
+    code = "FG-SHM-032"
 
 
 class CallsExhausted(ShmError):
     """This caller has as many calls in flight as it may."""
 
-    code = "FG-SHM-032"
+    code = "FG-SHM-033"
 
 
 def describe(error: FramegateError) -> str:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     Checksum: TypeAlias = Literal["crc32c", "xxh3"]
     Value: TypeAlias = bool | int | float | str | bytes
     Metadata: TypeAlias = tuple[int, list[tuple[int | None, dict[str, Value]]]]
-    Policy: TypeAlias = Literal["latest", "queue"]
+    Policy: TypeAlias = Literal["latest", "queue", "reliable"] | str  # or "group:NAME"
     Start: TypeAlias = Literal["next", "newest"]
     Shape: TypeAlias = int | Sequence[int | None]
 
@@ -634,10 +634,15 @@ class Subscriber(_shm.Subscriber):
     Args:
         topic: Name of the topic, or an open `Topic`.
         policy: `latest` jumps to the newest frame at every take; `queue` takes every frame that
-            still exists, in order. Both count what they lost in `lost`.
+            still exists, in order; both count what they lost in `lost`. `reliable` takes every
+            frame: publishers wait for it (`loan(timeout=)`) or are refused. `group:NAME` makes it
+            a member of a work queue: each frame goes to one member, `release()` says that it is
+            done, `nack()` or the member's death gives it to another one. A group lives as long as
+            it has members, and publishers wait for it, too.
         max_leases: Frames that may be held at once; by default half of the slots.
         start: `newest` sees the newest frame that exists now first, `next` only later ones. By
-            default `newest` for `latest` and `next` for `queue`.
+            default `newest` for `latest` and `next` for the others. For a group it counts when
+            this subscriber is its first member.
         spin: Seconds (0.001 at most) to busy-wait for a frame before sleeping. Costs a core; helps
             only on an idle one.
         wait: Seconds to wait for somebody to create the topic; None waits for ever.
@@ -646,6 +651,7 @@ class Subscriber(_shm.Subscriber):
     Raises:
         TopicNotFound: There is no such topic.
         ParticipantsExhausted: The topic has no room for one more.
+        GroupsExhausted: Eight other groups have members.
     """
 
     def __init__(
@@ -936,7 +942,7 @@ class Participant:
     Attributes:
         index: Its row in the topic.
         role: `publisher`, `subscriber`, `caller` or `responder`.
-        policy: Of a subscriber, `latest` or `queue`.
+        policy: Of a subscriber, as it was opened: `latest`, `queue`, `reliable`, `group:NAME`.
         name: What it calls itself.
         pid: Its process, as its own pid namespace counts.
         alive: False for one that died and was not cleaned up yet.

@@ -134,6 +134,28 @@ def hold(topic: str, count: str) -> None:
     say("intact")
 
 
+def work(topic: str, policy: str, finish: str) -> None:
+    """Finish `finish` frames of a group, take one more and keep it until told to end."""
+    with shm.Subscriber(topic, policy, name="worker", wait=10) as member:
+        say("ready")
+        for _ in range(int(finish)):
+            with member.take(timeout=30) as frame:  # type: ignore[union-attr]
+                say(frame.sequence)
+        held = member.take(timeout=30)
+        assert held is not None
+        say("holds", held.sequence, held.redelivered)
+        sys.stdin.readline()
+        held.release()
+        say("done")
+
+
+def attach(topic: str, policy: str) -> None:
+    """Attach, take nothing, wait."""
+    with shm.Subscriber(topic, policy, name="idler", wait=10):
+        say("ready")
+        sys.stdin.readline()
+
+
 def loan(topic: str, count: str) -> None:
     """Loan `count` slots and keep them until told to end."""
     publisher = shm.Publisher(topic)

@@ -113,8 +113,13 @@ def test_a_greedy_subscriber_cannot_starve_the_topic() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"policy": "reliable"},
         {"policy": ""},
+        {"policy": "fair"},
+        {"policy": "group"},
+        {"policy": "group:"},
+        {"policy": "group:a/b"},
+        {"policy": "group:" + "x" * 33},
+        {"policy": "group:" + "x" * 300},
         {"start": "oldest"},
         {"spin": 1.0},
         {"spin": -1.0},

@@ -71,12 +71,13 @@ extern "C" {
     X(SYSTEM, 27, "a system call failed")                                                          \
     X(CHECKSUM_MISMATCH, 28, "the bytes of the frame are not those that were published")           \
     X(METADATA_FULL, 29, "the metadata area of the topic has no room for that")                    \
-    X(NO_RESPONDER, 30, "nobody answers calls on this topic")                                      \
-    X(RESPONDER_DIED, 31, "the responder died or closed before it answered")                       \
-    X(CALL_FAILED, 32, "the responder answered that it failed")                                    \
-    X(MAILBOX_FULL, 33, "the mailbox of the addressee is full")                                    \
-    X(CALLER_GONE, 34, "the caller died or closed before it was answered")                         \
-    X(CALLS_EXHAUSTED, 35, "this caller has as many calls in flight as it may")
+    X(GROUPS_FULL, 30, "all group rows of the topic are taken by groups with members")             \
+    X(NO_RESPONDER, 31, "nobody answers calls on this topic")                                      \
+    X(RESPONDER_DIED, 32, "the responder died or closed before it answered")                       \
+    X(CALL_FAILED, 33, "the responder answered that it failed")                                    \
+    X(MAILBOX_FULL, 34, "the mailbox of the addressee is full")                                    \
+    X(CALLER_GONE, 35, "the caller died or closed before it was answered")                         \
+    X(CALLS_EXHAUSTED, 36, "this caller has as many calls in flight as it may")
 
 typedef int32_t fg_status;
 enum {
@@ -121,6 +122,8 @@ enum {
     FG_VALUE_KEY_BYTES_MAX = 64,
     FG_UNITS_BYTES_MAX = 32,
     FG_PARTICIPANT_NAME_BYTES_MAX = 32,
+    FG_GROUP_NAME_BYTES_MAX = 32,
+    FG_GROUPS_MAX = 8, /* work-queue groups of a topic at the same time */
     FG_METADATA_BYTES_MAX = 1048576,
     FG_MAILBOX_BYTES_MAX = 65536,
     FG_LETTER_BYTES_MAX = 192, /* inline: control messages, texts of failures */
@@ -346,8 +349,8 @@ void fg_resize_options_init(fg_resize_options* options);
  * processes: subscribers first take what they have not seen in the old slots, sequences carry on,
  * loans are carried over by a copy when they are published, leases stay good. The memory of the old
  * slots is freed when the last participant has moved on. FG_OK also if the topic has that size
- * already; FG_INVALID_ARGUMENT, FG_FRAME_TOO_LARGE (its schema does not fit), FG_NO_SPACE: nothing
- * changed. Blocking: as fg_topic_create. */
+ * already; FG_UNSUPPORTED while it has work-queue groups, FG_INVALID_ARGUMENT, FG_FRAME_TOO_LARGE
+ * (its schema does not fit), FG_NO_SPACE: nothing changed. Blocking: as fg_topic_create. */
 fg_status fg_topic_resize(fg_topic* topic, const fg_resize_options* options);
 
 /* Removes topics that no process has open and that nobody opened or left for `age_ns`, and whatever
@@ -466,11 +469,12 @@ enum {
     FG_POLICY_LATEST = 1, /* every take jumps to the newest frame */
     FG_POLICY_QUEUE =
         2, /* every take is the next frame that still exists; overwritten ones are counted lost */
-    FG_POLICY_RELIABLE = 3, /* reserved: FG_UNSUPPORTED */
-    FG_POLICY_GROUP = 4     /* reserved: FG_UNSUPPORTED */
+    FG_POLICY_RELIABLE = 3, /* every frame in order: publishers do not reuse a slot that this
+                               subscriber has not passed, their loans wait for it or time out */
+    FG_POLICY_GROUP = 4     /* every frame to one member of the group; see `group` */
 };
 enum {
-    FG_START_DEFAULT = 0, /* latest: newest; queue: next */
+    FG_START_DEFAULT = 0, /* latest: newest; the others: next */
     FG_START_NEXT = 1,    /* only frames published after the opening */
     FG_START_NEWEST = 2   /* the newest frame that exists now counts as unseen */
 };
@@ -484,10 +488,19 @@ typedef struct fg_subscriber_options {
         spin_ns; /* busy-wait this long before sleeping; default 0; at most 1 ms. Costs a core */
     uint32_t name_bytes; /* at most FG_PARTICIPANT_NAME_BYTES_MAX */
     const char* name;    /* shown by inspectors; may be NULL */
+    /* FG_POLICY_GROUP: the group to join, or to found: 1 to FG_GROUP_NAME_BYTES_MAX letters, digits,
+     * '_', '-' or '.'. A group lives from its first member until its last one closed or died and
+     * keeps every frame published meanwhile for its members; `start` counts for its founder. */
+    const char* group;
+    uint32_t group_bytes;
+    uint32_t reserved; /* zero */
 } fg_subscriber_options;
 
 void fg_subscriber_options_init(fg_subscriber_options* options);
 
+/* Attaches one more subscriber (options may be NULL). FG_PARTICIPANTS_FULL; FG_GROUPS_FULL if
+ * FG_GROUPS_MAX other groups have members; FG_TIMEOUT if a stopped process has been in the middle of
+ * joining a group for a second. */
 fg_status fg_subscriber_open(fg_topic* topic, const fg_subscriber_options* options,
                              fg_subscriber** out);
 
@@ -505,7 +518,9 @@ typedef struct fg_frame {
     uint32_t user_metadata_bytes;
     uint32_t array_count; /* 0: raw bytes */
     uint32_t slot;
-    uint64_t lost; /* frames lost by this subscriber just before this one */
+    uint64_t lost;        /* frames lost by this subscriber just before this one */
+    uint32_t redelivered; /* group: 1 if a member before did not finish it */
+    uint32_t reserved;
 } fg_frame;
 
 /* Takes a frame by the subscriber's policy. Hot when there is one; else waits up to the time-out,
@@ -516,7 +531,8 @@ typedef struct fg_frame {
  * fg_subscriber_release, on any thread; it keeps the subscriber handle and its mapping alive. */
 fg_status fg_subscriber_take(fg_subscriber* subscriber, int64_t timeout_ns, fg_frame* out);
 /* The same without waiting, with the policy said by the call: the newest unseen frame / the next
- * one. */
+ * one. Members of a group take only as their policy says: FG_UNSUPPORTED for the newest one and for
+ * peek, whose lease would look like work. */
 fg_status fg_subscriber_take_latest(fg_subscriber* subscriber, fg_frame* out);
 fg_status fg_subscriber_take_next(fg_subscriber* subscriber, fg_frame* out);
 /* The newest frame even if it was seen; leaves the position alone. FG_EMPTY if nothing was ever
@@ -532,6 +548,11 @@ fg_status fg_subscriber_arrays(fg_subscriber* subscriber, const fg_frame* frame,
  * wait for space. FG_LEASE_LOST: it ended before, its bytes were not protected to the end (see
  * crash-safety). */
 fg_status fg_subscriber_release(fg_subscriber* subscriber, fg_frame* frame);
+
+/* Members of a group acknowledge a frame by releasing it. This gives it back unfinished instead:
+ * the lease ends, and the next take of some member (maybe this one) gets the frame again. The same
+ * happens to the frames of a member that dies. FG_INVALID_ARGUMENT: not a member; the lease stays. */
+fg_status fg_subscriber_nack(fg_subscriber* subscriber, fg_frame* frame);
 
 /* Its topic, for the functions above; valid as long as the subscriber. Do not close it. */
 fg_topic* fg_subscriber_topic(const fg_subscriber* subscriber);
@@ -556,8 +577,8 @@ typedef struct fg_subscriber_stats {
     uint64_t position; /* sequence of the last frame taken or skipped */
     uint64_t head;     /* newest sequence of the topic */
     uint64_t received; /* frames taken */
-    uint64_t
-        lost; /* queue: frames overwritten before they were taken; latest: frames jumped over */
+    uint64_t lost; /* queue: frames overwritten before they were taken; latest: frames jumped over;
+                 reliable, group: 0, unless somebody breaks the rules of the segment */
     uint64_t corrupt; /* frames refused with FG_CHECKSUM_MISMATCH */
 } fg_subscriber_stats;
 
@@ -724,7 +745,8 @@ typedef struct fg_participant {
     uint64_t attached_unix_ns;
     char name[FG_PARTICIPANT_NAME_BYTES_MAX]; /* not zero-terminated */
     uint32_t name_bytes;
-    uint32_t reserved;
+    uint32_t group_bytes;
+    char group[FG_GROUP_NAME_BYTES_MAX]; /* of a group's member; not zero-terminated */
 } fg_participant;
 
 enum {

@@ -19,6 +19,15 @@ namespace framegate {
 /// shm.h's options with their defaults.
 struct SubscriberOptions : fg_subscriber_options {
     SubscriberOptions() : fg_subscriber_options{} { fg_subscriber_options_init(this); }
+
+    /// A member of the work-queue group of that name; the text must live until open().
+    static SubscriberOptions member_of(std::string_view name) {
+        SubscriberOptions options;
+        options.policy = FG_POLICY_GROUP;
+        options.group = name.data();
+        options.group_bytes = static_cast<std::uint32_t>(name.size());
+        return options;
+    }
 };
 
 /// A leased frame: read-only, valid and unchanged until destroyed. Move-only; keeps the participant
@@ -43,6 +52,8 @@ class Frame {
     std::uint64_t sequence() const { return raw_.sequence; }
     std::uint64_t published_ns() const { return raw_.published_ns; }
     std::uint64_t lost() const { return raw_.lost; }
+    /// Whether another member of the group had it before and did not finish it.
+    bool redelivered() const { return raw_.redelivered != 0; }
     std::optional<double> timestamp_s() const {
         return std::isnan(raw_.timestamp_s) ? std::nullopt : std::optional(raw_.timestamp_s);
     }
@@ -64,6 +75,9 @@ class Frame {
         }
         return arrays;
     }
+
+    /// Gives it back to its group unfinished; releasing says that it is done.
+    Result<void> nack() { return Result<void>::from(fg_subscriber_nack(subscriber_.get(), &raw_)); }
 
     void release() {
         if (raw_.data != nullptr) {

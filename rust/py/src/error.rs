@@ -35,7 +35,7 @@ pub(crate) fn exception(py: Python<'_>, name: &str, text: &str) -> PyErr {
 
 /// Class of `framegate.errors` for each status of `shm.h` from 1 on; `framegate._shm` has the same table, and a test compares
 /// them.
-const SHM_CLASSES: [&str; 35] = [
+const SHM_CLASSES: [&str; 36] = [
     "ShmArgumentError",
     "TopicNameInvalid",
     "TopicNotFound",
@@ -65,6 +65,7 @@ const SHM_CLASSES: [&str; 35] = [
     "ShmError",
     "ChecksumMismatch",
     "MetadataFull",
+    "GroupsExhausted",
     "NoResponder",
     "ResponderDied",
     "CallFailed",

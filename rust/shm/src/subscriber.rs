@@ -18,18 +18,23 @@ use crate::values::{Value, decode_values};
 
 /// Which frame a take returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum Policy<'a> {
     /// The newest one.
     #[default]
     Latest,
     /// The next one that still exists; overwritten ones are counted as lost.
     Queue,
+    /// The next one, always: loans of publishers wait for this subscriber.
+    Reliable,
+    /// The next one that no other member of the group of this name got. Dropping the frame says that it is done; the
+    /// frames of a member that dies go to another one. The name is 1 to 32 letters, digits, `_`, `-` or `.`.
+    Group(&'a str),
 }
 
 /// Where a subscriber begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// `Latest`: the newest existing frame; `Queue`: only later ones.
+    /// `Latest`: the newest existing frame; the others: only later ones.
     #[default]
     Default,
     /// Only frames published after the opening.
@@ -42,7 +47,7 @@ pub enum Start {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SubscriberOptions<'a> {
     /// Which frame a take returns.
-    pub policy: Policy,
+    pub policy: Policy<'a>,
     /// Where it begins.
     pub start: Start,
     /// Frames that may be held at the same time; 0: half of the slots.
@@ -82,7 +87,7 @@ impl Subscriber {
     ///
     /// # Errors
     ///
-    /// `is_topic_not_found`, `is_segment_incompatible`, `is_participants_full`, `is_invalid_argument`, ...
+    /// `is_topic_not_found`, `is_segment_incompatible`, `is_participants_full`, `is_groups_full`, `is_invalid_argument`, ...
     pub fn open(name: &str, options: &SubscriberOptions<'_>) -> Result<Self, Error> {
         let topic = Topic::open(name)?;
         let mut raw_options = MaybeUninit::<sys::SubscriberOptions>::uninit();
@@ -94,6 +99,12 @@ impl Subscriber {
         raw_options.policy = match options.policy {
             Policy::Latest => 1,
             Policy::Queue => 2,
+            Policy::Reliable => 3,
+            Policy::Group(group) => {
+                raw_options.group = group.as_ptr().cast();
+                raw_options.group_bytes = u32::try_from(group.len()).unwrap_or(u32::MAX);
+                4
+            }
         };
         raw_options.start = match options.start {
             Start::Default => 0,
@@ -159,7 +170,7 @@ impl Subscriber {
     ///
     /// # Errors
     ///
-    /// As [`take`](Self::take).
+    /// As [`take`](Self::take); `is_unsupported` for members of a group.
     pub fn peek(&self) -> Result<Option<Frame>, Error> {
         // SAFETY: the handle is live; a place for the frame.
         self.frame(|out| unsafe { sys::fg_subscriber_peek(self.0.raw, out) })
@@ -322,6 +333,23 @@ impl Frame {
     /// Frames lost just before this one.
     pub fn lost(&self) -> u64 {
         self.raw.lost
+    }
+
+    /// Whether another member of the group had it before and did not finish it.
+    pub fn redelivered(&self) -> bool {
+        self.raw.redelivered != 0
+    }
+
+    /// Gives the frame back to its group unfinished: some member, maybe this one, takes it again. Dropping a frame says
+    /// that it is done.
+    ///
+    /// # Errors
+    ///
+    /// `is_invalid_argument` if the subscriber is no member of a group, `is_lease_lost`.
+    pub fn nack(mut self) -> Result<(), Error> {
+        // SAFETY: handle and frame are live; afterwards the lease has ended and `Drop` does nothing, or it has not and
+        // `Drop` ends it.
+        check(unsafe { sys::fg_subscriber_nack(self.handle.raw, &raw mut self.raw) })
     }
 
     /// Content type, as the publisher wrote it.

@@ -180,6 +180,9 @@ pub(crate) struct SubscriberOptions {
     pub(crate) spin_ns: u32,
     pub(crate) name_bytes: u32,
     pub(crate) name: *const c_char,
+    pub(crate) group: *const c_char,
+    pub(crate) group_bytes: u32,
+    pub(crate) reserved: u32,
 }
 
 #[repr(C)]
@@ -196,6 +199,8 @@ pub(crate) struct Frame {
     pub(crate) array_count: u32,
     pub(crate) slot: u32,
     pub(crate) lost: u64,
+    pub(crate) redelivered: u32,
+    pub(crate) reserved: u32,
 }
 
 impl Frame {
@@ -214,6 +219,8 @@ impl Frame {
             array_count: 0,
             slot: 0,
             lost: 0,
+            redelivered: 0,
+            reserved: 0,
         }
     }
 }
@@ -358,6 +365,7 @@ unsafe extern "C" {
         count: *mut usize,
     ) -> Status;
     pub(crate) fn fg_subscriber_release(subscriber: *mut Subscriber, frame: *mut Frame) -> Status;
+    pub(crate) fn fg_subscriber_nack(subscriber: *mut Subscriber, frame: *mut Frame) -> Status;
     pub(crate) fn fg_subscriber_wait(subscriber: *mut Subscriber, timeout_ns: i64) -> Status;
     pub(crate) fn fg_subscriber_event_fd(subscriber: *mut Subscriber, fd: *mut c_int) -> Status;
     pub(crate) fn fg_subscriber_arm(subscriber: *mut Subscriber, ready: *mut c_int) -> Status;

@@ -163,6 +163,103 @@ fn queue_counts_what_it_lost() {
 }
 
 #[test]
+fn reliable_holds_the_publisher_back_and_is_named() {
+    let name = TopicName::new("reliable");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let reliable = SubscriberOptions {
+        policy: Policy::Reliable,
+        name: "archive",
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::open(&name.0, &reliable).unwrap();
+    for number in 0..4_u8 {
+        send(&publisher, &[number]);
+    }
+    let error = publisher
+        .loan(1, Duration::from_millis(5))
+        .map(drop)
+        .unwrap_err();
+    assert!(error.is_topic_full(), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("\"archive\" (pid {})", std::process::id())),
+        "{error}"
+    );
+    for number in 0..20_u8 {
+        let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+        assert_eq!(frame[0], number);
+        drop(frame);
+        send(&publisher, &[number + 4]);
+    }
+    assert_eq!(subscriber.lost().unwrap(), 0);
+}
+
+#[test]
+fn group_gives_each_frame_to_one_member_until_it_is_done() {
+    let name = TopicName::new("group");
+    let publisher = Publisher::create_or_open(&name.0, &options(8, 64)).unwrap();
+    let member = || {
+        let group = SubscriberOptions {
+            policy: Policy::Group("work"),
+            ..SubscriberOptions::default()
+        };
+        Subscriber::open(&name.0, &group).unwrap()
+    };
+    let (first, second) = (member(), member());
+    for number in 0..3_u8 {
+        send(&publisher, &[number]);
+    }
+    let frame = first.take(Duration::ZERO).unwrap().unwrap();
+    assert_eq!((frame[0], frame.redelivered()), (0, false));
+    assert_eq!(second.take(Duration::ZERO).unwrap().unwrap()[0], 1);
+    frame.nack().unwrap();
+    let again = second.take(Duration::ZERO).unwrap().unwrap();
+    assert_eq!((again[0], again.redelivered()), (0, true));
+    drop(again);
+    assert_eq!(first.take(Duration::ZERO).unwrap().unwrap()[0], 2);
+    assert!(first.take(Duration::ZERO).unwrap().is_none());
+    assert!(first.peek().unwrap_err().is_unsupported());
+}
+
+#[test]
+fn groups_have_names_and_a_limit() {
+    let name = TopicName::new("groups");
+    let _publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let join = |group: &str| {
+        let options = SubscriberOptions {
+            policy: Policy::Group(group),
+            ..SubscriberOptions::default()
+        };
+        Subscriber::open(&name.0, &options)
+    };
+    let mut members: Vec<_> = (0..8).map(|n| join(&n.to_string()).unwrap()).collect();
+    assert!(join("ninth").unwrap_err().is_groups_full());
+    assert!(join("3").is_ok());
+    members.truncate(7);
+    assert!(join("ninth").is_ok());
+    for bad in ["", "a b", "a/b", "x".repeat(33).as_str()] {
+        assert!(join(bad).unwrap_err().is_invalid_argument(), "{bad}");
+    }
+}
+
+#[test]
+fn only_members_give_frames_back() {
+    let name = TopicName::new("nack");
+    let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
+    let subscriber = Subscriber::open(&name.0, &SubscriberOptions::default()).unwrap();
+    send(&publisher, b"a");
+    let frame = subscriber.take(PATIENCE).unwrap().unwrap();
+    assert!(frame.nack().unwrap_err().is_invalid_argument());
+    send(&publisher, b"b");
+    let one = subscriber.take(PATIENCE).unwrap();
+    assert!(
+        one.is_some(),
+        "the lease of the refused frame ended by its drop"
+    );
+}
+
+#[test]
 fn quota_is_a_distinct_error() {
     let name = TopicName::new("quota");
     let publisher = Publisher::create_or_open(&name.0, &options(4, 64)).unwrap();
