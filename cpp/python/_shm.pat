@@ -31,6 +31,25 @@ framegate._shm.Subscriber.__suffix__:
         self,
     ) -> tuple[int, list[tuple[int | None, dict[str, bool | int | float | str | bytes]]]]: ...
 
+framegate._shm.Message.__suffix__:
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+framegate._shm.Caller.__suffix__:
+    \from collections.abc import Mapping
+    \from typing import Any
+    def _start(
+        self,
+        data: Any,
+        timeout: float | None,
+        slot_timeout: float | None,
+        timestamp: float | None,
+        metadata: Mapping[str, Any] | None,
+        content_type: str | None,
+    ) -> int: ...
+    def _wait(self, call: int) -> Message: ...
+    def _poll(self, call: int) -> Message | None: ...
+    def _cancel(self, call: int) -> None: ...
+
 framegate._shm.VERSION:
     VERSION: str
 

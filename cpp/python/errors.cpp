@@ -42,6 +42,12 @@ constexpr auto kClasses = std::to_array<Row>({
     {FG_CHECKSUM_MISMATCH, "ChecksumMismatch"},
     {FG_METADATA_FULL, "MetadataFull"},
     {FG_GROUPS_FULL, "GroupsExhausted"},
+    {FG_NO_RESPONDER, "NoResponder"},
+    {FG_RESPONDER_DIED, "ResponderDied"},
+    {FG_CALL_FAILED, "CallFailed"},
+    {FG_MAILBOX_FULL, "MailboxFull"},
+    {FG_CALLER_GONE, "CallerGone"},
+    {FG_CALLS_EXHAUSTED, "CallsExhausted"},
 });
 
 #define FG_COUNT(name, number, text) +1

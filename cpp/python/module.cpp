@@ -7,6 +7,7 @@
 #include "errors.hpp"
 #include "fork.hpp"
 #include "framegate/shm.h"
+#include "mail.hpp"
 #include "publisher.hpp"
 #include "region.hpp"
 #include "subscriber.hpp"
@@ -32,6 +33,7 @@ NB_MODULE(_shm_of_main_interpreter, m) {
     py::bind_topic(m);
     py::bind_publisher(m);
     py::bind_subscriber(m);
+    py::bind_mail(m);
 }
 
 // Types, the module's own state and the fork handler are one per process, and a view may outlive the

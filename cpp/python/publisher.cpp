@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -48,6 +49,9 @@ fg_publish_info PublishDetails::info(std::size_t bytes, const std::vector<fg_arr
     return info;
 }
 
+// More than any mailbox holds.
+constexpr std::size_t kControlsMax = FG_MAILBOX_BYTES_MAX / 256;
+
 // ---- publisher ----------------------------------------------------------------------------------
 
 void Publisher::attach(const Topic& opened, const std::string& name) {
@@ -74,7 +78,7 @@ void Publisher::close() noexcept {
     closed_ = true;
     fg_publisher* handle = handle_;
     handle_ = nullptr;
-    if (handle != nullptr) {
+    if (handle != nullptr && !is_borrowed_) {
         fg_publisher_close(handle);
     }
 }
@@ -240,28 +244,33 @@ Layout match(const Publisher& publisher, std::vector<Field> fields) {
     return lay_out(std::move(ordered));
 }
 
-// Publish what `fill` writes into a fresh loan. Nothing is left behind when anything fails.
+// A loan that holds what `fill` writes.
 template <typename Fill>
-std::uint64_t publish_filled(Publisher& publisher, const Layout& layout,
-                             const PublishDetails& details, std::optional<double> timeout,
-                             Fill&& fill) {
-    OwnedLoan loan = publisher.loan(layout.bytes, timeout);
+FilledLoan fill_loan(Publisher& publisher, const Layout& layout, std::optional<double> timeout,
+                     Fill&& fill) {
+    FilledLoan filled{publisher.loan(layout.bytes, timeout), layout.bytes, {}};
     if (layout.bytes > kCopyWithGilBytesMax) {
         const WithoutGil released;
-        fill(loan.data());
+        fill(filled.loan.data());
     } else {
-        fill(loan.data());
+        fill(filled.loan.data());
     }
-    std::vector<fg_array> arrays;
     if (!layout.is_schema) {
-        arrays = arrays_from_schema(*layout.schema);
+        filled.arrays = arrays_from_schema(*layout.schema);
     }
+    return filled;
+}
+
+// Nothing is left behind when anything fails.
+std::uint64_t publish_filled(Publisher& publisher, FilledLoan filled,
+                             const PublishDetails& details) {
     std::uint64_t sequence = 0;
-    const fg_status status = loan.publish(details.info(layout.bytes, arrays), sequence);
+    const fg_status status =
+        filled.loan.publish(details.info(filled.bytes, filled.arrays), sequence);
     if (status != FG_OK) [[unlikely]] {
         const std::string text =
             fg_last_error();  // before the loan goes back, which also is a call
-        loan.abandon();
+        filled.loan.abandon();
         raise_error(status, text);
     }
     ++publisher.counters->published;
@@ -275,23 +284,21 @@ bool is_structured(nb::handle array) {
     return !nb::getattr(dtype, "fields", nb::none()).is_none();
 }
 
-std::uint64_t send_records(Publisher& publisher, nb::handle data, const PublishDetails& details,
-                           std::optional<double> timeout) {
+FilledLoan fill_records(Publisher& publisher, nb::handle data, std::optional<double> timeout) {
     const nb::object flat = nb::module_::import_("framegate.records").attr("flatten")(data);
     const nb::object bytes = flat[1];
     const Source source{bytes};
     const Layout layout = match(publisher, schema_from_python(nb::object(flat[0]))->fields);
-    return publish_filled(publisher, layout, details, timeout,
-                          [&](std::byte* to) noexcept { source.copy_to(to); });
+    return fill_loan(publisher, layout, timeout,
+                     [&](std::byte* to) noexcept { source.copy_to(to); });
 }
 
-std::uint64_t send_one(Publisher& publisher, nb::handle data, const PublishDetails& details,
-                       std::optional<double> timeout) {
+FilledLoan fill_one(Publisher& publisher, nb::handle data, std::optional<double> timeout) {
     const Source source(data);
     const Schema& schema = *publisher.schema;
     Layout layout;
     if (source.type == nullptr && is_structured(data)) {
-        return send_records(publisher, data, details, timeout);
+        return fill_records(publisher, data, timeout);
     }
     if (schema.has_records()) {
         if (!source.octets || !schema.is_fixed || source.bytes != schema.payload_bytes) {
@@ -322,17 +329,16 @@ std::uint64_t send_one(Publisher& publisher, nb::handle data, const PublishDetai
     } else {
         layout = lay_out({source.as_field("")});
     }
-    return publish_filled(publisher, layout, details, timeout,
-                          [&](std::byte* to) noexcept { source.copy_to(to); });
+    return fill_loan(publisher, layout, timeout,
+                     [&](std::byte* to) noexcept { source.copy_to(to); });
 }
 
-std::uint64_t send_mapping(Publisher& publisher, nb::handle data, const PublishDetails& details,
-                           std::optional<double> timeout) {
+FilledLoan fill_mapping(Publisher& publisher, nb::handle data, std::optional<double> timeout) {
     if (publisher.schema->has_records()) {
         const nb::object records =
             nb::module_::import_("framegate.records")
                 .attr("interleave")(data, records_to_python(*publisher.schema));
-        return send_records(publisher, records, details, timeout);
+        return fill_records(publisher, records, timeout);
     }
     std::vector<std::unique_ptr<Source>> sources;
     std::vector<Field> fields;
@@ -354,12 +360,26 @@ std::uint64_t send_mapping(Publisher& publisher, nb::handle data, const PublishD
         }
         places.emplace_back(sources[i].get(), field->offset);
     }
-    return publish_filled(publisher, layout, details, timeout, [&](std::byte* to) noexcept {
+    return fill_loan(publisher, layout, timeout, [&](std::byte* to) noexcept {
         for (const auto& [source, offset] : places) {
             source->copy_to(to + offset);
         }
     });
 }
+
+}  // namespace
+
+FilledLoan Publisher::fill(nb::handle data, std::optional<double> timeout) {
+    return is_mapping(data) ? fill_mapping(*this, data, timeout) : fill_one(*this, data, timeout);
+}
+
+void Publisher::borrow(fg_publisher* handle) {
+    handle_ = handle;
+    is_borrowed_ = true;
+    schema = raw_schema();
+}
+
+namespace {
 
 // framegate.Publisher creates or opens the topic on first use; rows and bytes say what the frame at
 // hand needs.
@@ -717,8 +737,7 @@ void bind_publisher(nb::module_& module) {
                 auto& publisher = nb::cast<Publisher&>(self);
                 (void)publisher.handle();  // raises when closed
                 const PublishDetails details(timestamp, metadata, std::move(content_type));
-                return is_mapping(data) ? send_mapping(publisher, data, details, timeout)
-                                        : send_one(publisher, data, details, timeout);
+                return publish_filled(publisher, publisher.fill(data, timeout), details);
             },
             "data"_a, nb::kw_only(), "timestamp"_a = nb::none(), "metadata"_a = nb::none(),
             "content_type"_a = nb::none(), "timeout"_a.none() = 0.0,
@@ -763,6 +782,29 @@ void bind_publisher(nb::module_& module) {
              "    TopicFull: No slot became free in time.\n"
              "    SchemaMismatch: The topic holds arrays of another dtype, shape or name.\n"
              "    FrameTooLarge: The layout does not fit into a slot.")
+        .def(
+            "controls",
+            [](const Publisher& self, std::size_t max) {
+                std::vector<fg_control> messages(std::min<std::size_t>(max, kControlsMax));
+                std::size_t count = 0;
+                nb::list result;
+                if (!messages.empty() && (self.is_attached() || self.is_closed())) {
+                    check(fg_publisher_controls(self.handle(), messages.data(), messages.size(),
+                                                &count));
+                }
+                for (std::size_t i = 0; i < count; ++i) {
+                    const fg_control& message = messages[i];
+                    result.append(nb::make_tuple(
+                        message.sender, message.type,
+                        nb::bytes(reinterpret_cast<const char*>(message.data), message.bytes)));
+                }
+                return result;
+            },
+            "max"_a = 256,
+            nb::sig("def controls(self, max: int = 256) -> list[tuple[int, int, "
+                    "bytes]]"),
+            "Takes the control messages that subscribers sent: (reader id, type, data), oldest\n"
+            "first. Never waits. The id is that of `participants()`.")
         .def_prop_ro(
             "topic", [](const Publisher& self) { return self.topic; }, "Name of the topic.")
         .def(

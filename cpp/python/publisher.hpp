@@ -55,10 +55,19 @@ class OwnedLoan {
     }
     // In a forked child: the loan is the parent's.
     void forget() noexcept { loan_.data = nullptr; }
+    // For calls that post it.
+    [[nodiscard]] fg_loan* get() { return &loan_; }
 
   private:
     fg_publisher* handle_;
     fg_loan loan_;
+};
+
+// A loan with a frame or message in it.
+struct FilledLoan {
+    OwnedLoan loan;
+    std::size_t bytes;
+    std::vector<fg_array> arrays;  // empty: raw bytes, or just the topic's schema
 };
 
 // Not attached to a topic at first: framegate.Publisher creates its topic when the first array
@@ -85,6 +94,11 @@ class Publisher {
                (schema->is_fixed && schema->fields.size() == 1 && schema->payload_bytes == bytes);
     }
 
+    // The loans of a caller or responder, which owns `handle`: messages of any shape.
+    void borrow(fg_publisher* handle);
+    // Copies bytes, an array or a mapping of arrays into a loan.
+    FilledLoan fill(nb::handle data, std::optional<double> timeout);
+
     // A loan of `bytes`, waiting up to the time-out for a slot; raises TopicFull.
     OwnedLoan loan(std::size_t bytes, std::optional<double> timeout);
 
@@ -101,6 +115,7 @@ class Publisher {
   private:
     fg_publisher* handle_ = nullptr;
     bool closed_ = false;
+    bool is_borrowed_ = false;
 };
 
 class Loan final : public Region {

@@ -647,6 +647,42 @@ void bind_subscriber(nb::module_& module) {
         .def_prop_ro(
             "head", [](const Subscriber& self) { return self.stats().head; },
             "Newest sequence of the topic.")
+        .def(
+            "send_control",
+            [](const Subscriber& self, std::uint32_t type, nb::handle data) {
+                Py_buffer view;
+                if (PyObject_GetBuffer(data.ptr(), &view, PyBUF_SIMPLE) != 0) {
+                    throw nb::python_error();
+                }
+                std::uint32_t reached = 0;
+                const auto bytes = static_cast<std::uint32_t>(
+                    std::min<Py_ssize_t>(view.len, FG_LETTER_BYTES_MAX + 1));
+                const fg_status status = self.is_closed()
+                                             ? FG_CLOSED
+                                             : fg_subscriber_send_control(
+                                                   self.handle(), type, view.buf, bytes, &reached);
+                PyBuffer_Release(&view);
+                if (self.is_closed()) {
+                    raise_closed(self);
+                }
+                check(status);
+                return reached;
+            },
+            "type"_a, "data"_a = nb::bytes("", 0),
+            nb::sig("def send_control(self, type: int, data: typing_extensions.Buffer = b'') -> "
+                    "int"),
+            "Sends a small message (192 bytes at most) to every publisher of the topic, which\n"
+            "reads it by `Publisher.controls()`. Never waits.\n"
+            "\n"
+            "Args:\n"
+            "    type: A number of the application, 0 to 4294967295.\n"
+            "    data: Bytes.\n"
+            "\n"
+            "Returns:\n"
+            "    How many publishers got it.\n"
+            "\n"
+            "Raises:\n"
+            "    MailboxFull: A publisher does not read its messages; the others got it.")
         .def_prop_ro("closed", &Subscriber::is_closed)
         .def("close", &Subscriber::close,
              "Leaves the topic; frames and views that are held stay valid. Ends a `take()` of\n"

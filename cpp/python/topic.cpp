@@ -118,6 +118,19 @@ nb::dict info_to_python(const fg_topic_info& info) {
     return result;
 }
 
+const char* role_name(std::uint32_t role) {
+    switch (role) {
+        case FG_ROLE_PUBLISHER:
+            return "publisher";
+        case FG_ROLE_CALLER:
+            return "caller";
+        case FG_ROLE_RESPONDER:
+            return "responder";
+        default:
+            return "subscriber";
+    }
+}
+
 class Inspector {
   public:
     explicit Inspector(const std::string& name) {
@@ -189,8 +202,8 @@ class Inspector {
             const fg_participant& row = rows[i];
             nb::dict entry;
             entry["index"] = row.index;
-            entry["role"] = row.role == FG_ROLE_PUBLISHER ? "publisher" : "subscriber";
-            if (row.role == FG_ROLE_PUBLISHER) {
+            entry["role"] = role_name(row.role);
+            if (row.role != FG_ROLE_SUBSCRIBER) {
                 entry["policy"] = nb::none();
             } else {
                 entry["policy"] = policy_name(row);

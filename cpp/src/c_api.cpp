@@ -54,12 +54,16 @@ constexpr fg_status_info kStatusTable[] = {
 constexpr fg_struct_size kStructSizes[] = {
 #define FG_SIZE_ROW(type) {#type, sizeof(type)}
     FG_SIZE_ROW(fg_array),
+    FG_SIZE_ROW(fg_caller_options),
+    FG_SIZE_ROW(fg_control),
     FG_SIZE_ROW(fg_frame),
     FG_SIZE_ROW(fg_loan),
     FG_SIZE_ROW(fg_metadata),
     FG_SIZE_ROW(fg_participant),
     FG_SIZE_ROW(fg_publish_info),
     FG_SIZE_ROW(fg_publisher_options),
+    FG_SIZE_ROW(fg_request),
+    FG_SIZE_ROW(fg_responder_options),
     FG_SIZE_ROW(fg_resize_options),
     FG_SIZE_ROW(fg_status_info),
     FG_SIZE_ROW(fg_struct_size),
@@ -272,6 +276,7 @@ void fg_topic_options_init(fg_topic_options* options) {
     options->keep = 1;
     options->participants_max = 128;
     options->metadata_bytes = 4096;
+    options->mailbox_bytes = 16384;
     options->mode = 0600;
 }
 

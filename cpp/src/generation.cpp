@@ -143,7 +143,7 @@ fg_status open_later(Topic& topic, std::uint64_t id, Generation** out) {
         status = corrupt(topic);
     }
     if (status == FG_OK) {
-        populate(generation->control_, identity.control_bytes, true);
+        populate(generation->control_, identity.mailboxes_offset, true);
         generation->view_ = later_view(topic.view_, identity, generation->control_);
         status = open_data_file(topic, *generation);
     }
@@ -327,6 +327,9 @@ SegmentView later_view(const SegmentView& first, const Identity& identity, unsig
     view.shared = first.shared;
     view.participants = first.participants;
     view.groups = first.groups;
+    view.mailboxes = first.mailboxes;
+    view.mailbox_stride = first.mailbox_stride;
+    view.mailbox_cells = first.mailbox_cells;
     return view;
 }
 

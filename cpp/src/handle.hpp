@@ -68,9 +68,11 @@ class Handle {
     explicit Handle(const Kind& kind) : kind_(kind) {}
     ~Handle() = default;
 
+    void forsake() { kind_.destroy(*this); }  // instead of begin()
     // Attaches a participant in the newest generation, or where the newest frame is; the handle
     // keeps the topic from here on. On failure the handle's memory is freed.
     fg_status begin(Topic& topic, const RowInfo& info);
+    const char* noun() const { return kind_.noun; }
     const SegmentView& view() const { return seat_.generation->view_; }
     const Identity& geometry() const { return seat_.generation->identity_; }
     const SharedWords& shared() const { return *topic_->view_.shared; }  // without lock_, too

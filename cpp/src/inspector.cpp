@@ -211,7 +211,7 @@ fg_status Inspector::stats(fg_topic_stats* out) const {
             ++out->dead;
         } else if (view_.participants[i].role.load(kRelaxed) == FG_ROLE_PUBLISHER) {
             ++out->publishers;
-        } else {
+        } else if (view_.participants[i].role.load(kRelaxed) == FG_ROLE_SUBSCRIBER) {
             ++out->subscribers;
         }
     }
@@ -223,6 +223,7 @@ fg_status Inspector::stats(fg_topic_stats* out) const {
                 break;
             case SlotState::kClaim:
             case SlotState::kCommit:
+            case SlotState::kHanded:
                 ++out->slots_loaned;
                 break;
             default: {

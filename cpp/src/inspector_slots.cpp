@@ -30,7 +30,8 @@ void look(const SegmentView& view, const SlotRecord& record, fg_slot* slot) {
         slot->sequence = frame_of(word);
         if (slot->sequence == 0) {
             const SlotState state = word_state(word);
-            if (state == SlotState::kClaim || state == SlotState::kCommit) {
+            if (state == SlotState::kClaim || state == SlotState::kCommit ||
+                state == SlotState::kHanded) {
                 const std::uint32_t owner = owner_participant(word_owner(word));
                 slot->owner = owner < view.participants_max ? owner : FG_SLOT_NO_OWNER;
                 slot->state = FG_SLOT_LOANED;

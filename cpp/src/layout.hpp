@@ -5,6 +5,8 @@
 //     Identity | schema[16] | SharedWords | ParticipantRow[participants_max] | ring[ring_length] |
 //     SlotRecord[slots] | GroupRow[8] | static metadata | mailboxes
 //
+// The mailboxes are sparse: the pages of one are allocated when a participant first opens it.
+//
 // The data file (<topic>.<id>.data) is mapped read-write by publishers and read-only by
 // subscribers: one SlotHeader page and the payload per slot. What a subscriber must not be able to
 // forge for others (array descriptors, user metadata, payload) is in the data file; what every
@@ -51,6 +53,8 @@ enum class SlotState : std::uint32_t {
     kClaim = 2,  // loaned: the owner writes the bytes; `sequence` is the frame that is gone
     kCommit = 3,  // filled; is frame `sequence` if and only if ring[sequence] names this slot
     kPub = 4,     // frame `sequence`
+    kHanded =
+        5,  // no frame: the owner reads it; `sequence` is the ticket of the letter that brought it
 };
 inline constexpr std::uint32_t kOwnerBits = 12;
 inline constexpr std::uint32_t kStateBits = 4;
@@ -151,12 +155,16 @@ struct SharedWords {
     Word metadata;        // static metadata: appends so far:32 | bytes in use:32
     Word first_sequence;  // of this generation; 0: not known yet (a resize is going on)
     Word reserved[5];
+    alignas(kCacheLine) Word mailboxes[kHolderWords];  // bit: this mailbox was opened once, so its
+                                                       // pages exist
+    Word mail_reserved[4];
 };
-static_assert(sizeof(SharedWords) == 7 * kCacheLine && std::is_standard_layout_v<SharedWords>);
+static_assert(sizeof(SharedWords) == 8 * kCacheLine && std::is_standard_layout_v<SharedWords>);
 static_assert(offsetof(SharedWords, groups) == 8 && offsetof(SharedWords, next_slot) == 64);
 static_assert(offsetof(SharedWords, wake) == 128 && offsetof(SharedWords, waiters) == 136);
 static_assert(offsetof(SharedWords, fds) == 192 && offsetof(SharedWords, space) == 256);
 static_assert(offsetof(SharedWords, reliable) == 320 && offsetof(SharedWords, history) == 352);
+static_assert(offsetof(SharedWords, mailboxes) == 448);
 
 // A row belongs to whoever holds the lock of byte `index` of the control file (an OFD lock).
 struct ParticipantRow {
@@ -199,7 +207,7 @@ struct SlotRecord {
     HalfWord content_type_bytes;
     HalfWord user_metadata_bytes;
     Word checksum;     // of the payload, if the topic has them
-    Word deadline_ns;  // reserved
+    Word deadline_ns;  // of a request: CLOCK_MONOTONIC at which its caller gives up
     Word reserved;
 };
 static_assert(sizeof(SlotRecord) == 128 && offsetof(SlotRecord, bytes) == 64);
@@ -222,6 +230,40 @@ struct GroupRow {
 };
 static_assert(sizeof(GroupRow) == 128 && offsetof(GroupRow, members) == 16);
 static_assert(offsetof(GroupRow, name_bytes) == 48 && offsetof(GroupRow, name) == 64);
+
+// A mailbox: MailboxHeader, then cells. See mailbox.cpp.
+struct MailboxHeader {
+    Word epoch;        // of the owner while it is open (see mail_epoch), 0: closed
+    HalfWord accepts;  // of a responder: may be asked
+    HalfWord reserved_half;
+    alignas(kCacheLine) Word tickets;   // the last one given out; never goes back
+    alignas(kCacheLine) HalfWord bell;  // futex word of the owner's sleeping threads
+    HalfWord sleepers;                  // not 0: they sleep, or are about to
+    Word armed;                         // not 0: send a datagram with the next letter
+    alignas(kCacheLine) Word reserved[8];
+};
+static_assert(sizeof(MailboxHeader) == 256 && std::is_standard_layout_v<MailboxHeader>);
+
+// Cell word = ticket:48, poster:12, state:4, packed as a slot word. A FREE cell is zero.
+enum class CellState : std::uint32_t {
+    kFree = 0,
+    kWriting = 1,  // the poster's, as long as it lives
+    kReady = 2,    // a letter
+};
+
+struct MailCell {
+    Word word;
+    Word kind_type;         // kind, type << 32
+    Word correlation;       // of a call
+    Word from_epoch;        // of the poster
+    Word to_epoch;          // of the mailbox that is meant
+    Word from_slot;         // participant, slot << 32 (kNoSlot: none handed over)
+    Word bytes_generation;  // of `data`; generation of the slot << 32
+    Word reserved;
+    Word data[FG_LETTER_BYTES_MAX / 8];
+};
+static_assert(sizeof(MailCell) == 256 && std::is_standard_layout_v<MailCell>);
+inline constexpr std::uint32_t kNoSlot = 0xffffffff;
 
 // ---- data file
 

@@ -22,6 +22,7 @@
 #include <ctime>
 
 #include "group.hpp"
+#include "mailbox.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"
@@ -183,6 +184,7 @@ bool reap_locked(Topic& topic, std::uint32_t index) {
     if (scrub_generations_locked(topic, index) != FG_OK) {
         return false;
     }
+    free_letters(topic.view_, index);
     remove_wake_socket(topic, index);
     leave_group(topic.view_, index);
     end_groups(topic);
@@ -197,6 +199,7 @@ void detach_locked(Topic& topic, const Self& self) {
     scrub_marks(topic.view_, self.index);
     // Nothing is loaned or leased any more, so a generation out of our reach has nothing of ours.
     static_cast<void>(scrub_generations_locked(topic, self.index));
+    free_letters(topic.view_, self.index);
     FG_STEP(kDetachScrubbed);
     leave_group(topic.view_, self.index);
     end_groups(topic);
@@ -316,6 +319,11 @@ void sweep_if_due(Topic& topic) {
         static_cast<std::uint64_t>(kSweepDueNs)) {
         sweep(topic);
     }
+}
+
+bool is_participant_alive(Topic& topic, std::uint32_t index) {
+    const MutexGuard guard(topic.mutex_);
+    return is_own(topic, index) || byte_is_locked(topic.control_fd(), index);
 }
 
 std::uint32_t sweep(Topic& topic) {

@@ -32,4 +32,7 @@ std::uint32_t sweep(Topic& topic);
 // once a second.
 void sweep_if_due(Topic& topic);
 
+// Of this process or another one.
+bool is_participant_alive(Topic& topic, std::uint32_t index);
+
 }  // namespace framegate::impl

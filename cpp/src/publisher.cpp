@@ -10,6 +10,8 @@
 #include "checksum.hpp"
 #include "holdup.hpp"
 #include "liveness.hpp"
+#include "mail.hpp"
+#include "mailbox.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"
@@ -25,31 +27,51 @@ constinit const Handle::Kind Publisher::kKind = {
     .noun = "publisher",
     .sleep_mark = Mark::kSpaceWaiter,
     .access = Access::kWrite,
-    .record_bytes = sizeof(std::uint64_t),
+    .record_bytes = Publisher::kRecordBytes,
     .is_held = Publisher::is_loaned,
     .before_detach = nullptr,
     .destroy = Publisher::destroy,
 };
 
 fg_status Publisher::open(Topic& topic, const fg_publisher_options& options, Publisher** out) {
-    if (const fg_status status = check_usable(topic); status != FG_OK) {
-        return status;
-    }
-    RowInfo info;
-    if (const fg_status status =
-            fill_row_info(FG_ROLE_PUBLISHER, 0, options.name, options.name_bytes, &info);
-        status != FG_OK) {
-        return status;
-    }
     void* memory = nullptr;
     if (posix_memalign(&memory, kCacheLine, sizeof(Publisher)) != 0) {
         return fail(FG_OUT_OF_MEMORY, "no memory for a publisher of topic \"%s\"", topic.name_);
     }
-    auto* publisher = new (memory) Publisher;
-    if (const fg_status status = publisher->begin(topic, info); status != FG_OK) {
+    auto* publisher = new (memory) Publisher(kKind);
+    const fg_status status =
+        publisher->join(topic, FG_ROLE_PUBLISHER, options.name, options.name_bytes);
+    if (status == FG_OK) {
+        *out = publisher;
+    }
+    return status;
+}
+
+fg_status Publisher::join(Topic& topic, std::uint32_t role, const char* name,
+                          std::uint32_t name_bytes) {
+    RowInfo info;
+    fg_status status = check_usable(topic);
+    if (status == FG_OK) {
+        status = fill_row_info(role, 0, name, name_bytes, &info);
+    }
+    if (status != FG_OK) {
+        forsake();
         return status;
     }
-    *out = publisher;
+    status = begin(topic, info);
+    if (status != FG_OK || topic.view_.mailbox_cells == 0) {
+        return status;
+    }
+    if (!has_mailbox(view(), self_.index)) {
+        status = allocate_mailbox(topic, self_.index);
+        if (status != FG_OK) {
+            Handle::close();
+            return status;
+        }
+    }
+    // relaxed: our own row.
+    epoch_ = mail_epoch(view().participants[self_.index].incarnation.load(kRelaxed));
+    open_mailbox(view(), self_, epoch_);
     return FG_OK;
 }
 
@@ -71,7 +93,7 @@ fg_status Publisher::try_loan_once(std::uint64_t bytes, fg_loan* out) {
         return status;
     }
     const Locked guard(lock_);
-    if (closed_) {
+    if (closed_ && !owes_) {
         return say_closed();
     }
     for (;;) {
@@ -98,18 +120,39 @@ fg_status Publisher::slot_bytes(std::uint64_t* out) {
     if (closed_) {
         return say_closed();
     }
-    while (sealed_after(view(), help_head(view()))) {
-        if (const fg_status status = move_on(true); status != FG_OK) {
-            return status;
-        }
+    if (const fg_status status = catch_up(); status != FG_OK) {
+        return status;
     }
     *out = geometry().slot_bytes;
     return FG_OK;
 }
 
+fg_status Publisher::catch_up() {
+    while (sealed_after(view(), help_head(view()))) {
+        if (const fg_status status = move_on(true); status != FG_OK) {
+            return status;
+        }
+    }
+    return FG_OK;
+}
+
 // FG_TOPIC_FULL and FG_MOVED come without a text.
 fg_status Publisher::loan_locked(fg_loan* out) {
-    const LoanAttempt attempt = try_loan(view(), self_);
+    if (make_room_ != nullptr && claimable_slots(view(), 2) < 2 &&
+        !sealed_after(view(), load_head(view()))) {
+        make_room_(*this);  // may go on to another generation
+        if (claimable_slots(view(), 2) < 2) {
+            return sealed_after(view(), load_head(view())) ? FG_MOVED : FG_TOPIC_FULL;
+        }
+    }
+    LoanAttempt attempt = try_loan(view(), self_);
+    if (make_room_ != nullptr && attempt.result == LoanResult::kOk &&
+        claimable_slots(view(), 1) == 0) {
+        // Somebody else took the other one meanwhile.
+        framegate::impl::abandon(view(), attempt.slot, attempt.word);
+        attempt.result = LoanResult::kNone;
+        attempt.space = true;
+    }
     if (attempt.space) {
         wake_space(*topic_);
     }
@@ -186,7 +229,7 @@ void Publisher::forget(fg_loan* loan, Seat* seat) {
     }
 }
 
-fg_status Publisher::check_info(const fg_publish_info& info) const {
+fg_status Publisher::check_info(const fg_publish_info& info, Schema schema) const {
     const Topic& topic = *topic_;
     if (info.array_count > FG_ARRAYS_MAX || (info.array_count != 0 && info.arrays == nullptr)) {
         return fail(FG_INVALID_ARGUMENT, "the frame has %u arrays (at most %d) or they are NULL",
@@ -215,7 +258,7 @@ fg_status Publisher::check_info(const fg_publish_info& info) const {
         }
     }
     const std::uint32_t schema_count = topic.identity_.schema_count;
-    if (schema_count == 0) {
+    if (schema_count == 0 || schema == Schema::kFree) {
         return FG_OK;
     }
     if (info.array_count == 0) {
@@ -246,9 +289,10 @@ fg_status Publisher::check_info(const fg_publish_info& info) const {
     return FG_OK;
 }
 
-void Publisher::write_header(std::uint32_t index, const fg_publish_info& info) {
+void Publisher::write_header(std::uint32_t index, const fg_publish_info& info, Schema schema) {
     SlotRecord& slot = view().slots[index];
-    const bool by_schema = info.array_count == 0 && topic_->identity_.schema_count != 0;
+    const bool by_schema =
+        schema == Schema::kTopic && info.array_count == 0 && topic_->identity_.schema_count != 0;
     // relaxed: the COMMIT CAS of publish() releases them.
     slot.bytes.store(info.bytes, kRelaxed);
     slot.published_ns.store(monotonic_ns(), kRelaxed);
@@ -315,7 +359,7 @@ fg_status Publisher::carry_over(fg_loan* loan, std::uint64_t bytes) {
 // FG_MOVED: the generation of the loan is sealed, the loan still good.
 fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
                                   std::uint64_t checksum, std::uint64_t* sequence) {
-    write_header(loan->slot, info);
+    write_header(loan->slot, info, Schema::kTopic);
     view().slots[loan->slot].checksum.store(checksum, kRelaxed);  // relaxed: as the header
     const Publication publication =
         framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
@@ -372,7 +416,7 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
                     " bytes does not fit into a slot of %" PRIu64,
                     topic_->name_, info.bytes, seat->generation->identity_.slot_bytes);
     }
-    if (const fg_status status = check_info(info); status != FG_OK) {
+    if (const fg_status status = check_info(info, Schema::kTopic); status != FG_OK) {
         return status;  // the loan stays good
     }
     fg_status status = seat == &seat_ ? publish_once(loan, info, checksum, sequence)
@@ -438,7 +482,7 @@ fg_status Publisher::abandon(fg_loan* loan) {
 
 fg_status Publisher::send(const void* data, const fg_publish_info& info, std::int64_t timeout_ns,
                           std::uint64_t* sequence) {
-    if (const fg_status status = check_info(info); status != FG_OK) {
+    if (const fg_status status = check_info(info, Schema::kTopic); status != FG_OK) {
         return status;
     }
     fg_loan loan{};
@@ -449,6 +493,37 @@ fg_status Publisher::send(const void* data, const fg_publish_info& info, std::in
         std::memcpy(loan.data, data, info.bytes);
     }
     return publish(&loan, info, sequence);
+}
+
+fg_status Publisher::controls(fg_control* out, std::size_t capacity, std::size_t* count) {
+    *count = 0;
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Call call(*this);
+    if (closed_) {
+        return say_closed();
+    }
+    if (epoch_ == 0) {
+        return say_no_mailboxes(*topic_);
+    }
+    bool space = false;
+    Letter letter;
+    while (*count < capacity && take_letter(view(), self_, epoch_, &letter, &space)) {
+        if (letter.kind != LetterKind::kControl || letter.slot != kNoSlot) {
+            continue;  // nobody of us sends such to a publisher
+        }
+        fg_control& control = out[(*count)++];
+        control = fg_control{};
+        control.sender = letter.from.participant;
+        control.type = letter.type;
+        control.bytes = letter.bytes;
+        std::memcpy(control.data, letter.data, letter.bytes);
+    }
+    if (space) {
+        wake_space(*topic_);
+    }
+    return FG_OK;
 }
 
 void Publisher::destroy(Handle& handle) { std::free(static_cast<Publisher*>(&handle)); }

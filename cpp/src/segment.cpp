@@ -57,13 +57,18 @@ std::uint64_t fnv1a(const void* bytes, std::size_t count) {
 
 // ---- memory
 
-fg_status allocate(int fd, std::uint64_t bytes) {
+fg_status allocate(int fd, std::uint64_t offset, std::uint64_t bytes) {
     int error = 0;
     do {
-        error = posix_fallocate(fd, 0, static_cast<off_t>(bytes));
+        error = posix_fallocate(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes));
     } while (error == EINTR);
     errno = error;
     return error == 0 ? FG_OK : FG_SYSTEM;
+}
+
+// What a topic takes when it is created; mailboxes come later, one by one.
+std::uint64_t needed_bytes(const Identity& identity) {
+    return identity.mailboxes_offset + identity.data_bytes;
 }
 
 Topic* new_topic(const char* name, std::size_t name_bytes) {
@@ -114,7 +119,7 @@ fg_status map_control(Topic& topic) {
     if (topic.control_ == nullptr) {
         return fail_errno("topic \"%s\": cannot map the control file", topic.name_);
     }
-    populate(topic.control_, topic.identity_.control_bytes, true);
+    populate(topic.control_, topic.identity_.mailboxes_offset, true);  // those are sparse
     topic.view_ = make_view(topic.identity_, topic.control_);
     topic.first_.identity_ = topic.identity_;
     topic.first_.view_ = topic.view_;
@@ -229,9 +234,10 @@ fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const
         return fail_errno("topic \"%s\": cannot set mode %04o", topic.name_,
                           static_cast<unsigned>(mode));
     }
-    const std::uint64_t needed = topic.identity_.control_bytes + topic.identity_.data_bytes;
-    if (allocate(topic.control_fd(), topic.identity_.control_bytes) != FG_OK ||
-        allocate(topic.data_fd(), topic.identity_.data_bytes) != FG_OK) {
+    const std::uint64_t needed = needed_bytes(topic.identity_);
+    if (allocate(topic.control_fd(), 0, topic.identity_.mailboxes_offset) != FG_OK ||
+        ftruncate(topic.control_fd(), static_cast<off_t>(topic.identity_.control_bytes)) != 0 ||
+        allocate(topic.data_fd(), 0, topic.identity_.data_bytes) != FG_OK) {
         if (errno == ENOSPC || errno == ENOMEM || errno == EFBIG) {
             return no_space(topic, needed);
         }
@@ -263,8 +269,7 @@ fg_status fill_control_file(Topic& topic, const fg_topic_options& options, const
 using FileName = void (&)(char (&out)[kFileBytesMax], const char* stem, std::uint64_t id);
 fg_status build_files(Topic& topic, const fg_topic_options& options, FileName name_of) {
     compute_geometry(options, &topic.identity_);
-    if (const fg_status status =
-            check_free_space(topic, topic.identity_.control_bytes + topic.identity_.data_bytes);
+    if (const fg_status status = check_free_space(topic, needed_bytes(topic.identity_));
         status != FG_OK) {
         return status;
     }
@@ -472,8 +477,9 @@ void compute_geometry(const fg_topic_options& options, Identity* identity) {
     identity->slots_offset = section(std::uint64_t{options.slots} * sizeof(SlotRecord));
     identity->groups_offset = section(kGroups * sizeof(GroupRow));
     identity->metadata_offset = section(options.metadata_bytes);
+    at = align_up(at, kPageBytes);  // a mailbox is allocated by itself
     identity->mailboxes_offset = section(std::uint64_t{options.participants_max} *
-                                         align_up(options.mailbox_bytes, kCacheLine));
+                                         align_up(options.mailbox_bytes, kPageBytes));
     identity->control_bytes = align_up(at, kPageBytes);
 }
 
@@ -546,6 +552,13 @@ SegmentView make_view(const Identity& identity, unsigned char* control) {
     view.keep = identity.keep;
     view.participants_max = identity.participants_max;
     view.participant_words = identity.participant_words;
+    view.mailboxes = control + identity.mailboxes_offset;
+    view.mailbox_stride = align_up(identity.mailbox_bytes, kPageBytes);
+    view.mailbox_cells =
+        view.mailbox_stride == 0
+            ? 0
+            : static_cast<std::uint32_t>((view.mailbox_stride - sizeof(MailboxHeader)) /
+                                         sizeof(MailCell));
     view.reuse_warm = identity.slot_bytes >= kWarmSlotBytes;
     return view;
 }
@@ -749,6 +762,17 @@ fg_status unlink_topic(const char* name, std::size_t name_bytes) {
                                             static_cast<int>(name_bytes), name);
 }
 
+fg_status allocate_mailbox(Topic& topic, std::uint32_t index) {
+    const std::uint64_t stride = topic.view_.mailbox_stride;
+    if (allocate(topic.control_fd(), topic.identity_.mailboxes_offset + index * stride, stride) ==
+        FG_OK) {
+        return FG_OK;
+    }
+    return errno == ENOSPC || errno == ENOMEM
+               ? no_space(topic, stride)
+               : fail_errno("topic \"%s\": cannot allocate a mailbox", topic.name_);
+}
+
 void retain_topic(Topic& topic) {
     topic.references_.fetch_add(
         1, std::memory_order_relaxed);  // relaxed: the caller holds one already
@@ -773,7 +797,7 @@ void describe(const Identity& identity, fg_topic_info* info) {
     info->identity[0] = identity.id[0];
     info->identity[1] = identity.id[1];
     info->created_unix_ns = identity.created_unix_ns;
-    info->control_bytes = identity.control_bytes;
+    info->control_bytes = identity.mailboxes_offset;
     info->data_bytes = identity.data_bytes;
     info->checksum = identity.checksum_kind;
 }

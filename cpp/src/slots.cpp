@@ -7,6 +7,7 @@
 //     PUB ----TRY CAS---> TRY(owner) --holders: put back--> PUB   (TRY of a FREE slot: sequence 0)
 //     CLAIM, COMMIT --abandon or scrub--> FREE
 //     TRY --scrub--> PUB (FREE without a sequence)      COMMIT --scrub, ring names it--> PUB
+//     CLAIM --handed over--> HANDED(addressee) --release or scrub--> FREE   (mailbox.cpp)
 //
 // 1. Claim against take. A publisher CASes the word to TRY and then reads the holder bits; a
 //    subscriber sets its bit and then reads the word. Each writes first and reads second, all four
@@ -36,6 +37,7 @@
 #include <cstring>
 
 #include "group.hpp"
+#include "mailbox.hpp"
 #include "steps.hpp"
 
 #ifdef FRAMEGATE_STEPS
@@ -253,6 +255,24 @@ LoanAttempt try_loan(const SegmentView& view, const Self& self) {
     return attempt;
 }
 
+std::uint32_t claimable_slots(const SegmentView& view, std::uint32_t enough) {
+    const std::uint64_t head = help_head(view);
+    const std::uint64_t bound = reliable_bound(view);
+    std::uint32_t count = 0;
+    for (std::uint32_t i = 0; i < view.slot_count && count < enough; ++i) {
+        // seq_cst: after the caller's own claim; two that claim the last two slots see each other.
+        const std::uint64_t word = view.slots[i].word.load(kSeqCst);
+        const bool is_old_frame = word_state(word) == SlotState::kPub &&
+                                  word_sequence(word) + view.keep <= head &&
+                                  word_sequence(word) <= bound;
+        if ((is_old_frame || word_state(word) == SlotState::kFree) &&
+            !any_holder(view, view.slots[i], kRelaxed)) {  // relaxed: an estimate
+            ++count;
+        }
+    }
+    return count;
+}
+
 Publication publish(const SegmentView& view, const Self& self, std::uint32_t index,
                     std::uint64_t claim_word) {
     SlotRecord& slot = view.slots[index];
@@ -348,7 +368,7 @@ TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequen
         const std::uint64_t word = slot.word.load(kSeqCst);
         const SlotState state = word_state(word);
         if (word_sequence(word) != sequence || state == SlotState::kClaim ||
-            state == SlotState::kFree) {
+            state == SlotState::kFree || state == SlotState::kHanded) {
             attempt.result = TakeResult::kGone;
             break;
         }
@@ -460,6 +480,7 @@ bool row_in_use(const SegmentView& view, std::uint32_t index) {
 void scrub_row(const SegmentView& view, std::uint32_t index) {
     scrub_marks(view, index);
     scrub_slots(view, index);
+    free_letters(view, index);
 }
 
 void scrub_marks(const SegmentView& view, std::uint32_t index) {
@@ -471,11 +492,13 @@ void scrub_marks(const SegmentView& view, std::uint32_t index) {
     clear_mark(view, dead, Mark::kHistory);
     view.participants[index].armed.store(0, kSeqCst);
     FG_STEP(kReapMarks);
+    close_mailbox(view, index);
 }
 
 void scrub_slots(const SegmentView& view, std::uint32_t index) {
     const Self dead = self_of(index, 0);
     const std::uint32_t group = group_of(view, index);
+    withdraw_letters(view, index);
     for (std::uint32_t i = 0; i < view.slot_count; ++i) {
         SlotRecord& slot = view.slots[i];
         // Word first, bit second: whoever sees the bit gone may claim, so the word must be right by
@@ -487,7 +510,7 @@ void scrub_slots(const SegmentView& view, std::uint32_t index) {
             const SlotState state = word_state(word);
             const std::uint64_t sequence = word_sequence(word);
             if ((state != SlotState::kTry && state != SlotState::kClaim &&
-                 state != SlotState::kCommit) ||
+                 state != SlotState::kCommit && state != SlotState::kHanded) ||
                 owner_participant(word_owner(word)) != index) {
                 break;
             }

@@ -21,6 +21,9 @@ struct SegmentView {
     std::uint32_t keep = 1;
     std::uint32_t participants_max = 0;
     std::uint32_t participant_words = 0;
+    unsigned char* mailboxes = nullptr;
+    std::uint64_t mailbox_stride = 0;  // bytes; 0: the topic has none
+    std::uint32_t mailbox_cells = 0;
     bool reuse_warm = false;  // slots so large that it pays to write into a warm one
 };
 
@@ -43,6 +46,9 @@ struct LoanAttempt {
     bool space = false;      // put a slot back: the caller must wake space waiters
 };
 LoanAttempt try_loan(const SegmentView& view, const Self& self);
+
+// How many slots a loan could have now; counts no further than `enough`.
+std::uint32_t claimable_slots(const SegmentView& view, std::uint32_t enough);
 
 enum class PublishResult { kOk, kLost, kMoved, kExhausted, kCorrupt };
 struct Publication {

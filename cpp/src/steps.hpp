@@ -49,6 +49,22 @@ enum class Step : std::uint32_t {
     kReapHelped,          // head helped, nobody kicked
     kReapKicked,          // kicked, state not 0
     kReapFreed,           // state 0, byte still locked
+    kMailClaimed,         // cell WRITING, nothing in it
+    kMailWritten,         // letter in the cell, slot not handed over
+    kMailHanded,          // slot HANDED, cell WRITING
+    kMailReady,           // cell READY, mailbox not looked at again
+    kMailRung,            // bell bumped, no FUTEX_WAKE
+    kMailSent,            // datagram sent, owner still armed
+    kMailRetracting,      // own letter back to WRITING, slot still HANDED
+    kMailRetracted,       // slot taken back, cell still WRITING
+    kMailPicked,          // letter taken out, nothing recorded
+    kMailReleased,        // handed slot free, space waiters not woken
+    kMailOpened,          // row in use, mailbox open
+    kMailWaiting,         // bell watched, about to sleep
+    kMailArmed,           // armed, cells not looked at again
+    kReapMailClosed,      // mailbox of the dead closed, its cells not looked at
+    kReapMailCells,       // its cells free
+    kReapMailLetters,     // the dead's own letters taken back
     kMetadataLocked,      // the right to append metadata is ours, nothing written
     kMetadataWritten,     // record written, nobody counts it
     kMetadataStored,      // record counted, byte still locked
@@ -64,13 +80,19 @@ enum class Step : std::uint32_t {
     kCount,
 };
 
+constexpr bool is_of_mail(Step step) {
+    return step >= Step::kMailClaimed && step <= Step::kReapMailLetters;
+}
+
 enum Mutation : std::uint32_t {
-    kMutateNoHoldersRecheck = 1,     // a loan does not look at the holders again after TRY
-    kMutateNoHelp = 2,               // neither a loan nor a scrub helps a stalled head
-    kMutateNoRedelivery = 4,         // a scrub of a group member marks nothing
-    kMutateNoReliableBound = 8,      // a loan obeys no cursor
-    kMutateNoRecheck = 1U << 16,     // sleepers never look by themselves: a lost wake stays lost
-    kMutateNoSecondLook = 1U << 17,  // sleepers do not look again after saying that they sleep
+    kMutateNoHoldersRecheck = 1,      // a loan does not look at the holders again after TRY
+    kMutateNoHelp = 2,                // neither a loan nor a scrub helps a stalled head
+    kMutateNoRedelivery = 4,          // a scrub of a group member marks nothing
+    kMutateNoReliableBound = 8,       // a loan obeys no cursor
+    kMutateNoMailScrub = 1U << 18,    // a scrub leaves half-written letters alone
+    kMutateNoOpenRecheck = 1U << 19,  // a post does not look at the mailbox again
+    kMutateNoRecheck = 1U << 16,      // sleepers never look by themselves: a lost wake stays lost
+    kMutateNoSecondLook = 1U << 17,   // sleepers do not look again after saying that they sleep
 };
 
 }  // namespace framegate::impl

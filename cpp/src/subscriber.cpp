@@ -11,9 +11,10 @@
 #include <cstring>
 #include <new>
 
-#include "arrays.hpp"
 #include "checksum.hpp"
+#include "header.hpp"
 #include "liveness.hpp"
+#include "mail.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 
@@ -200,38 +201,9 @@ Subscriber::Attempt Subscriber::adopt(std::uint32_t slot, std::uint64_t sequence
     return Attempt::kOk;
 }
 
-// Copies the header of a leased frame; false if its numbers are impossible.
 bool Subscriber::fill(std::uint32_t index, std::uint64_t sequence, fg_frame* out) const {
-    const SlotRecord& slot = view().slots[index];
-    // relaxed: take() acquired them. Each is loaded once, then checked: a hostile peer may change
-    // them at any time.
-    const std::uint64_t bytes = slot.bytes.load(kRelaxed);
-    const std::uint32_t array_count = slot.array_count.load(kRelaxed);
-    const std::uint32_t content_type_bytes = slot.content_type_bytes.load(kRelaxed);
-    const std::uint32_t user_metadata_bytes = slot.user_metadata_bytes.load(kRelaxed);
-    if (bytes > geometry().slot_bytes || array_count > FG_ARRAYS_MAX ||
-        content_type_bytes > FG_CONTENT_TYPE_BYTES_MAX ||
-        user_metadata_bytes > FG_USER_METADATA_BYTES_MAX) {
-        return false;
-    }
     const Generation& generation = *seat_.generation;
-    const auto* header =
-        reinterpret_cast<const SlotHeader*>(generation.slot_header(generation.data_read_, index));
-    out->data = generation.payload(generation.data_read_, index);
-    out->bytes = bytes;
-    out->sequence = sequence;
-    out->published_ns = slot.published_ns.load(kRelaxed);
-    out->timestamp_s = slot.timestamp_s.load(kRelaxed);
-    out->content_type = content_type_bytes != 0 ? header->content_type : nullptr;
-    out->user_metadata = user_metadata_bytes != 0 ? header->user_metadata : nullptr;
-    out->content_type_bytes = content_type_bytes;
-    out->user_metadata_bytes = user_metadata_bytes;
-    out->array_count = array_count;
-    out->slot = index;
-    out->lost = 0;
-    out->redelivered = 0;
-    out->reserved = 0;
-    return true;
+    return read_header(generation, generation.data_read_, index, sequence, out);
 }
 
 // True if the frame was protected to the end.
@@ -571,25 +543,8 @@ fg_status Subscriber::arrays(const fg_frame& frame, fg_array* out, std::size_t c
     if (seat == nullptr) {
         return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
     }
-    const Generation& generation = *seat->generation;
-    const bool by_schema =
-        (generation.view_.slots[frame.slot].flags.load(kRelaxed) & kFrameArraysFromSchema) != 0;
-    const auto* header = reinterpret_cast<const SlotHeader*>(
-        generation.slot_header(generation.data_read_, frame.slot));
-    for (std::uint32_t i = 0; i < frame.array_count && i < FG_ARRAYS_MAX && i < capacity; ++i) {
-        fg_array array;
-        std::memcpy(&array, by_schema ? &topic_->schema_[i] : &header->arrays[i], sizeof array);
-        if (check_frame_array(array, i, frame.bytes) != FG_OK) {
-            return fail(FG_SEGMENT_CORRUPT,
-                        "topic \"%s\": array %u of frame %" PRIu64 " makes no sense", topic_->name_,
-                        i, frame.sequence);
-        }
-        out[i] = array;
-    }
-    if (count != nullptr) {
-        *count = frame.array_count;
-    }
-    return FG_OK;
+    return read_arrays(*topic_, *seat->generation, seat->generation->data_read_, frame, out,
+                       capacity, count);
 }
 
 fg_status Subscriber::release(fg_frame* frame) {
@@ -752,6 +707,7 @@ fg_status Subscriber::event_fd(int* fd) {
         if (const fg_status status = event_fd_.open(*topic_, self_); status != FG_OK) {
             return status;
         }
+        set_mark(view(), self_, Mark::kFd);
     }
     *fd = event_fd_.fd();
     return FG_OK;
@@ -802,6 +758,15 @@ fg_status Subscriber::drain() {
         look_again();
     }
     return check_usable(*topic_);
+}
+
+fg_status Subscriber::send_control(std::uint32_t type, const void* data, std::uint32_t bytes,
+                                   std::uint32_t* reached) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Locked guard(lock_);
+    return closed_ ? say_closed() : broadcast_control(*topic_, self_, type, data, bytes, reached);
 }
 
 fg_status Subscriber::stats(fg_subscriber_stats* out) {

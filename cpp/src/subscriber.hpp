@@ -26,6 +26,8 @@ class Subscriber : public Handle {
     fg_status arm(bool* ready);
     fg_status drain();
     fg_status stats(fg_subscriber_stats* out);
+    fg_status send_control(std::uint32_t type, const void* data, std::uint32_t bytes,
+                           std::uint32_t* reached);
 
   private:
     static const Kind kKind;

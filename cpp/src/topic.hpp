@@ -86,6 +86,8 @@ fg_status open_topic(const char* name, std::size_t name_bytes, Topic** out);
 fg_status create_or_open_topic(const char* name, std::size_t name_bytes,
                                const fg_topic_options& options, Topic** out, bool* created);
 fg_status unlink_topic(const char* name, std::size_t name_bytes);
+// Memory for the mailbox of a row; once there it stays.
+fg_status allocate_mailbox(Topic& topic, std::uint32_t index);
 void retain_topic(Topic& topic);
 void release_topic(Topic* topic);
 void describe(const Identity& identity, fg_topic_info* info);

@@ -31,6 +31,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "mailbox.hpp"
 #include "names.hpp"
 #include "status.hpp"
 #include "steps.hpp"
@@ -150,12 +151,35 @@ void wake_space_now(Topic& topic) {
     futex_wake_all(topic.view_.shared->space);
 }
 
+void ring_mailbox(Topic& topic, std::uint32_t index) {
+    if (!has_mailbox(topic.view_, index)) {
+        return;
+    }
+    MailboxHeader& header = mailbox_header(topic.view_, index);
+    // seq_cst, after the READY CAS; pairs with the owner's store and its look at the cells.
+    if (header.sleepers.load(std::memory_order_seq_cst) != 0) {
+        header.bell.fetch_add(1, std::memory_order_seq_cst);
+        FG_STEP(kMailRung);
+        futex_wake_all(header.bell);
+    }
+    std::uint64_t armed = header.armed.load(std::memory_order_seq_cst);  // as above
+    if (armed != 0 && send_wake(topic, index)) {
+        FG_STEP(kMailSent);
+        // Only this arming: a newer one is another value and stays.
+        header.armed.compare_exchange_strong(armed, 0, std::memory_order_seq_cst,
+                                             std::memory_order_relaxed);
+    }
+}
+
 void kick(Topic& topic) {
     topic.view_.shared->wake.fetch_add(1, std::memory_order_seq_cst);
     futex_wake_all(topic.view_.shared->wake);
     topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);
     futex_wake_all(topic.view_.shared->space);
     wake_fds(topic, [](std::uint64_t) { return true; });
+    for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
+        ring_mailbox(topic, i);  // callers of the dead learn it by its closed mailbox
+    }
 }
 
 void remove_wake_socket(Topic& topic, std::uint32_t index) {
@@ -198,7 +222,6 @@ fg_status EventFd::open(Topic& topic, const Self& self) {
         errno = error;
         return fail_errno("topic \"%s\": cannot make the wake fd", topic.name_);
     }
-    set_mark(topic.view_, self, Mark::kFd);
     return FG_OK;
 }
 

@@ -40,12 +40,14 @@ inline void wake_space(Topic& topic) {
         wake_space_now(topic);
     }
 }
+// After a letter was posted: the owner of the mailbox.
+void ring_mailbox(Topic& topic, std::uint32_t index);
 // Removes the socket file that a dead participant left.
 void remove_wake_socket(Topic& topic, std::uint32_t index);
 // After a death or a detach: everybody, whatever they wait for.
 void kick(Topic& topic);
 
-// The wake fd of one subscriber: an epoll fd over a datagram socket and a timer that ticks while
+// The wake fd of one participant: an epoll fd over a datagram socket and a timer that ticks while
 // armed.
 class EventFd {
   public:

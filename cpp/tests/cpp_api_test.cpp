@@ -1,6 +1,7 @@
 // The RAII headers over the C ABI.
 #include <utility>
 
+#include "framegate/calls.hpp"
 #include "framegate/inspector.hpp"
 #include "framegate/publisher.hpp"
 #include "framegate/subscriber.hpp"
@@ -61,4 +62,66 @@ TEST_CASE("errors are values with a sentence") {
     REQUIRE_FALSE(missing);
     CHECK(missing.error().code() == framegate::ErrorCode::TOPIC_NOT_FOUND);
     CHECK(missing.error().detail().find("nobody/made/this") != std::string::npos);
+}
+
+TEST_CASE("calls and control messages are RAII") {
+    const test::RuntimeDirectory directory;
+    framegate::TopicOptions options;
+    options.slot_bytes = 64;
+    auto topic = framegate::Topic::create("cpp/calls", options);
+    auto caller = framegate::Caller::open(*topic, "asker");
+    const auto bytes_of = [](std::string_view text) {
+        return std::as_bytes(std::span(text.data(), text.size()));
+    };
+    const auto second = std::chrono::seconds(1);
+    auto nobody = caller->call(bytes_of("x"), second);
+    REQUIRE_FALSE(nobody);
+    CHECK(nobody.error().code() == framegate::ErrorCode::NO_RESPONDER);
+    auto responder = framegate::Responder::open(*topic, "server");
+    REQUIRE(responder);
+
+    auto loan = caller->loan(2);
+    std::memcpy(loan->bytes().data(), "ab", 2);
+    auto call = caller->start(*loan, framegate::FrameInfo(2), framegate::kForever);
+    REQUIRE(call);
+    CHECK_FALSE(call->wait(framegate::Timeout::zero())->has_value());
+    {
+        auto request = responder->take();
+        REQUIRE(request->has_value());
+        framegate::Request moved = std::move(**request);
+        CHECK(moved.bytes().size() == 2);
+        CHECK(moved.arrays()->empty());
+        CHECK(moved.deadline_ns() == UINT64_MAX);
+        REQUIRE(moved.reply(bytes_of("answer")));
+        CHECK(moved.fail("twice").error().code() == framegate::ErrorCode::INVALID_ARGUMENT);
+    }
+    auto reply = call->wait();
+    REQUIRE(reply->has_value());
+    CHECK((*reply)->bytes().size() == 6);
+    CHECK_FALSE((*reply)->timestamp_s().has_value());
+
+    {
+        auto forgotten = caller->loan(1);
+        auto cancelled = caller->start(*forgotten, framegate::FrameInfo(1), framegate::kForever);
+        REQUIRE(cancelled);
+    }
+    CHECK_FALSE(responder->take()->has_value());  // its destructor took it back
+    auto again = caller->loan(1);
+    auto failing = caller->start(*again, framegate::FrameInfo(1), framegate::kForever);
+    {
+        auto dropped = responder->take();
+    }
+    auto failed = failing->wait();
+    REQUIRE_FALSE(failed);
+    CHECK(failed.error().code() == framegate::ErrorCode::CALL_FAILED);
+
+    auto publisher = framegate::Publisher::open(*topic);
+    auto subscriber = framegate::Subscriber::open(*topic);
+    CHECK(*subscriber->send_control(7, bytes_of("gain")) == 1);
+    const std::vector<std::byte> too_long(FG_LETTER_BYTES_MAX + 1);
+    CHECK_FALSE(subscriber->send_control(7, too_long));
+    auto controls = publisher->controls();
+    REQUIRE(controls->size() == 1);
+    CHECK((*controls)[0].type == 7);
+    CHECK((*controls)[0].bytes == 4);
 }

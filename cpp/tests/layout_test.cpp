@@ -49,6 +49,7 @@ TEST_CASE("sections of the control file follow each other without overlap") {
                 CHECK(offsets[i - 1] < offsets[i]);
                 CHECK(offsets[i] % kCacheLine == 0);
             }
+            CHECK(identity.mailboxes_offset % kPageBytes == 0);
             CHECK(identity.ring_length >= 2 * slots);
             CHECK((identity.ring_length & (identity.ring_length - 1)) == 0);
             CHECK(identity.participant_words == (participants + 63) / 64);

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from framegate import errors, shm
     from framegate.body_ingest import Ingested, ingest
+    from framegate.calls import Caller, Message, Request, Responder, call, call_async
     from framegate.config import Config
     from framegate.errors import ClientDisconnected, ConfigError, FramegateError
     from framegate.loop import new_event_loop
@@ -21,19 +22,25 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Caller",
     "ClientDisconnected",
     "Config",
     "ConfigError",
     "Frame",
     "FramegateError",
     "Ingested",
+    "Message",
     "Publisher",
+    "Request",
+    "Responder",
     "RunningServer",
     "Server",
     "Subscriber",
     "Topic",
     "__version__",
     "build_info",
+    "call",
+    "call_async",
     "errors",
     "ingest",
     "new_event_loop",
@@ -43,18 +50,24 @@ __all__ = [
 
 # Public name -> module that holds it; the name of a module itself maps to that module.
 _HOMES = {
+    "Caller": "framegate.calls",
     "ClientDisconnected": "framegate.errors",
     "Config": "framegate.config",
     "ConfigError": "framegate.errors",
     "Frame": "framegate.shm",
     "FramegateError": "framegate.errors",
     "Ingested": "framegate.body_ingest",
+    "Message": "framegate.calls",
     "Publisher": "framegate.shm",
+    "Request": "framegate.calls",
+    "Responder": "framegate.calls",
     "RunningServer": "framegate.server",
     "Server": "framegate.server",
     "Subscriber": "framegate.shm",
     "Topic": "framegate.shm",
     "build_info": "framegate.server",
+    "call": "framegate.calls",
+    "call_async": "framegate.calls",
     "errors": "framegate.errors",
     "ingest": "framegate.body_ingest",
     "new_event_loop": "framegate.loop",

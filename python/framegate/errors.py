@@ -30,6 +30,12 @@ FramegateError
     ├── ParticipantsExhausted       the topic has no room for one more publisher or subscriber
     ├── GroupsExhausted             the topic has no room for one more work-queue group
     ├── ShmTimeout (TimeoutError)   nothing happened in the time given
+    ├── NoResponder                 nobody answers calls on this topic
+    ├── ResponderDied               it died or closed before it answered
+    ├── CallFailed                  the responder answered that it failed
+    ├── CallerGone                  the caller died or closed before it was answered
+    ├── CallsExhausted              this caller has as many calls in flight as it may
+    ├── MailboxFull                 the mailbox of the addressee is full
     ├── SegmentIncompatible         written by another layout version or machine
     ├── SegmentCorrupt              its bytes contradict each other
     ├── NoSpace                     /dev/shm cannot hold it
@@ -56,6 +62,9 @@ __all__ = [
     "EXIT_STARTUP",
     "EXIT_STOPPED",
     "AppImportError",
+    "CallFailed",
+    "CallerGone",
+    "CallsExhausted",
     "ChecksumMismatch",
     "ClientDisconnected",
     "ClosedError",
@@ -71,13 +80,16 @@ __all__ = [
     "ListenError",
     "LoanLost",
     "LocalProtocolError",
+    "MailboxFull",
     "MetadataFull",
+    "NoResponder",
     "NoSpace",
     "ParticipantsExhausted",
     "PermissionDenied",
     "ProtocolError",
     "RecordingError",
     "RemoteProtocolError",
+    "ResponderDied",
     "RuntimeDirectoryError",
     "SchemaMismatch",
     "SegmentCorrupt",
@@ -348,6 +360,42 @@ class GroupsExhausted(ShmError):
     """The topic has no room for one more work-queue group; join one, or end one."""
 
     code = "FG-SHM-031"
+
+
+class NoResponder(ShmError):
+    """Nobody answers calls on this topic: no responder lives."""
+
+    code = "FG-SHM-027"
+
+
+class ResponderDied(ShmError):
+    """The responder died or closed before it answered; it may have done part of the work."""
+
+    code = "FG-SHM-028"
+
+
+class CallFailed(ShmError):
+    """The responder answered that it failed; the text is its own."""
+
+    code = "FG-SHM-029"
+
+
+class MailboxFull(ShmError):
+    """Everybody who could take the message has a full mailbox; nothing was sent to them."""
+
+    code = "FG-SHM-030"
+
+
+class CallerGone(ShmError):
+    """The caller died or closed before it was answered."""
+
+    code = "FG-SHM-032"
+
+
+class CallsExhausted(ShmError):
+    """This caller has as many calls in flight as it may."""
+
+    code = "FG-SHM-033"
 
 
 def describe(error: FramegateError) -> str:

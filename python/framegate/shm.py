@@ -456,7 +456,12 @@ class Topic:
         """Look at the topic of this name as `inspect()` does."""
         return inspect(self.name)
 
-    def sweep(self) -> int:
+    def participants(self) -> tuple[Participant, ...]:
+        """Everybody on the topic of this name, at this moment."""
+        with Inspector(self.name) as inspector:
+            return inspector.participants()
+
+    def reap(self) -> int:
         """Take back what participants held that died; returns how many there were.
 
         Happens by itself whenever somebody attaches, finds no free slot or waits.
@@ -952,7 +957,7 @@ class Participant:
 
     Attributes:
         index: Its row in the topic.
-        role: `publisher` or `subscriber`.
+        role: `publisher`, `subscriber`, `caller` or `responder`.
         policy: Of a subscriber, as it was opened: `latest`, `queue`, `reliable`, `group:NAME`.
         name: What it calls itself.
         pid: Its process, as its own pid namespace counts.
@@ -966,7 +971,7 @@ class Participant:
     """
 
     index: int
-    role: Literal["publisher", "subscriber"]
+    role: Literal["publisher", "subscriber", "caller", "responder"]
     policy: Policy | None
     name: str
     pid: int
@@ -1020,7 +1025,7 @@ class TopicReport:
         mode: File mode.
         identity: Random, other with every creation.
         created_unix_ns: When it was created, in nanoseconds of Unix time.
-        total_bytes: Size of its files.
+        total_bytes: Memory that its files occupy.
         sequence: Newest sequence; 0 before the first frame.
         publishers: Living publishers.
         subscribers: Living subscribers.

@@ -4,6 +4,7 @@ A frame of these programs is `crc32 (4 bytes), number (8 bytes), filler`: whoeve
 a whole frame from a torn one.
 """
 
+import asyncio
 import math
 import os
 import signal
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import framegate
 from framegate import shm
 
 HEAD = struct.Struct("<IQ")
@@ -311,6 +313,47 @@ def fork(topic: str) -> None:
     say(bytes(frame).decode(), subscriber.leases)
     loan.abandon()
     say("parent sent", publisher.send(b"after"))
+
+
+def respond(topic: str) -> None:
+    """Answer every request backwards, with our own pid beside it, until killed."""
+    with framegate.Responder(topic) as responder:
+        say("ready")
+        for request in responder:
+            with request:
+                request.reply(bytes(request)[::-1], metadata={"pid": os.getpid()})
+
+
+def take_one_request(topic: str) -> None:
+    """Take a request and keep it until killed."""
+    with framegate.Responder(topic) as responder:
+        say("ready")
+        request = responder.take()
+        say("taken", bytes(request).decode())  # type: ignore[arg-type]
+        input()
+
+
+def call_for_ever(topic: str, nbytes: str) -> None:
+    """Call without end, four tasks and a thread at a time; report when the first answer came."""
+    with framegate.Caller(topic) as caller:
+
+        def in_thread() -> None:
+            while True:
+                caller.call(bytes(int(nbytes)), timeout=30)
+
+        async def in_task() -> None:
+            while True:
+                await caller.call_async(bytes(int(nbytes)), timeout=30)
+
+        async def in_tasks() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(4):
+                    group.create_task(in_task())
+
+        caller.call(b"first", timeout=30)
+        say("answered")
+        threading.Thread(target=in_thread, daemon=True).start()
+        asyncio.run(in_tasks())
 
 
 def follow_metadata(topic: str) -> None:

@@ -104,7 +104,7 @@ def test_an_interpreter_ends_cleanly_with(end: str) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     with shm.Topic.open("t") as topic:
-        topic.sweep()  # of daemon threads: they ended in the middle of a call
+        topic.reap()  # of daemon threads: they ended in the middle of a call
         report = topic.inspect()
     assert (report.publishers, report.subscribers, report.slots_leased) == (0, 0, 0)
     assert report.slots_loaned == 0

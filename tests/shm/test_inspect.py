@@ -132,7 +132,7 @@ def test_a_dead_participant_is_shown_until_it_is_swept(peer: Callable[..., Any])
         report = shm.inspect("t")
         assert report.dead == 1
         assert [row.alive for row in report.participants if row.pid == holder.pid] == [False]
-        assert topic.sweep() == 1
+        assert topic.reap() == 1
         report = shm.inspect("t")
         assert (report.dead, report.slots_loaned, len(report.participants)) == (0, 0, 1)
         assert publisher.published == 0

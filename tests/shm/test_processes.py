@@ -25,7 +25,7 @@ def topic() -> Any:
 
 
 def everything_is_free(topic: shm.Topic) -> None:
-    topic.sweep()
+    topic.reap()
     report = topic.inspect()
     assert (report.dead, report.slots_loaned, report.slots_leased) == (0, 0, 0)
     assert report.slots_free + report.slots_published == report.slots
@@ -94,7 +94,7 @@ def test_a_killed_subscriber_gives_its_leases_back(
             assert holder.line() == "1 2 3 4 5"
         assert topic.inspect().slots_leased == 5
         holders[0].kill()
-        topic.sweep()
+        topic.reap()
         assert topic.inspect().slots_leased == 5  # the other one lives
         for _ in range(50):
             publisher.send(b"x")
@@ -149,7 +149,7 @@ def test_a_stopped_holder_is_not_taken_for_dead(topic: shm.Topic, peer: Callable
         os.kill(holder.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WNOWAIT)
         try:
-            assert topic.sweep() == 0
+            assert topic.reap() == 0
             for number in range(100):
                 publisher.send(number.to_bytes(4, "little"))
             report = topic.inspect()

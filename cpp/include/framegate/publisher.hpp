@@ -7,6 +7,7 @@
 #include <span>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "framegate/types.hpp"
 
@@ -107,6 +108,19 @@ class Publisher {
             return Error::last(status);
         }
         return sequence;
+    }
+
+    /// Takes the control messages that came since the last time, oldest first; never waits.
+    Result<std::vector<fg_control>> controls() {
+        std::vector<fg_control> messages(FG_MAILBOX_BYTES_MAX / sizeof(fg_control));
+        std::size_t count = 0;
+        const fg_status status =
+            fg_publisher_controls(raw_.get(), messages.data(), messages.size(), &count);
+        if (status != FG_OK) {
+            return Error::last(status);
+        }
+        messages.resize(count);
+        return messages;
     }
 
   private:

@@ -71,7 +71,13 @@ extern "C" {
     X(SYSTEM, 27, "a system call failed")                                                          \
     X(CHECKSUM_MISMATCH, 28, "the bytes of the frame are not those that were published")           \
     X(METADATA_FULL, 29, "the metadata area of the topic has no room for that")                    \
-    X(GROUPS_FULL, 30, "all group rows of the topic are taken by groups with members")
+    X(GROUPS_FULL, 30, "all group rows of the topic are taken by groups with members")             \
+    X(NO_RESPONDER, 31, "nobody answers calls on this topic")                                      \
+    X(RESPONDER_DIED, 32, "the responder died or closed before it answered")                       \
+    X(CALL_FAILED, 33, "the responder answered that it failed")                                    \
+    X(MAILBOX_FULL, 34, "the mailbox of the addressee is full")                                    \
+    X(CALLER_GONE, 35, "the caller died or closed before it was answered")                         \
+    X(CALLS_EXHAUSTED, 36, "this caller has as many calls in flight as it may")
 
 typedef int32_t fg_status;
 enum {
@@ -119,7 +125,9 @@ enum {
     FG_GROUP_NAME_BYTES_MAX = 32,
     FG_GROUPS_MAX = 8, /* work-queue groups of a topic at the same time */
     FG_METADATA_BYTES_MAX = 1048576,
-    FG_MAILBOX_BYTES_MAX = 65536
+    FG_MAILBOX_BYTES_MAX = 65536,
+    FG_LETTER_BYTES_MAX = 192, /* inline: control messages, texts of failures */
+    FG_REQUESTS_MAX = 4096
 };
 #define FG_SLOT_BYTES_MAX (UINT64_C(1) << 40)
 #define FG_SEQUENCE_MAX ((UINT64_C(1) << 48) - 1)
@@ -283,7 +291,9 @@ typedef struct fg_topic_options {
     uint32_t keep;             /* newest frames that are never reused, 1..slots - 1; default 1 */
     uint32_t participants_max; /* 2..FG_PARTICIPANTS_MAX; default 128 */
     uint32_t metadata_bytes;   /* static metadata area, 0..FG_METADATA_BYTES_MAX; default 4096 */
-    uint32_t mailbox_bytes;    /* mailbox of each participant, 0..FG_MAILBOX_BYTES_MAX; default 0 */
+    uint32_t mailbox_bytes;    /* of each participant that has one, 0 (no calls, no controls) to
+                                * FG_MAILBOX_BYTES_MAX; default 16384: 63 letters. Memory is taken
+                                * when a mailbox is first opened */
     uint32_t mode;             /* file mode, 0600 or 0660; default 0600 */
     uint32_t schema_count;     /* arrays of the schema; 0: frames are free; default 0 */
     const fg_array* schema;    /* dtype, shape and names; offset and bytes are ignored */
@@ -306,7 +316,7 @@ typedef struct fg_topic_info {
     uint32_t mode;
     uint64_t identity[2];     /* random, new with every creation */
     uint64_t created_unix_ns; /* CLOCK_REALTIME at creation, for people */
-    uint64_t control_bytes;   /* size of the .ctl file */
+    uint64_t control_bytes;   /* of the .ctl file, without the mailboxes */
     uint64_t data_bytes;      /* size of the .data file */
     uint32_t checksum;        /* FG_CHECKSUM_* */
     uint32_t reserved;
@@ -588,6 +598,132 @@ void fg_subscriber_retain(fg_subscriber* subscriber);
 void fg_subscriber_release_handle(fg_subscriber* subscriber);
 void fg_subscriber_close(fg_subscriber* subscriber);
 
+/* ---- control messages ---- */
+
+typedef struct fg_control {
+    uint32_t sender; /* fg_participant.index of the subscriber */
+    uint32_t type;   /* the application's */
+    uint32_t bytes;
+    uint32_t reserved;
+    unsigned char data[FG_LETTER_BYTES_MAX];
+} fg_control;
+
+/* Sends a small message to every publisher of the topic; `reached` (may be NULL, always written)
+ * counts those who got it. Never waits: FG_MAILBOX_FULL if a publisher does not read its messages
+ * (the others have it). FG_INVALID_ARGUMENT over FG_LETTER_BYTES_MAX; FG_UNSUPPORTED if the topic
+ * was created with mailbox_bytes 0. */
+fg_status fg_subscriber_send_control(fg_subscriber* subscriber, uint32_t type, const void* data,
+                                     uint32_t bytes, uint32_t* reached);
+/* Takes up to `capacity` messages, oldest first; `count` may be 0. Never waits. Hot. */
+fg_status fg_publisher_controls(fg_publisher* publisher, fg_control* out, size_t capacity,
+                                size_t* count);
+
+/* ---- calls ----
+ *
+ * A caller fills a slot and posts it as a request to one of the topic's responders; the answer
+ * comes back in another slot. Neither is a frame: subscribers see nothing of it, and requests and
+ * replies need not follow the topic's schema (array_count 0 is raw bytes). Callers and responders
+ * are participants with a mailbox each; a call needs two slots that nothing else occupies.
+ */
+
+typedef struct fg_caller fg_caller;
+typedef struct fg_responder fg_responder;
+
+typedef struct fg_caller_options {
+    uint32_t struct_bytes;
+    uint32_t
+        calls_max; /* in flight at once, 1 to the letters of a mailbox; 0, the default: these */
+    uint32_t name_bytes; /* at most FG_PARTICIPANT_NAME_BYTES_MAX */
+    uint32_t reserved;
+    const char* name; /* shown by inspectors; may be NULL */
+} fg_caller_options;
+
+void fg_caller_options_init(fg_caller_options* options);
+fg_status fg_caller_open(fg_topic* topic, const fg_caller_options* options, fg_caller** out);
+
+/* The publisher that lends this caller its slots: for fg_publisher_loan and fg_publisher_abandon,
+ * nothing else. Valid as long as the caller. Its loans wait while no second slot is free, so that
+ * requests cannot take the slots of the replies. */
+fg_publisher* fg_caller_loans(fg_caller* caller);
+
+/* Posts the loan to the responder that has the least to do. Never waits. On FG_OK the loan is
+ * consumed, and `call` is the number of the call, which ends by fg_caller_wait or fg_caller_cancel.
+ * The time-out starts here; the responder sees it. FG_NO_RESPONDER, FG_MAILBOX_FULL (all of them),
+ * FG_CALLS_EXHAUSTED: the loan stays good. FG_RESPONDER_DIED, FG_LOAN_LOST: it is gone. */
+fg_status fg_caller_call(fg_caller* caller, fg_loan* loan, const fg_publish_info* info,
+                         int64_t timeout_ns, uint64_t* call);
+/* Waits for the answer, at most `timeout_ns`: then FG_EMPTY, and the call goes on. Everything else
+ * ends the call: FG_OK (the reply is leased until fg_caller_release), FG_CALL_FAILED
+ * (fg_last_error() is what the responder said), FG_RESPONDER_DIED, FG_TIMEOUT (of the call),
+ * FG_CLOSED. FG_INTERRUPTED: it goes on. */
+fg_status fg_caller_wait(fg_caller* caller, uint64_t call, int64_t timeout_ns, fg_frame* reply);
+/* Nobody waits any more; an answer that comes yet is thrown away. Harmless for a call that ended. */
+fg_status fg_caller_cancel(fg_caller* caller, uint64_t call);
+
+/* Of a reply: as for frames of a subscriber. `sequence` of a reply is no sequence of the topic. */
+fg_status fg_caller_arrays(fg_caller* caller, const fg_frame* reply, fg_array* out, size_t capacity,
+                           size_t* count);
+fg_status fg_caller_release(fg_caller* caller, fg_frame* reply);
+
+/* As for subscribers: drain; wait with time-out 0 for each call; arm; sleep unless *ready. */
+fg_status fg_caller_event_fd(fg_caller* caller, int* fd);
+fg_status fg_caller_arm(fg_caller* caller, int* ready);
+fg_status fg_caller_drain(fg_caller* caller);
+
+void fg_caller_retain(fg_caller* caller);
+void fg_caller_release_handle(fg_caller* caller);
+/* Ends all calls. Detaches when the last reply is released. NULL is allowed. */
+void fg_caller_close(fg_caller* caller);
+
+typedef struct fg_responder_options {
+    uint32_t struct_bytes;
+    uint32_t requests_max; /* taken and not answered, at once, at most FG_REQUESTS_MAX; 0, the
+                            * default: as many as a mailbox has letters */
+    uint32_t name_bytes;   /* at most FG_PARTICIPANT_NAME_BYTES_MAX */
+    uint32_t reserved;
+    const char* name; /* shown by inspectors; may be NULL */
+} fg_responder_options;
+
+void fg_responder_options_init(fg_responder_options* options);
+fg_status fg_responder_open(fg_topic* topic, const fg_responder_options* options,
+                            fg_responder** out);
+/* Lends the slots of replies, as fg_caller_loans. */
+fg_publisher* fg_responder_loans(fg_responder* responder);
+
+typedef struct fg_request {
+    fg_frame frame;       /* leased until fg_responder_release(&frame), answered or not */
+    uint64_t id;          /* 0 once answered; private */
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC at which the caller gives up; UINT64_MAX: never */
+    uint32_t caller;      /* fg_participant.index */
+    uint32_t reserved;
+} fg_request;
+
+/* Takes a request, waiting for one. Those whose caller is gone or gave up are skipped. FG_EMPTY
+ * (time-out 0), FG_TIMEOUT, FG_INTERRUPTED, FG_CLOSED, FG_LEASE_QUOTA (answer one first). Each must
+ * be answered by reply, fail or drop. */
+fg_status fg_responder_take(fg_responder* responder, int64_t timeout_ns, fg_request* out);
+/* Posts the loan as the answer and consumes it. FG_CALLER_GONE: nobody waits any more; the request
+ * is over. FG_MAILBOX_FULL and refusals of `info`: loan and request stay good. */
+fg_status fg_responder_reply(fg_responder* responder, fg_request* request, fg_loan* loan,
+                             const fg_publish_info* info);
+/* Answers with a text, cut after FG_LETTER_BYTES_MAX bytes: FG_CALL_FAILED for the caller. */
+fg_status fg_responder_fail(fg_responder* responder, fg_request* request, const char* text,
+                            size_t text_bytes);
+/* Answers that there will be no answer. Harmless when it was answered. */
+void fg_responder_drop(fg_responder* responder, fg_request* request);
+
+fg_status fg_responder_arrays(fg_responder* responder, const fg_frame* request, fg_array* out,
+                              size_t capacity, size_t* count);
+fg_status fg_responder_release(fg_responder* responder, fg_frame* request);
+fg_status fg_responder_event_fd(fg_responder* responder, int* fd);
+fg_status fg_responder_arm(fg_responder* responder, int* ready);
+fg_status fg_responder_drain(fg_responder* responder);
+void fg_responder_retain(fg_responder* responder);
+void fg_responder_release_handle(fg_responder* responder);
+/* Takes no more requests and fails those that nobody took. Those taken can still be answered: the
+ * participant detaches with the last of them. NULL is allowed. */
+void fg_responder_close(fg_responder* responder);
+
 /* ---- inspector ---- */
 
 typedef struct fg_topic_stats {
@@ -602,7 +738,7 @@ typedef struct fg_topic_stats {
     uint32_t slots_leased; /* published ones with at least one lease */
 } fg_topic_stats;
 
-enum { FG_ROLE_PUBLISHER = 1, FG_ROLE_SUBSCRIBER = 2 };
+enum { FG_ROLE_PUBLISHER = 1, FG_ROLE_SUBSCRIBER = 2, FG_ROLE_CALLER = 3, FG_ROLE_RESPONDER = 4 };
 
 typedef struct fg_participant {
     uint32_t index;

@@ -122,6 +122,21 @@ class Subscriber {
         return std::optional<Frame>(Frame(raw_, raw));
     }
 
+    /// Sends a small message to every publisher; how many got it.
+    Result<std::uint32_t> send_control(std::uint32_t type, std::span<const std::byte> data) {
+        std::uint32_t reached = 0;
+        const fg_status status =
+            fg_subscriber_send_control(raw_.get(), type, data.data(),
+                                       data.size() > FG_LETTER_BYTES_MAX  // too long stays too long
+                                           ? UINT32_MAX
+                                           : static_cast<std::uint32_t>(data.size()),
+                                       &reached);
+        if (status != FG_OK) {
+            return Error::last(status);
+        }
+        return reached;
+    }
+
     /// The fd for event loops and its cycle: see fg_subscriber_event_fd.
     Result<int> event_fd() {
         int fd = -1;

@@ -35,7 +35,7 @@ pub(crate) fn exception(py: Python<'_>, name: &str, text: &str) -> PyErr {
 
 /// Class of `framegate.errors` for each status of `shm.h` from 1 on; `framegate._shm` has the same table, and a test compares
 /// them.
-const SHM_CLASSES: [&str; 30] = [
+const SHM_CLASSES: [&str; 36] = [
     "ShmArgumentError",
     "TopicNameInvalid",
     "TopicNotFound",
@@ -66,6 +66,12 @@ const SHM_CLASSES: [&str; 30] = [
     "ChecksumMismatch",
     "MetadataFull",
     "GroupsExhausted",
+    "NoResponder",
+    "ResponderDied",
+    "CallFailed",
+    "MailboxFull",
+    "CallerGone",
+    "CallsExhausted",
 ];
 
 /// `_http.SHM_ERROR_CLASSES`: class name by status code.

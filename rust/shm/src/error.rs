@@ -75,6 +75,12 @@ kinds! {
     ChecksumMismatch = 28, is_checksum_mismatch, "The bytes of the frame are not those that were published.";
     MetadataFull = 29, is_metadata_full, "The metadata area of the topic has no room for that.";
     GroupsFull = 30, is_groups_full, "All group rows of the topic are taken.";
+    NoResponder = 31, is_no_responder, "Nobody answers calls on this topic.";
+    ResponderDied = 32, is_responder_died, "The responder died or closed before it answered.";
+    CallFailed = 33, is_call_failed, "The responder answered that it failed.";
+    MailboxFull = 34, is_mailbox_full, "The mailbox of the addressee is full.";
+    CallerGone = 35, is_caller_gone, "The caller died or closed before it was answered.";
+    CallsExhausted = 36, is_calls_exhausted, "The caller has as many calls in flight as it may.";
 }
 
 impl Error {

@@ -36,6 +36,7 @@
 //! there. Processes made by `std::process::Command` are fine.
 
 mod array;
+mod calls;
 mod error;
 mod metadata;
 mod publisher;
@@ -45,9 +46,10 @@ mod topic;
 mod values;
 
 pub use array::{Array, Dtype, lay_out};
+pub use calls::{Call, Caller, Message, Request, Responder};
 pub use error::Error;
 pub use metadata::Metadata;
-pub use publisher::{FrameMeta, Loan, Publisher};
+pub use publisher::{Control, FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
 pub use topic::{
     Checksum, TopicInfo, TopicOptions, check_topic_name, resize, runtime_directory, unlink,

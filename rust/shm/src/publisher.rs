@@ -202,24 +202,7 @@ impl Loan {
         if bytes > self.bytes {
             return Err(Error::longer_than_loan(bytes, self.bytes));
         }
-        let mut info = MaybeUninit::<sys::PublishInfo>::uninit();
-        // SAFETY: the library writes every field.
-        let mut info = unsafe {
-            sys::fg_publish_info_init(info.as_mut_ptr());
-            info.assume_init()
-        };
-        info.bytes = bytes as u64;
-        info.timestamp_s = meta.timestamp_s.unwrap_or(f64::NAN);
-        // Lengths over a u32 are over every limit as well.
-        info.array_count = u32::try_from(meta.arrays.len()).unwrap_or(u32::MAX);
-        info.arrays = meta.arrays.as_ptr().cast();
-        info.content_type = meta
-            .content_type
-            .map_or(ptr::null(), |text| text.as_ptr().cast());
-        info.content_type_bytes =
-            u32::try_from(meta.content_type.map_or(0, str::len)).unwrap_or(u32::MAX);
-        info.user_metadata = meta.user_metadata.as_ptr().cast();
-        info.user_metadata_bytes = u32::try_from(meta.user_metadata.len()).unwrap_or(u32::MAX);
+        let info = meta.info(bytes);
         let mut sequence = 0;
         // SAFETY: handle and loan are live; the pointers in `info` live as long as `meta`, that is, over the call.
         check(unsafe {
@@ -267,4 +250,70 @@ pub struct FrameMeta<'a> {
     pub content_type: Option<&'a str>,
     /// A map made by [`encode_values`](crate::encode_values), at most 1024 bytes; empty: none.
     pub user_metadata: &'a [u8],
+}
+
+impl FrameMeta<'_> {
+    /// As the library wants it; points into `self`.
+    pub(crate) fn info(&self, bytes: usize) -> sys::PublishInfo {
+        let mut info = MaybeUninit::<sys::PublishInfo>::uninit();
+        // SAFETY: the library writes every field.
+        let mut info = unsafe {
+            sys::fg_publish_info_init(info.as_mut_ptr());
+            info.assume_init()
+        };
+        info.bytes = bytes as u64;
+        info.timestamp_s = self.timestamp_s.unwrap_or(f64::NAN);
+        // Lengths over a u32 are over every limit as well.
+        info.array_count = u32::try_from(self.arrays.len()).unwrap_or(u32::MAX);
+        info.arrays = self.arrays.as_ptr().cast();
+        info.content_type = self
+            .content_type
+            .map_or(ptr::null(), |text| text.as_ptr().cast());
+        info.content_type_bytes =
+            u32::try_from(self.content_type.map_or(0, str::len)).unwrap_or(u32::MAX);
+        info.user_metadata = self.user_metadata.as_ptr().cast();
+        info.user_metadata_bytes = u32::try_from(self.user_metadata.len()).unwrap_or(u32::MAX);
+        info
+    }
+}
+
+/// A small message that a subscriber sent to the publishers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Row of the subscriber in the topic.
+    pub sender: u32,
+    /// The application's own.
+    pub kind: u32,
+    /// At most 192 bytes.
+    pub data: Vec<u8>,
+}
+
+impl Publisher {
+    /// Takes the control messages that came since the last time, oldest first; never waits.
+    ///
+    /// # Errors
+    ///
+    /// `is_unsupported` if the topic was created without mailboxes, `is_poisoned`, `is_forked`.
+    pub fn controls(&self) -> Result<Vec<Control>, Error> {
+        let mut controls = Vec::new();
+        loop {
+            let mut raw = MaybeUninit::<sys::Control>::uninit();
+            let mut count = 0;
+            // SAFETY: the handle is live; places for one message and the count.
+            check(unsafe {
+                sys::fg_publisher_controls(self.0.raw, raw.as_mut_ptr(), 1, &raw mut count)
+            })?;
+            if count == 0 {
+                return Ok(controls);
+            }
+            // SAFETY: the library wrote one message.
+            let raw = unsafe { raw.assume_init() };
+            let bytes = (raw.bytes as usize).min(raw.data.len());
+            controls.push(Control {
+                sender: raw.sender,
+                kind: raw.kind,
+                data: raw.data[..bytes].to_vec(),
+            });
+        }
+    }
 }

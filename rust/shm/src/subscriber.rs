@@ -245,6 +245,29 @@ impl Subscriber {
         check(unsafe { sys::fg_subscriber_drain(self.0.raw) })
     }
 
+    /// Sends a small message (192 bytes at most) to every publisher of the topic; never waits. How many got it.
+    ///
+    /// # Errors
+    ///
+    /// `is_mailbox_full` if a publisher does not read its messages (the others have it), `is_invalid_argument`,
+    /// `is_unsupported` if the topic was created without mailboxes, `is_poisoned`, `is_forked`.
+    pub fn send_control(&self, kind: u32, data: &[u8]) -> Result<u32, Error> {
+        let mut reached = 0;
+        // A length over a u32 is over the limit as well.
+        let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        // SAFETY: the handle is live; pointer and length of a live slice; a place for the count.
+        check(unsafe {
+            sys::fg_subscriber_send_control(
+                self.0.raw,
+                kind,
+                data.as_ptr().cast(),
+                bytes,
+                &raw mut reached,
+            )
+        })?;
+        Ok(reached)
+    }
+
     /// Frames lost so far: overwritten before they were taken, or jumped over by `Policy::Latest`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub(crate) const TOPIC_NAME_BYTES_MAX: usize = 128;
 pub(crate) const ARRAYS_MAX: usize = 16;
 pub(crate) const ARRAY_DIMENSIONS_MAX: usize = 8;
 pub(crate) const ARRAY_NAME_BYTES_MAX: usize = 36;
+pub(crate) const LETTER_BYTES_MAX: usize = 192;
 pub(crate) const VALUES_MAX: usize = 128;
 pub(crate) const DIMENSION_ANY: u64 = u64::MAX;
 
@@ -24,6 +25,14 @@ pub(crate) struct Publisher {
 }
 #[repr(C)]
 pub(crate) struct Subscriber {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+pub(crate) struct Caller {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+pub(crate) struct Responder {
     _opaque: [u8; 0],
 }
 
@@ -105,6 +114,43 @@ pub(crate) struct PublisherOptions {
 }
 
 #[repr(C)]
+pub(crate) struct CallerOptions {
+    pub(crate) struct_bytes: u32,
+    pub(crate) calls_max: u32,
+    pub(crate) name_bytes: u32,
+    pub(crate) reserved: u32,
+    pub(crate) name: *const c_char,
+}
+
+#[repr(C)]
+pub(crate) struct ResponderOptions {
+    pub(crate) struct_bytes: u32,
+    pub(crate) requests_max: u32,
+    pub(crate) name_bytes: u32,
+    pub(crate) reserved: u32,
+    pub(crate) name: *const c_char,
+}
+
+#[repr(C)]
+pub(crate) struct Request {
+    pub(crate) frame: Frame,
+    pub(crate) id: u64,
+    pub(crate) deadline_ns: u64,
+    pub(crate) caller: u32,
+    pub(crate) reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Control {
+    pub(crate) sender: u32,
+    pub(crate) kind: u32,
+    pub(crate) bytes: u32,
+    pub(crate) reserved: u32,
+    pub(crate) data: [u8; LETTER_BYTES_MAX],
+}
+
+#[repr(C)]
 pub(crate) struct Loan {
     pub(crate) data: *mut c_void,
     pub(crate) capacity: u64,
@@ -156,6 +202,28 @@ pub(crate) struct Frame {
     pub(crate) lost: u64,
     pub(crate) redelivered: u32,
     pub(crate) reserved: u32,
+}
+
+impl Frame {
+    /// One that is not leased.
+    pub(crate) fn ended() -> Self {
+        Self {
+            data: std::ptr::null(),
+            bytes: 0,
+            sequence: 0,
+            published_ns: 0,
+            timestamp_s: f64::NAN,
+            content_type: std::ptr::null(),
+            user_metadata: std::ptr::null(),
+            content_type_bytes: 0,
+            user_metadata_bytes: 0,
+            array_count: 0,
+            slot: 0,
+            lost: 0,
+            redelivered: 0,
+            reserved: 0,
+        }
+    }
 }
 
 #[repr(C)]
@@ -308,6 +376,89 @@ unsafe extern "C" {
         out: *mut SubscriberStats,
     ) -> Status;
     pub(crate) fn fg_subscriber_close(subscriber: *mut Subscriber);
+    pub(crate) fn fg_subscriber_send_control(
+        subscriber: *mut Subscriber,
+        kind: u32,
+        data: *const c_void,
+        bytes: u32,
+        reached: *mut u32,
+    ) -> Status;
+    pub(crate) fn fg_publisher_controls(
+        publisher: *mut Publisher,
+        out: *mut Control,
+        capacity: usize,
+        count: *mut usize,
+    ) -> Status;
+    pub(crate) fn fg_caller_options_init(options: *mut CallerOptions);
+    pub(crate) fn fg_caller_open(
+        topic: *mut Topic,
+        options: *const CallerOptions,
+        out: *mut *mut Caller,
+    ) -> Status;
+    pub(crate) fn fg_caller_loans(caller: *mut Caller) -> *mut Publisher;
+    pub(crate) fn fg_caller_call(
+        caller: *mut Caller,
+        loan: *mut Loan,
+        info: *const PublishInfo,
+        timeout_ns: i64,
+        call: *mut u64,
+    ) -> Status;
+    pub(crate) fn fg_caller_wait(
+        caller: *mut Caller,
+        call: u64,
+        timeout_ns: i64,
+        reply: *mut Frame,
+    ) -> Status;
+    pub(crate) fn fg_caller_cancel(caller: *mut Caller, call: u64) -> Status;
+    pub(crate) fn fg_caller_arrays(
+        caller: *mut Caller,
+        reply: *const Frame,
+        out: *mut Array,
+        capacity: usize,
+        count: *mut usize,
+    ) -> Status;
+    pub(crate) fn fg_caller_release(caller: *mut Caller, reply: *mut Frame) -> Status;
+    pub(crate) fn fg_caller_event_fd(caller: *mut Caller, fd: *mut c_int) -> Status;
+    pub(crate) fn fg_caller_arm(caller: *mut Caller, ready: *mut c_int) -> Status;
+    pub(crate) fn fg_caller_drain(caller: *mut Caller) -> Status;
+    pub(crate) fn fg_caller_close(caller: *mut Caller);
+    pub(crate) fn fg_responder_options_init(options: *mut ResponderOptions);
+    pub(crate) fn fg_responder_open(
+        topic: *mut Topic,
+        options: *const ResponderOptions,
+        out: *mut *mut Responder,
+    ) -> Status;
+    pub(crate) fn fg_responder_loans(responder: *mut Responder) -> *mut Publisher;
+    pub(crate) fn fg_responder_take(
+        responder: *mut Responder,
+        timeout_ns: i64,
+        out: *mut Request,
+    ) -> Status;
+    pub(crate) fn fg_responder_reply(
+        responder: *mut Responder,
+        request: *mut Request,
+        loan: *mut Loan,
+        info: *const PublishInfo,
+    ) -> Status;
+    pub(crate) fn fg_responder_fail(
+        responder: *mut Responder,
+        request: *mut Request,
+        text: *const c_char,
+        text_bytes: usize,
+    ) -> Status;
+    pub(crate) fn fg_responder_drop(responder: *mut Responder, request: *mut Request);
+    pub(crate) fn fg_responder_arrays(
+        responder: *mut Responder,
+        request: *const Frame,
+        out: *mut Array,
+        capacity: usize,
+        count: *mut usize,
+    ) -> Status;
+    pub(crate) fn fg_responder_release(responder: *mut Responder, request: *mut Frame) -> Status;
+    pub(crate) fn fg_responder_event_fd(responder: *mut Responder, fd: *mut c_int) -> Status;
+    pub(crate) fn fg_responder_arm(responder: *mut Responder, ready: *mut c_int) -> Status;
+    pub(crate) fn fg_responder_drain(responder: *mut Responder) -> Status;
+    pub(crate) fn fg_responder_close(responder: *mut Responder);
 }
 
 #[cfg(test)]
@@ -370,11 +521,15 @@ mod tests {
         for row in table(fg_struct_sizes) {
             let ours = match text(row.name) {
                 "fg_array" => size_of::<Array>(),
+                "fg_caller_options" => size_of::<CallerOptions>(),
+                "fg_control" => size_of::<Control>(),
                 "fg_frame" => size_of::<Frame>(),
                 "fg_loan" => size_of::<Loan>(),
                 "fg_publish_info" => size_of::<PublishInfo>(),
                 "fg_resize_options" => size_of::<ResizeOptions>(),
                 "fg_publisher_options" => size_of::<PublisherOptions>(),
+                "fg_request" => size_of::<Request>(),
+                "fg_responder_options" => size_of::<ResponderOptions>(),
                 "fg_status_info" => size_of::<StatusInfo>(),
                 "fg_struct_size" => size_of::<StructSize>(),
                 "fg_subscriber_options" => size_of::<SubscriberOptions>(),
@@ -390,7 +545,7 @@ mod tests {
             assert_eq!(ours, row.bytes as usize, "{}", text(row.name));
             compared += 1;
         }
-        assert_eq!(compared, 14);
+        assert_eq!(compared, 18);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub struct TopicOptions {
     pub participants_max: u32,
     /// Bytes of the static metadata area.
     pub metadata_bytes: u32,
-    /// Bytes of each participant's mailbox.
+    /// Bytes of the mailbox of each participant that has one; 0: neither calls nor controls.
     pub mailbox_bytes: u32,
     /// File mode, `0o600` or `0o660`.
     pub mode: u32,

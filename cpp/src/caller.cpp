@@ -1,0 +1,336 @@
+#include "caller.hpp"
+
+#include <cinttypes>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace framegate::impl {
+namespace {
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr std::uint64_t kNever = ~std::uint64_t{0};
+}  // namespace
+
+constinit const Handle::Kind Caller::kKind = {
+    .noun = "caller",
+    .sleep_mark = Mark::kSpaceWaiter,
+    .access = Access::kWrite,
+    .record_bytes = Caller::kRecordBytes,
+    .is_held = Caller::is_loaned,
+    .before_detach = Correspondent::close_event_fd,
+    .destroy = Caller::destroy,
+};
+
+fg_status Caller::open(Topic& topic, const fg_caller_options& options, Caller** out) {
+    const std::uint32_t cells = topic.view_.mailbox_cells;
+    if (options.calls_max > cells && cells != 0) {
+        return fail(FG_INVALID_ARGUMENT,
+                    "topic \"%s\": calls_max is %u, a mailbox has room for %u answers", topic.name_,
+                    options.calls_max, cells);
+    }
+    void* memory = nullptr;
+    const std::uint32_t calls_max = options.calls_max != 0 ? options.calls_max : cells;
+    auto* pending = static_cast<Pending*>(std::calloc(calls_max + 1, sizeof(Pending)));
+    if (pending == nullptr || posix_memalign(&memory, kCacheLine, sizeof(Caller)) != 0) {
+        std::free(pending);
+        return fail(FG_OUT_OF_MEMORY, "no memory for a caller of topic \"%s\"", topic.name_);
+    }
+    auto* caller = new (memory) Caller;
+    caller->make_room_ = make_room;
+    caller->pending_ = pending;
+    caller->calls_max_ = calls_max;
+    const fg_status status =
+        caller->join_mail(topic, FG_ROLE_CALLER, options.name, options.name_bytes);
+    if (status == FG_OK) {
+        *out = caller;
+    }
+    return status;
+}
+
+// Late answers in the mailbox occupy the very slots that a loan waits for.
+void Caller::make_room(Publisher& self) { static_cast<Caller&>(self).read_mail(0); }
+
+Caller::Pending* Caller::find(std::uint64_t number) {
+    for (std::uint32_t i = 0; number != 0 && i < calls_max_; ++i) {
+        if (pending_[i].state != State::kUnused && pending_[i].number == number) {
+            return &pending_[i];
+        }
+    }
+    return nullptr;
+}
+
+Caller::Pending* Caller::unused() {
+    for (std::uint32_t i = 0; i < calls_max_; ++i) {
+        Pending& pending = pending_[i];
+        if (pending.state == State::kAbandoned &&
+            open_epoch(view(), pending.responder.participant) != pending.responder.epoch) {
+            pending.state = State::kUnused;  // it will never answer
+        }
+        if (pending.state == State::kUnused) {
+            return &pending;
+        }
+    }
+    return nullptr;
+}
+
+// The responder with the least to do of those not tried yet.
+bool Caller::pick(const std::uint64_t* tried, MailAddress* to) {
+    std::uint32_t least = ~std::uint32_t{0};
+    for (std::uint32_t n = 0; n < view().participants_max && least != 0; ++n) {
+        const std::uint32_t i = (next_responder_ + n) % view().participants_max;
+        const std::uint64_t epoch = open_epoch(view(), i);
+        const ParticipantRow& row = view().participants[i];
+        // relaxed: role and `accepts` were stored before the mailbox was opened; load is a guess.
+        if (epoch == 0 || (tried[i / 64] >> (i % 64) & 1) != 0 ||
+            row.role.load(kRelaxed) != FG_ROLE_RESPONDER ||
+            mailbox_header(view(), i).accepts.load(kRelaxed) == 0) {
+            continue;
+        }
+        const std::uint32_t load = letters_in(view(), i) + row.leases.load(kRelaxed);
+        if (load < least) {
+            least = load;
+            *to = {i, epoch};
+        }
+    }
+    return least != ~std::uint32_t{0};
+}
+
+fg_status Caller::post(fg_loan* loan, Pending* pending) {
+    std::uint64_t tried[kHolderWords] = {};
+    std::uint32_t full = 0;
+    Letter letter;
+    letter.kind = LetterKind::kRequest;
+    letter.correlation = pending->number;
+    letter.from = {self_.index, epoch_};
+    letter.slot = loan->slot;
+    letter.generation = loan->generation;
+    MailAddress to;
+    while (pick(tried, &to)) {
+        tried[to.participant / 64] |= std::uint64_t{1} << (to.participant % 64);
+        if (!is_participant_alive(*topic_, to.participant)) {
+            sweep(*topic_);
+            continue;
+        }
+        const Posted posted = post_letter(view(), self_, to, letter, loan->ticket);
+        if (posted.result == PostResult::kOk) {
+            next_responder_ = to.participant + 1;
+            pending->responder = to;
+            pending->posted = posted;
+            pending->slot = loan->slot;
+            pending->generation = loan->generation;
+            forget(loan, &seat_);
+            ring_mailbox(*topic_, to.participant);
+            return FG_OK;
+        }
+        if (posted.result == PostResult::kLost) {
+            forget(loan, &seat_);
+            wake_space(*topic_);
+            return fail(FG_RESPONDER_DIED,
+                        "topic \"%s\": the responder went away while it was asked", topic_->name_);
+        }
+        full += posted.result == PostResult::kFull ? 1 : 0;
+    }
+    return full == 0
+               ? fail(FG_NO_RESPONDER, "topic \"%s\": nobody answers calls on it", topic_->name_)
+               : fail(FG_MAILBOX_FULL,
+                      "topic \"%s\": %u responders have full mailboxes, %u letters each; call "
+                      "later, or start more responders",
+                      topic_->name_, full, view().mailbox_cells);
+}
+
+fg_status Caller::call(fg_loan* loan, const fg_publish_info& info, std::int64_t timeout_ns,
+                       std::uint64_t* number) {
+    if (is_forked()) {
+        loan->data = nullptr;
+        return check_usable(*topic_);
+    }
+    const Call guard(*this);
+    Seat* seat = seat_of(*loan);
+    if (seat == nullptr) {
+        loan->data = nullptr;
+        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was posted or abandoned before",
+                    topic_->name_);
+    }
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        forget(loan, seat);
+        return status;
+    }
+    if (closed_) {
+        return say_closed();
+    }
+    fg_status status = check_letter(*seat, info);
+    if (status != FG_OK) {
+        return status;
+    }
+    read_mail(0);
+    Pending* pending = unused();
+    if (pending == nullptr) {
+        return fail(FG_CALLS_EXHAUSTED,
+                    "topic \"%s\": %u calls are in flight, as many as this caller may have",
+                    topic_->name_, calls_max_);
+    }
+    status = bring_along(loan, info);
+    if (status != FG_OK) {
+        return status;
+    }
+    pending->number = ++calls_;
+    pending->deadline_ns =
+        timeout_ns < 0 ? kNever : monotonic_ns() + static_cast<std::uint64_t>(timeout_ns);
+    write_header(loan->slot, info, Schema::kFree);
+    // relaxed: the HANDED CAS releases it.
+    view().slots[loan->slot].deadline_ns.store(pending->deadline_ns, kRelaxed);
+    status = post(loan, pending);
+    if (status != FG_OK) {
+        return status;
+    }
+    pending->state = State::kWaiting;
+    *number = pending->number;
+    return FG_OK;
+}
+
+// Sorts what lies in the mailbox into the pending calls; the caller looks for the answer to its
+// `own` call. Late answers are thrown away here.
+void Caller::read_mail(std::uint64_t own) {
+    bool space = false;
+    bool for_others = false;
+    Letter letter;
+    while (take_letter(view(), self_, epoch_, &letter, &space)) {
+        Pending* pending = find(letter.correlation);
+        const bool is_answer =
+            letter.kind == LetterKind::kReply || letter.kind == LetterKind::kFailure;
+        if (!is_answer || pending == nullptr || !(pending->responder == letter.from) ||
+            pending->state == State::kAnswered) {
+            discard(letter);
+        } else if (pending->state == State::kAbandoned) {
+            pending->state = State::kUnused;
+            discard(letter);
+        } else {
+            pending->state = State::kAnswered;
+            pending->answer = letter;
+            for_others = for_others || letter.correlation != own;
+        }
+    }
+    if (space) {
+        wake_space(*topic_);
+    }
+    if (for_others) {
+        ring_own();  // whoever waits for these may be another thread or task
+    }
+}
+
+fg_status Caller::deliver(Pending* pending, fg_frame* reply) {
+    pending->state = State::kUnused;
+    const Letter& answer = pending->answer;
+    view().participants[self_.index].received.store(++answered_, kRelaxed);  // for inspectors
+    if (answer.kind == LetterKind::kFailure) {
+        return fail(FG_CALL_FAILED, "%.*s", static_cast<int>(answer.bytes),
+                    reinterpret_cast<const char*>(answer.data));
+    }
+    return lease(answer, reply)
+               ? static_cast<fg_status>(FG_OK)
+               : fail(FG_CALL_FAILED,
+                      "topic \"%s\": the topic was resized while the reply was on its way; call "
+                      "again",
+                      topic_->name_);
+}
+
+// Nobody waits for the answer any more. True if the responder never saw the request.
+bool Caller::give_up(Pending* pending) {
+    if (pending->state == State::kAnswered) {
+        discard(pending->answer);
+        pending->state = State::kUnused;
+        return false;
+    }
+    const Withdrawal withdrawal =
+        withdraw_letter(view(), self_, pending->responder, pending->posted,
+                        // A slot of a generation that we left matters to nobody.
+                        pending->generation == geometry().generation ? pending->slot : kNoSlot,
+                        slot_word(0, 0, SlotState::kFree));
+    wake_space(*topic_);
+    pending->state = withdrawal == Withdrawal::kRead ? State::kAbandoned : State::kUnused;
+    return withdrawal != Withdrawal::kRead;
+}
+
+fg_status Caller::look(std::uint64_t number, fg_frame* reply) {
+    Pending* pending = find(number);
+    if (pending == nullptr || pending->state == State::kAbandoned) {
+        return fail(FG_INVALID_ARGUMENT, "topic \"%s\": call %" PRIu64 " is over", topic_->name_,
+                    number);
+    }
+    // Before the mailbox is read: what it posted before it went is there then.
+    const bool is_gone =
+        open_epoch(view(), pending->responder.participant) != pending->responder.epoch;
+    if (pending->state == State::kWaiting) {
+        read_mail(number);
+    }
+    if (pending->state == State::kAnswered) {
+        return deliver(pending, reply);
+    }
+    if (is_gone) {
+        pending->state = State::kUnused;
+        return fail(FG_RESPONDER_DIED,
+                    "topic \"%s\": the responder died or closed before it answered", topic_->name_);
+    }
+    if (monotonic_ns() < pending->deadline_ns) {
+        return FG_EMPTY;
+    }
+    view().participants[self_.index].lost.store(++late_, kRelaxed);  // for inspectors
+    return give_up(pending)
+               ? fail(FG_TIMEOUT, "topic \"%s\": no responder took up the call in time",
+                      topic_->name_)
+               : fail(FG_TIMEOUT,
+                      "topic \"%s\": responder %u took up the call but did not answer in time",
+                      topic_->name_, pending->responder.participant);
+}
+
+fg_status Caller::wait(std::uint64_t number, std::int64_t timeout_ns, fg_frame* reply) {
+    std::int64_t patience = timeout_ns;
+    if (timeout_ns != 0) {
+        const Locked guard(lock_);
+        const Pending* pending = find(number);
+        if (pending != nullptr && pending->deadline_ns != kNever) {
+            const std::uint64_t now = monotonic_ns();
+            // One more than the rest, so that the look afterwards finds the deadline passed.
+            const auto rest = static_cast<std::int64_t>(
+                pending->deadline_ns > now ? pending->deadline_ns - now + 1 : 1);
+            patience = timeout_ns < 0 || rest < timeout_ns ? rest : timeout_ns;
+        }
+    }
+    return wait_for_mail(patience, [&] { return look(number, reply); });
+}
+
+fg_status Caller::cancel(std::uint64_t number) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;
+    }
+    const Call guard(*this);
+    Pending* pending = find(number);
+    if (pending != nullptr && pending->state != State::kAbandoned) {
+        give_up(pending);
+    }
+    return FG_OK;
+}
+
+void Caller::close() {
+    if (is_forked()) {
+        return;
+    }
+    {
+        const Call guard(*this);
+        for (std::uint32_t i = 0; is_alive() && i < calls_max_; ++i) {
+            if (pending_[i].state == State::kWaiting || pending_[i].state == State::kAnswered) {
+                give_up(&pending_[i]);
+            }
+        }
+        end_correspondence();
+    }
+    Handle::close();
+}
+
+void Caller::destroy(Handle& handle) {
+    auto* caller = static_cast<Caller*>(&handle);
+    std::free(caller->pending_);
+    std::free(caller);
+}
+
+}  // namespace framegate::impl
