@@ -373,7 +373,7 @@ void bind_message(nb::module_& module) {
             [](nb::handle_t<Message> self) {
                 auto& message = nb::cast<Message&>(self);
                 message.require_live();
-                return to_array(self, message.only_field("array"));
+                return whole_array(self, message, "array");
             },
             nb::sig("def array(self) -> numpy.typing.NDArray[typing.Any]"),
             "The only array, or the bytes, as a read-only numpy array (a memoryview without\n"
@@ -386,11 +386,11 @@ void bind_message(nb::module_& module) {
         .def_prop_ro(
             "nbytes", [](const Message& self) { return self.bytes; }, "Payload bytes.")
         .def_prop_ro(
-            "shape", [](Message& self) { return shape_of(self, self.only_field("shape")); },
+            "shape", [](Message& self) { return whole_shape(self); },
             nb::sig("def shape(self) -> tuple[int, ...]"),
             "Shape of the only array; `(nbytes,)` for raw bytes.")
         .def_prop_ro(
-            "dtype", [](Message& self) { return dtype_name_of(self.only_field("dtype")); },
+            "dtype", [](Message& self) { return whole_dtype(self); },
             "Name of its element type; `uint8` for raw bytes.")
         .def_prop_ro("metadata", &Message::metadata,
                      nb::sig("def metadata(self) -> dict[str, typing.Any]"),

@@ -54,6 +54,7 @@ constexpr Field kFields[] = {
     FG_FIELD(SharedWords, next_generation),
     FG_FIELD(SharedWords, metadata),
     FG_FIELD(SharedWords, first_sequence),
+    FG_FIELD(SharedWords, mailboxes),
     FG_FIELD(ParticipantRow, state),
     FG_FIELD(ParticipantRow, incarnation),
     FG_FIELD(ParticipantRow, role),
