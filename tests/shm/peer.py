@@ -202,7 +202,7 @@ def _use_inherited(
     uses: dict[str, Callable[[], object]] = {
         "send": lambda: publisher.send(b"z"),
         "take": subscriber.try_take,
-        "sweep": topic.sweep,
+        "reap": topic.reap,
         "release": frame.release,
     }
     for name, use in uses.items():

@@ -401,7 +401,7 @@ loan.publish(size=2)
             holder.send_signal(signal.SIGSTOP)
             subscriber.take(timeout=0).release()
             assert subscriber.take(timeout=2.5) is None  # sweeps twice
-            assert topic.sweep() == 0
+            assert topic.reap() == 0
             holder.send_signal(signal.SIGCONT)
             holder.communicate("go\n", timeout=60)
             assert holder.returncode == 0
@@ -424,7 +424,7 @@ os.execv(sys.executable, [sys.executable, "-c", "import sys; sys.stdin.read()"])
         child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE)
         try:
             # The process lives on, but its participant ended with the exec.
-            while topic.sweep() == 0:
+            while topic.reap() == 0:
                 assert child.poll() is None
             assert shm.inspect("t").publishers == 1
             loans = [publisher.loan(), publisher.loan()]
@@ -440,5 +440,5 @@ def test_death_of_a_thread_leaves_its_loan_to_the_process(runtime_directory):
         thread = threading.Thread(target=lambda: loans.append(publisher.loan()))
         thread.start()
         thread.join()
-        assert topic.sweep() == 0
+        assert topic.reap() == 0
         assert loans[0].publish() == 1

@@ -49,7 +49,7 @@ def test_handles_inherited_by_fork_refuse(peer: Callable[..., Any]) -> None:
         forking = peer("multiprocessing_fork", "t")
         assert forking.line() == "send ForkedHandleError"
         assert forking.line() == "take ForkedHandleError"
-        assert forking.line() == "sweep ForkedHandleError"
+        assert forking.line() == "reap ForkedHandleError"
         assert forking.line() == "release ForkedHandleError"
         assert forking.line() == "its own: x"
         assert forking.line() == "parent: intact, sent 2"
