@@ -11,8 +11,8 @@ with framegate.recording.Player("run.mcap", rate=2) as player:
 ```
 
 A file holds pictures as `foxglove.RawImage` and `foxglove.CompressedImage`, everything else as
-`framegate.Frame`, all protobuf with their descriptors inside, so Foxglove, rerun and the `mcap`
-packages open it. docs/guide/inspect.md has the messages.
+`framegate.Frame`, all protobuf with their descriptors inside; docs/guide/inspect.md has the
+messages.
 """
 
 from __future__ import annotations
