@@ -18,7 +18,15 @@ class WithoutGil {
         while (is_finalizing()) {
             pause();  // the process ends in a moment
         }
-        PyEval_RestoreThread(state_);
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            // The interpreter began to end while this thread waited for the GIL, and ends the thread
+            // by unwinding it. Held here, its frames are never left.
+            for (;;) {
+                pause();
+            }
+        }
     }
 
   private:
