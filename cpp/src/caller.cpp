@@ -145,14 +145,8 @@ fg_status Caller::call(fg_loan* loan, const fg_publish_info& info, std::int64_t 
         return check_usable(*topic_);
     }
     const Call guard(*this);
-    Seat* seat = seat_of(*loan);
-    if (seat == nullptr) {
-        loan->data = nullptr;
-        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was posted or abandoned before",
-                    topic_->name_);
-    }
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        forget(loan, seat);
+    Seat* seat = nullptr;
+    if (const fg_status status = claim_seat(loan, "posted", &seat); status != FG_OK) {
         return status;
     }
     if (closed_) {

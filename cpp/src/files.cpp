@@ -122,6 +122,16 @@ bool sweep_socket(int directory, const char* file) {
            errno == ECONNREFUSED && unlinkat(directory, file, 0) == 0;
 }
 
+// The entries of a directory that stays open, by a descriptor of their own; nullptr on failure.
+DIR* open_entries(int directory) {
+    const int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR* entries = copy >= 0 ? fdopendir(copy) : nullptr;
+    if (entries == nullptr && copy >= 0) {
+        close(copy);
+    }
+    return entries;
+}
+
 }  // namespace
 
 void data_file_name(char (&out)[kFileBytesMax], const char* stem, std::uint64_t id) {
@@ -138,12 +148,8 @@ void control_file_name(char (&out)[kFileBytesMax], const char* stem) {
 }
 
 std::uint64_t bytes_of_topic(int directory, const char* stem) {
-    const int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR* entries = copy >= 0 ? fdopendir(copy) : nullptr;
+    DIR* entries = open_entries(directory);
     if (entries == nullptr) {
-        if (copy >= 0) {
-            close(copy);
-        }
         return 0;
     }
     char control[kFileBytesMax];
@@ -166,12 +172,8 @@ std::uint64_t bytes_of_topic(int directory, const char* stem) {
 }
 
 std::uint32_t sweep_orphans(int directory, const char* only_stem) {
-    const int copy = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR* entries = copy >= 0 ? fdopendir(copy) : nullptr;
+    DIR* entries = open_entries(directory);
     if (entries == nullptr) {
-        if (copy >= 0) {
-            close(copy);
-        }
         return 0;
     }
     std::uint32_t removed = 0;

@@ -26,6 +26,7 @@
 #include "files.hpp"
 #include "group.hpp"
 #include "liveness.hpp"
+#include "lock.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "topic.hpp"
@@ -39,17 +40,6 @@ constexpr auto kSeqCst = std::memory_order_seq_cst;
 
 constexpr int kWalkAttempts = 16;  // lost races against retirement and other resizers
 constexpr std::uint32_t kSealAttemptsMax = 1U << 20;
-
-class MutexGuard {
-  public:
-    explicit MutexGuard(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
-    ~MutexGuard() { pthread_mutex_unlock(&mutex_); }
-    MutexGuard(const MutexGuard&) = delete;
-    MutexGuard& operator=(const MutexGuard&) = delete;
-
-  private:
-    pthread_mutex_t& mutex_;
-};
 
 fg_status corrupt(const Topic& topic) {
     return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its generations make no sense", topic.name_);

@@ -87,6 +87,15 @@ class Handle {
     bool is_alive() const;   // neither forked nor poisoned
     bool is_forked() const;  // copied by fork() in whatever state its lock was: leave it alone
     fg_status say_closed() const;
+    // Runs `body` under lock_, on an open handle of this process; else says why not.
+    template <typename Body>
+    fg_status while_open(Body body) {
+        if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+            return status;
+        }
+        const Locked guard(lock_);
+        return closed_ ? say_closed() : body();
+    }
     // Around a sleep on one of the futexes: shows the mark of the kind, keeps the handle attached.
     // FG_CLOSED, or FG_OK and then end_sleep() must follow.
     fg_status begin_sleep();

@@ -22,6 +22,7 @@
 #include <ctime>
 
 #include "group.hpp"
+#include "lock.hpp"
 #include "mailbox.hpp"
 #include "status.hpp"
 #include "steps.hpp"
@@ -59,17 +60,6 @@ bool set_lock(int fd, std::uint32_t byte, short type) {
 
 // The age of a topic without users is the time since then.
 void touch(const Topic& topic) { futimens(topic.control_fd(), nullptr); }
-
-class MutexGuard {
-  public:
-    explicit MutexGuard(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
-    ~MutexGuard() { pthread_mutex_unlock(&mutex_); }
-    MutexGuard(const MutexGuard&) = delete;
-    MutexGuard& operator=(const MutexGuard&) = delete;
-
-  private:
-    pthread_mutex_t& mutex_;
-};
 
 bool is_own(const Topic& topic, std::uint32_t index) {
     return (topic.own_rows_[index / 64] >> (index % 64) & 1) != 0;

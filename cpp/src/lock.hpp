@@ -4,6 +4,7 @@
 #pragma once
 
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -75,6 +76,18 @@ class Locked {
 
   private:
     Lock& lock_;
+};
+
+// The same for what is locked too seldom to be spared a system call: a topic's own mutex.
+class MutexGuard {
+  public:
+    explicit MutexGuard(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
+    ~MutexGuard() { pthread_mutex_unlock(&mutex_); }
+    MutexGuard(const MutexGuard&) = delete;
+    MutexGuard& operator=(const MutexGuard&) = delete;
+
+  private:
+    pthread_mutex_t& mutex_;
 };
 
 }  // namespace framegate::impl

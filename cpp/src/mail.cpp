@@ -195,54 +195,41 @@ fg_status Correspondent::release(fg_frame* frame) {
 // ---- event loops
 
 fg_status Correspondent::event_fd(int* fd) {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
-    const Locked guard(lock_);
-    if (closed_) {
-        return say_closed();
-    }
-    if (!event_fd_.is_open()) {
-        if (const fg_status status = event_fd_.open(*topic_, self_); status != FG_OK) {
-            return status;
+    return while_open([&] {
+        if (!event_fd_.is_open()) {
+            if (const fg_status status = event_fd_.open(*topic_, self_); status != FG_OK) {
+                return status;
+            }
         }
-    }
-    *fd = event_fd_.fd();
-    return FG_OK;
+        *fd = event_fd_.fd();
+        return static_cast<fg_status>(FG_OK);
+    });
 }
 
 fg_status Correspondent::arm(bool* ready) {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
-    const Locked guard(lock_);
-    if (closed_) {
-        return say_closed();
-    }
-    if (!event_fd_.is_open()) {
-        return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it",
-                    topic_->name_);
-    }
-    event_fd_.start_tick();
-    // seq_cst: before the cells are looked at; pairs with ring_mailbox(). A new value each time, so
-    // that a slow poster disarms only what it saw.
-    header().armed.store(++armings_, std::memory_order_seq_cst);
-    FG_STEP(kMailArmed);
-    *ready = has_letter(view(), self_);
-    return FG_OK;
+    return while_open([&] {
+        if (!event_fd_.is_open()) {
+            return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it",
+                        topic_->name_);
+        }
+        event_fd_.start_tick();
+        // seq_cst: before the cells are looked at; pairs with ring_mailbox(). A new value each
+        // time, so that a slow poster disarms only what it saw.
+        header().armed.store(++armings_, std::memory_order_seq_cst);
+        FG_STEP(kMailArmed);
+        *ready = has_letter(view(), self_);
+        return static_cast<fg_status>(FG_OK);
+    });
 }
 
 fg_status Correspondent::drain() {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
     bool ticked = false;
-    {
-        const Locked guard(lock_);
-        if (closed_) {
-            return say_closed();
-        }
+    const fg_status status = while_open([&] {
         ticked = event_fd_.is_open() && event_fd_.drain();
+        return static_cast<fg_status>(FG_OK);
+    });
+    if (status != FG_OK) {
+        return status;
     }
     if (ticked) {
         sweep_if_due(*topic_);

@@ -113,18 +113,13 @@ fg_status Publisher::try_loan_once(std::uint64_t bytes, fg_loan* out) {
 }
 
 fg_status Publisher::slot_bytes(std::uint64_t* out) {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
-    const Locked guard(lock_);
-    if (closed_) {
-        return say_closed();
-    }
-    if (const fg_status status = catch_up(); status != FG_OK) {
-        return status;
-    }
-    *out = geometry().slot_bytes;
-    return FG_OK;
+    return while_open([&] {
+        if (const fg_status status = catch_up(); status != FG_OK) {
+            return status;
+        }
+        *out = geometry().slot_bytes;
+        return static_cast<fg_status>(FG_OK);
+    });
 }
 
 fg_status Publisher::catch_up() {
@@ -397,16 +392,24 @@ fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
     return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its ring contradicts its head", topic_->name_);
 }
 
+fg_status Publisher::claim_seat(fg_loan* loan, const char* verb, Seat** seat) {
+    *seat = seat_of(*loan);
+    if (*seat == nullptr) {
+        loan->data = nullptr;
+        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was %s or abandoned before",
+                    topic_->name_, verb);
+    }
+    const fg_status status = check_usable(*topic_);
+    if (status != FG_OK) {
+        forget(loan, *seat);
+    }
+    return status;
+}
+
 fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
                                     std::uint64_t checksum, std::uint64_t* sequence) {
-    Seat* seat = seat_of(*loan);
-    if (seat == nullptr) {
-        loan->data = nullptr;
-        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was published or abandoned before",
-                    topic_->name_);
-    }
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        forget(loan, seat);
+    Seat* seat = nullptr;
+    if (const fg_status status = claim_seat(loan, "published", &seat); status != FG_OK) {
         return status;
     }
     // The slot that was loaned bounds the frame, whatever the topic's slots are now.

@@ -1,7 +1,6 @@
 // A publisher: loans, fills, publishes; and reads the control messages posted to it. Composes slots,
 // mailbox, wake and liveness. Callers and responders (mail.hpp) are publishers that post what they
-// fill instead. Its record per slot is the
-// CLAIM word of the loan, 0 without one.
+// fill instead.
 #pragma once
 
 #include <cstddef>
@@ -50,6 +49,9 @@ class Publisher : public Handle {
     // The seat that the loan is of, if it is a loan of this publisher; else nullptr.
     Seat* seat_of(const fg_loan& loan);
     void forget(fg_loan* loan, Seat* seat);
+    // The same for a loan that is to be published or posted (`verb`); else the loan is over, and
+    // the status says why.
+    fg_status claim_seat(fg_loan* loan, const char* verb, Seat** seat);
     fg_status carry_over(fg_loan* loan, std::uint64_t bytes);
     // Goes on to the newest generation.
     fg_status catch_up();

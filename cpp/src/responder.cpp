@@ -140,14 +140,8 @@ fg_status Responder::reply(fg_request* request, fg_loan* loan, const fg_publish_
         return check_usable(*topic_);
     }
     const Call guard(*this);
-    Seat* seat = seat_of(*loan);
-    if (seat == nullptr) {
-        loan->data = nullptr;
-        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was posted or abandoned before",
-                    topic_->name_);
-    }
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        forget(loan, seat);
+    Seat* seat = nullptr;
+    if (const fg_status status = claim_seat(loan, "posted", &seat); status != FG_OK) {
         return status;
     }
     Duty* duty = find(request->id);

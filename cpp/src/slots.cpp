@@ -57,7 +57,7 @@ constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr std::uint32_t kTryRereads = 256;
 // More lost races in a row than 256 publishers can cause; only a corrupt ring gets there.
 constexpr std::uint32_t kPublishAttemptsMax = 1U << 20;
-// As many as can be in play while one subscriber holds a frame: newest, held, free, and one to spare.
+// As many as can be in play while one subscriber holds a frame: newest, held, free, one to spare.
 constexpr std::uint32_t kWarmSlots = 4;
 
 inline void cpu_pause() {

@@ -696,60 +696,47 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
 }
 
 fg_status Subscriber::event_fd(int* fd) {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
-    const Locked guard(lock_);
-    if (closed_) {
-        return say_closed();
-    }
-    if (!event_fd_.is_open()) {
-        if (const fg_status status = event_fd_.open(*topic_, self_); status != FG_OK) {
-            return status;
+    return while_open([&] {
+        if (!event_fd_.is_open()) {
+            if (const fg_status status = event_fd_.open(*topic_, self_); status != FG_OK) {
+                return status;
+            }
+            set_mark(view(), self_, Mark::kFd);
         }
-        set_mark(view(), self_, Mark::kFd);
-    }
-    *fd = event_fd_.fd();
-    return FG_OK;
+        *fd = event_fd_.fd();
+        return static_cast<fg_status>(FG_OK);
+    });
 }
 
 fg_status Subscriber::arm(bool* ready) {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
-    const Locked guard(lock_);
-    if (closed_) {
-        return say_closed();
-    }
-    if (!event_fd_.is_open()) {
-        return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it",
-                    topic_->name_);
-    }
-    event_fd_.start_tick();
-    // seq_cst: pairs with the head CAS and armed load of publishers.
-    const std::uint64_t passed = is_member() ? load_group_cursor(view(), group_) : position_;
-    view().participants[self_.index].armed.store(passed + 1, std::memory_order_seq_cst);
-    FG_STEP(kArmed);
-    const fg_status status =
-        FG_MUTATED(kMutateNoSecondLook) ? static_cast<fg_status>(FG_EMPTY) : unseen_locked();
-    if (status != FG_OK && status != FG_EMPTY) {
-        return status;
-    }
-    *ready = status == FG_OK;
-    return FG_OK;
+    return while_open([&] {
+        if (!event_fd_.is_open()) {
+            return fail(FG_INVALID_ARGUMENT, "topic \"%s\": ask for the event fd before arming it",
+                        topic_->name_);
+        }
+        event_fd_.start_tick();
+        // seq_cst: pairs with the head CAS and armed load of publishers.
+        const std::uint64_t passed = is_member() ? load_group_cursor(view(), group_) : position_;
+        view().participants[self_.index].armed.store(passed + 1, std::memory_order_seq_cst);
+        FG_STEP(kArmed);
+        const fg_status status =
+            FG_MUTATED(kMutateNoSecondLook) ? static_cast<fg_status>(FG_EMPTY) : unseen_locked();
+        if (status != FG_OK && status != FG_EMPTY) {
+            return status;
+        }
+        *ready = status == FG_OK;
+        return static_cast<fg_status>(FG_OK);
+    });
 }
 
 fg_status Subscriber::drain() {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
     bool ticked = false;
-    {
-        const Locked guard(lock_);
-        if (closed_) {
-            return say_closed();
-        }
+    const fg_status status = while_open([&] {
         ticked = event_fd_.is_open() && event_fd_.drain();
+        return static_cast<fg_status>(FG_OK);
+    });
+    if (status != FG_OK) {
+        return status;
     }
     if (ticked) {
         sweep_if_due(*topic_);
@@ -762,11 +749,8 @@ fg_status Subscriber::drain() {
 
 fg_status Subscriber::send_control(std::uint32_t type, const void* data, std::uint32_t bytes,
                                    std::uint32_t* reached) {
-    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
-        return status;
-    }
-    const Locked guard(lock_);
-    return closed_ ? say_closed() : broadcast_control(*topic_, self_, type, data, bytes, reached);
+    return while_open(
+        [&] { return broadcast_control(*topic_, self_, type, data, bytes, reached); });
 }
 
 fg_status Subscriber::stats(fg_subscriber_stats* out) {

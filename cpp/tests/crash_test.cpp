@@ -19,22 +19,6 @@ constexpr std::uint64_t kBytes = 4096;
 constexpr std::uint32_t kSlots = 6;
 constexpr int kRounds = FG_TEST_TSAN ? 2 : 8;
 
-// In the child: the step to die at, and how many times to pass it before.
-Step fatal_step = Step::kCount;  // NOLINT: the hook is a plain function
-int passes_left = 0;             // NOLINT
-
-void die_at_step(std::uint32_t step) {
-    if (step == static_cast<std::uint32_t>(fatal_step) && passes_left-- <= 0) {
-        kill(getpid(), SIGKILL);
-    }
-}
-
-void arm_death(Step step, int passes) {
-    fatal_step = step;
-    passes_left = passes;
-    framegate_test_step = die_at_step;
-}
-
 void fill(void* data, std::uint64_t value) {
     auto* words = static_cast<std::uint64_t*>(data);
     std::fill(words, words + kBytes / 8, value);
@@ -443,7 +427,8 @@ TEST_CASE("death at any step loses nothing") {
             const bool once = static_cast<Step>(step) == Step::kSpaceWaiting ||
                               static_cast<Step>(step) == Step::kRetireLinked;
             const pid_t child = test::in_child([&] {
-                arm_death(static_cast<Step>(step), once ? 0 : round * 3);
+                test::die_at(static_cast<Step>(step),
+                             static_cast<std::uint64_t>(once ? 0 : round * 3));
                 play_role(static_cast<Step>(step));
                 return 1;
             });
@@ -476,7 +461,7 @@ TEST_CASE("death between ring and head does not wedge two slots") {
     REQUIRE(test::send(publisher, "first") == FG_OK);
     const pid_t child = test::in_child([] {
         const test::Publisher other = test::publisher(test::open("wedge"));
-        arm_death(Step::kPublishRing, 0);
+        test::die_at(Step::kPublishRing, 0);
         test::send(other, "second");
         return 1;
     });
@@ -514,7 +499,7 @@ TEST_CASE("frame of a publisher that died before waking anybody arrives") {
             while (!framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter)) {
                 sched_yield();  // until the subscriber is about to sleep
             }
-            arm_death(step, 0);
+            test::die_at(step, 0);
             test::send(publisher, "last words");
             return 1;
         });

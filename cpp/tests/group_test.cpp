@@ -9,11 +9,12 @@
 #include "support.hpp"
 
 using namespace framegate::impl;
+using test::At;
 using test::HeapSegment;
+using test::holds_nothing;
+using test::publish_one;
 
 namespace {
-
-bool holds_nothing(void*, std::uint32_t) { return false; }
 
 // One member as a subscriber handle would be: knows which slots it leases.
 struct Member {
@@ -55,14 +56,6 @@ void leave(const SegmentView& view, std::uint32_t index) {
     free_row(view, index);
 }
 
-std::uint64_t publish_one(const SegmentView& view, const Self& self) {
-    const LoanAttempt loan = try_loan(view, self);
-    REQUIRE(loan.result == LoanResult::kOk);
-    const Publication publication = publish(view, self, loan.slot, loan.word);
-    REQUIRE(publication.result == PublishResult::kOk);
-    return publication.sequence;
-}
-
 std::uint32_t publish_until_full(const SegmentView& view, const Self& self) {
     std::uint32_t count = 0;
     for (; count < 100; ++count) {
@@ -74,32 +67,6 @@ std::uint32_t publish_until_full(const SegmentView& view, const Self& self) {
     }
     return count;
 }
-
-// What one test wants to happen at one step, once.
-struct Interleave {
-    Step step = Step::kCount;
-    std::function<void()> action;
-};
-Interleave interleave;  // NOLINT: the hook is a plain function
-
-void on_step(std::uint32_t step) {
-    if (step == static_cast<std::uint32_t>(interleave.step)) {
-        interleave.step = Step::kCount;
-        interleave.action();
-    }
-}
-
-class At {
-  public:
-    At(Step step, std::function<void()> action) {
-        interleave = {step, std::move(action)};
-        framegate_test_step = on_step;
-    }
-    ~At() {
-        framegate_test_step = nullptr;
-        framegate_test_mutations = 0;
-    }
-};
 
 }  // namespace
 

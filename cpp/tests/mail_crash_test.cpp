@@ -15,15 +15,6 @@ constexpr std::uint64_t kBytes = 2048;
 constexpr std::uint32_t kSlots = 6;
 constexpr int kRounds = FG_TEST_TSAN ? 2 : 6;
 
-Step fatal_step = Step::kCount;  // NOLINT: the hook is a plain function
-int passes_left = 0;             // NOLINT
-
-void die_at_step(std::uint32_t step) {
-    if (step == static_cast<std::uint32_t>(fatal_step) && passes_left-- <= 0) {
-        kill(getpid(), SIGKILL);
-    }
-}
-
 enum class Role { kCaller, kResponder, kReaper };
 
 // Somebody who sleeps, or an armed event loop, for the steps that need one.
@@ -225,9 +216,7 @@ void run(Role role, Step step) {
             survivors.responder.reset();
         }
         const pid_t child = test::in_child([&] {
-            fatal_step = step;
-            passes_left = round * 2;
-            framegate_test_step = die_at_step;
+            test::die_at(step, static_cast<std::uint64_t>(round * 2));
             const test::Topic topic = test::open("crash");
             switch (role) {
                 case Role::kCaller:
@@ -320,9 +309,7 @@ TEST_CASE("reply that was posted before a death arrives") {
     const pid_t child = test::in_child([] {
         const test::Responder responder = test::responder(test::open("t"));
         raise(SIGSTOP);
-        fatal_step = Step::kMailReady;
-        passes_left = 0;
-        framegate_test_step = die_at_step;
+        test::die_at(Step::kMailReady, 0);
         test::serve_one(responder);
         return 1;
     });

@@ -19,16 +19,6 @@ constexpr std::uint32_t kSlots = 8;
 constexpr int kRounds = FG_TEST_TSAN ? 2 : 6;
 constexpr std::uint32_t kIdsMax = 1 << 20;
 
-// In the child: the step to die at, and how many times to pass it before.
-Step fatal_step = Step::kCount;  // NOLINT: the hook is a plain function
-int passes_left = 0;             // NOLINT
-
-void die_at_step(std::uint32_t step) {
-    if (step == static_cast<std::uint32_t>(fatal_step) && passes_left-- <= 0) {
-        kill(getpid(), SIGKILL);
-    }
-}
-
 // What all processes tell each other outside of the topic.
 struct Ledger {
     std::atomic<std::uint32_t> next_id;
@@ -314,9 +304,7 @@ TEST_CASE("death at any step of a policy loses nothing and blocks nobody") {
         for (int round = 0; round < kRounds; ++round) {
             CAPTURE(round);
             const pid_t child = test::in_child([&] {
-                fatal_step = death.step;
-                passes_left = round * 2;
-                framegate_test_step = die_at_step;
+                test::die_at(death.step, static_cast<std::uint64_t>(round * 2));
                 play_role(death.step, survivors.ledger);
                 return 1;
             });

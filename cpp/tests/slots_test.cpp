@@ -6,53 +6,20 @@
 #include "support.hpp"
 
 using namespace framegate::impl;
+using test::At;
 using test::HeapSegment;
+using test::holds_nothing;
+using test::publish_one;
 
 namespace {
-
-bool holds_nothing(void*, std::uint32_t) { return false; }
 
 TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence) {
     return framegate::impl::take(view, self, sequence, holds_nothing, nullptr);
 }
 
-std::uint64_t publish_one(const SegmentView& view, const Self& self) {
-    const LoanAttempt loan = try_loan(view, self);
-    REQUIRE(loan.result == LoanResult::kOk);
-    const Publication publication = publish(view, self, loan.slot, loan.word);
-    REQUIRE(publication.result == PublishResult::kOk);
-    return publication.sequence;
-}
-
 SlotState state_of(const SegmentView& view, std::uint32_t slot) {
     return word_state(view.slots[slot].word.load());
 }
-
-// What one test wants to happen at one step, once.
-struct Interleave {
-    Step step = Step::kCount;
-    std::function<void()> action;
-};
-Interleave interleave;  // NOLINT: the hook is a plain function
-
-void on_step(std::uint32_t step) {
-    if (step == static_cast<std::uint32_t>(interleave.step)) {
-        interleave.step = Step::kCount;
-        interleave.action();
-    }
-}
-
-class At {
-  public:
-    At(Step step, std::function<void()> action) {
-        interleave = {step, std::move(action)};
-        framegate_test_step = on_step;
-    }
-    ~At() {
-        framegate_test_step = nullptr;
-        framegate_test_mutations = 0;
-    }
-};
 
 }  // namespace
 

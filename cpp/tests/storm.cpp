@@ -40,6 +40,7 @@
 #include <vector>
 
 #include "framegate/shm.h"
+#include "step_hooks.hpp"
 #include "steps.hpp"
 
 using framegate::impl::Step;
@@ -432,15 +433,6 @@ void run_churner() {
 
 // ---- death
 
-Step fatal_step = Step::kCount;  // NOLINT: the hook is a plain function
-std::uint64_t passes_left = 0;   // NOLINT
-
-void die_at_step(std::uint32_t step) {
-    if (step == static_cast<std::uint32_t>(fatal_step) && passes_left-- == 0) {
-        kill(getpid(), SIGKILL);
-    }
-}
-
 struct Worker {
     pid_t pid = -1;
     Kind kind = Kind::kCount;
@@ -464,9 +456,7 @@ Worker start(Kind kind, std::uint64_t seed, bool is_survivor) {
     }
     if (!is_survivor && seed % 2 == 0) {
         const auto steps = static_cast<std::uint64_t>(Step::kCount) - 1;
-        fatal_step = static_cast<Step>(1 + seed / 2 % steps);
-        passes_left = seed / 128 % 64;
-        framegate_test_step = die_at_step;
+        test::die_at(static_cast<Step>(1 + seed / 2 % steps), seed / 128 % 64);
     }
     if (kind == Kind::kPublisher) {
         run_publisher(seed, is_survivor);

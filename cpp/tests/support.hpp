@@ -21,6 +21,7 @@
 #include "framegate/shm.h"
 #include "layout.hpp"
 #include "slots.hpp"
+#include "step_hooks.hpp"
 #include "steps.hpp"
 #include "topic.hpp"
 
@@ -208,5 +209,18 @@ class HeapSegment {
     framegate::impl::SegmentView view_;
     std::vector<std::uint64_t> data_;
 };
+
+// A take by somebody who leases nothing yet.
+inline bool holds_nothing(void*, std::uint32_t) { return false; }
+
+inline std::uint64_t publish_one(const framegate::impl::SegmentView& view,
+                                 const framegate::impl::Self& self) {
+    const framegate::impl::LoanAttempt loan = framegate::impl::try_loan(view, self);
+    REQUIRE(loan.result == framegate::impl::LoanResult::kOk);
+    const framegate::impl::Publication publication =
+        framegate::impl::publish(view, self, loan.slot, loan.word);
+    REQUIRE(publication.result == framegate::impl::PublishResult::kOk);
+    return publication.sequence;
+}
 
 }  // namespace test
