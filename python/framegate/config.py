@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
-from framegate.errors import ConfigError
+from framegate.errors import ConfigError, suggestion
 
 __all__ = ["SETTINGS", "Config", "Origin", "Setting", "Source", "suggestion"]
 
@@ -80,14 +80,6 @@ class Origin:
                 return f"file ({self.name})"
 
 
-def suggestion(name: str, candidates: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the nearest candidate, or nothing."""
-    import difflib
-
-    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 # ----------------------------------------------------------------------------------------------
 # Kinds of value. `parse` takes text or the Python value itself and says in a ValueError what it
 # would have accepted, phrased to follow "--port 99999: ".
@@ -115,6 +107,10 @@ class Kind:
         """Return a value as it would be typed."""
         return "none" if value is None else str(value)
 
+    def below(self, value: object, directory: str) -> object:
+        """Return a value from a configuration file, with paths as seen from its directory."""
+        return value
+
 
 @dataclass(frozen=True)
 class Text(Kind):
@@ -140,6 +136,72 @@ class Text(Kind):
 
 class FilePath(Text):
     """A path; one from a configuration file is relative to that file."""
+
+    def below(self, value: object, directory: str) -> object:
+        return os.path.join(directory, value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class FilePaths(Kind):
+    """Paths of files; as one text separated as in PATH."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if isinstance(value, str):
+            value = [path for path in value.split(os.pathsep) if path]
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        return tuple(FilePath(placeholder="FILE").parse(item) for item in value)
+
+    def metavar(self) -> str:
+        return "FILE"
+
+    def accepts(self) -> str:
+        return f"paths, separated by {os.pathsep} in the environment; in a file a path or a list"
+
+    def show(self, value: Any) -> str:
+        return os.pathsep.join(value) or "none"
+
+    def below(self, value: object, directory: str) -> object:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list):
+            return value
+        return [os.path.join(directory, item) if isinstance(item, str) else item for item in items]
+
+
+@dataclass(frozen=True)
+class Secret(Text):
+    """Text that is never shown."""
+
+    placeholder: str = "PASSWORD"
+
+    def show(self, value: Any) -> str:
+        return "none" if value is None else "***"
+
+
+class Ciphers(Kind):
+    """Names of cipher suites."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            if not isinstance(value, Iterable):
+                raise ValueError(f"expected {self.accepts()}")
+            value = ":".join(map(str, value))
+        if not value:
+            return ()  # the default, which is parsed at every start
+        from framegate.ciphers import parse_ciphers
+
+        return parse_ciphers(value)
+
+    def metavar(self) -> str:
+        return "NAMES"
+
+    def accepts(self) -> str:
+        return "names of OpenSSL or IANA, separated by colons"
+
+    def show(self, value: Any) -> str:
+        return ":".join(value) or "none"
 
 
 @dataclass(frozen=True)
@@ -278,9 +340,14 @@ class Choice(Kind):
     """One of a few words."""
 
     words: tuple[str, ...] = ()
+    numbers: tuple[tuple[int, str], ...] = ()
+    """Numbers that mean the same: those of uvicorn, which are constants of Python's `ssl`."""
 
     def parse(self, value: object) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(int(value))
         word = value.strip().lower() if isinstance(value, str) else ""
+        word = {str(number): meaning for number, meaning in self.numbers}.get(word, word)
         if word not in self.words:
             hint = suggestion(word, self.words) if word else ""
             raise ValueError(f"expected {self.accepts()}{hint}")
@@ -359,7 +426,7 @@ class Setting:
     @property
     def is_repeatable(self) -> bool:
         """Whether the command line may give it several times."""
-        return isinstance(self.kind, Headers)
+        return isinstance(self.kind, (Headers, FilePaths))
 
     def parse(self, value: object, origin: Origin) -> Any:
         """Return the value in its Python form.
@@ -372,10 +439,14 @@ class Setting:
         try:
             return self.kind.parse(value)
         except ValueError as error:
+            if isinstance(self.kind, Secret):
+                value = "***"
             raise ConfigError(f"{_quote(origin, value)}: {error}") from None
 
 
 def _quote(origin: Origin, value: object) -> str:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
     shown = value if isinstance(value, (str, int, float)) else repr(value)
     match origin.source:
         case Source.COMMAND_LINE:
@@ -412,14 +483,17 @@ def setting(
         "command_line": command_line,
         "environment": environment,
     }
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not isinstance(kind, Secret))
 
 
 LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 LifespanMode = Literal["auto", "on", "off"]
+TlsVersions = Literal["all", "tls1.2", "tls1.3"]
+ClientCertificates = Literal["none", "optional", "required"]
 
 APPLICATION: Final = "Application"
 LISTENING: Final = "Listening"
+TLS: Final = "TLS"
 LIFE: Final = "Workers and their life"
 LIMITS: Final = "Limits"
 RESPONSES: Final = "Responses"
@@ -520,6 +594,110 @@ class Config:
         help=(
             "Connections that may wait to be accepted, per worker. Linux caps it at "
             "net.core.somaxconn (4096)."
+        ),
+    )
+    ssl_certfile: tuple[str, ...] = setting(
+        (),
+        FilePaths(),
+        group=TLS,
+        help=(
+            "Speak TLS with this certificate (PEM: the server's own first, then those between it "
+            "and the root). May be given several times: the client's SNI chooses, the first one "
+            "serves everybody else. Read anew when it changes, and on SIGHUP."
+        ),
+    )
+    ssl_keyfile: tuple[str, ...] = setting(
+        (),
+        FilePaths(),
+        group=TLS,
+        help=(
+            "Private key (PEM) of each --ssl-certfile, in the same order; without it, the key is "
+            "in the certificate's file."
+        ),
+    )
+    ssl_keyfile_password: str | None = setting(
+        None,
+        Secret(),
+        group=TLS,
+        help=(
+            "Password of encrypted keys. Everybody on the machine can read it on the command "
+            "line: use the environment, or --ssl-keyfile-password-file."
+        ),
+    )
+    ssl_keyfile_password_file: str | None = setting(
+        None,
+        FilePath(placeholder="FILE"),
+        group=TLS,
+        help="File whose first line is the password of encrypted keys.",
+    )
+    ssl_version: TlsVersions = setting(
+        "all",
+        Choice(words=("all", "tls1.2", "tls1.3"), numbers=((2, "all"), (17, "all"), (5, "tls1.2"))),
+        group=TLS,
+        help=(
+            "TLS versions: all is 1.2 and 1.3, of which clients take the newest they have. "
+            "Numbers of Python's ssl.PROTOCOL_* also work."
+        ),
+    )
+    ssl_ciphers: tuple[str, ...] = setting(
+        (),
+        Ciphers(),
+        group=TLS,
+        help=(
+            "Cipher suites, such as ECDHE-RSA-AES256-GCM-SHA384. Restricts a TLS version only if "
+            "it names a suite of that version. All that exist here are good: leave it out."
+        ),
+    )
+    ssl_cert_reqs: ClientCertificates = setting(
+        "none",
+        Choice(
+            words=("none", "optional", "required"),
+            numbers=((0, "none"), (1, "optional"), (2, "required")),
+        ),
+        group=TLS,
+        help=(
+            "Whether clients show certificates (mTLS): optional lets clients without one in, but "
+            "nobody with a bad one. Numbers of Python's ssl.CERT_* also work."
+        ),
+    )
+    ssl_ca_certs: tuple[str, ...] = setting(
+        (),
+        FilePaths(),
+        group=TLS,
+        help="Authorities (PEM) whose client certificates are accepted; repeatable.",
+    )
+    ssl_ca_system: bool = setting(
+        False,
+        Flag(),
+        group=TLS,
+        help=(
+            "Accept client certificates of every authority that this system trusts. Off: the "
+            "public ones vouch for names on the internet, not for your clients."
+        ),
+    )
+    ssl_crl: tuple[str, ...] = setting(
+        (),
+        FilePaths(),
+        group=TLS,
+        help=(
+            "Revocation list (PEM); repeatable. With any, each authority in a client's chain needs "
+            "one that has not expired, as in nginx."
+        ),
+    )
+    ssl_handshake_timeout: float = setting(
+        10.0,
+        Seconds(minimum=0.1),
+        group=TLS,
+        help="Time for a TLS handshake: two round trips, with packets lost on a bad network.",
+    )
+    ssl_handshakes_max: int = setting(
+        512,
+        Integer(minimum=1, maximum=1_000_000),
+        group=TLS,
+        help=(
+            "TLS handshakes under way at a time, per worker; more clients wait in the kernel's "
+            "queue, and those that stand still for a second make room. Each costs up to some "
+            "milliseconds."
         ),
     )
     workers: int = setting(
@@ -642,7 +820,48 @@ class Config:
         object.__setattr__(self, "origins", origins)
         self._check_together()
 
+    @property
+    def ssl_cipher_suites(self) -> tuple[int, ...]:
+        """The numbers of `ssl_ciphers`."""
+        if not self.ssl_ciphers:
+            return ()
+        from framegate.ciphers import CIPHER_SUITES
+
+        return tuple(CIPHER_SUITES[name] for name in self.ssl_ciphers)
+
+    def _check_tls(self) -> None:
+        names = ("ssl_keyfile", "ssl_ca_certs", "ssl_crl", "ssl_ca_system")
+        if not self.ssl_certfile:
+            for name in (*names, "ssl_cert_reqs"):
+                if getattr(self, name) not in ((), False, "none"):
+                    raise ConfigError(
+                        f"{self.origins[name]} is set, but there is no ssl_certfile: without a "
+                        "certificate the server speaks no TLS"
+                    )
+        if self.ssl_keyfile and len(self.ssl_keyfile) != len(self.ssl_certfile):
+            raise ConfigError(
+                f"there are {len(self.ssl_certfile)} ssl_certfile and {len(self.ssl_keyfile)} "
+                "ssl_keyfile; give one key for each certificate, in the same order"
+            )
+        if self.ssl_keyfile_password is not None and self.ssl_keyfile_password_file is not None:
+            raise ConfigError(
+                "ssl_keyfile_password and ssl_keyfile_password_file are both set; give one"
+            )
+        if self.ssl_cert_reqs == "none":
+            for name in names[1:]:
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"{self.origins[name]} is set, but ssl_cert_reqs is none, so that clients "
+                        "are not asked for certificates; set ssl_cert_reqs to required or optional"
+                    )
+        elif not self.ssl_ca_certs and not self.ssl_ca_system:
+            raise ConfigError(
+                f"ssl_cert_reqs is {self.ssl_cert_reqs}, but no authority is trusted; name a file "
+                "with ssl_ca_certs, or set ssl_ca_system"
+            )
+
     def _check_together(self) -> None:
+        self._check_tls()
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd are both set; a server listens on one of them")
         if self.workers > 1 and self.app is not None and not isinstance(self.app, str):
@@ -687,6 +906,12 @@ class Config:
             name: _BY_NAME[name].parse(value, origin) for name, (value, origin) in merged.items()
         }
         origins = {name: origin for name, (_, origin) in merged.items()}
+        password = origins.get("ssl_keyfile_password")
+        if password is not None and password.source is Source.COMMAND_LINE:
+            warnings.append(
+                "--ssl-keyfile-password on the command line can be read by everybody on this "
+                "machine; use FRAMEGATE_SSL_KEYFILE_PASSWORD or --ssl-keyfile-password-file"
+            )
         _choose_listener(values, origins)
         return cls(**values, origins=origins, warnings=tuple(warnings))
 
@@ -825,8 +1050,7 @@ def _read_file(path: str, *, must_exist: bool) -> dict[str, tuple[object, Origin
         name = key.replace("-", "_")
         if name not in _BY_NAME:
             raise ConfigError(f"{path}: unknown key {key}{suggestion(name, _BY_NAME)}")
-        if isinstance(_BY_NAME[name].kind, FilePath) and isinstance(value, str):
-            value = os.path.join(os.path.dirname(path), value)
+        value = _BY_NAME[name].kind.below(value, os.path.dirname(path))
         found[name] = (value, Origin(Source.FILE, f"{path}: {key}"))
     return found
 

@@ -10,6 +10,7 @@ FramegateError
 ├── WorkerError                     a worker failed while it ran (exit code 1)
 │   └── StartupFailed               it never got as far as serving (exit code 3)
 │       ├── AppImportError          the application could not be imported, found or called
+│       ├── CertificateError        a certificate, key or revocation list cannot be used
 │       └── ListenError             the socket could not be bound
 ├── RecordingError                  an MCAP file cannot be written, or is damaged
 └── ShmError                        shared memory
@@ -54,6 +55,7 @@ one string; Python code adds `cause` and `fix`, and the three become the three l
 from __future__ import annotations
 
 # ruff: noqa: N818 (the names are what happened: TopicNotFound)
+from collections.abc import Iterable
 from typing import ClassVar, Final
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "CallFailed",
     "CallerGone",
     "CallsExhausted",
+    "CertificateError",
     "ChecksumMismatch",
     "ClientDisconnected",
     "ClosedError",
@@ -105,6 +108,7 @@ __all__ = [
     "TopicNotFound",
     "WorkerError",
     "describe",
+    "suggestion",
 ]
 
 # Exit codes of `platform serve` and of every worker process.
@@ -198,6 +202,12 @@ class ListenError(StartupFailed):
     """The address could not be bound."""
 
     code = "FG-START-003"
+
+
+class CertificateError(StartupFailed):
+    """A certificate, key or revocation list is missing, damaged, or does not fit another one."""
+
+    code = "FG-START-004"
 
 
 class RecordingError(FramegateError):
@@ -396,6 +406,14 @@ class CallsExhausted(ShmError):
     """This caller has as many calls in flight as it may."""
 
     code = "FG-SHM-033"
+
+
+def suggestion(name: str, candidates: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the nearest candidate, or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def describe(error: FramegateError) -> str:

@@ -40,9 +40,11 @@ class Listeners:
 
     Attributes:
         of_worker: For each worker the sockets it accepts from.
+        scheme: What URLs begin with.
     """
 
     of_worker: list[list[socket.socket]]
+    scheme: str = "http"
     _unlink: tuple[str, int] | None = None
 
     @property
@@ -53,7 +55,7 @@ class Listeners:
     @property
     def urls(self) -> list[str]:
         """The addresses as a person types them."""
-        return [_url(address) for address in self.addresses]
+        return [_url(address, self.scheme) for address in self.addresses]
 
     def close(self) -> None:
         """Close all sockets and remove the file of a Unix socket that is still ours."""
@@ -73,6 +75,12 @@ def open_listeners(config: Config) -> Listeners:
     Raises:
         ListenError: The address is in use, not allowed or does not exist.
     """
+    listeners = _open_listeners(config)
+    listeners.scheme = "https" if config.ssl_certfile else "http"
+    return listeners
+
+
+def _open_listeners(config: Config) -> Listeners:
     if config.fd is not None:
         return Listeners([[_adopt(config.fd)]] * config.workers)
     if config.uds is not None:
@@ -111,11 +119,11 @@ def listener_addresses(sockets: Sequence[socket.socket]) -> list[Address]:
     return found
 
 
-def _url(address: Address) -> str:
+def _url(address: Address, scheme: str) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
     host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 # ----------------------------------------------------------------------------------------------

@@ -191,6 +191,11 @@ class Server:
         if self._worker is not None:
             self._worker.stop()
 
+    def reload_tls(self) -> None:
+        """Read certificates and keys anew, from any thread; open connections go on."""
+        if self._worker is not None:
+            self._worker.reload_tls()
+
     async def serve(self) -> None:
         """Serve on the running loop until asked to stop by `stop()`, SIGTERM or Ctrl-C.
 
@@ -234,6 +239,7 @@ class Server:
             self._addresses, self._urls = listeners.addresses, listeners.urls
             on_ready()
 
+        self._toolkit.prepare(self.config)
         return Worker(
             load_application(self.config),
             self.config,

@@ -76,8 +76,11 @@ class RowPlace(NamedTuple):
 class HttpCore(Protocol):
     """What a worker needs of `_http.Worker`."""
 
-    def listen(self, fd: int) -> None:
+    def listen(self, fd: int, *, entry: str) -> None:
         """Accept from this listening socket; the descriptor is the core's from now on."""
+
+    def reload_tls(self) -> None:
+        """Read certificates and keys anew."""
 
     def stop_accepting(self) -> None:
         """Close its listening sockets."""
@@ -98,6 +101,9 @@ class Toolkit(Protocol):
     def event_loop_type(self) -> type[asyncio.AbstractEventLoop]:
         """Return the class of that loop."""
 
+    def prepare(self, config: Config) -> None:
+        """Judge the files that the core will need, before the application is imported."""
+
     def new_core(
         self,
         application: Application,
@@ -115,6 +121,9 @@ class Toolkit(Protocol):
 class NativeToolkit:
     """The real ones."""
 
+    def __init__(self) -> None:
+        self._tls: Any = None
+
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return framegate's own loop."""
         from framegate.loop import new_event_loop
@@ -126,6 +135,20 @@ class NativeToolkit:
         from framegate.loop import EventLoop
 
         return EventLoop
+
+    def prepare(self, config: Config) -> None:
+        """Read certificates and keys.
+
+        Raises:
+            CertificateError: One of them cannot be used.
+        """
+        if not config.ssl_certfile:
+            return
+        from framegate import _http
+
+        self._tls = _http.TlsContext(config)
+        for warning in self._tls.warnings:
+            logger.warning("%s", warning)
 
     def new_core(
         self,
@@ -145,7 +168,9 @@ class NativeToolkit:
                 native_row = _http.RuntimeRow(fd, row.place)
             finally:
                 os.close(fd)
-        core: HttpCore = _http.Worker(application, config, state=state, row=native_row)
+        core: HttpCore = _http.Worker(
+            application, config, state=state, tls=self._tls, row=native_row
+        )
         return core
 
     def build_info(self) -> dict[str, Any]:
@@ -194,8 +219,22 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_count = 0
         self._stopped_at = 0.0
+        self._core: HttpCore | None = None
         self._stop = asyncio.Event()
         self._haste = asyncio.Event()
+
+    def reload_tls(self) -> None:
+        """Read certificates and keys anew, from any thread or signal handler; soon."""
+
+        def reload() -> None:
+            # Without a core there is nothing to reload: it will read the files of that moment.
+            if self._core is not None:
+                self._core.reload_tls()
+
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended just now
+                loop.call_soon_threadsafe(reload)
 
     def stop(self) -> None:
         """Ask to stop, from any thread or from a signal handler; a second time, to hurry."""
@@ -246,10 +285,12 @@ class Worker:
             state=None if self._config.lifespan == "off" else lifespan.state,
             row=self._row,
         )
+        self._core = core
+        entry = "tls" if self._config.ssl_certfile else "plain"
         try:
             start_listening(self._listeners, self._config.backlog)
             for listener in self._listeners:
-                core.listen(os.dup(listener.fileno()))
+                core.listen(os.dup(listener.fileno()), entry=entry)
             self._on_ready()
             await self._stop.wait()
             core.stop_accepting()
@@ -261,6 +302,7 @@ class Worker:
             # After a complete drain this does nothing; else it cuts what is left, so that the
             # application shuts down when nobody uses any more what it closes.
             await core.drain(0.0)
+            self._core = None
             core.close()
 
     async def _drain(self, core: HttpCore) -> None:
@@ -349,7 +391,9 @@ class Signals:
     |---------|---------------------------------|----------------------------------------------|
     | SIGTERM | stop; in haste; at once         | stop                                         |
     | SIGINT  | the same                        | stop in haste                                |
-    | SIGHUP  | not handled                     | stop: the supervisor is gone                 |
+    | SIGHUP  | with TLS: read certificates     | stop: the supervisor is gone                 |
+
+    The supervisor's own SIGHUP comes through the channel.
 
     Under a supervisor each has one meaning, because equal signals that are pending merge into one,
     and because SIGHUP comes twice: from the kernel and from the thread that watches the channel.
@@ -387,6 +431,8 @@ class Signals:
             }
         else:
             handlers = {signal.SIGTERM: self._handle_any, signal.SIGINT: self._handle_any}
+            if self._config.ssl_certfile:
+                handlers[signal.SIGHUP] = self._handle_reload
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -397,6 +443,10 @@ class Signals:
 
     def _handle_any(self, number: int, frame: FrameType | None) -> None:
         self._ask()
+
+    def _handle_reload(self, number: int, frame: FrameType | None) -> None:
+        if self.worker is not None:
+            self.worker.reload_tls()
 
     def _handle_stop(self, number: int, frame: FrameType | None) -> None:
         if self._count < 1:
@@ -438,6 +488,7 @@ def run_worker(
     row: RowPlace | None = None,
     at_force: Callable[[], None] = lambda: None,
     ends_process: bool = True,
+    on_worker: Callable[[Worker], None] = lambda worker: None,
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -450,6 +501,7 @@ def run_worker(
         row: Where heartbeats and counters go.
         at_force: Removes files if the process has to end by force.
         ends_process: Whether nothing comes after this but the end of the process.
+        on_worker: Called with the worker before it serves.
 
     Returns:
         The exit code.
@@ -470,6 +522,7 @@ def run_worker(
                 "and its code does not return",
                 EXIT_STARTUP,
             )
+            tools.prepare(config)
             application = load_application(config)
 
             def ready() -> None:
@@ -487,6 +540,7 @@ def run_worker(
                 is_supervised=is_supervised,
                 row=row,
             )
+            on_worker(worker)
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
             return EXIT_STOPPED if is_clean else EXIT_RUNTIME
@@ -526,7 +580,8 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         spec = channel.receive_spec()
     except EOFError:
         return EXIT_STOPPED
-    _watch_supervisor(channel, spec.supervisor_pid)
+    workers: list[Worker] = []
+    _watch_supervisor(channel, spec.supervisor_pid, workers)
     configure(spec.config.log_level, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit()
     listeners = [_inherited(fd) for fd in spec.listener_fds]
@@ -545,6 +600,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             toolkit=tools,
             is_supervised=True,
             row=RowPlace(spec.runtime_path, spec.index) if spec.runtime_path else None,
+            on_worker=workers.append,
         )
     except FramegateError as error:
         # One report to the supervisor, which says it once, however many workers fail alike.
@@ -563,8 +619,10 @@ def _inherited(fd: int) -> socket.socket:
     return socket.socket(fileno=fd)
 
 
-def _watch_supervisor(channel: Channel, supervisor_pid: int) -> None:
+def _watch_supervisor(channel: Channel, supervisor_pid: int, workers: list[Worker]) -> None:
     """Get SIGHUP when the supervisor dies: from the kernel, and from a thread at the channel.
+
+    The thread also takes the supervisor's orders to the worker, once there is one.
 
     Either alone has a hole: the kernel's does not exist everywhere and is lost across some execs;
     the thread needs the GIL. Before the handler is installed SIGHUP ends the process, as it should.
@@ -576,7 +634,10 @@ def _watch_supervisor(channel: Channel, supervisor_pid: int) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
     def wait() -> None:
-        channel.wait_for_end()
+        for order in channel.orders():
+            if order == "reload-tls":
+                for worker in workers:
+                    worker.reload_tls()
         os.kill(os.getpid(), signal.SIGHUP)
 
     threading.Thread(target=wait, name="framegate supervisor watch", daemon=True).start()

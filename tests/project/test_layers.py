@@ -14,6 +14,7 @@ PACKAGE = ROOT / "python" / "framegate"
 # anything below `cli`.
 PARENT_PROCESS = {
     "channel",
+    "ciphers",
     "config",
     "errors",
     "listener",

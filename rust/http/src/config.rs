@@ -50,6 +50,10 @@ pub struct Limits {
     /// bytes makes the kernel send a reset, which can destroy a response that is still under way. Default 16 MiB: a client
     /// that sends a camera frame to a `413` gets its answer.
     pub linger_bytes_max: u64,
+    /// TLS handshakes that are under way at a time; more connections wait in the kernel's queue. Default 512: each costs up
+    /// to some milliseconds of the thread and about 10 KiB, so no burst of them can hold up the requests for long. While
+    /// that many are under way, those that stand still for a second are ended. 0: any number.
+    pub handshakes_max: usize,
 }
 
 impl Default for Limits {
@@ -60,6 +64,7 @@ impl Default for Limits {
             target_bytes_max: 16 * 1024,
             buffer_bytes_max: 64 * 1024,
             linger_bytes_max: 16 * 1024 * 1024,
+            handshakes_max: 512,
         }
     }
 }
@@ -71,6 +76,9 @@ pub struct Timeouts {
     /// From accept, or from the first byte of a later request, to the end of the head. Default 10 s: a slow phone needs 2 s;
     /// a client that drips bytes (slowloris) gets no more than this.
     pub head: Duration,
+    /// From accept to the end of the TLS handshake. Default 10 s: it takes two round trips, on a bad phone network a second
+    /// each, with some packets lost.
+    pub handshake: Duration,
     /// A kept-alive connection without a request. Default 75 s: longer than the 60 s of the usual proxies, because a server that
     /// closes first answers some requests with a reset (seen as random 502).
     pub idle: Duration,
@@ -90,6 +98,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             park_after: Some(Duration::from_millis(500)),
             linger: Duration::from_secs(2),

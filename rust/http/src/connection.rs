@@ -42,6 +42,10 @@ impl Membership {
     pub(crate) fn new(registry: Rc<Registry>, shared: Rc<Shared>) -> Self {
         Self { registry, shared }
     }
+
+    pub(crate) fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
 }
 
 impl Drop for Membership {
@@ -237,6 +241,7 @@ async fn run_http1(
             match shared.body_left() {
                 Some(left)
                     if shared.flushed.get()
+                        && !shared.tls.get()
                         && kept.in_flight() == Some(shared.direct.request()) =>
                 {
                     let http1 = connection.take().expect("is there");
@@ -303,6 +308,29 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
         session.as_mut().poll(cx)
     })
     .await;
+}
+
+/// Answers with these bytes, whatever the client wants, and closes.
+pub(crate) async fn refuse(mut io: SocketIo, mut answer: &[u8], shared: &Shared, bytes_max: u64) {
+    // Bounded by the time of lingering.
+    shared.enter(Phase::Lingering);
+    let written = poll_fn(|cx| {
+        shared.set_waker(cx.waker());
+        if shared.is_draining() || shared.order.take() == Some(Order::Close) {
+            return Poll::Ready(false);
+        }
+        while !answer.is_empty() {
+            match ready!(Pin::new(&mut io).poll_write(cx, answer)) {
+                Ok(bytes @ 1..) => answer = &answer[bytes..],
+                Ok(0) | Err(_) => return Poll::Ready(false),
+            }
+        }
+        Poll::Ready(true)
+    })
+    .await;
+    if written {
+        linger(io, shared, bytes_max).await;
+    }
 }
 
 /// Reads and drops until the peer closes its side. Closing a socket with unread bytes sends a reset, and a reset destroys

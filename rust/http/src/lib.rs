@@ -65,6 +65,7 @@ pub mod record;
 mod registry;
 pub mod routes;
 pub mod service;
+pub mod tls;
 pub mod websocket;
 
 pub use config::{Config, Limits, ReceiveWatermark, Timeouts};

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Timeouts};
 use crate::h1_io::{Order, Phase, Shared};
+use crate::tls::{CROWDED, Handshakes};
 
 /// Open connections, counters, and who waits for the last one to go.
 pub(crate) struct Registry {
@@ -35,6 +36,7 @@ pub(crate) struct Registry {
     draining: Cell<bool>,
     listeners: RefCell<Vec<Waker>>,
     drains: RefCell<Vec<Waker>>,
+    pub(crate) handshakes: Rc<Handshakes>,
 }
 
 impl Registry {
@@ -50,6 +52,7 @@ impl Registry {
             draining: Cell::new(false),
             listeners: RefCell::default(),
             drains: RefCell::default(),
+            handshakes: Rc::default(),
         })
     }
 
@@ -116,8 +119,9 @@ impl Registry {
             let now = Instant::now();
             clock += (now - last).min(config.timeouts.sweep * 2);
             last = now;
+            let crowded = self.handshakes.is_full();
             for shared in self.entries.borrow().iter() {
-                if let Some(order) = due(shared, clock, &config.timeouts) {
+                if let Some(order) = due(shared, clock, &config.timeouts, crowded) {
                     wakers.extend(shared.give_order(order));
                 }
             }
@@ -131,8 +135,8 @@ impl Registry {
     }
 }
 
-/// What a connection is due for, if anything.
-fn due(shared: &Shared, now: Duration, timeouts: &Timeouts) -> Option<Order> {
+/// What a connection is due for, if anything. `crowded`: others wait for the places of handshakes.
+fn due(shared: &Shared, now: Duration, timeouts: &Timeouts, crowded: bool) -> Option<Order> {
     let epoch = shared.epoch.get();
     let since = match shared.seen.get() {
         Some((seen, since)) if seen == epoch => since,
@@ -143,6 +147,14 @@ fn due(shared: &Shared, now: Duration, timeouts: &Timeouts) -> Option<Order> {
     };
     let elapsed = now.saturating_sub(since);
     match shared.phase.get() {
+        Phase::Handshake => {
+            let limit = if crowded {
+                timeouts.handshake.min(CROWDED)
+            } else {
+                timeouts.handshake
+            };
+            (elapsed >= limit).then_some(Order::Close)
+        }
         Phase::Head if elapsed >= timeouts.head => Some(Order::Close),
         Phase::Idle if !shared.is_quiet() => {
             // The last response still leaves, or the handler still reads: not idle yet.

@@ -11,6 +11,7 @@ mod recording;
 mod selector;
 mod signals;
 mod stats;
+mod tls;
 mod worker;
 
 use pyo3::prelude::*;
@@ -35,6 +36,8 @@ mod _http {
     use crate::recording::{Player, Recorder, recording_contents};
     #[pymodule_export]
     use crate::stats::RuntimeRow;
+    #[pymodule_export]
+    use crate::tls::TlsContext;
     #[pymodule_export]
     use crate::worker::Worker;
 
