@@ -546,17 +546,21 @@ TEST_CASE("call that ends in any other way lets the generation go") {
     CHECK(data_files(directory) == 1);
 }
 
-// Resizes as fast as they go; no call may end otherwise than with its reply.
+// Several resizes while each call is under way; none may end otherwise than with its reply.
 TEST_CASE("storm of resizes breaks no call") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(16, 64));
     constexpr int kCalls = FG_TEST_TSAN ? 100 : 1000;
     std::atomic<bool> stop{false};
+    std::atomic<std::uint32_t> done{0};
     std::vector<std::thread> threads;
     threads.emplace_back([&] {
         const test::Topic own = test::open("t");
         const test::Publisher publisher = test::publisher(own);
         for (std::uint32_t n = 0; !stop.load(); ++n) {
+            while (n > 3 * done.load() && !stop.load()) {
+                sched_yield();
+            }
             resize(own, 16 + n % 3);
             REQUIRE_MESSAGE(test::send(publisher, "frame") == FG_OK, fg_last_error());
         }
@@ -582,6 +586,7 @@ TEST_CASE("storm of resizes breaks no call") {
         REQUIRE_MESSAGE(status == FG_OK, fg_last_error());
         REQUIRE_MESSAGE(test::answer(caller, number, &text) == FG_OK, fg_last_error());
         CHECK(text == std::string(sent.rbegin(), sent.rend()));
+        done.fetch_add(1);
     }
     stop.store(true);
     for (std::thread& thread : threads) {
