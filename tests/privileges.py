@@ -1,4 +1,4 @@
-"""Tests that become another user, as only root can: root itself passes permission tests vacuously."""
+"""Tests that become another user; root itself passes every permission test vacuously."""
 
 import os
 
