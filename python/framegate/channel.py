@@ -3,7 +3,8 @@
 Down: one line, the `WorkerSpec`; then a line per order, such as `reload-tls`. End of file means
 that the supervisor is gone, however it went, and the worker drains and ends: even kill -9 cannot
 forget to close it.
-Up: one line per event of the worker: `ready`, or `failed` with the text for the user.
+Up: one line per event of the worker: `worker-startup` when its own startup begins, `ready`, or
+`failed` with the text for the user.
 
 Lines of JSON, because both ends are Python and a person can read them in strace.
 """
@@ -37,6 +38,7 @@ class WorkerSpec:
         generation: How many workers of that index there were before.
         supervisor_pid: Its parent.
         listener_fds: Inherited sockets to accept from.
+        redirect_count: How many of them, at the end, only redirect to https.
         runtime_path: File of the runtime segment, or nothing.
     """
 
@@ -45,6 +47,7 @@ class WorkerSpec:
     generation: int
     supervisor_pid: int
     listener_fds: tuple[int, ...]
+    redirect_count: int
     runtime_path: str
 
     def to_line(self) -> bytes:
@@ -70,11 +73,13 @@ class WorkerReport:
         event: What happened.
         text: For `failed`: what the user is shown.
         build: For `ready`: what the worker is, for the start-up lines.
+        has_worker_scope: For `ready`: whether its stop includes a shutdown of `framegate.worker`.
     """
 
-    event: Literal["ready", "failed"]
+    event: Literal["worker-startup", "ready", "failed"]
     text: str = ""
     build: dict[str, Any] = field(default_factory=dict)
+    has_worker_scope: bool = False
 
 
 class Channel:

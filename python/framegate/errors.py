@@ -11,6 +11,7 @@ FramegateError
 │   └── StartupFailed               it never got as far as serving (exit code 3)
 │       ├── AppImportError          the application could not be imported, found or called
 │       ├── CertificateError        a certificate, key or revocation list cannot be used
+│       ├── WorkerStartFailed       this worker's own startup failed (scope framegate.worker)
 │       └── ListenError             the socket could not be bound
 ├── RecordingError                  an MCAP file cannot be written, or is damaged
 └── ShmError                        shared memory
@@ -107,6 +108,7 @@ __all__ = [
     "TopicNameInvalid",
     "TopicNotFound",
     "WorkerError",
+    "WorkerStartFailed",
     "describe",
     "suggestion",
 ]
@@ -198,6 +200,12 @@ class AppImportError(StartupFailed):
     code = "FG-START-002"
 
 
+class WorkerStartFailed(StartupFailed):
+    """The startup of this one worker failed; a supervisor starts another in its place."""
+
+    code = "FG-START-004"
+
+
 class ListenError(StartupFailed):
     """The address could not be bound."""
 
@@ -207,7 +215,7 @@ class ListenError(StartupFailed):
 class CertificateError(StartupFailed):
     """A certificate, key or revocation list is missing, damaged, or does not fit another one."""
 
-    code = "FG-START-004"
+    code = "FG-START-005"
 
 
 class RecordingError(FramegateError):

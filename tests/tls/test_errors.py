@@ -347,6 +347,6 @@ def test_process_ends_before_the_application_is_imported(
     words = ["--ssl-certfile", options["ssl_certfile"], "--ssl-keyfile", options["ssl_keyfile"]]
     server = launch("supervised_apps:app", *words, "--workers", str(workers))
     assert server.wait() == 3
-    assert "FG-START-004" in server.text
+    assert "FG-START-005" in server.text
     assert server.text.count("does not belong to the certificate") == 1
     assert server.events("import") == []
