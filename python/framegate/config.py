@@ -164,7 +164,7 @@ class FilePaths(Kind):
         return os.pathsep.join(value) or "none"
 
     def below(self, value: object, directory: str) -> object:
-        items = [value] if isinstance(value, str) else value
+        items = value.split(os.pathsep) if isinstance(value, str) else value
         if not isinstance(items, list):
             return value
         return [os.path.join(directory, item) if isinstance(item, str) else item for item in items]

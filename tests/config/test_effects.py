@@ -435,7 +435,7 @@ SHOWN_ELSEWHERE = [
 def test_effect_that_is_shown_elsewhere(name: str, file: str, test: str) -> None:
     text = (Path(__file__).parents[1] / file).read_text()
     assert f"def {test}" in text
-    assert name in text
+    assert name in text or "--" + name.replace("_", "-") in text
 
 
 def test_every_setting_has_a_test_of_its_effect() -> None:
