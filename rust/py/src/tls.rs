@@ -3,8 +3,8 @@
 use std::{path::PathBuf, rc::Rc};
 
 use framegate_http::tls::{
-    CertificateFiles, ClientAuth, ClientCertificates, Password, Tls, TlsError, TlsEvent, TlsOptions,
-    TlsReport, Versions,
+    CertificateFiles, ClientAuth, ClientCertificates, Password, Tls, TlsError, TlsEvent,
+    TlsOptions, TlsReport, Versions,
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
@@ -26,7 +26,9 @@ impl TlsContext {
     fn new(py: Python<'_>, config: &Bound<'_, PyAny>) -> PyResult<Self> {
         let options = options(config)?;
         // Opening an encrypted key takes a while on purpose.
-        py.detach(|| Tls::load(options)).map(Self).map_err(|error| exception(py, &error))
+        py.detach(|| Tls::load(options))
+            .map(Self)
+            .map_err(|error| exception(py, &error))
     }
 
     /// What is good now but will not be for long, one line each.
@@ -103,13 +105,19 @@ pub(crate) fn report(core: Rc<LoopCore>) -> TlsReport {
     Rc::new(move |event| {
         Python::attach(|py| {
             let (level, text) = match event {
-                TlsEvent::Reloaded(what) => ("info", format!("TLS certificates were read anew: {what}")),
+                TlsEvent::Reloaded(what) => {
+                    ("info", format!("TLS certificates were read anew: {what}"))
+                }
                 TlsEvent::ReloadFailed(error) => (
                     "error",
-                    format!("TLS certificates stay as they were, the new files cannot be used: {error}"),
+                    format!(
+                        "TLS certificates stay as they were, the new files cannot be used: {error}"
+                    ),
                 ),
                 TlsEvent::Warning(text) => ("warning", text),
-                TlsEvent::HandshakeFailed(text) => ("debug", format!("TLS handshake failed: {text}")),
+                TlsEvent::HandshakeFailed(text) => {
+                    ("debug", format!("TLS handshake failed: {text}"))
+                }
             };
             let logged = py
                 .import("logging")

@@ -16,9 +16,7 @@ use std::{
     time::Duration,
 };
 
-use framegate_http::{
-    Config, Connections, Limits, Listener, Server, Timeouts, service::Entry,
-};
+use framegate_http::{Config, Connections, Limits, Listener, Server, Timeouts, service::Entry};
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,

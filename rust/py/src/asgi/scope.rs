@@ -93,7 +93,11 @@ impl ScopeTemplate {
         template.set_item(intern!(py, "extensions"), &extensions)?;
         Ok(Self {
             template: template.unbind(),
-            tls: connection.tls.as_deref().map(|session| tls_extension(py, session)).transpose()?,
+            tls: connection
+                .tls
+                .as_deref()
+                .map(|session| tls_extension(py, session))
+                .transpose()?,
             early_hint: early_hint.unbind(),
             extensions: RefCell::new(extensions.unbind()),
             state: RefCell::new(state.unbind()),
