@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use crate::direct::{Ask, DIRECT_BYTES_MIN, Reader};
 use crate::error::Error;
 use crate::h1_io::Shared;
+use crate::h2::RequestStream;
 use crate::record::Meter;
 
 /// Body of a request.
@@ -45,6 +46,8 @@ enum Source {
     Http1(Incoming, Option<Ask>),
     /// From the socket.
     Direct(Reader),
+    /// From a stream of HTTP/2.
+    Http2(Box<RequestStream>),
 }
 
 /// What a source has next.
@@ -73,6 +76,11 @@ impl Body {
         }
         let ask = is_large(&incoming).then(|| Ask::new(shared.clone(), request));
         Self::from_source(Source::Http1(incoming, ask), meter)
+    }
+
+    /// Body of a stream of HTTP/2.
+    pub(crate) fn http2(stream: RequestStream, meter: Option<Rc<Meter>>) -> Self {
+        Self::from_source(Source::Http2(Box::new(stream)), meter)
     }
 
     fn from_source(source: Source, meter: Option<Rc<Meter>>) -> Self {
@@ -126,6 +134,13 @@ impl Body {
                 Source::Bytes(bytes) => Piece::Data(Ok(mem::take(bytes))),
                 Source::Direct(reader) if reader.remaining() == 0 => Piece::End,
                 Source::Direct(_) => Piece::Direct,
+                Source::Http2(stream) => match ready!(stream.poll_data(cx)) {
+                    Some(data) => Piece::Data(data),
+                    None => {
+                        self.trailers = stream.take_trailers();
+                        Piece::End
+                    }
+                },
                 Source::Http1(incoming, ask) => {
                     match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                         None => Piece::End,
@@ -229,6 +244,7 @@ impl Body {
                 Source::Bytes(bytes) => bytes.is_empty(),
                 Source::Http1(incoming, _) => incoming.is_end_stream(),
                 Source::Direct(reader) => reader.remaining() == 0,
+                Source::Http2(stream) => stream.is_end_stream(),
             }
     }
 
@@ -239,6 +255,7 @@ impl Body {
             Source::Bytes(bytes) => Some(bytes.len() as u64),
             Source::Http1(incoming, _) => incoming.size_hint().exact(),
             Source::Direct(reader) => Some(reader.remaining()),
+            Source::Http2(stream) => stream.remaining(),
         };
         source.map(|bytes| bytes + self.rest.len() as u64)
     }

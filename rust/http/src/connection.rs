@@ -26,7 +26,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1::{ConnectionService, Exchange, Kept};
 use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
+use crate::h2;
 use crate::listener::ServerState;
+use crate::protocol::{self, Protocol};
 use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Draining, Upgraded};
 
@@ -83,13 +85,26 @@ pub(crate) async fn run(
     socket: Socket,
     info: ConnectionInfo,
     membership: Membership,
+    protocol: Protocol,
 ) {
     let shared = membership.shared.clone();
     let info = Rc::new(info);
     let handler = server.service.open(&info);
     let mut io = SocketIo::new(socket, shared.clone());
+    let mut protocol = protocol;
     loop {
         if !wait_for_byte(&io, &shared).await {
+            break;
+        }
+        if protocol == Protocol::Sniff {
+            match protocol::sniff(&mut io, &shared).await {
+                Some(known) => protocol = known,
+                None => break,
+            }
+        }
+        if protocol == Protocol::Http2 {
+            // Boxed, so that a connection that speaks HTTP/1 is small.
+            Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
             break;
         }
         let service = ConnectionService {

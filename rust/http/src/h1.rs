@@ -178,7 +178,7 @@ impl ConnectionService {
             Hints::default()
         } else {
             shared.open_hints(number);
-            Hints(Some((shared.clone(), number)))
+            Hints::http1(shared.clone(), number)
         };
         if incoming.size_hint().exact() >= Some(DIRECT_BYTES_MIN) {
             *self.kept.twin.borrow_mut() = twin_of(&head);
@@ -196,7 +196,7 @@ impl ConnectionService {
     }
 }
 
-fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
+pub(crate) fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
     RequestRecord {
         connection: info.clone(),
         method: head.method.clone(),
@@ -214,10 +214,10 @@ fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> Request
 }
 
 /// Why a request is not given to the handler.
-struct Refusal(StatusCode, &'static str);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
 
 impl Refusal {
-    fn into_response(self) -> Response {
+    pub(crate) fn into_response(self) -> Response {
         let mut response = Response::new(self.1.into());
         *response.status_mut() = self.0;
         let headers = response.headers_mut();
@@ -230,7 +230,7 @@ impl Refusal {
     }
 }
 
-fn bad(reason: &'static str) -> Refusal {
+pub(crate) fn bad(reason: &'static str) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, reason)
 }
 
@@ -611,7 +611,7 @@ impl Exchange {
     }
 }
 
-enum Declared {
+pub(crate) enum Declared {
     No,
     Length(u64),
     Invalid,
@@ -619,7 +619,7 @@ enum Declared {
 
 /// Reads the length that a response declares, and takes out a coding: framing is hyper's. One walk over the map costs less
 /// than a look-up of each.
-fn declare(headers: &mut HeaderMap) -> Declared {
+pub(crate) fn declare(headers: &mut HeaderMap) -> Declared {
     let mut declared = Declared::No;
     let mut has_coding = false;
     for (name, value) in &*headers {
@@ -638,7 +638,7 @@ fn declare(headers: &mut HeaderMap) -> Declared {
     declared
 }
 
-fn length_of(value: &HeaderValue) -> Option<u64> {
+pub(crate) fn length_of(value: &HeaderValue) -> Option<u64> {
     let digits = value.as_bytes();
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

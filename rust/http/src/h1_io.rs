@@ -16,6 +16,8 @@
 //!                    |       first byte          v                           | <--+
 //!                    +------------------------ Upgraded     Lingering <------+ (any phase: the last response was written)
 //! ```
+//! HTTP/2 has phases of its own: `H2Idle` and `H2Busy`, in turns.
+//!
 //! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
 
 use std::{
@@ -51,6 +53,10 @@ pub(crate) enum Phase {
     Busy,
     Upgraded,
     Lingering,
+    /// HTTP/2 without an open stream.
+    H2Idle,
+    /// HTTP/2 with at least one.
+    H2Busy,
 }
 
 /// What the sweep or a drain wants of a connection's task.
@@ -121,7 +127,7 @@ impl Shared {
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        if matches!(phase, Phase::Upgraded | Phase::Lingering) {
+        if matches!(phase, Phase::Upgraded | Phase::Lingering | Phase::H2Idle) {
             self.framing.borrow_mut().stop();
         }
         self.phase.set(phase);
@@ -274,8 +280,8 @@ impl Shared {
     }
 }
 
-/// Completes when a `103` has been written; see [`crate::service::Hints::send`].
-pub struct HintSent(Option<Sending>);
+/// Completes when a `103` has been written over HTTP/1.
+pub(crate) struct HintSent(Option<Sending>);
 
 struct Sending {
     shared: Rc<Shared>,
@@ -290,8 +296,8 @@ enum Step {
 }
 
 impl HintSent {
-    pub(crate) fn new(target: Option<(Rc<Shared>, u64)>, fields: HeaderMap) -> Self {
-        Self(target.map(|(shared, request)| Sending {
+    pub(crate) fn new(shared: Rc<Shared>, request: u64, fields: HeaderMap) -> Self {
+        Self(Some(Sending {
             shared,
             request,
             step: Step::Start(fields),
