@@ -1,4 +1,6 @@
-"""Write config.md and cli.md from the schema; `tests/config` checks that they are current.
+"""Write config.md and cli.md from the schema, limits.md from the core.
+
+`tests/config` checks that they are current.
 
 Run: uv run python docs/reference/generate.py
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 from pathlib import Path
 
 from framegate.cli import parser, subcommands
@@ -93,7 +96,12 @@ def cli_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"config.md": config_page, "cli.md": cli_page}
+def limits_page() -> str:
+    """Return limits.md."""
+    return str(runpy.run_path(str(HERE / "limits.py"))["page"]())
+
+
+PAGES = {"config.md": config_page, "cli.md": cli_page, "limits.md": limits_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -10,7 +10,7 @@ import pytest
 REFERENCE = Path(__file__).resolve().parents[2] / "docs/reference"
 
 
-@pytest.mark.parametrize("name", ["config.md", "cli.md"])
+@pytest.mark.parametrize("name", ["config.md", "cli.md", "limits.md"])
 def test_page_is_current(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     spec = importlib.util.spec_from_file_location("generate", REFERENCE / "generate.py")

@@ -57,17 +57,21 @@ mod connection;
 mod direct;
 pub mod error;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod h1;
 mod h1_io;
 pub mod ingest;
 mod listener;
+mod overload;
 pub mod record;
+mod refusal;
 mod registry;
 pub mod routes;
 pub mod service;
 pub mod websocket;
 
-pub use config::{Config, Limits, ReceiveWatermark, Timeouts};
+pub use config::{Config, Limits, ReceiveWatermark, Timeouts, Unacknowledged};
 pub use error::Error;
 pub use listener::{Listener, Server, Task};
 pub use registry::Connections;
