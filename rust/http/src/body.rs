@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::h1_io::Shared;
 use crate::h2::RequestStream;
 use crate::record::Meter;
+use crate::refusal::BODY_TOO_LARGE;
 
 /// Body of a request.
 ///
@@ -37,6 +38,15 @@ pub struct Body {
     trailers: Option<HeaderMap>,
     finished: bool,
     meter: Option<Rc<Meter>>,
+    bound: Option<Bound>,
+}
+
+/// What a body of unknown length may still bring.
+struct Bound {
+    shared: Rc<Shared>,
+    /// Number of the request.
+    request: u64,
+    bytes_left: u64,
 }
 
 enum Source {
@@ -70,12 +80,22 @@ impl Body {
         meter: Option<Rc<Meter>>,
         shared: &Rc<Shared>,
         request: u64,
+        bytes_max: u64,
     ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let ask = is_large(&incoming).then(|| Ask::new(shared.clone(), request));
-        Self::from_source(Source::Http1(incoming, ask), meter)
+        let is_bounded = bytes_max != u64::MAX && incoming.size_hint().exact().is_none();
+        let mut body = Self::from_source(Source::Http1(incoming, ask), meter);
+        if is_bounded {
+            body.bound = Some(Bound {
+                shared: shared.clone(),
+                request,
+                bytes_left: bytes_max,
+            });
+        }
+        body
     }
 
     /// Body of a stream of HTTP/2.
@@ -90,6 +110,7 @@ impl Body {
             trailers: None,
             finished: false,
             meter,
+            bound: None,
         }
     }
 
@@ -156,7 +177,7 @@ impl Body {
                         }
                         Some(Ok(frame)) => match frame.into_data() {
                             Ok(data) if data.is_empty() => continue,
-                            Ok(data) => Piece::Data(Ok(data)),
+                            Ok(data) => Piece::Data(within(&mut self.bound, data)),
                             Err(frame) => {
                                 // Trailers are the last frame; the next poll says `End`.
                                 self.trailers = frame.into_trailers().ok();
@@ -264,6 +285,18 @@ impl Body {
     pub fn trailers(&self) -> Option<&HeaderMap> {
         self.trailers.as_ref()
     }
+}
+
+/// Counts what came of a body of unknown length. Beyond its bound the request is answered by the connection, if it is not yet.
+fn within(bound: &mut Option<Bound>, data: Bytes) -> Result<Bytes, Error> {
+    if let Some(bound) = bound {
+        let Some(left) = bound.bytes_left.checked_sub(data.len() as u64) else {
+            bound.shared.refuse(bound.request, &BODY_TOO_LARGE);
+            return Err(Error::too_large());
+        };
+        bound.bytes_left = left;
+    }
+    Ok(data)
 }
 
 /// Large enough to be worth reading directly.

@@ -144,7 +144,7 @@ impl Exchange {
             complete: false,
         };
         let answer = match head::admit(&mut head, &server.config.limits) {
-            Err(refusal) => refusal.into_response().into(),
+            Err(refusal) => refusal.to_response().into(),
             Ok(()) => {
                 let body = if stream.is_end_stream() {
                     Body::empty()
