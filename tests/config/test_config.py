@@ -24,6 +24,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "fd": ("0", 0),
     "backlog": ("7", 7),
     "workers": ("3", 3),
+    "huge_pages": ("false", False),
     "timeout_startup": ("500ms", 0.5),
     "timeout_graceful_shutdown": ("1m", 60.0),
     "timeout_keep_alive": ("5", 5.0),

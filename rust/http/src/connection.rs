@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1::{ConnectionService, Exchange, Kept};
 use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
+use crate::known_host::KnownHost;
 use crate::listener::ServerState;
 use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Draining, Upgraded};
@@ -99,6 +100,7 @@ pub(crate) async fn run(
             registry: server.registry.clone(),
             target_bytes_max: server.config.limits.target_bytes_max,
             kept: Rc::default(),
+            known_host: KnownHost::default(),
         };
         match serve(&server, io, service, &shared).await {
             Served::Parked(parked, leftover) => {

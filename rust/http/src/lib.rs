@@ -60,6 +60,7 @@ mod framing;
 mod h1;
 mod h1_io;
 pub mod ingest;
+mod known_host;
 mod listener;
 pub mod record;
 mod registry;
