@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::h1::{ConnectionService, Exchange, Kept};
 use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
 use crate::h2;
+use crate::known_host::KnownHost;
 use crate::listener::ServerState;
 use crate::overload;
 use crate::protocol::{self, Protocol};
@@ -123,6 +124,7 @@ pub(crate) async fn run(
             target_bytes_max: server.config.limits.target_bytes_max,
             body_bytes_max: server.config.limits.body_bytes_max.unwrap_or(u64::MAX),
             kept: Rc::default(),
+            known_host: KnownHost::default(),
         };
         match serve(&server, io, service, &shared).await {
             Served::Parked(parked, leftover) => {

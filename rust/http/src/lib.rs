@@ -64,6 +64,7 @@ mod h1;
 mod h1_io;
 mod h2;
 pub mod ingest;
+mod known_host;
 mod listener;
 mod overload;
 mod protocol;
