@@ -22,7 +22,9 @@ use hyper::body::Incoming;
 use crate::direct::{Ask, DIRECT_BYTES_MIN, Reader};
 use crate::error::Error;
 use crate::h1_io::Shared;
+use crate::h2::RequestStream;
 use crate::record::Meter;
+use crate::refusal::BODY_TOO_LARGE;
 
 /// Body of a request.
 ///
@@ -42,6 +44,15 @@ struct Unread {
     trailers: Option<HeaderMap>,
     finished: bool,
     meter: Option<Rc<Meter>>,
+    bound: Option<Bound>,
+}
+
+/// What a body of unknown length may still bring.
+struct Bound {
+    shared: Rc<Shared>,
+    /// Number of the request.
+    request: u64,
+    bytes_left: u64,
 }
 
 enum Source {
@@ -51,6 +62,8 @@ enum Source {
     Http1(Incoming, Option<Ask>),
     /// From the socket.
     Direct(Reader),
+    /// From a stream of HTTP/2.
+    Http2(Box<RequestStream>),
 }
 
 /// What a source has next.
@@ -73,12 +86,27 @@ impl Body {
         meter: Option<Rc<Meter>>,
         shared: &Rc<Shared>,
         request: u64,
+        bytes_max: u64,
     ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let ask = is_large(&incoming).then(|| Ask::new(shared.clone(), request));
-        Self::from_source(Source::Http1(incoming, ask), meter)
+        let is_bounded = bytes_max != u64::MAX && incoming.size_hint().exact().is_none();
+        let mut body = Self::from_source(Source::Http1(incoming, ask), meter);
+        if is_bounded && let Some(unread) = &mut body.0 {
+            unread.bound = Some(Bound {
+                shared: shared.clone(),
+                request,
+                bytes_left: bytes_max,
+            });
+        }
+        body
+    }
+
+    /// Body of a stream of HTTP/2.
+    pub(crate) fn http2(stream: RequestStream, meter: Option<Rc<Meter>>) -> Self {
+        Self::from_source(Source::Http2(Box::new(stream)), meter)
     }
 
     fn from_source(source: Source, meter: Option<Rc<Meter>>) -> Self {
@@ -88,6 +116,7 @@ impl Body {
             trailers: None,
             finished: false,
             meter,
+            bound: None,
         })))
     }
 
@@ -183,6 +212,13 @@ impl Unread {
                 Source::Bytes(bytes) => Piece::Data(Ok(mem::take(bytes))),
                 Source::Direct(reader) if reader.remaining() == 0 => Piece::End,
                 Source::Direct(_) => Piece::Direct,
+                Source::Http2(stream) => match ready!(stream.poll_data(cx)) {
+                    Some(data) => Piece::Data(data),
+                    None => {
+                        self.trailers = stream.take_trailers();
+                        Piece::End
+                    }
+                },
                 Source::Http1(incoming, ask) => {
                     match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                         None => Piece::End,
@@ -198,7 +234,7 @@ impl Unread {
                         }
                         Some(Ok(frame)) => match frame.into_data() {
                             Ok(data) if data.is_empty() => continue,
-                            Ok(data) => Piece::Data(Ok(data)),
+                            Ok(data) => Piece::Data(within(&mut self.bound, data)),
                             Err(frame) => {
                                 // Trailers are the last frame; the next poll says `End`.
                                 self.trailers = frame.into_trailers().ok();
@@ -265,6 +301,7 @@ impl Unread {
                 Source::Bytes(bytes) => bytes.is_empty(),
                 Source::Http1(incoming, _) => incoming.is_end_stream(),
                 Source::Direct(reader) => reader.remaining() == 0,
+                Source::Http2(stream) => stream.is_end_stream(),
             }
     }
 
@@ -274,9 +311,22 @@ impl Unread {
             Source::Bytes(bytes) => Some(bytes.len() as u64),
             Source::Http1(incoming, _) => incoming.size_hint().exact(),
             Source::Direct(reader) => Some(reader.remaining()),
+            Source::Http2(stream) => stream.remaining(),
         };
         source.map(|bytes| bytes + self.rest.len() as u64)
     }
+}
+
+/// Counts what came of a body of unknown length. Beyond its bound the request is answered by the connection, if it is not yet.
+fn within(bound: &mut Option<Bound>, data: Bytes) -> Result<Bytes, Error> {
+    if let Some(bound) = bound {
+        let Some(left) = bound.bytes_left.checked_sub(data.len() as u64) else {
+            bound.shared.refuse(bound.request, &BODY_TOO_LARGE);
+            return Err(Error::too_large());
+        };
+        bound.bytes_left = left;
+    }
+    Ok(data)
 }
 
 /// Large enough to be worth reading directly.

@@ -441,12 +441,18 @@ struct AsgiHandler {
 }
 
 impl AsgiHandler {
-    fn template(&self, py: Python<'_>) -> PyResult<Rc<ScopeTemplate>> {
+    /// `version` is that of the first request. Of HTTP/2 all have it; a later one of HTTP/1.0 says so itself.
+    fn template(&self, py: Python<'_>, version: ::http::Version) -> PyResult<Rc<ScopeTemplate>> {
         let known = self.template.borrow().clone();
         if let Some(template) = known {
             return Ok(template);
         }
-        let template = Rc::new(ScopeTemplate::new(py, &self.application, &self.connection)?);
+        let template = Rc::new(ScopeTemplate::new(
+            py,
+            &self.application,
+            &self.connection,
+            version,
+        )?);
         self.template.replace(Some(template.clone()));
         Ok(template)
     }
@@ -460,7 +466,7 @@ impl AsgiHandler {
     ) -> PyResult<ResponseFuture> {
         match offer {
             Ok(offer) => {
-                let template = self.template(py)?;
+                let template = self.template(py, request.head.version)?;
                 websocket::serve(py, &self.application, &template, request, offer)
             }
             Err(rejected) => {
@@ -486,7 +492,9 @@ impl AsgiHandler {
     /// `request` stays where it is: moving one is dear.
     fn start_http(&self, py: Python<'_>, request: &mut Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
-        let scope = self.template(py)?.http(py, application, &request.head)?;
+        let scope =
+            self.template(py, request.head.version)?
+                .http(py, application, &request.head)?;
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
         if !request.body.is_end_stream() {
