@@ -185,6 +185,10 @@ class NativeToolkit:
             https_port=https_port,
             row=native_row,
         )
+        if config.huge_pages:
+            # The application is loaded and started: its heap has the shape that it keeps.
+            moved = _http.collapse_heap()
+            logger.debug("%d MiB of the heap are in huge pages", moved >> 20)
         return core
 
     def build_info(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
-from tls.apps import app
+from tls.apps import app, pattern
 from tls.authority import Authority, key_pem, openssl
 from tls.conftest import ServeTls, TlsClient
 
@@ -77,14 +77,37 @@ def test_cipher_suites_restrict_the_version_they_belong_to(serve_tls: ServeTls) 
         client.get(context=only(client, "tls1.2"))
 
 
-def test_alpn_is_http_1(serve_tls: ServeTls) -> None:
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["http/1.1", "h2"], "h2"),
+        (["spdy/3", "http/1.1"], "http/1.1"),
+        (["spdy/3"], None),
+    ],
+)
+def test_alpn(serve_tls: ServeTls, offered: list[str], chosen: str | None) -> None:
     client = serve_tls(app)
-    client.context.set_alpn_protocols(["spdy/3", "http/1.1"])
-    with client.connect() as connection:
-        assert connection.selected_alpn_protocol() == "http/1.1"
-    client.context.set_alpn_protocols(["spdy/3"])
-    with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
-        client.connect()
+    client.context.set_alpn_protocols(offered)
+    if chosen is None:
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+            client.connect()
+    else:
+        with client.connect() as connection:
+            assert connection.selected_alpn_protocol() == chosen
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_http2(serve_tls: ServeTls, version: str) -> None:
+    client = serve_tls(app)
+    context = only(client, version)
+    with httpx.Client(verify=context, http2=True, trust_env=False, timeout=60) as session:
+        base = f"https://localhost:{client.server.port}"
+        response = session.get(f"{base}/scope")
+        assert response.http_version == "HTTP/2"
+        assert response.json()["scheme"] == "https"
+        assert response.json()["tls"]["tls_version"] == VERSIONS[version]
+        body = pattern(3_000_000)
+        assert session.post(f"{base}/echo", content=body).content == body
 
 
 class TestNames:

@@ -15,9 +15,11 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
 use crate::connection::{self, Membership};
+use crate::date::DateCache;
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Phase, Shared, Socket};
+use crate::protocol::Protocol;
 use crate::record::RecordSink;
 use crate::registry::{Connections, Registry};
 use crate::service::{Address, ConnectionInfo, Entry, Service};
@@ -55,14 +57,15 @@ pub(crate) struct ServerState {
     pub(crate) config: Rc<Config>,
     pub(crate) http1: http1::Builder,
     pub(crate) registry: Rc<Registry>,
+    pub(crate) date: DateCache,
     sink: Option<Rc<dyn RecordSink>>,
     on_accept_error: Option<Report>,
     tls: Option<Rc<tls::Source>>,
-    spawn: Box<dyn Fn(Task)>,
+    pub(crate) spawn: Box<dyn Fn(Task)>,
 }
 
 impl ServerState {
-    fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
+    pub(crate) fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
         let shared = Shared::new(self.sink.clone());
         shared
             .direct
@@ -75,13 +78,28 @@ impl ServerState {
         if source.is_some() {
             shared.enter(Phase::Handshake);
         }
-        let start_sweep = self.registry.enter(&shared);
+        let limits = &self.config.limits;
+        if let Some(requests) = limits.connection_requests_max {
+            shared.requests_left.set(requests);
+        }
+        let start_sweep = self.registry.enter(&shared, limits.connections_max);
         let membership = Membership::new(self.registry.clone(), shared);
         if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
         }
+        let protocol = match info.entry {
+            // A server set to HTTP/2 sends clients of HTTP/1 to where that is agreed on.
+            Entry::Redirect => Protocol::Sniff,
+            Entry::Plain | Entry::Tls => self.config.protocol,
+        };
         (self.spawn)(match source {
-            None => Box::pin(connection::run(self.clone(), socket, info, membership)),
+            None => Box::pin(connection::run(
+                self.clone(),
+                socket,
+                info,
+                membership,
+                protocol,
+            )),
             Some(source) => {
                 let place = self.registry.handshakes.begin();
                 Box::pin(tls::run(
@@ -98,7 +116,7 @@ impl ServerState {
 }
 
 /// Serves any number of listeners with one [`Service`]. Lives on one thread.
-pub struct Server(Rc<ServerState>);
+pub struct Server(pub(crate) Rc<ServerState>);
 
 impl Server {
     /// A server whose tasks are started by `spawn`, which runs inside a tokio runtime with IO and time; for instance
@@ -117,6 +135,7 @@ impl Server {
                 registry
             },
             config,
+            date: DateCache::default(),
             sink: None,
             on_accept_error: None,
             tls: None,

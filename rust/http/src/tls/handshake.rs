@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use rustls::server::{Accepted, AcceptedAlert, Acceptor};
 use tokio::io::ReadBuf;
 
@@ -27,8 +28,10 @@ use super::session::TlsSession;
 use super::source::{Source, TlsEvent};
 use super::stream::TlsStream;
 use crate::connection::{self, Membership};
-use crate::h1_io::{Order, Shared, Socket, SocketIo};
+use crate::h1_io::{Shared, Socket, SocketIo};
 use crate::listener::ServerState;
+use crate::protocol::Protocol;
+use crate::refusal::Refusal;
 use crate::service::ConnectionInfo;
 
 /// What a handshake gets while others wait for its place. Three round trips to the other side of the world.
@@ -37,13 +40,11 @@ pub(crate) const CROWDED: Duration = Duration::from_secs(1);
 /// Longest `ClientHello` that is collected; rustls has the same bound.
 const HELLO_BYTES_MAX: usize = 64 * 1024;
 
-/// Answer to a client that speaks HTTP without TLS.
-const PLAIN_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
-content-type: text/plain; charset=utf-8\r\n\
-content-length: 70\r\n\
-connection: close\r\n\
-\r\n\
-This port speaks HTTPS: write https:// in place of http:// in the URL\n";
+/// The client speaks HTTP without TLS.
+static NOT_TLS: Refusal = Refusal(
+    StatusCode::BAD_REQUEST,
+    "this port speaks HTTPS: write https:// in place of http:// in the URL\n",
+);
 
 /// How many handshakes are under way, and who waits for one to end.
 #[derive(Default)]
@@ -109,12 +110,16 @@ pub(crate) async fn run(
         Outcome::Tls(stream, session) => {
             info.tls = Some(session);
             shared.handshake_over();
-            connection::run(server, Socket::Tls(stream), info, membership).await;
+            let protocol = match stream.tls().alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                Some(b"http/1.1") => Protocol::Http1,
+                _ => server.config.protocol,
+            };
+            connection::run(server, Socket::Tls(stream), info, membership, protocol).await;
         }
         Outcome::Plain(socket) => {
-            let limit = server.config.limits.linger_bytes_max;
             let io = SocketIo::new(socket, shared.clone());
-            connection::refuse(io, PLAIN_ANSWER, &shared, limit).await;
+            connection::refuse(&server, io, &NOT_TLS, &shared).await;
         }
         Outcome::Failed(error) => {
             source.report(TlsEvent::HandshakeFailed(format!("{}: {error}", info.peer)));
@@ -243,7 +248,7 @@ async fn unless_ordered<T>(
 ) -> Option<T> {
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.is_draining() || shared.order.take() == Some(Order::Close) {
+        if shared.is_draining() || shared.is_cut() {
             return Poll::Ready(None);
         }
         Poll::Ready(Some(ready!(poll(cx))))
