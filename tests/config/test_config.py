@@ -29,6 +29,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "timeout_worker_shutdown": ("2", 2.0),
     "backlog": ("7", 7),
     "workers": ("3", 3),
+    "huge_pages": ("false", False),
     "timeout_startup": ("500ms", 0.5),
     "timeout_body": ("2m", 120.0),
     "timeout_write": ("10s", 10.0),

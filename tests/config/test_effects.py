@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import struct
@@ -28,6 +29,7 @@ from framegate.errors import AppImportError, StartupFailed
 from server_process import Launch, body
 
 TIMEOUT_SECONDS = 60.0
+TESTS = Path(__file__).resolve().parents[1]
 Test = TypeVar("Test", bound=Callable[..., None])
 shown: set[str] = set()
 
@@ -508,6 +510,42 @@ def test_send_buffer_bytes() -> None:
                     for _ in range(20):  # the loop has had time for everything it can do
                         response(server)
                     assert not all_sent.is_set()
+
+
+def huge_bytes(pid: int) -> int:
+    """What of the private memory of a process is in huge pages."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^AnonHugePages: +(\d+) kB$", text, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+@effect("huge_pages")
+def test_huge_pages(launch: Launch, tmp_path: Path) -> None:
+    # Enough small objects for some regions to be full of them, whatever their bounds.
+    module = tmp_path / "heavy_app.py"
+    module.write_text(
+        f"import sys\nsys.path.append({str(TESTS)!r})\nfrom supervised_apps import app\n"
+        "ballast = [[n] for n in range(200_000)]\n"
+    )
+    plain = launch("heavy_app:app", "--app-dir", str(tmp_path), "--no-huge-pages").wait_ready()
+    before = huge_bytes(plain.pid)
+    assert plain.stop() == 0
+    server = launch("heavy_app:app", "--app-dir", str(tmp_path), "--log-level", "debug")
+    server.wait_ready()
+    moved = int(server.wait_for(r"(\d+) MiB of the heap are in huge pages")[1]) * 2**20
+    assert huge_bytes(server.pid) >= moved
+    assert server.get()
+    assert server.stop() == 0
+    if kernel_collapses():
+        assert moved >= 4 * 2**20 > before
+
+
+def kernel_collapses() -> bool:
+    """Whether this kernel can and may move memory into huge pages."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    release = tuple(int(number) for number in os.uname().release.split(".")[:2])
+    return setting.exists() and "[never]" not in setting.read_text() and release >= (6, 1)
 
 
 @effect("date_header")

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use crate::protocol::Protocol;
+
 /// How the server treats connections. One value serves all listeners of a worker.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,6 +20,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Adds `Date` to responses that have none. Default true: RFC 9110, 6.6.1 asks it of a server with a clock.
     pub date_header: bool,
+    /// What is spoken where nothing else says so. Default [`Protocol::Sniff`]: the first bytes of a connection tell.
+    pub protocol: Protocol,
     /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per half
     /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
@@ -40,6 +44,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             date_header: true,
+            protocol: Protocol::default(),
             receive_watermark: None,
             unacknowledged: None,
         }

@@ -26,8 +26,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1::{ConnectionService, Exchange, Kept};
 use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
+use crate::h2;
+use crate::known_host::KnownHost;
 use crate::listener::ServerState;
 use crate::overload;
+use crate::protocol::{self, Protocol};
 use crate::refusal::{BODY_TOO_SLOW, HEAD_TOO_SLOW, Refusal};
 use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Draining, Upgraded};
@@ -87,6 +90,7 @@ pub(crate) async fn run(
     socket: Socket,
     info: ConnectionInfo,
     membership: Membership,
+    protocol: Protocol,
 ) {
     let shared = membership.shared.clone();
     let info = Rc::new(info);
@@ -96,8 +100,20 @@ pub(crate) async fn run(
         overload::handler()
     };
     let mut io = SocketIo::new(socket, shared.clone());
+    let mut protocol = protocol;
     loop {
         if !wait_for_byte(&io, &shared).await {
+            break;
+        }
+        if protocol == Protocol::Sniff {
+            match protocol::sniff(&mut io, &shared).await {
+                Some(known) => protocol = known,
+                None => break,
+            }
+        }
+        if protocol == Protocol::Http2 {
+            // Boxed, so that a connection that speaks HTTP/1 is small.
+            Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
             break;
         }
         let service = ConnectionService {
@@ -108,6 +124,7 @@ pub(crate) async fn run(
             target_bytes_max: server.config.limits.target_bytes_max,
             body_bytes_max: server.config.limits.body_bytes_max.unwrap_or(u64::MAX),
             kept: Rc::default(),
+            known_host: KnownHost::default(),
         };
         match serve(&server, io, service, &shared).await {
             Served::Parked(parked, leftover) => {

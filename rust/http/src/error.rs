@@ -56,6 +56,16 @@ impl Error {
         Self::with(kind, error)
     }
 
+    pub(crate) fn from_h2(error: h2::Error) -> Self {
+        let kind = match error.get_io() {
+            Some(error) => kind_of_io(error),
+            None if error.is_library() => Kind::Malformed,
+            // A reset or the end of the connection, from either side.
+            None => Kind::Disconnected,
+        };
+        Self::with(kind, error)
+    }
+
     /// The client went away before the message was complete.
     pub fn is_disconnected(&self) -> bool {
         self.kind == Kind::Disconnected

@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::direct::DIRECT_BYTES_MIN;
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
+use crate::known_host::KnownHost;
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
 use crate::refusal::{BODY_TOO_LARGE, Refusal, bad};
 use crate::registry::Registry;
@@ -64,6 +65,7 @@ pub(crate) struct ConnectionService {
     pub(crate) target_bytes_max: usize,
     pub(crate) body_bytes_max: u64,
     pub(crate) kept: Rc<Kept>,
+    pub(crate) known_host: KnownHost,
 }
 
 /// What outlives hyper's connection when a body is read past it: the future of the response, and a head that makes another
@@ -170,7 +172,8 @@ impl ConnectionService {
             is_last,
         };
         let fields = Fields::of(&head.headers);
-        if let Some(refusal) = refuse(&head, &fields, shared.next_head(), self.target_bytes_max) {
+        let marks = shared.next_head();
+        if let Some(refusal) = self.refuse(&head, &fields, marks) {
             return exchange(refusal.to_response().into());
         }
         let length = incoming.size_hint().exact();
@@ -186,7 +189,7 @@ impl ConnectionService {
             Hints::default()
         } else {
             shared.open_hints(number);
-            Hints(Some((shared.clone(), number)))
+            Hints::http1(shared.clone(), number)
         };
         if length >= Some(DIRECT_BYTES_MIN) {
             *self.kept.twin.borrow_mut() = twin_of(&head);
@@ -204,7 +207,7 @@ impl ConnectionService {
     }
 }
 
-fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
+pub(crate) fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
     RequestRecord {
         connection: info.clone(),
         method: head.method.clone(),
@@ -249,24 +252,30 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Checks that hyper leaves to its user.
-fn refuse(
-    head: &http::request::Parts,
-    fields: &Fields<'_>,
-    marks: HeadMarks,
-    target_bytes_max: usize,
-) -> Option<Refusal> {
-    refuse_host(head, fields)
-        .or_else(|| refuse_framing(head, fields, marks))
-        .or_else(|| refuse_target(head, target_bytes_max))
+impl ConnectionService {
+    /// Checks that hyper leaves to its user.
+    fn refuse(
+        &self,
+        head: &http::request::Parts,
+        fields: &Fields<'_>,
+        marks: HeadMarks,
+    ) -> Option<Refusal> {
+        refuse_host(head, fields, &self.known_host)
+            .or_else(|| refuse_framing(head, fields, marks))
+            .or_else(|| refuse_target(head, self.target_bytes_max))
+    }
 }
 
 /// RFC 9112, 3.2: exactly one valid `Host`; a client of HTTP/1.0 may leave it out.
-fn refuse_host(head: &http::request::Parts, fields: &Fields<'_>) -> Option<Refusal> {
+fn refuse_host(
+    head: &http::request::Parts,
+    fields: &Fields<'_>,
+    known: &KnownHost,
+) -> Option<Refusal> {
     match (fields.host, fields.hosts) {
         (None, _) if head.version == Version::HTTP_10 => None,
         (None, _) => Some(bad("the request has no Host\n")),
-        (Some(host), 1) if is_host(host.as_bytes()) => None,
+        (Some(host), 1) if known.is_host(host.as_bytes()) => None,
         (Some(_), 2..) => Some(bad("the request has more than one Host\n")),
         (Some(_), _) => Some(bad("the Host is not a host name with an optional port\n")),
     }
@@ -632,7 +641,7 @@ impl Exchange {
     }
 }
 
-enum Declared {
+pub(crate) enum Declared {
     No,
     Length(u64),
     Invalid,
@@ -640,7 +649,7 @@ enum Declared {
 
 /// Reads the length that a response declares, and takes out a coding: framing is hyper's. One walk over the map costs less
 /// than a look-up of each.
-fn declare(headers: &mut HeaderMap) -> Declared {
+pub(crate) fn declare(headers: &mut HeaderMap) -> Declared {
     let mut declared = Declared::No;
     let mut has_coding = false;
     for (name, value) in &*headers {
@@ -659,7 +668,7 @@ fn declare(headers: &mut HeaderMap) -> Declared {
     declared
 }
 
-fn length_of(value: &HeaderValue) -> Option<u64> {
+pub(crate) fn length_of(value: &HeaderValue) -> Option<u64> {
     let digits = value.as_bytes();
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

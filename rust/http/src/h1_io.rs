@@ -16,6 +16,8 @@
 //!                    |       first byte          v                           | <--+
 //!                    +------------------------ Upgraded     Lingering <------+ (any phase: the last response was written)
 //! ```
+//! HTTP/2 has phases of its own: `H2Idle` and `H2Busy`, in turns.
+//!
 //! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
 
 use std::{
@@ -52,6 +54,10 @@ pub(crate) enum Phase {
     Busy,
     Upgraded,
     Lingering,
+    /// HTTP/2 without an open stream.
+    H2Idle,
+    /// HTTP/2 with at least one.
+    H2Busy,
 }
 
 /// What the sweep or a drain wants of a connection's task.
@@ -167,7 +173,7 @@ impl Shared {
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        if matches!(phase, Phase::Upgraded | Phase::Lingering) {
+        if matches!(phase, Phase::Upgraded | Phase::Lingering | Phase::H2Idle) {
             self.framing.borrow_mut().stop();
         }
         self.phase.set(phase);
@@ -358,8 +364,8 @@ impl Shared {
     }
 }
 
-/// Completes when a `103` has been written; see [`crate::service::Hints::send`].
-pub struct HintSent(Option<Sending>);
+/// Completes when a `103` has been written over HTTP/1.
+pub(crate) struct HintSent(Option<Sending>);
 
 struct Sending {
     shared: Rc<Shared>,
@@ -374,8 +380,8 @@ enum Step {
 }
 
 impl HintSent {
-    pub(crate) fn new(target: Option<(Rc<Shared>, u64)>, fields: HeaderMap) -> Self {
-        Self(target.map(|(shared, request)| Sending {
+    pub(crate) fn new(shared: Rc<Shared>, request: u64, fields: HeaderMap) -> Self {
+        Self(Some(Sending {
             shared,
             request,
             step: Step::Start(fields),
@@ -487,6 +493,23 @@ impl Socket {
             let _ = tcp.set_zero_linger();
         }
     }
+}
+
+/// Most answers of an API, with their head.
+const GATHERED_BYTES_MAX: usize = 512;
+
+/// The bytes of all slices in one piece, if they are few: `send` of that is cheaper for the kernel than `writev` of the slices,
+/// by more than the copy costs.
+fn gather<'room>(
+    slices: &[IoSlice<'_>],
+    room: &'room mut [u8; GATHERED_BYTES_MAX],
+) -> Option<&'room [u8]> {
+    let mut end = 0;
+    for slice in slices {
+        room.get_mut(end..end + slice.len())?.copy_from_slice(slice);
+        end += slice.len();
+    }
+    Some(&room[..end])
 }
 
 /// The socket as hyper sees it.
@@ -689,7 +712,15 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
-        let result = either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices));
+        let mut small = [0; GATHERED_BYTES_MAX];
+        let result = match gather(slices, &mut small) {
+            Some(bytes) => {
+                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes))
+            }
+            None => {
+                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices))
+            }
+        };
         self.note_write(&result);
         result
     }

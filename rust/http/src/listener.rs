@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
 use crate::connection::{self, Membership};
+use crate::date::DateCache;
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Shared, Socket};
@@ -54,9 +55,10 @@ pub(crate) struct ServerState {
     pub(crate) config: Rc<Config>,
     pub(crate) http1: http1::Builder,
     pub(crate) registry: Rc<Registry>,
+    pub(crate) date: DateCache,
     sink: Option<Rc<dyn RecordSink>>,
     on_accept_error: Option<Report>,
-    spawn: Box<dyn Fn(Task)>,
+    pub(crate) spawn: Box<dyn Fn(Task)>,
 }
 
 impl ServerState {
@@ -80,6 +82,7 @@ impl ServerState {
             socket,
             info,
             membership,
+            self.config.protocol,
         )));
     }
 }
@@ -100,6 +103,7 @@ impl Server {
             service,
             config,
             registry: Registry::new(),
+            date: DateCache::default(),
             sink: None,
             on_accept_error: None,
             spawn: Box::new(spawn),

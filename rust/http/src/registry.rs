@@ -176,7 +176,13 @@ fn due(shared: &Shared, now: Duration, config: &Config) -> Option<Order> {
             (due && !shared.parked.get() && shared.is_quiet()).then_some(Order::Park)
         }
         Phase::Lingering => (elapsed >= timeouts.linger).then_some(Order::Close),
-        Phase::Busy | Phase::Upgraded => None,
+        Phase::H2Idle if !shared.flushed.get() => {
+            // The last response still leaves.
+            shared.seen.set(None);
+            None
+        }
+        Phase::H2Idle => (elapsed >= timeouts.idle).then_some(Order::Close),
+        Phase::Busy | Phase::Upgraded | Phase::H2Busy => None,
     }
 }
 
@@ -246,7 +252,12 @@ impl Connections {
         let entries = self.0.entries.borrow();
         entries
             .iter()
-            .filter(|shared| matches!(shared.phase.get(), Phase::Busy | Phase::Upgraded))
+            .filter(|shared| {
+                matches!(
+                    shared.phase.get(),
+                    Phase::Busy | Phase::Upgraded | Phase::H2Busy
+                )
+            })
             .count()
     }
 

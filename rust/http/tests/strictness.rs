@@ -7,7 +7,7 @@ mod common;
 use std::{cell::RefCell, rc::Rc};
 
 use common::{TestServer, collect, ok, run};
-use framegate_http::{Config, Limits, service::ResponseFuture};
+use framegate_http::{Config, Limits, Protocol, service::ResponseFuture};
 use http::{StatusCode, header::CONNECTION};
 
 /// What becomes of a vector.
@@ -409,9 +409,13 @@ async fn status_of(server: &TestServer, request: String) -> u16 {
 }
 
 #[test]
-fn preface_of_http_2_is_a_close() {
+fn preface_of_http_2_is_a_close_where_only_http_1_is_spoken() {
     run(async {
-        let server = limited(Limits::default());
+        let config = Config {
+            protocol: Protocol::Http1,
+            ..Config::default()
+        };
+        let server = TestServer::with(config, common::hello);
         let mut client = server.connect().await;
         client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         client.rest().await;

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use framegate_http::{Config, Connections, Limits, Listener, Server, Timeouts};
+use framegate_http::{Config, Connections, Limits, Listener, Protocol, Server, Timeouts};
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
@@ -335,6 +335,7 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             linger: seconds("timeout_linger")?,
             ..Timeouts::default()
         },
+        protocol: Protocol::default(),
         date_header: config.getattr("date_header")?.is_truthy()?,
         receive_watermark: Some(set_receive_watermark),
         unacknowledged: Some(unacknowledged),
