@@ -2,6 +2,7 @@
 
 use std::{os::fd::BorrowedFd, time::Duration};
 
+use crate::h2::SendWatermark;
 use crate::protocol::Protocol;
 
 /// How the server treats connections. One value serves all listeners of a worker.
@@ -15,6 +16,9 @@ pub struct Config {
     pub date_header: bool,
     /// What is spoken where nothing else says so. Default [`Protocol::Sniff`]: the first bytes of a connection tell.
     pub protocol: Protocol,
+    /// Sets `TCP_NOTSENT_LOWAT` of a socket that speaks HTTP/2: what waits in the kernel cannot be overtaken by a response of
+    /// higher priority. Brought by the caller for the same reason as the next one. Default `None`: the kernel takes megabytes.
+    pub send_watermark: Option<SendWatermark>,
     /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per half
     /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
@@ -31,6 +35,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             date_header: true,
             protocol: Protocol::default(),
+            send_watermark: None,
             receive_watermark: None,
         }
     }
@@ -55,6 +60,18 @@ pub struct Limits {
     /// bytes makes the kernel send a reset, which can destroy a response that is still under way. Default 16 MiB: a client
     /// that sends a camera frame to a `413` gets its answer.
     pub linger_bytes_max: u64,
+    /// Requests at once on a connection of HTTP/2; above: `REFUSED_STREAM`. Default 128: browsers use up to 100, and each costs
+    /// a call of the handler.
+    pub streams_max: u32,
+    /// Handlers at once on a connection of HTTP/2, also those whose stream was reset and that have not ended; above:
+    /// `REFUSED_STREAM`, which clients repeat. Default 256: twice the streams, so that a client that gives up on all of them
+    /// may ask for as many others.
+    pub handlers_max: usize,
+    /// Bytes of one request's body that a client of HTTP/2 may send ahead of the handler. Default 256 KiB: with a round trip of
+    /// 10 ms that is 25 MB/s for one upload.
+    pub stream_window_bytes: u32,
+    /// The same for all requests of a connection together; it bounds the memory of their bodies. Default 1 MiB.
+    pub connection_window_bytes: u32,
 }
 
 impl Default for Limits {
@@ -65,6 +82,10 @@ impl Default for Limits {
             target_bytes_max: 16 * 1024,
             buffer_bytes_max: 64 * 1024,
             linger_bytes_max: 16 * 1024 * 1024,
+            streams_max: 128,
+            handlers_max: 256,
+            stream_window_bytes: 256 * 1024,
+            connection_window_bytes: 1024 * 1024,
         }
     }
 }
@@ -84,6 +105,13 @@ pub struct Timeouts {
     pub park_after: Option<Duration>,
     /// How long the server reads and drops after the last response; see [`Limits::linger_bytes_max`]. Default 2 s.
     pub linger: Duration,
+    /// A connection of HTTP/2 with open streams on which nothing has come for so long is asked whether its client is still there
+    /// (`PING`). Default 20 s: a response that waits for an event may be silent for hours, and a client that has lost its
+    /// network says nothing. `None` never asks.
+    pub ping_after: Option<Duration>,
+    /// From the question to the end of the connection, when nothing comes. Default 20 s: the longest outage that TCP survives
+    /// without anybody noticing.
+    pub ping_answer: Duration,
     /// Period of the sweep. Default 250 ms: four wake-ups a second, and only while connections exist.
     pub sweep: Duration,
     /// Longest pause of the accept loop after an error such as "too many open files". Default 1 s; it starts at 10 ms and
@@ -98,6 +126,8 @@ impl Default for Timeouts {
             idle: Duration::from_secs(75),
             park_after: Some(Duration::from_millis(500)),
             linger: Duration::from_secs(2),
+            ping_after: Some(Duration::from_secs(20)),
+            ping_answer: Duration::from_secs(20),
             sweep: Duration::from_millis(250),
             accept_backoff_max: Duration::from_secs(1),
         }

@@ -104,7 +104,11 @@ pub(crate) async fn run(
         }
         if protocol == Protocol::Http2 {
             // Boxed, so that a connection that speaks HTTP/1 is small.
-            Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
+            let done = Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
+            if let Some(io) = done {
+                shared.finish_records(false);
+                linger(io, &shared, server.config.limits.linger_bytes_max).await;
+            }
             break;
         }
         let service = ConnectionService {
@@ -227,7 +231,7 @@ async fn run_http1(
                 let parts = connection.take().expect("is there").into_parts();
                 return Poll::Ready(Served::Parked(parts.io.into_inner(), parts.read_buf));
             }
-            Some(Order::Park) | None => {}
+            Some(Order::Park | Order::Ping) | None => {}
         }
         if shared.is_draining() && !told_to_drain {
             told_to_drain = true;

@@ -34,7 +34,9 @@ use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
 use crate::registry::Registry;
-use crate::service::{ConnectionInfo, Handler, Hints, Request, Response, ResponseFuture, Upgrade};
+use crate::service::{
+    ConnectionInfo, Handler, Hints, Permit, Request, Response, ResponseFuture, Upgrade,
+};
 
 /// hyper, set up. The timers of hyper stay off: the sweep has separate ones for heads and idleness.
 pub(crate) fn builder(config: &Config) -> http1::Builder {
@@ -191,6 +193,7 @@ impl ConnectionService {
             has_upgrade_field,
             upgrade,
             record: Record(meter),
+            permit: Permit::default(),
         });
         Exchange { answer, ..exchange }
     }

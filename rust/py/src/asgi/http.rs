@@ -45,7 +45,7 @@ use std::{
 use bytes::Bytes;
 use framegate_http::{
     body::{Aborted, Body, ResponseBody},
-    service::{HintSent, Hints, Request, Response},
+    service::{HintSent, Hints, Permit, Request, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame as BodyFrame;
@@ -116,6 +116,8 @@ struct State {
     is_head: Cell<bool>,
     /// The application's coroutine has ended.
     ended: Cell<bool>,
+    /// Kept until it has.
+    permit: Cell<Permit>,
     /// The application's task, while it has one and goes on.
     task: RefCell<Option<Py<PyAny>>>,
     /// The connection gave up on this request.
@@ -161,6 +163,7 @@ impl State {
             phase: Cell::new(Phase::Done),
             is_head: Cell::new(false),
             ended: Cell::new(true),
+            permit: Cell::default(),
             task: RefCell::default(),
             disconnected: Cell::new(false),
             body: RefCell::new(Body::empty()),
@@ -194,6 +197,7 @@ impl State {
             phase,
             is_head,
             ended,
+            permit,
             task,
             disconnected,
             body,
@@ -227,6 +231,7 @@ impl State {
         phase.set(Phase::Start);
         is_head.set(request.head.method == Method::HEAD);
         ended.set(false);
+        permit.set(request.permit);
         task.take();
         disconnected.set(false);
         body.replace(request.body);
@@ -954,6 +959,7 @@ impl Exchange for HttpExchange {
         if state.ended.replace(true) {
             return;
         }
+        drop(state.permit.take());
         let Ok(application) = state.application() else {
             return;
         };
