@@ -149,6 +149,20 @@ class Client:
         assert exchange.is_over, f"the connection ended first, GOAWAY {self.goaway}"
         return exchange
 
+    def settle(self) -> bool:
+        """Wait until the server has seen everything that was sent; false if it closes first."""
+
+        def count() -> int:
+            return sum(isinstance(event, h2.events.PingAckReceived) for event in self.events)
+
+        before = count()
+        self.state.ping(before.to_bytes(8, "big"))
+        self.flush()
+        while count() == before:
+            if not self.read() or self.goaway is not None:
+                return False
+        return True
+
     def read_to_end(self) -> None:
         """Read until the server closes."""
         while self.read():

@@ -35,6 +35,14 @@ impl Error {
         }
     }
 
+    /// More than a limit allows.
+    pub(crate) fn too_large() -> Self {
+        Self {
+            kind: Kind::TooLarge,
+            cause: None,
+        }
+    }
+
     pub(crate) fn from_hyper(error: hyper::Error) -> Self {
         let kind = if error.is_parse_too_large() {
             Kind::TooLarge

@@ -26,7 +26,7 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     mem,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -43,6 +43,7 @@ use tokio::{
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::record::{Meter, RecordSink};
+use crate::refusal::Refusal;
 use crate::service::Takeover;
 
 /// Where a connection stands; see the module's picture.
@@ -66,6 +67,30 @@ pub(crate) enum Order {
     /// Ask whether the client is still there.
     Ping,
     Close,
+    /// As `Close`, so that the peer learns that it lost something.
+    Reset,
+    /// The client is too slow: it is told so if that is possible, and the connection ends.
+    TimeOut,
+}
+
+/// What the sweep waits for a peer to do, and how far that was at the beginning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub(crate) peer: Peer,
+    pub(crate) since: Duration,
+    /// Bytes that had come, or gone.
+    pub(crate) bytes: u64,
+    /// Bytes that had gone and were not acknowledged.
+    pub(crate) unacknowledged: u32,
+}
+
+/// What a peer has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// To send bytes of a body.
+    Sends,
+    /// To read.
+    Reads,
 }
 
 /// What the socket wrapper, the service, the handlers and the sweep know of one connection.
@@ -88,6 +113,20 @@ pub(crate) struct Shared {
     pub(crate) eof: Cell<bool>,
     /// The socket failed.
     pub(crate) broken: Cell<bool>,
+    /// The last attempt to read found nothing: more is wanted of the peer.
+    pub(crate) awaits_read: Cell<bool>,
+    /// The last attempt to write found no room: the peer has to read first.
+    pub(crate) awaits_write: Cell<bool>,
+    /// The sweep's: what the peer was found to be waited for.
+    pub(crate) stall: Cell<Option<Stall>>,
+    /// The socket's number, for questions to the kernel that the sweep asks.
+    pub(crate) descriptor: Cell<RawFd>,
+    /// Further requests that this connection takes.
+    pub(crate) requests_left: Cell<u64>,
+    /// Counts towards the limit of connections; one that does not is refused.
+    pub(crate) admitted: Cell<bool>,
+    /// The number of a request, and what it is answered in place of the handler's response.
+    refusal: Cell<Option<(u64, &'static Refusal)>>,
     /// The end of the current response is the end of the connection, so cutting it must be a reset.
     pub(crate) close_delimited: Cell<bool>,
     /// Bytes that were read before wait to be read again.
@@ -118,6 +157,13 @@ impl Shared {
             flushed: Cell::new(true),
             eof: Cell::new(false),
             broken: Cell::new(false),
+            awaits_read: Cell::new(false),
+            awaits_write: Cell::new(false),
+            stall: Cell::default(),
+            descriptor: Cell::new(-1),
+            requests_left: Cell::new(u64::MAX),
+            admitted: Cell::new(true),
+            refusal: Cell::default(),
             close_delimited: Cell::new(false),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
@@ -145,6 +191,43 @@ impl Shared {
             self.pinged.set(false);
             self.epoch.set(self.epoch.get().wrapping_add(1));
         }
+    }
+
+    /// A request begins; true when the connection takes no other after it.
+    pub(crate) fn begin_request(&self) -> bool {
+        let left = self.requests_left.get().saturating_sub(1);
+        self.requests_left.set(left);
+        left == 0
+    }
+
+    /// Request number `request` is answered with `refusal`, unless its handler has answered. Wakes the connection's task.
+    pub(crate) fn refuse(&self, request: u64, refusal: &'static Refusal) {
+        self.refusal.set(Some((request, refusal)));
+        self.wake_task();
+    }
+
+    /// What request number `request` is answered in place of the handler's response, if anything.
+    pub(crate) fn take_refusal(&self, request: u64) -> Option<&'static Refusal> {
+        self.refusal
+            .take()
+            .and_then(|(of, refusal)| (of == request).then_some(refusal))
+    }
+
+    /// The connection is to be closed now, whether an answer would be due or not.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(
+            self.order.take(),
+            Some(Order::Close | Order::Reset | Order::TimeOut)
+        )
+    }
+
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.framing.borrow().is_in_head()
+    }
+
+    /// Bytes of a request's body are wanted, and the client does not send them.
+    pub(crate) fn awaits_body(&self) -> bool {
+        self.awaits_read.get() && self.framing.borrow().is_in_body()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -203,6 +286,7 @@ impl Shared {
 
     /// Follows bytes of a body that were read past hyper; returns how many are still to come.
     pub(crate) fn note_direct(&self, bytes: u64) -> u64 {
+        self.awaits_read.set(false);
         self.bytes_in.set(self.bytes_in.get() + bytes);
         self.framing.borrow_mut().read_body(bytes)
     }
@@ -416,12 +500,29 @@ impl Socket {
     }
 
     /// Makes the close that follows a reset, so that the peer does not take a cut response for a whole one.
-    fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         if let Socket::Tcp(tcp) = self {
             // Failing changes nothing but the way the peer learns of it.
             let _ = tcp.set_zero_linger();
         }
     }
+}
+
+/// Most answers of an API, with their head.
+const GATHERED_BYTES_MAX: usize = 512;
+
+/// The bytes of all slices in one piece, if they are few: `send` of that is cheaper for the kernel than `writev` of the slices,
+/// by more than the copy costs.
+fn gather<'room>(
+    slices: &[IoSlice<'_>],
+    room: &'room mut [u8; GATHERED_BYTES_MAX],
+) -> Option<&'room [u8]> {
+    let mut end = 0;
+    for slice in slices {
+        room.get_mut(end..end + slice.len())?.copy_from_slice(slice);
+        end += slice.len();
+    }
+    Some(&room[..end])
 }
 
 /// The socket as hyper sees it.
@@ -437,6 +538,7 @@ pub(crate) struct SocketIo {
 
 impl SocketIo {
     pub(crate) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
+        shared.descriptor.set(socket.as_fd().as_raw_fd());
         Self {
             socket: Rc::new(RefCell::new(socket)),
             rewind: Bytes::new(),
@@ -497,11 +599,15 @@ impl SocketIo {
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Ready(Ok(written)) => {
+                self.shared.awaits_write.set(false);
                 let out = &self.shared.bytes_out;
                 out.set(out.get() + *written as u64);
             }
             Poll::Ready(Err(_)) => self.shared.broken.set(true),
-            Poll::Pending => self.shared.flushed.set(false),
+            Poll::Pending => {
+                self.shared.awaits_write.set(true);
+                self.shared.flushed.set(false);
+            }
         }
     }
 
@@ -575,6 +681,7 @@ impl AsyncRead for SocketIo {
             let before = buf.filled().len();
             let room = buf.remaining();
             let result = me.socket.borrow_mut().poll_read(cx, buf);
+            me.shared.awaits_read.set(result.is_pending());
             if let Err(error) = ready!(result) {
                 me.shared.broken.set(true);
                 return Poll::Ready(Err(error));
@@ -618,7 +725,15 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
-        let result = either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices));
+        let mut small = [0; GATHERED_BYTES_MAX];
+        let result = match gather(slices, &mut small) {
+            Some(bytes) => {
+                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes))
+            }
+            None => {
+                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices))
+            }
+        };
         self.note_write(&result);
         result
     }

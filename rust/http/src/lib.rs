@@ -58,19 +58,24 @@ mod date;
 mod direct;
 pub mod error;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod h1;
 mod h1_io;
 mod h2;
 pub mod ingest;
+mod known_host;
 mod listener;
+mod overload;
 mod protocol;
 pub mod record;
+mod refusal;
 mod registry;
 pub mod routes;
 pub mod service;
 pub mod websocket;
 
-pub use config::{Config, Limits, ReceiveWatermark, Timeouts};
+pub use config::{Config, Limits, ReceiveWatermark, Timeouts, Unacknowledged};
 pub use error::Error;
 pub use h2::SendWatermark;
 pub use listener::{Listener, Server, Task};

@@ -62,13 +62,17 @@ pub(crate) struct ServerState {
 }
 
 impl ServerState {
-    fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
+    pub(crate) fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
         let shared = Shared::new(self.sink.clone());
         shared
             .direct
             .set_watermark
             .set(self.config.receive_watermark);
-        let start_sweep = self.registry.enter(&shared);
+        let limits = &self.config.limits;
+        if let Some(requests) = limits.connection_requests_max {
+            shared.requests_left.set(requests);
+        }
+        let start_sweep = self.registry.enter(&shared, limits.connections_max);
         let membership = Membership::new(self.registry.clone(), shared);
         if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
@@ -84,7 +88,7 @@ impl ServerState {
 }
 
 /// Serves any number of listeners with one [`Service`]. Lives on one thread.
-pub struct Server(Rc<ServerState>);
+pub struct Server(pub(crate) Rc<ServerState>);
 
 impl Server {
     /// A server whose tasks are started by `spawn`, which runs inside a tokio runtime with IO and time; for instance

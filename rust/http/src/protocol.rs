@@ -55,7 +55,12 @@ pub(crate) async fn sniff(io: &mut SocketIo, shared: &Shared) -> Option<Protocol
             // On the stack, and only while the task runs: an array that lived across an await would be part of every connection.
             let mut scratch = [0; READ_BYTES];
             let mut buffer = ReadBuf::new(&mut scratch);
-            let read = std::task::ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer));
+            let Poll::Ready(read) = Pin::new(&mut *io).poll_read(cx, &mut buffer) else {
+                // Nothing is held yet. tokio may call a fresh socket readable that is not.
+                shared.parked.set(seen.is_empty());
+                return Poll::Pending;
+            };
+            shared.parked.set(false);
             let bytes = buffer.filled();
             // Whoever serves HTTP/1 meets the end, or the failure, again.
             let ended = read.is_err() || bytes.is_empty();

@@ -578,3 +578,55 @@ fn other_protocol_than_the_one_that_is_set_is_not_served() {
         assert!(!rest.starts_with(b"HTTP/1"), "{rest:?}");
     });
 }
+
+#[test]
+fn body_over_the_limit_is_413() {
+    run(async {
+        let config = Config {
+            limits: Limits {
+                body_bytes_max: Some(1000),
+                ..Limits::default()
+            },
+            ..Config::default()
+        };
+        let server = TestServer::with(config, |mut request| {
+            ResponseFuture::later(async move {
+                while let Some(Ok(_)) = request.body.data().await {}
+                ok("hello")
+            })
+        });
+        let mut client = connect(&server).await;
+        for (declared, bytes, status) in [(false, 1000, 200), (false, 1001, 413), (true, 1001, 413)]
+        {
+            let mut request = Request::post("http://t/");
+            if declared {
+                request = request.header("content-length", bytes);
+            }
+            let (response, mut body) = client
+                .send_request(request.body(()).unwrap(), false)
+                .unwrap();
+            body.send_data(vec![0; bytes].into(), true).unwrap();
+            assert_eq!(response.await.unwrap().status(), status, "{bytes}");
+        }
+    });
+}
+
+#[test]
+fn connection_that_has_had_its_requests_goes_away() {
+    run(async {
+        let config = Config {
+            limits: Limits {
+                connection_requests_max: Some(2),
+                ..Limits::default()
+            },
+            ..Config::default()
+        };
+        let server = TestServer::with(config, hello);
+        let mut client = connect(&server).await;
+        for _ in 0..2 {
+            assert_eq!(ask(&mut client, get("/")).await.unwrap().1, "hello");
+        }
+        server.connections_become(0).await;
+        assert!(client.ready().await.is_err());
+    });
+}

@@ -10,7 +10,7 @@
 
 use std::{
     cell::RefCell,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -317,12 +317,11 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
     };
     let streams_max: u32 = config.getattr("http2_max_concurrent_streams")?.extract()?;
-    let ping = seconds("http2_keep_alive_interval")?;
     Ok(Config {
         limits: Limits {
             head_bytes_max: config.getattr("header_bytes_max")?.extract()?,
             header_count_max: config.getattr("header_count_max")?.extract()?,
-            streams_max,
+            streams_max: config.getattr("http2_max_concurrent_streams")?.extract()?,
             handlers_max: streams_max as usize * 2,
             stream_window_bytes: config
                 .getattr("http2_initial_stream_window_size")?
@@ -330,19 +329,28 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             connection_window_bytes: config
                 .getattr("http2_initial_connection_window_size")?
                 .extract()?,
+            target_bytes_max: config.getattr("target_bytes_max")?.extract()?,
+            body_bytes_max: config.getattr("max_body")?.extract()?,
+            body_rate_min: config.getattr("body_rate_min")?.extract()?,
+            connections_max: config.getattr("limit_concurrency")?.extract()?,
+            connection_requests_max: config.getattr("keep_alive_max_requests")?.extract()?,
             ..Limits::default()
         },
         timeouts: Timeouts {
             head: seconds("timeout_header")?,
+            body: seconds("timeout_body")?,
+            write: seconds("timeout_write")?,
             idle: seconds("timeout_keep_alive")?,
-            ping_after: Some(ping),
-            ping_answer: ping,
+            ping_after: Some(seconds("http2_keep_alive_interval")?),
+            ping_answer: seconds("http2_keep_alive_interval")?,
+            linger: seconds("timeout_linger")?,
             ..Timeouts::default()
         },
         protocol: protocol(&config.getattr("http")?)?,
         send_watermark: Some(set_send_watermark),
         date_header: config.getattr("date_header")?.is_truthy()?,
         receive_watermark: Some(set_receive_watermark),
+        unacknowledged: Some(unacknowledged),
     })
 }
 
@@ -356,6 +364,14 @@ fn protocol(setting: &Bound<'_, PyAny>) -> PyResult<Protocol> {
             "http={other:?} is none of auto, 1 and 2"
         ))),
     }
+}
+
+/// `SIOCOUTQ` (tcp(7), unix(7)): bytes in the send queue of a socket.
+fn unacknowledged(socket: RawFd) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int. On a descriptor that is closed or no socket it fails.
+    let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
+    (status == 0).then(|| u64::try_from(bytes).unwrap_or(0))
 }
 
 /// `SO_RCVLOWAT` (socket(7)). The kernel bounds it by half of the largest receive buffer, and wakes earlier when that is full.

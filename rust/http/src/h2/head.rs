@@ -13,7 +13,8 @@ use http::{
 };
 
 use crate::config::Limits;
-use crate::h1::{Refusal, bad, is_host};
+use crate::h1::is_host;
+use crate::refusal::{Refusal, bad};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

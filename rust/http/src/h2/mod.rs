@@ -109,6 +109,8 @@ pub(crate) struct Streams {
     idle_frames: Budget,
     /// The client asks for too much.
     flooded: Cell<bool>,
+    /// The connection has had all the requests that it may have.
+    spent: Cell<bool>,
 }
 
 impl Streams {
@@ -199,23 +201,27 @@ pub(crate) async fn serve(
         resets: Budget::new(RESETS_MAX),
         idle_frames: Budget::new(IDLE_FRAMES_MAX),
         flooded: Cell::new(false),
+        spent: Cell::new(false),
     });
-    let http2 = handshake(tap, &server.config, shared).await?;
-    if !run(http2, &streams).await || shared.broken.get() || shared.eof.get() {
+    let ended = match handshake(tap, &server.config, shared).await? {
+        Ok(http2) => run(http2, &streams).await,
+        Err(_) => true,
+    };
+    if !ended || shared.broken.get() || shared.eof.get() {
         return None;
     }
     Rc::into_inner(io).map(RefCell::into_inner)
 }
 
-/// `None` when the client does not keep to the protocol, or is too slow.
-async fn handshake(tap: Tap, config: &Config, shared: &Shared) -> Option<Http2> {
+/// `None` when the client is too slow.
+async fn handshake(tap: Tap, config: &Config, shared: &Shared) -> Option<Result<Http2, h2::Error>> {
     let mut handshake = pin!(builder(config).handshake(tap));
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.order.take() == Some(Order::Close) {
+        if shared.is_cut() {
             return Poll::Ready(None);
         }
-        handshake.as_mut().poll(cx).map(Result::ok)
+        handshake.as_mut().poll(cx).map(Some)
     })
     .await
 }
@@ -235,7 +241,7 @@ async fn run(mut http2: Http2, streams: &Rc<Streams>) -> bool {
                 shared.enter(Phase::Lingering);
                 http2.graceful_shutdown();
             }
-            Some(Order::Close) => {
+            Some(Order::Close | Order::Reset | Order::TimeOut) => {
                 // What can be written at once tells the client; nobody waits for the rest.
                 http2.abrupt_shutdown(Reason::NO_ERROR);
                 let _ = http2.poll_closed(cx);
@@ -244,7 +250,7 @@ async fn run(mut http2: Http2, streams: &Rc<Streams>) -> bool {
             Some(Order::Ping) => ping(pings.as_mut(), cx),
             Some(Order::Park) | None => {}
         }
-        if shared.is_draining() && !told_to_drain {
+        if (shared.is_draining() || streams.spent.get()) && !told_to_drain {
             told_to_drain = true;
             http2.graceful_shutdown();
         }

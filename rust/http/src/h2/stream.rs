@@ -1,11 +1,11 @@
 //! One stream: the request's body as it is pulled, and the response on its way out.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use crate::body::{Body, ResponseBody};
 use crate::error::Error;
 use crate::h1::{Declared, declare, length_of, new_record};
 use crate::record::{Meter, Record};
+use crate::refusal::{BODY_TOO_LARGE, Refusal};
 use crate::service::{Hints, Permit, Request, Response, ResponseFuture};
 
 /// Bytes of one piece of a body: a frame of the size that every client takes.
@@ -34,8 +35,11 @@ pub(crate) struct RequestStream {
     stream: RecvStream,
     /// Bytes that are still to come, when the client has said so. The crate fails a body that is of another size.
     left: Option<u64>,
+    /// Bytes that it may still have.
+    allowed: u64,
     ended: bool,
     trailers: Option<HeaderMap>,
+    responder: Rc<Responder>,
 }
 
 impl RequestStream {
@@ -47,6 +51,11 @@ impl RequestStream {
                 break;
             };
             let data = data.map_err(Error::from_h2)?;
+            let Some(allowed) = self.allowed.checked_sub(data.len() as u64) else {
+                self.responder.refuse(&BODY_TOO_LARGE);
+                return Poll::Ready(Some(Err(Error::too_large())));
+            };
+            self.allowed = allowed;
             let released = self.stream.flow_control().release_capacity(data.len());
             if let Err(error) = released {
                 return Poll::Ready(Some(Err(Error::from_h2(error))));
@@ -81,12 +90,34 @@ impl RequestStream {
 }
 
 /// The way back to the client, until the final response is made.
-pub(crate) struct Responder(RefCell<Option<SendResponse<Bytes>>>);
+pub(crate) struct Responder {
+    respond: RefCell<Option<SendResponse<Bytes>>>,
+    /// What is answered in place of the handler's response.
+    refusal: Cell<Option<&'static Refusal>>,
+    /// Who waits for the handler's response.
+    waiting: RefCell<Option<Waker>>,
+}
 
 impl Responder {
+    fn new(respond: SendResponse<Bytes>) -> Rc<Self> {
+        Rc::new(Self {
+            respond: RefCell::new(Some(respond)),
+            refusal: Cell::new(None),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Answers for the handler, unless it has answered.
+    fn refuse(&self, refusal: &'static Refusal) {
+        self.refusal.set(Some(refusal));
+        if let Some(waiting) = &*self.waiting.borrow() {
+            waiting.wake_by_ref();
+        }
+    }
+
     /// Sends a `103`. It cannot be overtaken: frames of a stream keep their order.
     pub(crate) fn hint(&self, fields: HeaderMap) {
-        if let Some(respond) = &mut *self.0.borrow_mut() {
+        if let Some(respond) = &mut *self.respond.borrow_mut() {
             let mut response = http::Response::new(());
             *response.status_mut() = StatusCode::EARLY_HINTS;
             *response.headers_mut() = fields;
@@ -141,6 +172,10 @@ impl Exchange {
         streams.observed.gate.seen(respond.stream_id().as_u32());
         let server = &streams.server;
         server.registry.count_request();
+        if streams.shared.begin_request() {
+            streams.spent.set(true);
+            streams.shared.wake_task();
+        }
         let meter = streams
             .shared
             .sink
@@ -148,7 +183,7 @@ impl Exchange {
             .map(|_| Meter::new(new_record(&streams.info, &head)));
         let mut exchange = Self {
             streams: streams.clone(),
-            responder: Rc::new(Responder(RefCell::new(Some(respond)))),
+            responder: Responder::new(respond),
             meter: meter.clone(),
             is_head: head.method == Method::HEAD,
             priority: Priority::of(&head.headers),
@@ -157,16 +192,23 @@ impl Exchange {
         };
         let admitted = head::admit(&mut head, &server.config.limits);
         if let Err(refusal) = admitted {
-            exchange.stage = Stage::Waiting(refusal.into_response().into());
+            exchange.stage = Stage::Waiting(refusal.to_response().into());
+            return exchange;
+        }
+        let allowed = server.config.limits.body_bytes_max.unwrap_or(u64::MAX);
+        let left = head.headers.get(CONTENT_LENGTH).and_then(length_of);
+        if left > Some(allowed) {
+            exchange.stage = Stage::Waiting(BODY_TOO_LARGE.to_response().into());
             return exchange;
         }
         let body = if stream.is_end_stream() {
             Body::empty()
         } else {
-            let left = head.headers.get(CONTENT_LENGTH).and_then(length_of);
             let stream = RequestStream {
                 stream,
                 left,
+                allowed,
+                responder: exchange.responder.clone(),
                 ended: false,
                 trailers: None,
             };
@@ -246,7 +288,7 @@ impl Exchange {
         if let Some(meter) = &self.meter {
             meter.responded(head.status);
         }
-        let respond = self.responder.0.take();
+        let respond = self.responder.respond.take();
         let sent = respond?.send_response(http::Response::from_parts(head, ()), ends);
         match sent {
             Ok(_) if ends => {
@@ -446,7 +488,11 @@ impl Future for Exchange {
             match &mut me.stage {
                 Stage::Done => return Poll::Ready(()),
                 Stage::Waiting(answer) => {
-                    if let Poll::Ready(response) = Pin::new(answer).poll(cx) {
+                    let response = match me.responder.refusal.take() {
+                        Some(refusal) => Poll::Ready(refusal.to_response()),
+                        None => Pin::new(answer).poll(cx),
+                    };
+                    if let Poll::Ready(response) = response {
                         // Frees what the handler held before its response is written.
                         me.stage = Stage::Done;
                         if let Some(sending) = me.respond(response) {
@@ -454,7 +500,8 @@ impl Future for Exchange {
                         }
                         continue;
                     }
-                    let reset = match &mut *me.responder.0.borrow_mut() {
+                    me.responder.waiting.replace(Some(cx.waker().clone()));
+                    let reset = match &mut *me.responder.respond.borrow_mut() {
                         Some(respond) => respond.poll_reset(cx).is_ready(),
                         None => true,
                     };

@@ -489,7 +489,8 @@ impl AsgiHandler {
         extensions.set_item(intern!(py, "framegate.frames"), handle)
     }
 
-    fn start_http(&self, py: Python<'_>, request: Request) -> PyResult<ResponseFuture> {
+    /// `request` stays where it is: moving one is dear.
+    fn start_http(&self, py: Python<'_>, request: &mut Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
         let scope =
             self.template(py, request.head.version)?
@@ -528,20 +529,30 @@ impl AsgiHandler {
     }
 }
 
+impl AsgiHandler {
+    /// The answer when the application could not even be called.
+    #[cold]
+    fn failed(&self, py: Python<'_>, error: &PyErr) -> ResponseFuture {
+        self.application.report(py, error);
+        let mut response = Response::new(ResponseBody::Empty);
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response.into()
+    }
+}
+
 impl Handler for AsgiHandler {
-    fn call(&self, request: Request) -> ResponseFuture {
+    fn call(&self, mut request: Request) -> ResponseFuture {
+        if request.has_upgrade_field
+            && let Some(offer) = Offer::of(&request.head)
+        {
+            return Python::attach(|py| {
+                self.start_websocket(py, request, offer)
+                    .unwrap_or_else(|error| self.failed(py, &error))
+            });
+        }
         Python::attach(|py| {
-            let offer = request.has_upgrade_field.then(|| Offer::of(&request.head));
-            let started = match offer.flatten() {
-                Some(offer) => self.start_websocket(py, request, offer),
-                None => self.start_http(py, request),
-            };
-            started.unwrap_or_else(|error| {
-                self.application.report(py, &error);
-                let mut response = Response::new(ResponseBody::Empty);
-                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                response.into()
-            })
+            self.start_http(py, &mut request)
+                .unwrap_or_else(|error| self.failed(py, &error))
         })
     }
 }
