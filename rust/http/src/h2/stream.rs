@@ -488,9 +488,10 @@ impl Future for Exchange {
             match &mut me.stage {
                 Stage::Done => return Poll::Ready(()),
                 Stage::Waiting(answer) => {
+                    let answered = Pin::new(answer).poll(cx);
                     let response = match me.responder.refusal.take() {
                         Some(refusal) => Poll::Ready(refusal.to_response()),
-                        None => Pin::new(answer).poll(cx),
+                        None => answered,
                     };
                     if let Poll::Ready(response) = response {
                         // Frees what the handler held before its response is written.
