@@ -54,7 +54,9 @@ def limits() -> list[Limit]:
     """Read all limits, in the order of the source."""
     source, bridge = CONFIG.read_text(), BRIDGE.read_text()
     settings = {setting.name: setting for setting in SETTINGS}
-    names = dict(re.findall(r'(\w+): (?:config\.getattr|seconds)\("(\w+)"\)\?', bridge))
+    names = dict(
+        re.findall(r'(\w+): (?:Some\()?(?:config\s*\.getattr|seconds)\("(\w+)"\)\?', bridge)
+    )
     found = []
     for struct in STRUCTS:
         defaults = dict(

@@ -638,6 +638,7 @@ LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 LifespanMode = Literal["auto", "on", "off"]
 TlsVersions = Literal["all", "tls1.2", "tls1.3"]
 ClientCertificates = Literal["none", "optional", "required"]
+HttpVersions = Literal["auto", "1", "2"]
 
 APPLICATION: Final = "Application"
 LISTENING: Final = "Listening"
@@ -764,6 +765,15 @@ class Config:
         help=(
             "Listen here, in place of host and port, uds and fd; may be given several times. "
             "Every worker serves all of them."
+        ),
+    )
+    http: HttpVersions = setting(
+        "auto",
+        Choice(words=("auto", "1", "2")),
+        group=LISTENING,
+        help=(
+            "Version of HTTP: auto serves what the client speaks (HTTP/2 by prior knowledge or as "
+            "TLS agrees on it), 1 and 2 serve that one only."
         ),
     )
     backlog: int = setting(
@@ -1011,6 +1021,43 @@ class Config:
         Integer(minimum=1, maximum=4096),
         group=LIMITS,
         help="Header fields of a request. Browsers send about 20; more is answered with 431.",
+    )
+    http2_max_concurrent_streams: int = setting(
+        128,
+        Integer(minimum=1, maximum=10_000),
+        group=LIMITS,
+        help=(
+            "Requests at once on a connection of HTTP/2. Browsers use up to 100; more are refused "
+            "and repeated by the client. Twice as many calls of the application may be running."
+        ),
+    )
+    http2_initial_stream_window_size: int = setting(
+        256 * 2**10,
+        Bytes(minimum=65_535, maximum=2**31 - 1),
+        group=LIMITS,
+        help=(
+            "Bytes of one request's body that a client of HTTP/2 may send ahead of the "
+            "application. With a round trip of 10 ms the default is 25 MB/s for one upload."
+        ),
+    )
+    http2_initial_connection_window_size: int = setting(
+        2**20,
+        Bytes(minimum=65_535, maximum=2**31 - 1),
+        group=LIMITS,
+        help=(
+            "The same for all requests of a connection together: it bounds the memory of their "
+            "bodies."
+        ),
+    )
+    http2_keep_alive_interval: float = setting(
+        20.0,
+        Seconds(minimum=0.1),
+        group=LIMITS,
+        help=(
+            "Ask a silent client of HTTP/2 that waits for a response whether it is still there, "
+            "after so long; close the connection after as long again without an answer. Clients "
+            "that lose their network say nothing."
+        ),
     )
     target_bytes_max: int = setting(
         16_384,

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from h2.events import PingReceived
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from framegate import RunningServer, Server
 from framegate.config import SETTINGS
 from framegate.errors import AppImportError, StartupFailed
+from peers.h2_client import Client
 from server_process import Launch, body
 
 TIMEOUT_SECONDS = 60.0
@@ -466,6 +468,76 @@ def test_header_count_max() -> None:
         fields = [f"x-{number}: 1" for number in range(3)]
         assert status(response(server, *fields)) == 200  # host and connection are the others
         assert status(response(server, *fields, "x-one-more: 1")) == 431
+
+
+@effect("http")
+def test_http() -> None:
+    def speaks(server: RunningServer, version: str) -> bool:
+        if version == "1":
+            with open_connection(server) as peer:
+                peer.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                return "200 OK" in read_to_end(peer)
+        with Client(open_connection(server)) as client:
+            stream = client.request()
+            while client.exchanges[stream].status is None and client.read():
+                pass
+            return client.exchanges[stream].status == 200
+
+    for setting, versions in (("auto", ["1", "2"]), ("1", ["1"]), ("2", ["2"])):
+        with serving(http=setting) as server:
+            assert [version for version in "12" if speaks(server, version)] == versions
+
+
+def http2_settings(server: RunningServer) -> tuple[int, int, int]:
+    """Return streams, window of a stream and window of the connection, as a client hears them."""
+    with Client(open_connection(server)) as client:
+        client.answer(client.request())
+        remote = client.state.remote_settings
+        return (
+            remote.max_concurrent_streams,
+            remote.initial_window_size,
+            client.state.outbound_flow_control_window,
+        )
+
+
+@effect("http2_max_concurrent_streams")
+def test_http2_max_concurrent_streams() -> None:
+    with serving() as server:
+        assert http2_settings(server)[0] == 128
+    with serving(http2_max_concurrent_streams=7) as server:
+        assert http2_settings(server)[0] == 7
+
+
+@effect("http2_initial_stream_window_size")
+def test_http2_initial_stream_window_size() -> None:
+    with serving(http2_initial_stream_window_size=70_000) as server:
+        assert http2_settings(server)[1:] == (70_000, 2**20)
+
+
+@effect("http2_initial_connection_window_size")
+def test_http2_initial_connection_window_size() -> None:
+    with serving(http2_initial_connection_window_size=500_000) as server:
+        assert http2_settings(server)[1:] == (2**18, 500_000)
+
+
+@effect("http2_keep_alive_interval")
+def test_http2_keep_alive_interval() -> None:
+    async def waits(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError("no lifespan")
+        await receive()
+        await receive()
+
+    with (
+        serving(waits, http2_keep_alive_interval=0.3) as server,
+        Client(open_connection(server)) as client,
+    ):
+        client.request()
+        while not any(isinstance(event, PingReceived) for event in client.events):
+            assert client.read()
+        # From here on nothing is answered.
+        while client.socket.recv(4096):
+            pass
 
 
 @effect("ws_max_size")

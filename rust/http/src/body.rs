@@ -212,13 +212,14 @@ impl Unread {
                 Source::Bytes(bytes) => Piece::Data(Ok(mem::take(bytes))),
                 Source::Direct(reader) if reader.remaining() == 0 => Piece::End,
                 Source::Direct(_) => Piece::Direct,
-                Source::Http2(stream) => match ready!(stream.poll_data(cx)) {
-                    Some(data) => Piece::Data(data),
-                    None => {
+                Source::Http2(stream) => {
+                    if let Some(data) = ready!(stream.poll_data(cx)) {
+                        Piece::Data(data)
+                    } else {
                         self.trailers = stream.take_trailers();
                         Piece::End
                     }
-                },
+                }
                 Source::Http1(incoming, ask) => {
                     match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                         None => Piece::End,

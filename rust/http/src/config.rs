@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use crate::h2::SendWatermark;
 use crate::protocol::Protocol;
 
 /// How the server treats connections. One value serves all listeners of a worker.
@@ -22,6 +23,9 @@ pub struct Config {
     pub date_header: bool,
     /// What is spoken where nothing else says so. Default [`Protocol::Sniff`]: the first bytes of a connection tell.
     pub protocol: Protocol,
+    /// Sets `TCP_NOTSENT_LOWAT` of a socket that speaks HTTP/2: what waits in the kernel cannot be overtaken by a response of
+    /// higher priority. Brought by the caller for the same reason as the next one. Default `None`: the kernel takes megabytes.
+    pub send_watermark: Option<SendWatermark>,
     /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per half
     /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
@@ -45,6 +49,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             date_header: true,
             protocol: Protocol::default(),
+            send_watermark: None,
             receive_watermark: None,
             unacknowledged: None,
         }
@@ -114,6 +119,30 @@ pub struct Limits {
     /// - reason: a client that sends a camera frame to a `413` gets its answer
     /// - tests: `response_to_an_unread_large_body_arrives_before_the_close`, `lingering_is_bounded_in_bytes`
     pub linger_bytes_max: u64,
+    /// Requests at once on a connection of HTTP/2.
+    ///
+    /// - over it: `REFUSED_STREAM`, which clients repeat
+    /// - reason: browsers use up to 100, and each costs a call of the handler
+    /// - tests: `test_http2_max_concurrent_streams`, `test_h2spec`
+    pub streams_max: u32,
+    /// Handlers at once on a connection of HTTP/2, also those whose stream was reset and that have not ended.
+    ///
+    /// - over it: `REFUSED_STREAM`
+    /// - reason: twice the streams, so that a client that gives up on all of them may ask for as many others
+    /// - tests: `handlers_that_outlive_their_stream_count`
+    pub handlers_max: usize,
+    /// Bytes of one request's body that a client of HTTP/2 may send ahead of the handler.
+    ///
+    /// - over it: `FLOW_CONTROL_ERROR`; who keeps to the protocol waits
+    /// - reason: with a round trip of 10 ms that is 25 MB/s for one upload
+    /// - tests: `test_window_opens_as_the_application_takes_the_body`, `test_http2_initial_stream_window_size`
+    pub stream_window_bytes: u32,
+    /// The same for all requests of a connection together.
+    ///
+    /// - over it: `FLOW_CONTROL_ERROR`; who keeps to the protocol waits
+    /// - reason: four uploads at full speed; it bounds the memory of their bodies
+    /// - tests: `test_http2_initial_connection_window_size`
+    pub connection_window_bytes: u32,
     /// TLS handshakes that are under way at a time, of one worker. 0: any number.
     ///
     /// - over it: connections wait in the kernel's queue, and handshakes that have lasted for a second are ended
@@ -134,6 +163,10 @@ impl Default for Limits {
             connections_max: None,
             connection_requests_max: None,
             linger_bytes_max: 16 * 1024 * 1024,
+            streams_max: 128,
+            handlers_max: 256,
+            stream_window_bytes: 256 * 1024,
+            connection_window_bytes: 1024 * 1024,
             handshakes_max: 512,
         }
     }
@@ -189,6 +222,18 @@ pub struct Timeouts {
     /// - reason: ten round trips of a bad network; a client that goes on sending has stopped listening
     /// - tests: `client_that_sends_on_and_never_reads_the_refusal_is_cut`
     pub linger: Duration,
+    /// Silence of a client of HTTP/2 that waits for a response, before it is asked whether it is there (`PING`). `None` never asks.
+    ///
+    /// - over it: `PING`
+    /// - reason: a response that waits for an event may be silent for hours, and a client that has lost its network says nothing
+    /// - tests: `client_that_is_silent_while_it_waits_is_asked_and_cut`
+    pub ping_after: Option<Duration>,
+    /// From that question to whatever comes next.
+    ///
+    /// - over it: the connection is cut
+    /// - reason: longer than the outages that TCP survives without anybody noticing
+    /// - tests: `client_that_is_silent_while_it_waits_is_asked_and_cut`
+    pub ping_answer: Duration,
     /// Period of the sweep.
     ///
     /// - over it: limits of time are up to two periods late
@@ -213,6 +258,8 @@ impl Default for Timeouts {
             idle: Duration::from_secs(75),
             park_after: Some(Duration::from_millis(500)),
             linger: Duration::from_secs(2),
+            ping_after: Some(Duration::from_secs(20)),
+            ping_answer: Duration::from_secs(20),
             sweep: Duration::from_millis(250),
             accept_backoff_max: Duration::from_secs(1),
         }

@@ -117,7 +117,11 @@ pub(crate) async fn run(
         }
         if protocol == Protocol::Http2 {
             // Boxed, so that a connection that speaks HTTP/1 is small.
-            Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
+            let done = Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
+            if let Some(io) = done {
+                shared.finish_records(false);
+                linger(io, &shared, server.config.limits.linger_bytes_max).await;
+            }
             break;
         }
         let service = ConnectionService {
@@ -200,7 +204,7 @@ async fn wait_for_reader(detached: &mut Detached, shared: &Shared) -> bool {
                 detached.io.reset_on_close();
                 return Poll::Ready(false);
             }
-            Some(Order::Park) | None => {}
+            Some(Order::Park | Order::Ping) | None => {}
         }
         let answered = detached.exchange.poll_answer(cx);
         // A handler may wait for a hint to be written before it reads on. A failure is found again by whoever writes next.
@@ -262,7 +266,7 @@ async fn run_http1(
                 let parts = connection.take().expect("is there").into_parts();
                 return Poll::Ready(Served::Parked(parts.io.into_inner(), parts.read_buf));
             }
-            Some(Order::Park) | None => {}
+            Some(Order::Park | Order::Ping) | None => {}
         }
         if shared.is_draining() && !told_to_drain {
             told_to_drain = true;
@@ -396,7 +400,7 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
                 return Poll::Ready(());
             }
             Some(Order::Close | Order::TimeOut) => return Poll::Ready(()),
-            Some(Order::Park) | None => {}
+            Some(Order::Park | Order::Ping) | None => {}
         }
         session.as_mut().poll(cx)
     })

@@ -36,7 +36,9 @@ use crate::known_host::KnownHost;
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
 use crate::refusal::{BODY_TOO_LARGE, Refusal, bad};
 use crate::registry::Registry;
-use crate::service::{ConnectionInfo, Handler, Hints, Request, Response, ResponseFuture, Upgrade};
+use crate::service::{
+    ConnectionInfo, Handler, Hints, Permit, Request, Response, ResponseFuture, Upgrade,
+};
 
 /// hyper, set up. The timers of hyper stay off: the sweep has separate ones for heads and idleness.
 pub(crate) fn builder(config: &Config) -> http1::Builder {
@@ -202,6 +204,7 @@ impl ConnectionService {
             has_upgrade_field,
             upgrade,
             record: Record(meter),
+            permit: Permit::default(),
         });
         Exchange { answer, ..exchange }
     }

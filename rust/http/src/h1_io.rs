@@ -67,6 +67,8 @@ pub(crate) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Park,
+    /// Ask whether the client is still there.
+    Ping,
     Close,
     /// As `Close`, so that the peer learns that it lost something.
     Reset,
@@ -106,6 +108,8 @@ pub(crate) struct Shared {
     pub(crate) order: Cell<Option<Order>>,
     pub(crate) draining: Cell<bool>,
     pub(crate) parked: Cell<bool>,
+    /// The client was asked whether it is there, and has not said anything since.
+    pub(crate) pinged: Cell<bool>,
     /// Nothing that was written waits in hyper or here.
     pub(crate) flushed: Cell<bool>,
     /// The peer has closed its side.
@@ -154,6 +158,7 @@ impl Shared {
             order: Cell::default(),
             draining: Cell::new(false),
             parked: Cell::new(false),
+            pinged: Cell::new(false),
             flushed: Cell::new(true),
             eof: Cell::new(false),
             broken: Cell::new(false),
@@ -184,6 +189,14 @@ impl Shared {
         }
         self.phase.set(phase);
         self.epoch.set(self.epoch.get().wrapping_add(1));
+    }
+
+    /// Something came from the client of a connection that speaks HTTP/2. While streams are open, silence has a bound.
+    pub(crate) fn heard(&self) {
+        if self.phase.get() == Phase::H2Busy {
+            self.pinged.set(false);
+            self.epoch.set(self.epoch.get().wrapping_add(1));
+        }
     }
 
     /// The TLS handshake is done: a request may come.

@@ -78,6 +78,7 @@ pub mod websocket;
 
 pub use config::{Config, Limits, ReceiveWatermark, Timeouts, Unacknowledged};
 pub use error::Error;
+pub use h2::SendWatermark;
 pub use listener::{Listener, Server, Task};
 pub use protocol::Protocol;
 pub use registry::Connections;

@@ -25,7 +25,7 @@ pub enum Protocol {
 }
 
 /// RFC 9113, 3.4.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Bytes of one read: as many as a request of HTTP/1 usually has.
 const READ_BYTES: usize = 4096;

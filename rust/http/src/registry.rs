@@ -194,7 +194,14 @@ fn due(shared: &Shared, now: Duration, config: &Config, crowded: bool) -> Option
             None
         }
         Phase::H2Idle => (elapsed >= timeouts.idle).then_some(Order::Close),
-        Phase::Busy | Phase::Upgraded | Phase::H2Busy => None,
+        Phase::H2Busy => {
+            let ping_after = timeouts.ping_after?;
+            if elapsed >= ping_after + timeouts.ping_answer {
+                return Some(Order::Close);
+            }
+            (elapsed >= ping_after && !shared.pinged.replace(true)).then_some(Order::Ping)
+        }
+        Phase::Busy | Phase::Upgraded => None,
     }
 }
 

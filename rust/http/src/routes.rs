@@ -110,7 +110,8 @@ mod tests {
     use crate::body::{Body, ResponseBody};
     use crate::record::Record;
     use crate::service::{
-        Address, ConnectionInfo, Hints, Request, Response, ResponseFuture, Service, service_fn,
+        Address, ConnectionInfo, Hints, Permit, Request, Response, ResponseFuture, Service,
+        service_fn,
     };
 
     fn named(name: &'static str) -> Rc<dyn Service> {
@@ -137,6 +138,7 @@ mod tests {
             has_upgrade_field: false,
             upgrade: None,
             record: Record::default(),
+            permit: Permit::default(),
         };
         match service.open(&info).call(request) {
             ResponseFuture::Ready(Some(response)) => match response.into_body() {

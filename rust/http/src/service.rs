@@ -5,6 +5,7 @@
 //! task. Everything here is single-threaded on purpose: a connection lives on one thread from accept to close.
 
 use std::{
+    cell::Cell,
     fmt,
     future::Future,
     net::SocketAddr,
@@ -165,6 +166,28 @@ pub struct Request {
     pub upgrade: Option<Upgrade>,
     /// The record that will be made of this request.
     pub record: Record,
+    /// To be kept until the work for this request has ended, which may be long after its client has given up on it.
+    pub permit: Permit,
+}
+
+/// Counts one handler as running until it is dropped. The number is bounded where a client can give up on requests without
+/// closing its connection; the default value counts nothing.
+#[derive(Default)]
+pub struct Permit(Option<Rc<Cell<usize>>>);
+
+impl Permit {
+    pub(crate) fn new(running: &Rc<Cell<usize>>) -> Self {
+        running.set(running.get() + 1);
+        Self(Some(running.clone()))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(running) = &self.0 {
+            running.set(running.get() - 1);
+        }
+    }
 }
 
 impl fmt::Debug for Request {

@@ -349,10 +349,19 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
         Duration::try_from_secs_f64(value)
             .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
     };
+    let streams_max: u32 = config.getattr("http2_max_concurrent_streams")?.extract()?;
     Ok(Config {
         limits: Limits {
             head_bytes_max: config.getattr("header_bytes_max")?.extract()?,
             header_count_max: config.getattr("header_count_max")?.extract()?,
+            streams_max: config.getattr("http2_max_concurrent_streams")?.extract()?,
+            handlers_max: streams_max as usize * 2,
+            stream_window_bytes: config
+                .getattr("http2_initial_stream_window_size")?
+                .extract()?,
+            connection_window_bytes: config
+                .getattr("http2_initial_connection_window_size")?
+                .extract()?,
             handshakes_max: config.getattr("ssl_handshakes_max")?.extract()?,
             target_bytes_max: config.getattr("target_bytes_max")?.extract()?,
             body_bytes_max: config.getattr("max_body")?.extract()?,
@@ -367,14 +376,29 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             body: seconds("timeout_body")?,
             write: seconds("timeout_write")?,
             idle: seconds("timeout_keep_alive")?,
+            ping_after: Some(seconds("http2_keep_alive_interval")?),
+            ping_answer: seconds("http2_keep_alive_interval")?,
             linger: seconds("timeout_linger")?,
             ..Timeouts::default()
         },
-        protocol: Protocol::default(),
+        protocol: protocol(&config.getattr("http")?)?,
+        send_watermark: Some(set_send_watermark),
         date_header: config.getattr("date_header")?.is_truthy()?,
         receive_watermark: Some(set_receive_watermark),
         unacknowledged: Some(unacknowledged),
     })
+}
+
+/// The setting `http`.
+fn protocol(setting: &Bound<'_, PyAny>) -> PyResult<Protocol> {
+    match setting.extract()? {
+        "auto" => Ok(Protocol::Sniff),
+        "1" => Ok(Protocol::Http1),
+        "2" => Ok(Protocol::Http2),
+        other => Err(PyValueError::new_err(format!(
+            "http={other:?} is none of auto, 1 and 2"
+        ))),
+    }
 }
 
 /// `SIOCOUTQ` (tcp(7), unix(7)): bytes in the send queue of a socket.
@@ -395,6 +419,22 @@ fn set_receive_watermark(socket: BorrowedFd<'_>, bytes: usize) {
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            length,
+        );
+    }
+}
+
+/// `TCP_NOTSENT_LOWAT` (tcp(7)). Sockets that are not TCP refuse it.
+fn set_send_watermark(socket: BorrowedFd<'_>, bytes: usize) {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
+    // SAFETY: the descriptor is open, as its type says, and the option is an int of that length.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
             (&raw const bytes).cast(),
             length,
         );

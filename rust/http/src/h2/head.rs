@@ -44,7 +44,8 @@ pub(super) fn admit(head: &mut Parts, limits: &Limits) -> Result<(), Refusal> {
             "the request target is too long\n",
         ));
     }
-    if !text.starts_with('/') && !(text == "*" && head.method == Method::OPTIONS) {
+    let is_ours = text.starts_with('/') || (text == "*" && head.method == Method::OPTIONS);
+    if !is_ours {
         return Err(bad("the request target is not a path\n"));
     }
     let authority = uri.authority.as_ref().map(http::uri::Authority::as_str);

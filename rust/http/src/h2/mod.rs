@@ -20,20 +20,24 @@
 //! Idle connections and those of a server that drains get `GOAWAY`, and their open streams their time. A connection that is lost
 //! fails its streams, which their tasks see as a reset.
 
+mod guard;
 mod head;
+mod priority;
 mod stream;
+mod tap;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
+    os::fd::BorrowedFd,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream,
+    Ping, PingPong, Reason, RecvStream,
     server::{Builder, Connection, SendResponse},
 };
 
@@ -42,16 +46,51 @@ use crate::h1_io::{Order, Phase, Shared, SocketIo};
 use crate::listener::ServerState;
 use crate::service::{ConnectionInfo, Handler};
 
+use guard::Budget;
+use priority::Gate;
 use stream::Exchange;
 pub(crate) use stream::{RequestStream, Responder};
+use tap::Tap;
 
+/// Sets `TCP_NOTSENT_LOWAT` of a socket to a number of bytes. Failing only lets more wait in the kernel.
+pub type SendWatermark = fn(BorrowedFd<'_>, usize);
+
+/// Bytes that wait unsent in the kernel before the socket takes no more. Whatever is there cannot be overtaken, so few; a
+/// round trip of 1 ms at 128 MB/s is as many.
+const UNSENT_BYTES_MAX: usize = 128 * 1024;
 /// Requests that are taken before the handler is called for them, so that a client with many cannot hold back the answers.
 const BATCH_MAX: usize = 64;
 /// Batches after which other tasks of the thread get their turn.
 const TURNS_MAX: usize = 16;
 
-type Http2 = Connection<SocketIo, Bytes>;
+/// Streams that a client resets while their response is under way, per 10 s and beside half of its requests; above:
+/// `ENHANCE_YOUR_CALM`. A browser that leaves a page resets what was loading, at most all its streams.
+const RESETS_MAX: u64 = 100;
+/// Frames per 10 s that are answered or looked at and carry nothing (`PING`, `SETTINGS`, `PRIORITY`, empty `DATA`), beside one
+/// for each frame that does carry something; above: `ENHANCE_YOUR_CALM`. Clients that measure the round trip send one `PING` for
+/// what they receive.
+const IDLE_FRAMES_MAX: u64 = 1000;
+/// Streams that were reset before the handler was called for them; above: `ENHANCE_YOUR_CALM` (rapid reset). The crate's default.
+const PENDING_RESETS_MAX: usize = 20;
+/// Errors of ours that a client provokes on its streams; above: `ENHANCE_YOUR_CALM` (`MadeYouReset`). The crate has 1024; a
+/// client that is not broken provokes none.
+const LOCAL_RESETS_MAX: usize = 128;
+/// Streams that were reset by us, remembered for frames that are still under way. The crate's defaults.
+const RESETS_REMEMBERED: usize = 50;
+const RESET_REMEMBERED_FOR: std::time::Duration = std::time::Duration::from_secs(1);
+
+type Http2 = Connection<Tap, Bytes>;
 type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+/// What the tap sees and the streams want to know.
+struct Observed {
+    shared: Rc<Shared>,
+    gate: Gate,
+    /// Frames that carry nothing, since the last turn.
+    idle_frames: Cell<u64>,
+    /// Frames that carry something, of both sides.
+    useful_frames: Cell<u64>,
+}
 
 /// What the streams of one connection share.
 pub(crate) struct Streams {
@@ -59,8 +98,19 @@ pub(crate) struct Streams {
     shared: Rc<Shared>,
     info: Rc<ConnectionInfo>,
     handler: Rc<dyn Handler>,
+    observed: Rc<Observed>,
     /// Requests whose response is not handed over.
     open: Cell<usize>,
+    /// Handlers that have not ended, whatever became of their stream.
+    running: Rc<Cell<usize>>,
+    /// Requests so far.
+    requests: Cell<u64>,
+    resets: Budget,
+    idle_frames: Budget,
+    /// The client asks for too much.
+    flooded: Cell<bool>,
+    /// The connection has had all the requests that it may have.
+    spent: Cell<bool>,
 }
 
 impl Streams {
@@ -79,76 +129,143 @@ impl Streams {
             self.shared.enter(Phase::H2Idle);
         }
     }
+
+    /// The client has reset a stream whose handler had been called.
+    fn count_reset(&self) {
+        if !self.resets.take(1, self.requests.get() / 2) {
+            self.flooded.set(true);
+            self.shared.wake_task();
+        }
+    }
+
+    /// False when the client has sent too much that carries nothing.
+    fn check_frames(&self) -> bool {
+        let idle = self.observed.idle_frames.take();
+        (idle == 0
+            || self
+                .idle_frames
+                .take(idle, self.observed.useful_frames.get()))
+            && !self.flooded.get()
+    }
 }
 
-/// The crate, set up.
+/// The crate, set up. What it leaves open by default is bounded here.
 fn builder(config: &Config) -> Builder {
     let limits = &config.limits;
+    let narrow = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX >> 1);
     let mut builder = Builder::new();
     builder
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
-        .max_send_buffer_size(limits.buffer_bytes_max);
+        .max_concurrent_streams(limits.streams_max)
+        // Also bounds CONTINUATION: 1.25 times the list, in frames.
+        .max_header_list_size(narrow(limits.head_bytes_max))
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .max_concurrent_reset_streams(RESETS_REMEMBERED)
+        .reset_stream_duration(RESET_REMEMBERED_FOR)
+        .data_frame_budget((limits.connection_window_bytes as usize / 2).max(25_600))
+        .max_send_buffer_size(limits.buffer_bytes_max)
+        .initial_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes);
     builder
 }
 
-/// Serves one connection, whose first bytes are the preface, until it is over.
+/// Serves one connection, whose first bytes are the preface, until it is over. Gives the socket when the client may still be
+/// sending.
 pub(crate) async fn serve(
     server: &Rc<ServerState>,
     io: SocketIo,
     shared: &Rc<Shared>,
     info: Rc<ConnectionInfo>,
     handler: Rc<dyn Handler>,
-) {
+) -> Option<SocketIo> {
+    if let Some(set) = server.config.send_watermark {
+        set(io.socket().borrow().as_fd(), UNSENT_BYTES_MAX);
+    }
+    let observed = Rc::new(Observed {
+        shared: shared.clone(),
+        gate: Gate::new(server.config.limits.buffer_bytes_max),
+        idle_frames: Cell::new(0),
+        useful_frames: Cell::new(0),
+    });
+    let io = Rc::new(RefCell::new(io));
+    let tap = Tap::new(io.clone(), observed.clone());
     let streams = Rc::new(Streams {
         server: server.clone(),
         shared: shared.clone(),
         info,
         handler,
+        observed,
         open: Cell::new(0),
+        running: Rc::default(),
+        requests: Cell::new(0),
+        resets: Budget::new(RESETS_MAX),
+        idle_frames: Budget::new(IDLE_FRAMES_MAX),
+        flooded: Cell::new(false),
+        spent: Cell::new(false),
     });
-    if let Some(http2) = handshake(io, &server.config, shared).await {
-        run(http2, &streams).await;
+    let ended = match handshake(tap, &server.config, shared).await? {
+        Ok(http2) => run(http2, &streams).await,
+        Err(_) => true,
+    };
+    if !ended || shared.broken.get() || shared.eof.get() {
+        return None;
     }
+    Rc::into_inner(io).map(RefCell::into_inner)
 }
 
-/// `None` when the client does not keep to the protocol, or is too slow.
-async fn handshake(io: SocketIo, config: &Config, shared: &Shared) -> Option<Http2> {
-    let mut handshake = pin!(builder(config).handshake(io));
+/// `None` when the client is too slow.
+async fn handshake(tap: Tap, config: &Config, shared: &Shared) -> Option<Result<Http2, h2::Error>> {
+    let mut handshake = pin!(builder(config).handshake(tap));
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.order.take() == Some(Order::Close) {
+        if shared.is_cut() {
             return Poll::Ready(None);
         }
-        handshake.as_mut().poll(cx).map(Result::ok)
+        handshake.as_mut().poll(cx).map(Some)
     })
     .await
 }
 
-async fn run(mut http2: Http2, streams: &Rc<Streams>) {
+/// True when the connection ended by itself, false when it was cut off.
+async fn run(mut http2: Http2, streams: &Rc<Streams>) -> bool {
     let shared = &streams.shared;
     shared.enter(Phase::H2Idle);
+    let mut pings = http2.ping_pong();
     let mut told_to_drain = false;
     let mut accepted = Vec::new();
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.order.take() == Some(Order::Close) {
-            if shared.phase.get() != Phase::H2Idle {
+        match shared.order.take() {
+            Some(Order::Close) if shared.phase.get() == Phase::H2Idle => {
+                // Idle for too long. The client has the time of a linger to agree.
+                shared.enter(Phase::Lingering);
+                http2.graceful_shutdown();
+            }
+            Some(Order::Close | Order::Reset | Order::TimeOut) => {
                 // What can be written at once tells the client; nobody waits for the rest.
                 http2.abrupt_shutdown(Reason::NO_ERROR);
                 let _ = http2.poll_closed(cx);
-                return Poll::Ready(());
+                return Poll::Ready(false);
             }
-            // Idle for too long. The client has the time of a linger to agree.
-            shared.enter(Phase::Lingering);
-            http2.graceful_shutdown();
+            Some(Order::Ping) => ping(pings.as_mut(), cx),
+            Some(Order::Park) | None => {}
         }
-        if shared.is_draining() && !told_to_drain {
+        if (shared.is_draining() || streams.spent.get()) && !told_to_drain {
             told_to_drain = true;
             http2.graceful_shutdown();
         }
-        turn(&mut http2, streams, &mut accepted, cx)
+        turn(&mut http2, streams, &mut accepted, cx).map(|()| true)
     })
-    .await;
+    .await
+}
+
+/// Asks whether the client is still there; that anything comes is the answer.
+fn ping(pings: Option<&mut PingPong>, cx: &mut Context<'_>) {
+    if let Some(pings) = pings {
+        // The answer to the one before makes room for another.
+        let _ = pings.poll_pong(cx);
+        let _ = pings.send_ping(Ping::opaque());
+    }
 }
 
 /// Takes, calls and writes until nothing is left to do; ready when the connection is over.
@@ -158,6 +275,7 @@ fn turn(
     accepted: &mut Vec<Accepted>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
+    let gate = &streams.observed.gate;
     for _ in 0..TURNS_MAX {
         while accepted.len() < BATCH_MAX {
             match http2.poll_accept(cx) {
@@ -166,21 +284,40 @@ fn turn(
                 Poll::Pending => break,
             }
         }
+        if !streams.check_frames() {
+            http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            accepted.clear();
+            streams.flooded.set(false);
+            continue;
+        }
         if accepted.is_empty() {
+            if streams.shared.flushed.get() {
+                gate.flushed();
+            }
+            gate.wake_first();
             return Poll::Pending;
         }
         for (request, respond) in accepted.drain(..) {
             start(streams, request, respond);
         }
     }
+    gate.wake_first();
     cx.waker().wake_by_ref();
     Poll::Pending
 }
 
 /// Calls the handler for one request, and leaves what is not done then to a task.
-fn start(streams: &Rc<Streams>, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
+fn start(
+    streams: &Rc<Streams>,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    if streams.running.get() >= streams.server.config.limits.handlers_max {
+        respond.send_reset(Reason::REFUSED_STREAM);
+        return;
+    }
     let mut exchange = Exchange::start(streams, request, respond);
-    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let mut cx = Context::from_waker(Waker::noop());
     if Pin::new(&mut exchange).poll(&mut cx).is_pending() {
         (streams.server.spawn)(Box::pin(exchange));
     }

@@ -1,11 +1,11 @@
 //! One stream: the request's body as it is pulled, and the response on its way out.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -16,12 +16,16 @@ use http::{
 };
 use http_body::Body as _;
 
-use super::{Streams, head};
+use super::{
+    Streams, head,
+    priority::{Gate, Priority, Turn},
+};
 use crate::body::{Body, ResponseBody};
 use crate::error::Error;
 use crate::h1::{Declared, declare, length_of, new_record};
 use crate::record::{Meter, Record};
-use crate::service::{Hints, Request, Response, ResponseFuture};
+use crate::refusal::{BODY_TOO_LARGE, Refusal};
+use crate::service::{Hints, Permit, Request, Response, ResponseFuture};
 
 /// Bytes of one piece of a body: a frame of the size that every client takes.
 const PIECE_BYTES_MAX: usize = 16 * 1024;
@@ -31,8 +35,11 @@ pub(crate) struct RequestStream {
     stream: RecvStream,
     /// Bytes that are still to come, when the client has said so. The crate fails a body that is of another size.
     left: Option<u64>,
+    /// Bytes that it may still have.
+    allowed: u64,
     ended: bool,
     trailers: Option<HeaderMap>,
+    responder: Rc<Responder>,
 }
 
 impl RequestStream {
@@ -44,6 +51,11 @@ impl RequestStream {
                 break;
             };
             let data = data.map_err(Error::from_h2)?;
+            let Some(allowed) = self.allowed.checked_sub(data.len() as u64) else {
+                self.responder.refuse(&BODY_TOO_LARGE);
+                return Poll::Ready(Some(Err(Error::too_large())));
+            };
+            self.allowed = allowed;
             let released = self.stream.flow_control().release_capacity(data.len());
             if let Err(error) = released {
                 return Poll::Ready(Some(Err(Error::from_h2(error))));
@@ -78,12 +90,34 @@ impl RequestStream {
 }
 
 /// The way back to the client, until the final response is made.
-pub(crate) struct Responder(RefCell<Option<SendResponse<Bytes>>>);
+pub(crate) struct Responder {
+    respond: RefCell<Option<SendResponse<Bytes>>>,
+    /// What is answered in place of the handler's response.
+    refusal: Cell<Option<&'static Refusal>>,
+    /// Who waits for the handler's response.
+    waiting: RefCell<Option<Waker>>,
+}
 
 impl Responder {
+    fn new(respond: SendResponse<Bytes>) -> Rc<Self> {
+        Rc::new(Self {
+            respond: RefCell::new(Some(respond)),
+            refusal: Cell::new(None),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// Answers for the handler, unless it has answered.
+    fn refuse(&self, refusal: &'static Refusal) {
+        self.refusal.set(Some(refusal));
+        if let Some(waiting) = &*self.waiting.borrow() {
+            waiting.wake_by_ref();
+        }
+    }
+
     /// Sends a `103`. It cannot be overtaken: frames of a stream keep their order.
     pub(crate) fn hint(&self, fields: HeaderMap) {
-        if let Some(respond) = &mut *self.0.borrow_mut() {
+        if let Some(respond) = &mut *self.respond.borrow_mut() {
             let mut response = http::Response::new(());
             *response.status_mut() = StatusCode::EARLY_HINTS;
             *response.headers_mut() = fields;
@@ -100,6 +134,7 @@ pub(super) struct Exchange {
     responder: Rc<Responder>,
     meter: Option<Rc<Meter>>,
     is_head: bool,
+    priority: Priority,
     stage: Stage,
     complete: bool,
 }
@@ -115,6 +150,11 @@ struct Sending {
     body: ResponseBody,
     /// Of the body, not handed over yet.
     piece: Bytes,
+    /// The place in the queue, once it has one.
+    turn: Option<Rc<Turn>>,
+    priority: Priority,
+    /// The handler gave up, and the connection had its chance to write what came before: a reset takes back what is unsent.
+    broken: bool,
     /// Bytes that are still to be sent by what the response declares.
     left: Option<u64>,
 }
@@ -128,8 +168,14 @@ impl Exchange {
     ) -> Self {
         let (mut head, stream) = request.into_parts();
         streams.opened();
+        streams.requests.set(streams.requests.get() + 1);
+        streams.observed.gate.seen(respond.stream_id().as_u32());
         let server = &streams.server;
         server.registry.count_request();
+        if streams.shared.begin_request() {
+            streams.spent.set(true);
+            streams.shared.wake_task();
+        }
         let meter = streams
             .shared
             .sink
@@ -137,44 +183,62 @@ impl Exchange {
             .map(|_| Meter::new(new_record(&streams.info, &head)));
         let mut exchange = Self {
             streams: streams.clone(),
-            responder: Rc::new(Responder(RefCell::new(Some(respond)))),
+            responder: Responder::new(respond),
             meter: meter.clone(),
             is_head: head.method == Method::HEAD,
+            priority: Priority::of(&head.headers),
             stage: Stage::Done,
             complete: false,
         };
-        let answer = match head::admit(&mut head, &server.config.limits) {
-            Err(refusal) => refusal.to_response().into(),
-            Ok(()) => {
-                let body = if stream.is_end_stream() {
-                    Body::empty()
-                } else {
-                    let left = head.headers.get(CONTENT_LENGTH).and_then(length_of);
-                    let stream = RequestStream {
-                        stream,
-                        left,
-                        ended: false,
-                        trailers: None,
-                    };
-                    Body::http2(stream, meter.clone())
-                };
-                head.version = Version::HTTP_2;
-                streams.handler.call(Request {
-                    head,
-                    body,
-                    hints: Hints::http2(exchange.responder.clone()),
-                    has_upgrade_field: false,
-                    upgrade: None,
-                    record: Record(meter),
-                })
-            }
+        let admitted = head::admit(&mut head, &server.config.limits);
+        if let Err(refusal) = admitted {
+            exchange.stage = Stage::Waiting(refusal.to_response().into());
+            return exchange;
+        }
+        let allowed = server.config.limits.body_bytes_max.unwrap_or(u64::MAX);
+        let left = head.headers.get(CONTENT_LENGTH).and_then(length_of);
+        if left > Some(allowed) {
+            exchange.stage = Stage::Waiting(BODY_TOO_LARGE.to_response().into());
+            return exchange;
+        }
+        let body = if stream.is_end_stream() {
+            Body::empty()
+        } else {
+            let stream = RequestStream {
+                stream,
+                left,
+                allowed,
+                responder: exchange.responder.clone(),
+                ended: false,
+                trailers: None,
+            };
+            Body::http2(stream, meter.clone())
         };
+        head.version = Version::HTTP_2;
+        let answer = streams.handler.call(Request {
+            head,
+            body,
+            hints: Hints::http2(exchange.responder.clone()),
+            has_upgrade_field: false,
+            upgrade: None,
+            record: Record(meter),
+            permit: Permit::new(&streams.running),
+        });
         exchange.stage = Stage::Waiting(answer);
         exchange
     }
 
+    fn leave_queue(&mut self) {
+        if let Stage::Sending(sending) = &mut self.stage
+            && let Some(turn) = sending.turn.take()
+        {
+            self.streams.observed.gate.leave(&turn);
+        }
+    }
+
     /// The client has given up on the stream.
     fn lose(&mut self) -> Poll<()> {
+        self.streams.count_reset();
         self.stage = Stage::Done;
         Poll::Ready(())
     }
@@ -224,7 +288,7 @@ impl Exchange {
         if let Some(meter) = &self.meter {
             meter.responded(head.status);
         }
-        let respond = self.responder.0.take();
+        let respond = self.responder.respond.take();
         let sent = respond?.send_response(http::Response::from_parts(head, ()), ends);
         match sent {
             Ok(_) if ends => {
@@ -235,6 +299,9 @@ impl Exchange {
                 stream,
                 body,
                 piece: Bytes::new(),
+                turn: None,
+                broken: false,
+                priority: self.priority,
                 left,
             }),
             Err(_) => None,
@@ -252,44 +319,47 @@ fn internal_error() -> (http::response::Parts, ResponseBody) {
     (head, ResponseBody::Empty)
 }
 
+/// How the handing over of a response ended.
+enum Sent {
+    Whole,
+    /// The handler gave up.
+    Broken,
+    /// The client gave up.
+    Lost,
+}
+
 impl Sending {
-    /// Ready with true once all is handed over, with false when it never will be.
-    fn poll_send(&mut self, cx: &mut Context<'_>, meter: Option<&Meter>) -> Poll<bool> {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        gate: &Gate,
+        meter: Option<&Meter>,
+    ) -> Poll<Sent> {
         loop {
+            if self.broken {
+                self.stream.send_reset(Reason::INTERNAL_ERROR);
+                return Poll::Ready(Sent::Broken);
+            }
             if self.piece.is_empty() {
-                let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-                    Poll::Ready(frame) => frame,
-                    Poll::Pending if self.stream.poll_reset(cx).is_ready() => {
-                        return Poll::Ready(false);
-                    }
-                    Poll::Pending => return Poll::Pending,
-                };
-                match frame {
-                    None => return Poll::Ready(self.finish(None)),
-                    Some(Err(_)) => {
-                        self.stream.send_reset(Reason::INTERNAL_ERROR);
-                        return Poll::Ready(false);
-                    }
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => self.piece = data,
-                        Err(frame) => {
-                            return Poll::Ready(self.finish(frame.into_trailers().ok()));
-                        }
+                match ready!(self.poll_piece(cx, gate)) {
+                    Some(Ok(data)) => self.piece = data,
+                    Some(Err(Sent::Broken)) => return self.break_off(cx),
+                    Some(Err(sent)) => return Poll::Ready(sent),
+                    None => match self.finish(None) {
+                        Sent::Broken => return self.break_off(cx),
+                        sent => return Poll::Ready(sent),
                     },
                 }
-                if let Some(left) = self.left {
-                    // What is over the declared length is not sent.
-                    self.piece
-                        .truncate(usize::try_from(left).unwrap_or(usize::MAX));
-                }
-                if self.piece.is_empty() {
-                    continue;
-                }
+                continue;
             }
-            let room = ready!(self.poll_room(cx));
-            if room == 0 {
-                return Poll::Ready(false);
-            }
+            let room = match self.poll_room(cx, gate) {
+                Poll::Ready(0) => return Poll::Ready(Sent::Lost),
+                Poll::Ready(room) => room,
+                Poll::Pending if self.stream.poll_reset(cx).is_ready() => {
+                    return Poll::Ready(Sent::Lost);
+                }
+                Poll::Pending => return Poll::Pending,
+            };
             let data = self.piece.split_to(room.min(self.piece.len()));
             if let Some(meter) = meter {
                 meter.sent(data.len());
@@ -301,17 +371,72 @@ impl Sending {
                 Some(left) => left == 0,
                 None => self.piece.is_empty() && self.body.is_end_stream(),
             };
+            gate.handed(self.turn.as_deref(), data.len());
             if self.stream.send_data(data, ends).is_err() {
-                return Poll::Ready(false);
+                return Poll::Ready(Sent::Lost);
             }
             if ends {
-                return Poll::Ready(true);
+                return Poll::Ready(Sent::Whole);
             }
         }
     }
 
-    /// Window for a part of the piece; 0 when the stream is over.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    /// The next poll resets the stream.
+    fn break_off(&mut self, cx: &mut Context<'_>) -> Poll<Sent> {
+        self.broken = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The next piece of the body, `None` at its end.
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        gate: &Gate,
+    ) -> Poll<Option<Result<Bytes, Sent>>> {
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                if let Some(turn) = &self.turn {
+                    gate.step_aside(turn);
+                }
+                let reset = self.stream.poll_reset(cx).is_ready();
+                return if reset {
+                    Poll::Ready(Some(Err(Sent::Lost)))
+                } else {
+                    Poll::Pending
+                };
+            }
+        };
+        Poll::Ready(match frame {
+            None => None,
+            Some(Err(_)) => Some(Err(Sent::Broken)),
+            Some(Ok(frame)) => Some(match frame.into_data() {
+                Ok(mut data) => {
+                    if let Some(left) = self.left {
+                        // What is over the declared length is not sent.
+                        data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                    }
+                    Ok(data)
+                }
+                Err(frame) => Err(self.finish(frame.into_trailers().ok())),
+            }),
+        })
+    }
+
+    /// Window for a part of the piece, when it is this stream's turn; 0 when the stream is over.
+    fn poll_room(&mut self, cx: &mut Context<'_>, gate: &Gate) -> Poll<usize> {
+        match &self.turn {
+            None if gate.is_free() => {}
+            None => {
+                let number = self.stream.stream_id().as_u32();
+                let turn = gate.enter(number, self.priority);
+                let polled = gate.poll_turn(&turn, cx);
+                self.turn = Some(turn);
+                ready!(polled);
+            }
+            Some(turn) => ready!(gate.poll_turn(turn, cx)),
+        }
         self.stream
             .reserve_capacity(self.piece.len().min(PIECE_BYTES_MAX));
         loop {
@@ -319,25 +444,37 @@ impl Sending {
             if room > 0 {
                 return Poll::Ready(room);
             }
-            match ready!(self.stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(0),
+            match self.stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(0),
+                Poll::Pending => break,
             }
         }
+        // Without a turn it is in nobody's way; the next poll asks for one if somebody waits.
+        if let Some(turn) = &self.turn
+            && gate.is_stream_blocked()
+        {
+            gate.step_aside(turn);
+        }
+        Poll::Pending
     }
 
-    /// The body is over; true if it was whole.
-    fn finish(&mut self, trailers: Option<HeaderMap>) -> bool {
+    /// The body is over.
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> Sent {
         if self.left.is_some_and(|left| left > 0) {
-            self.stream.send_reset(Reason::INTERNAL_ERROR);
-            return false;
+            return Sent::Broken;
         }
-        match trailers {
+        let sent = match trailers {
             Some(mut trailers) => {
                 head::strip(&mut trailers);
-                self.stream.send_trailers(trailers).is_ok()
+                self.stream.send_trailers(trailers)
             }
-            None => self.stream.send_data(Bytes::new(), true).is_ok(),
+            None => self.stream.send_data(Bytes::new(), true),
+        };
+        if sent.is_ok() {
+            Sent::Whole
+        } else {
+            Sent::Lost
         }
     }
 }
@@ -351,7 +488,12 @@ impl Future for Exchange {
             match &mut me.stage {
                 Stage::Done => return Poll::Ready(()),
                 Stage::Waiting(answer) => {
-                    if let Poll::Ready(response) = Pin::new(answer).poll(cx) {
+                    let answered = Pin::new(answer).poll(cx);
+                    let response = match me.responder.refusal.take() {
+                        Some(refusal) => Poll::Ready(refusal.to_response()),
+                        None => answered,
+                    };
+                    if let Poll::Ready(response) = response {
                         // Frees what the handler held before its response is written.
                         me.stage = Stage::Done;
                         if let Some(sending) = me.respond(response) {
@@ -359,14 +501,21 @@ impl Future for Exchange {
                         }
                         continue;
                     }
-                    let reset = match &mut *me.responder.0.borrow_mut() {
+                    me.responder.waiting.replace(Some(cx.waker().clone()));
+                    let reset = match &mut *me.responder.respond.borrow_mut() {
                         Some(respond) => respond.poll_reset(cx).is_ready(),
                         None => true,
                     };
                     return if reset { me.lose() } else { Poll::Pending };
                 }
                 Stage::Sending(sending) => {
-                    me.complete = ready!(sending.poll_send(cx, me.meter.as_deref()));
+                    let gate = &me.streams.observed.gate;
+                    match ready!(sending.poll_send(cx, gate, me.meter.as_deref())) {
+                        Sent::Whole => me.complete = true,
+                        Sent::Broken => {}
+                        Sent::Lost => me.streams.count_reset(),
+                    }
+                    me.leave_queue();
                     me.stage = Stage::Done;
                 }
             }
@@ -376,6 +525,7 @@ impl Future for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.leave_queue();
         self.stage = Stage::Done;
         self.streams.closed();
         if let (Some(meter), Some(sink)) = (self.meter.take(), &self.streams.shared.sink) {

@@ -46,7 +46,7 @@ use std::{
 use bytes::Bytes;
 use framegate_http::{
     body::{Aborted, Body, ResponseBody},
-    service::{HintSent, Hints, Request, Response},
+    service::{HintSent, Hints, Permit, Request, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame as BodyFrame;
@@ -117,6 +117,8 @@ struct State {
     is_head: Cell<bool>,
     /// The application's coroutine has ended.
     ended: Cell<bool>,
+    /// Kept until it has.
+    permit: Cell<Permit>,
     /// The application's task, while it has one and goes on.
     task: RefCell<Option<Py<PyAny>>>,
     /// The connection gave up on this request.
@@ -162,6 +164,7 @@ impl State {
             phase: Cell::new(Phase::Done),
             is_head: Cell::new(false),
             ended: Cell::new(true),
+            permit: Cell::default(),
             task: RefCell::default(),
             disconnected: Cell::new(false),
             body: RefCell::new(Body::empty()),
@@ -195,6 +198,7 @@ impl State {
             phase,
             is_head,
             ended,
+            permit,
             task,
             disconnected,
             body,
@@ -228,6 +232,7 @@ impl State {
         phase.set(Phase::Start);
         is_head.set(request.head.method == Method::HEAD);
         ended.set(false);
+        permit.set(std::mem::take(&mut request.permit));
         task.take();
         disconnected.set(false);
         body.replace(mem::replace(&mut request.body, Body::empty()));
@@ -957,6 +962,7 @@ impl Exchange for HttpExchange {
         if state.ended.replace(true) {
             return;
         }
+        drop(state.permit.take());
         let Ok(application) = state.application() else {
             return;
         };

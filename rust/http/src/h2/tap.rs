@@ -1,0 +1,267 @@
+//! Between the crate and the socket: follows the frames that pass, for what the crate does not tell.
+//!
+//! From the client: `PRIORITY_UPDATE` (RFC 9218, 7.1), which the crate drops; credit for the whole connection; and how many
+//! frames came that ask for work and carry nothing. To the client: bytes of `DATA`, which tell how much of what was handed over
+//! has left, and how much credit is used up. Only the nine bytes before each frame are looked at, and the first few of the frames
+//! named; nothing is held back or changed.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Observed;
+use crate::h1_io::SocketIo;
+use crate::protocol::PREFACE;
+
+const HEADER_BYTES: usize = 9;
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const CONTINUATION: u8 = 0x9;
+const WINDOW_UPDATE: u8 = 0x8;
+const PRIORITY_UPDATE: u8 = 0x10;
+/// Bytes of a `PRIORITY_UPDATE` that are looked at: the stream and a field value of a usual length.
+const PRIORITY_BYTES_MAX: usize = 4 + 64;
+
+/// One frame, as far as it was kept.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame<'a> {
+    kind: u8,
+    stream: u32,
+    /// Bytes of the payload on the wire.
+    length: usize,
+    /// The beginning of the payload.
+    payload: &'a [u8],
+}
+
+/// Cuts one direction into frames.
+#[derive(Default)]
+struct Follower {
+    /// Header of the current frame, and the beginning of its payload if that is wanted.
+    kept: Vec<u8>,
+    /// Payload bytes of the current frame that are still to pass.
+    left: usize,
+    /// Bytes before the first frame that are still to pass.
+    preface: usize,
+}
+
+impl Follower {
+    fn follow(&mut self, mut bytes: &[u8], mut found: impl FnMut(&Frame<'_>)) {
+        let skipped = self.preface.min(bytes.len());
+        self.preface -= skipped;
+        bytes = &bytes[skipped..];
+        while !bytes.is_empty() {
+            if self.kept.len() < HEADER_BYTES {
+                let taken = (HEADER_BYTES - self.kept.len()).min(bytes.len());
+                self.kept.extend_from_slice(&bytes[..taken]);
+                bytes = &bytes[taken..];
+                if self.kept.len() < HEADER_BYTES {
+                    return;
+                }
+                self.left = self.length();
+            } else {
+                let taken = self.left.min(bytes.len());
+                let room = (HEADER_BYTES + self.wanted()).saturating_sub(self.kept.len());
+                self.kept.extend_from_slice(&bytes[..taken.min(room)]);
+                bytes = &bytes[taken..];
+                self.left -= taken;
+            }
+            if self.left == 0 {
+                let header = &self.kept[..HEADER_BYTES];
+                found(&Frame {
+                    kind: header[3],
+                    stream: number(&header[5..]) & 0x7fff_ffff,
+                    length: self.length(),
+                    payload: &self.kept[HEADER_BYTES..],
+                });
+                self.kept.clear();
+            }
+        }
+    }
+
+    fn length(&self) -> usize {
+        usize::from(self.kept[0]) << 16 | usize::from(self.kept[1]) << 8 | usize::from(self.kept[2])
+    }
+
+    /// Bytes of the payload that are kept.
+    fn wanted(&self) -> usize {
+        match self.kept[3] {
+            WINDOW_UPDATE => 4,
+            PRIORITY_UPDATE => PRIORITY_BYTES_MAX,
+            _ => 0,
+        }
+    }
+}
+
+/// Of four bytes or more, the first four.
+fn number(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .take(4)
+        .fold(0, |number, &byte| number << 8 | u32::from(byte))
+}
+
+/// The socket as the crate sees it.
+pub(super) struct Tap {
+    /// Taken back when the crate is done, to read and drop what the client still sends.
+    io: Rc<RefCell<SocketIo>>,
+    observed: Rc<Observed>,
+    incoming: Follower,
+    outgoing: Follower,
+}
+
+impl Tap {
+    pub(super) fn new(io: Rc<RefCell<SocketIo>>, observed: Rc<Observed>) -> Self {
+        Self {
+            io,
+            observed,
+            incoming: Follower {
+                preface: PREFACE.len(),
+                ..Follower::default()
+            },
+            outgoing: Follower::default(),
+        }
+    }
+
+    fn note_read(&mut self, bytes: &[u8]) {
+        let observed = &self.observed;
+        observed.shared.heard();
+        let count = |frames: &Cell<u64>| frames.set(frames.get() + 1);
+        self.incoming.follow(bytes, |frame| match frame.kind {
+            HEADERS => count(&observed.useful_frames),
+            DATA if frame.length > 0 => count(&observed.useful_frames),
+            WINDOW_UPDATE if frame.stream == 0 && frame.payload.len() == 4 => {
+                observed.gate.credit(number(frame.payload) & 0x7fff_ffff);
+            }
+            // The crate bounds them.
+            CONTINUATION | WINDOW_UPDATE => {}
+            PRIORITY_UPDATE if frame.stream == 0 && frame.payload.len() >= 4 => {
+                let (stream, value) = frame.payload.split_at(4);
+                observed.gate.update(number(stream) & 0x7fff_ffff, value);
+                count(&observed.idle_frames);
+            }
+            _ => count(&observed.idle_frames),
+        });
+    }
+
+    fn note_written(&mut self, bytes: &[u8]) {
+        let observed = &self.observed;
+        self.outgoing.follow(bytes, |frame| {
+            if frame.kind == DATA {
+                observed.gate.left(frame.length);
+                observed.useful_frames.set(observed.useful_frames.get() + 1);
+            }
+        });
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut *me.io.borrow_mut()).poll_read(cx, buf))?;
+        me.note_read(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let me = &mut *self;
+        let written = ready!(Pin::new(&mut *me.io.borrow_mut()).poll_write(cx, bytes))?;
+        me.note_written(&bytes[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let me = &mut *self;
+        let written = ready!(Pin::new(&mut *me.io.borrow_mut()).poll_write_vectored(cx, slices))?;
+        let mut left = written;
+        for slice in slices {
+            let passed = left.min(slice.len());
+            me.note_written(&slice[..passed]);
+            left -= passed;
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        Pin::new(&mut *me.io.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        Pin::new(&mut *me.io.borrow_mut()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DATA, Follower, PRIORITY_UPDATE, WINDOW_UPDATE};
+
+    fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut bytes = length[1..].to_vec();
+        bytes.extend_from_slice(&[kind, 0]);
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_the_same_however_they_are_split() {
+        let mut bytes = b"preface".to_vec();
+        bytes.extend(frame(4, 0, &[]));
+        bytes.extend(frame(WINDOW_UPDATE, 0, &[0, 1, 0, 0]));
+        bytes.extend(frame(DATA, 1, &[7; 300]));
+        bytes.extend(frame(PRIORITY_UPDATE, 0, b"\0\0\0\x03u=1"));
+        bytes.extend(frame(DATA, 0x8000_0003, &[]));
+        let expected = [
+            (4, 0, 0, vec![]),
+            (WINDOW_UPDATE, 0, 4, vec![0, 1, 0, 0]),
+            (DATA, 1, 300, vec![]),
+            (PRIORITY_UPDATE, 0, 7, b"\0\0\0\x03u=1".to_vec()),
+            (DATA, 3, 0, vec![]),
+        ];
+        for size in 1..=bytes.len() {
+            let mut follower = Follower {
+                preface: 7,
+                ..Follower::default()
+            };
+            let mut seen = Vec::new();
+            for piece in bytes.chunks(size) {
+                follower.follow(piece, |frame| {
+                    seen.push((
+                        frame.kind,
+                        frame.stream,
+                        frame.length,
+                        frame.payload.to_vec(),
+                    ));
+                });
+            }
+            assert_eq!(seen, expected, "in pieces of {size}");
+        }
+    }
+}
