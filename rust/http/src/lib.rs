@@ -73,6 +73,7 @@ mod refusal;
 mod registry;
 pub mod routes;
 pub mod service;
+pub mod tls;
 pub mod websocket;
 
 pub use config::{Config, Limits, ReceiveWatermark, Timeouts, Unacknowledged};
