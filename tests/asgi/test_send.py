@@ -716,3 +716,39 @@ def test_send_waits_while_too_much_is_unsent(serve: Any) -> None:
         rest = read_all(client)
     assert sent == 64
     assert rest.count(b"x") == 64 * len(chunk)
+
+
+def test_heads_are_remembered_and_never_mixed_up(serve: Any) -> None:
+    """Alike heads one after the other, then heads that differ in one thing, in every order."""
+    heads: list[tuple[int, list[Any]]] = [
+        (200, [(b"content-type", b"text/plain"), (b"content-length", b"2")]),
+        (200, [(b"content-type", b"text/plain"), (b"content-length", b"2")]),
+        (200, [(b"content-type", b"text/html!"), (b"content-length", b"2")]),
+        (201, [(b"content-type", b"text/plain"), (b"content-length", b"2")]),
+        (200, [(b"content-typo", b"text/plain"), (b"content-length", b"2")]),
+        (200, [(b"content-type", b"text/plain")]),
+        (200, [[b"content-type", b"text/plain"], [b"content-length", b"2"]]),
+        (200, [(b"content-type", b"text/plain"), (b"server", b"mine")]),
+        (200, []),
+    ]
+    order = [*range(len(heads))] * 3 + [*range(len(heads))][::-1] * 2
+    order += [index for index in range(len(heads)) for _ in range(4)]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        status, headers = heads[int(scope["path"][1:])]
+        # New objects each time, now and then: what counts is what they say.
+        fresh = [type(field)(bytes(bytearray(part)) for part in field) for field in headers]
+        chosen = fresh if scope["query_string"] else headers
+        await send({"type": "http.response.start", "status": status, "headers": chosen})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    with Client(serve(app, lifespan="off").connect()) as client:
+        for turn, index in enumerate(order):
+            status, headers = heads[index]
+            response = client.request("GET", f"/{index}" + ("?x" if turn % 3 == 0 else ""))
+            expected = {tuple(field) for field in headers} | {(b"content-length", b"2")}
+            if not any(name == b"server" for name, _ in headers):
+                expected.add((b"server", b"framegate"))
+            assert response.status == status
+            got = {(name, value) for name, value in response.headers if name != b"date"}
+            assert got == expected, (turn, index)

@@ -91,7 +91,8 @@ def matching(table: dict[str, tuple[bytes, str]], data: bytes) -> list[str]:
 
 def reasons(request: bytes) -> list[str]:
     """Name what framegate does not take in a request."""
-    head = re.split(rb"(?<=\n)\r?\n", request.lstrip(b"\r\n"), maxsplit=1)[0]
+    # With the line that ends it: that may be the one without CR.
+    head = b"".join(re.split(rb"(?<=\n)(\r?\n)", request.lstrip(b"\r\n"), maxsplit=1)[:2])
     body = request.lstrip(b"\r\n")[len(head) :]
     return matching(STRICTER, head) + matching(STRICTER_IN_BODIES, body)
 

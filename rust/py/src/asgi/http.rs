@@ -61,6 +61,7 @@ use pyo3::{
 use super::{
     Application,
     awaitable::{Waiter, awaitable},
+    head_memo::ReadHead,
     message::{self, HttpMessage, Kind},
     object,
     owner::{Exchange, Operation, Owner},
@@ -352,8 +353,14 @@ impl State {
             return Err(unexpected("http.response.start", self.phase.get()));
         }
         let status = message.status()?;
+        if let Some(fields) = &message.headers
+            && !status.is_informational()
+            && let Some(ReadHead { headers, length }) = application.head_memo.get(fields)
+        {
+            self.hold(status, headers, length);
+            return Ok(());
+        }
         let mut headers = self.spare_headers.take();
-        headers.clear();
         let mut fields = Fields::default();
         let field = |name: HeaderName, value: HeaderValue| {
             if name == header::TRANSFER_ENCODING {
@@ -391,11 +398,19 @@ impl State {
         application
             .settings
             .add_headers(&mut headers, fields.server);
-        // Everything is known to be right: now the state may change.
-        self.length.set(fields.content_length);
+        let length = fields.content_length;
+        if let Some(fields) = &message.headers {
+            application.head_memo.note(fields, &headers, length);
+        }
+        self.hold(status, headers, length);
+        Ok(())
+    }
+
+    /// Keeps the head until the first body event. Everything about it is known to be right: now the state may change.
+    fn hold(&self, status: StatusCode, headers: HeaderMap, length: Option<u64>) {
+        self.length.set(length);
         self.held.replace(Some(Head { status, headers }));
         self.phase.set(Phase::Head);
-        Ok(())
     }
 
     /// `http.response.early_hint`: `links` are values of `Link` fields.

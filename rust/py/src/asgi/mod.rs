@@ -17,6 +17,7 @@
 //! - No globals but types: everything of a worker hangs on its [`Application`].
 
 pub(crate) mod awaitable;
+mod head_memo;
 pub(crate) mod http;
 mod message;
 mod names;
@@ -52,6 +53,7 @@ use pyo3::{
 
 use crate::event_loop::LoopCore;
 use crate::frames::{BodyHandle, Publishers};
+use head_memo::HeadMemo;
 use http::{HttpExchange, Later};
 use message::HeaderCache;
 use names::Names;
@@ -170,6 +172,8 @@ pub(crate) struct Application {
     pub(crate) ready: Py<PyAny>,
     /// Header fields of earlier responses.
     pub(crate) header_cache: HeaderCache,
+    /// The head of the last responses, if they were alike.
+    pub(crate) head_memo: HeadMemo,
     /// Publishers that bodies were ingested by.
     pub(crate) publishers: Publishers,
     /// Bodies that became frames without Python, and with it.
@@ -225,6 +229,7 @@ impl Application {
                 .cast_into::<PyType>()?
                 .unbind(),
             header_cache: HeaderCache::default(),
+            head_memo: HeadMemo::default(),
             publishers: Publishers::default(),
             ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
@@ -412,6 +417,7 @@ impl Application {
     /// Lets go of what is kept for later requests, when the worker closes.
     pub(crate) fn clear_pool(&self, py: Python<'_>) {
         self.header_cache.clear(py);
+        self.head_memo.clear(py);
         let bundles = self.pool.take();
         for bundle in bundles {
             bundle.release(py);
