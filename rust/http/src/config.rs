@@ -1,6 +1,6 @@
 //! Everything that is bounded, with the reason for each bound.
 
-use std::{os::fd::BorrowedFd, time::Duration};
+use std::{io, os::fd::BorrowedFd, time::Duration};
 
 /// How the server treats connections. One value serves all listeners of a worker.
 #[derive(Clone, Debug)]
@@ -15,10 +15,16 @@ pub struct Config {
     /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
     pub receive_watermark: Option<ReceiveWatermark>,
+    /// Has the kernel write bytes of a file to a socket, for responses made with [`crate::sendfile::FileSender`]. The caller
+    /// brings the system call, as above. Default `None`: no sender is given out, and files are read like any data.
+    pub send_file: Option<SendFile>,
 }
 
 /// Sets `SO_RCVLOWAT` of a socket to a number of bytes. Failing changes nothing but the number of wake-ups.
 pub type ReceiveWatermark = fn(BorrowedFd<'_>, usize);
+
+/// `sendfile(2)`: socket, file, offset in the file, number of bytes. Returns how many were sent; 0 at the end of the file.
+pub type SendFile = fn(BorrowedFd<'_>, BorrowedFd<'_>, u64, usize) -> io::Result<usize>;
 
 impl Default for Config {
     fn default() -> Self {
@@ -27,6 +33,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             date_header: true,
             receive_watermark: None,
+            send_file: None,
         }
     }
 }

@@ -34,13 +34,15 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
+use crate::config::SendFile;
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::record::{Meter, RecordSink};
+use crate::sendfile::{self, FileQueue, Next};
 use crate::service::Takeover;
 
 /// Where a connection stands; see the module's picture.
@@ -87,6 +89,8 @@ pub(crate) struct Shared {
     hints: RefCell<HintQueue>,
     takeover: RefCell<Option<Takeover>>,
     pub(crate) direct: Direct,
+    /// Bytes of files that leave through the kernel.
+    pub(crate) files: FileQueue,
     framing: RefCell<Framing>,
     /// Records of responses that hyper has, but that are not wholly written.
     unwritten: RefCell<Vec<Rc<Meter>>>,
@@ -113,6 +117,7 @@ impl Shared {
             hints: RefCell::default(),
             takeover: RefCell::default(),
             direct: Direct::default(),
+            files: FileQueue::default(),
             rewound: Cell::new(false),
             framing: RefCell::default(),
             unwritten: RefCell::default(),
@@ -224,6 +229,7 @@ impl Shared {
     /// Gives back what only an active connection needs.
     pub(crate) fn shrink(&self) {
         self.framing.borrow_mut().shrink();
+        self.files.clear();
         *self.unwritten.borrow_mut() = Vec::new();
         let mut hints = self.hints.borrow_mut();
         hints.heads = VecDeque::new();
@@ -394,6 +400,33 @@ impl Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         either!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, io => Pin::new(io).poll_write(cx, bytes))
+    }
+
+    /// Has the kernel write bytes of a file.
+    pub(crate) fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: SendFile,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        bytes: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(either!(&*self, io => io.poll_write_ready(cx)))?;
+            let sent = either!(&*self, io => io.try_io(Interest::WRITABLE, || call(io.as_fd(), file, offset, bytes)));
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     /// Makes the close that follows a reset, so that the peer does not take a cut response for a whole one.
@@ -585,6 +618,9 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
+        if self.shared.files.waits() {
+            return self.poll_write_vectored(cx, &[IoSlice::new(bytes)]);
+        }
         let result =
             either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes));
         self.note_write(&result);
@@ -599,7 +635,20 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
-        let result = either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices));
+        let mut next = Next::Memory(slices);
+        if self.shared.files.waits() {
+            next = sendfile::split(slices);
+        }
+        let mut socket = self.socket.borrow_mut();
+        let result = match next {
+            Next::Memory(slices) => {
+                either!(&mut *socket, io => Pin::new(io).poll_write_vectored(cx, slices))
+            }
+            Next::File { place, bytes } => {
+                self.shared.files.poll_send(cx, &mut socket, place, bytes)
+            }
+        };
+        drop(socket);
         self.note_write(&result);
         result
     }

@@ -64,10 +64,11 @@ mod listener;
 pub mod record;
 mod registry;
 pub mod routes;
+pub mod sendfile;
 pub mod service;
 pub mod websocket;
 
-pub use config::{Config, Limits, ReceiveWatermark, Timeouts};
+pub use config::{Config, Limits, ReceiveWatermark, SendFile, Timeouts};
 pub use error::Error;
 pub use listener::{Listener, Server, Task};
 pub use registry::Connections;

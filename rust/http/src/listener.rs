@@ -66,6 +66,9 @@ impl ServerState {
             .direct
             .set_watermark
             .set(self.config.receive_watermark);
+        if !info.tls {
+            shared.files.allow(self.config.send_file);
+        }
         let start_sweep = self.registry.enter(&shared);
         let membership = Membership::new(self.registry.clone(), shared);
         if start_sweep {

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::body::{Body, ResponseBody};
 use crate::h1_io::Shared;
 use crate::record::Record;
+use crate::sendfile::FileSender;
 
 /// Address of one end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +212,14 @@ impl Hints {
     /// Dropping the future withdraws the hint unless its bytes have begun to leave.
     pub fn send(&self, fields: HeaderMap) -> HintSent {
         HintSent::new(self.0.clone(), fields)
+    }
+
+    /// What puts files into the body of the response, where their bytes can go from the kernel to the client: on an
+    /// HTTP/1.1 connection without TLS.
+    pub fn file_sender(&self) -> Option<FileSender> {
+        self.0
+            .as_ref()
+            .and_then(|(shared, _)| FileSender::new(shared))
     }
 }
 
