@@ -217,7 +217,7 @@ def page(servers: list[Server]) -> str:
         "",
         f"{len(CASES) + len(LIFESPANS)} black-box cases, asked on {today}: {versions};",
         f"Python {sys.version.split()[0]}. A case is an ASGI application and a client that shares",
-        "no code with any of the servers (`tests/conformance`). All servers run with their defaults,",
+        "no code with any of the servers (`tests/conformance`). All servers run with defaults,",
         "but for the lifespan, which is on. A cell speaks of the transports h1 / h1+TLS / h2 /",
         f"h2+TLS in turn: {PASSED}, {FAILED}, {NOT_OFFERED} (an extension that the server does not",
         "offer, which is its right), a dot (the server does not speak this, or the case means",

@@ -194,7 +194,7 @@ def refused(name: str, title: str, *messages: Any) -> None:
         response = peer.request()
         assert (response.status, response.complete) == (500, True)
         assert not response.all("x-bad")
-        assert peer.ending()[-1] == "object" and "NoneType" not in peer.ending()[:1]
+        assert "Exception" in peer.ending()
         assert peer.request().status == 500
 
 
