@@ -25,6 +25,7 @@ __all__ = [
     "Worker",
     "_NativeThread",
     "_ThreadBound",
+    "collapse_heap",
     "recording_contents",
 ]
 
@@ -117,6 +118,7 @@ class Player:
     def stats(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
+def collapse_heap() -> int: ...
 def recording_contents(path: str) -> dict[str, Any]: ...
 
 @final

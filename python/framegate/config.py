@@ -709,6 +709,16 @@ class Config:
             "which replaces those that crash."
         ),
     )
+    huge_pages: bool = setting(
+        True,
+        Flag(),
+        group=LIFE,
+        help=(
+            "Move the heap into pages of 2 MiB after startup: 3 to 6 percent less CPU in the code "
+            "of a framework, for at most a tenth more heap. Linux 6.1; has no effect where "
+            "transparent_hugepage is set to never."
+        ),
+    )
     timeout_startup: float = setting(
         60.0,
         Seconds(minimum=0.1),
@@ -758,7 +768,38 @@ class Config:
         10.0,
         Seconds(minimum=0.1),
         group=LIMITS,
-        help="Time for a whole request head to arrive, against clients that trickle bytes.",
+        help=(
+            "Time for a whole request head to arrive, against clients that trickle bytes; "
+            "more is answered with 408."
+        ),
+    )
+    timeout_body: float = setting(
+        60.0,
+        Seconds(minimum=0.1),
+        group=LIMITS,
+        help=(
+            "Time from one byte of a request body to the next while the application waits for "
+            "them; more is answered with 408. As in nginx: phones change networks within 30 s. "
+            "The time of an application that does not read does not count."
+        ),
+    )
+    timeout_write: float = setting(
+        30.0,
+        Seconds(minimum=0.1),
+        group=LIMITS,
+        help=(
+            "Cut a client that reads nothing for so long while bytes wait for it; the application "
+            "gets http.disconnect. Slow but steady readers are not concerned."
+        ),
+    )
+    timeout_linger: float = setting(
+        2.0,
+        Seconds(minimum=0.0, maximum=60.0),
+        group=LIMITS,
+        help=(
+            "How long to read and drop what a client still sends after the last response of its "
+            "connection; an early close could destroy that response on its way."
+        ),
     )
     header_bytes_max: int = setting(
         65_536,
@@ -771,6 +812,51 @@ class Config:
         Integer(minimum=1, maximum=4096),
         group=LIMITS,
         help="Header fields of a request. Browsers send about 20; more is answered with 431.",
+    )
+    target_bytes_max: int = setting(
+        16_384,
+        Bytes(minimum=256, maximum=65_534),
+        group=LIMITS,
+        help=(
+            "Size of a request target (path and query). Browsers and proxies stop at 8 KiB; more "
+            "is answered with 414."
+        ),
+    )
+    max_body: int | None = setting(
+        None,
+        Bytes(minimum=0, maximum=2**62),
+        group=LIMITS,
+        help=(
+            "Size of a request body; more is answered with 413. Unlimited unless set, because "
+            "bodies are streamed: memory is bounded whatever their size."
+        ),
+    )
+    body_rate_min: int = setting(
+        0,
+        Integer(minimum=0, maximum=2**30),
+        group=LIMITS,
+        help=(
+            "Bytes per second that a request body must bring on average over timeout_body, while "
+            "the application waits for them. Off, because clients that stream events send little."
+        ),
+    )
+    limit_concurrency: int | None = setting(
+        None,
+        Integer(minimum=1),
+        group=LIMITS,
+        help=(
+            "Connections at a time, per worker; requests on others are answered with 503. "
+            "Unlimited unless set: idle ones cost a few KiB, and open files bound them."
+        ),
+    )
+    keep_alive_max_requests: int | None = setting(
+        None,
+        Integer(minimum=1),
+        group=LIMITS,
+        help=(
+            "Requests on one connection; the last response closes it. Unlimited unless set: a "
+            "limit spreads long-lived connections over the workers again."
+        ),
     )
     ws_max_size: int = setting(
         16 * 2**20,
@@ -838,6 +924,13 @@ class Config:
         self._check_together()
 
     def _check_together(self) -> None:
+        target = self.origins["target_bytes_max"]
+        if target.source > Source.DEFAULT and self.target_bytes_max > self.header_bytes_max:
+            raise ConfigError(
+                f"target_bytes_max={self.target_bytes_max} ({target}) is more than "
+                f"header_bytes_max={self.header_bytes_max}, which counts the target too; "
+                "raise header_bytes_max"
+            )
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd are both set; a server listens on one of them")
         if self.bind:

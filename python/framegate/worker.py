@@ -153,6 +153,10 @@ class NativeToolkit:
             finally:
                 os.close(fd)
         core: HttpCore = _http.Worker(application, config, state=state, row=native_row)
+        if config.huge_pages:
+            # The application is loaded and started: its heap has the shape that it keeps.
+            moved = _http.collapse_heap()
+            logger.debug("%d MiB of the heap are in huge pages", moved >> 20)
         return core
 
     def build_info(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
 use crate::connection::{self, Membership};
+use crate::date::DateCache;
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Shared, Socket};
@@ -54,13 +55,14 @@ pub(crate) struct ServerState {
     pub(crate) config: Rc<Config>,
     pub(crate) http1: http1::Builder,
     pub(crate) registry: Rc<Registry>,
+    pub(crate) date: DateCache,
     sink: Option<Rc<dyn RecordSink>>,
     on_accept_error: Option<Report>,
-    spawn: Box<dyn Fn(Task)>,
+    pub(crate) spawn: Box<dyn Fn(Task)>,
 }
 
 impl ServerState {
-    fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
+    pub(crate) fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
         let shared = Shared::new(self.sink.clone());
         shared
             .direct
@@ -69,7 +71,11 @@ impl ServerState {
         if !info.tls {
             shared.files.allow(self.config.send_file);
         }
-        let start_sweep = self.registry.enter(&shared);
+        let limits = &self.config.limits;
+        if let Some(requests) = limits.connection_requests_max {
+            shared.requests_left.set(requests);
+        }
+        let start_sweep = self.registry.enter(&shared, limits.connections_max);
         let membership = Membership::new(self.registry.clone(), shared);
         if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
@@ -79,12 +85,13 @@ impl ServerState {
             socket,
             info,
             membership,
+            self.config.protocol,
         )));
     }
 }
 
 /// Serves any number of listeners with one [`Service`]. Lives on one thread.
-pub struct Server(Rc<ServerState>);
+pub struct Server(pub(crate) Rc<ServerState>);
 
 impl Server {
     /// A server whose tasks are started by `spawn`, which runs inside a tokio runtime with IO and time; for instance
@@ -99,6 +106,7 @@ impl Server {
             service,
             config,
             registry: Registry::new(),
+            date: DateCache::default(),
             sink: None,
             on_accept_error: None,
             spawn: Box::new(spawn),

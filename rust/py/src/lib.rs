@@ -6,6 +6,7 @@ mod event_loop;
 mod frames;
 mod gil;
 mod home;
+mod huge_pages;
 mod native;
 mod recording;
 mod selector;
@@ -31,6 +32,8 @@ mod _http {
 
     #[pymodule_export]
     use crate::frames::BodyHandle;
+    #[pymodule_export]
+    use crate::huge_pages::collapse_heap;
     #[pymodule_export]
     use crate::recording::{Player, Recorder, recording_contents};
     #[pymodule_export]

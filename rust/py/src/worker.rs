@@ -11,13 +11,13 @@
 use std::{
     cell::RefCell,
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use framegate_http::{Config, Connections, Limits, Listener, Server, Timeouts};
+use framegate_http::{Config, Connections, Limits, Listener, Protocol, Server, Timeouts};
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
@@ -321,17 +321,35 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
         limits: Limits {
             head_bytes_max: config.getattr("header_bytes_max")?.extract()?,
             header_count_max: config.getattr("header_count_max")?.extract()?,
+            target_bytes_max: config.getattr("target_bytes_max")?.extract()?,
+            body_bytes_max: config.getattr("max_body")?.extract()?,
+            body_rate_min: config.getattr("body_rate_min")?.extract()?,
+            connections_max: config.getattr("limit_concurrency")?.extract()?,
+            connection_requests_max: config.getattr("keep_alive_max_requests")?.extract()?,
             ..Limits::default()
         },
         timeouts: Timeouts {
             head: seconds("timeout_header")?,
+            body: seconds("timeout_body")?,
+            write: seconds("timeout_write")?,
             idle: seconds("timeout_keep_alive")?,
+            linger: seconds("timeout_linger")?,
             ..Timeouts::default()
         },
+        protocol: Protocol::default(),
         date_header: config.getattr("date_header")?.is_truthy()?,
         receive_watermark: Some(set_receive_watermark),
         send_file: Some(send_file),
+        unacknowledged: Some(unacknowledged),
     })
+}
+
+/// `SIOCOUTQ` (tcp(7), unix(7)): bytes in the send queue of a socket.
+fn unacknowledged(socket: RawFd) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int. On a descriptor that is closed or no socket it fails.
+    let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
+    (status == 0).then(|| u64::try_from(bytes).unwrap_or(0))
 }
 
 /// `SO_RCVLOWAT` (socket(7)). The kernel bounds it by half of the largest receive buffer, and wakes earlier when that is full.

@@ -88,6 +88,7 @@ impl ScopeTemplate {
         py: Python<'_>,
         application: &Application,
         connection: &ConnectionInfo,
+        version: http::Version,
     ) -> PyResult<Self> {
         let template = PyDict::new(py);
         let empty = PyBytes::new(py, b"");
@@ -97,7 +98,12 @@ impl ScopeTemplate {
         // Every key is there from the start, so that a copy is never grown.
         template.set_item(intern!(py, "type"), intern!(py, "http"))?;
         template.set_item(intern!(py, "asgi"), asgi)?;
-        template.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
+        let version = if version == http::Version::HTTP_2 {
+            intern!(py, "2")
+        } else {
+            intern!(py, "1.1")
+        };
+        template.set_item(intern!(py, "http_version"), version)?;
         template.set_item(intern!(py, "method"), intern!(py, "GET"))?;
         let scheme = if connection.tls {
             intern!(py, "https")
