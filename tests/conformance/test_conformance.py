@@ -20,8 +20,7 @@ from framegate.config import Config
 SERVED = [
     transport
     for transport in TRANSPORTS
-    if (not transport.startswith("h2") or hasattr(Config(), "http2"))
-    and (not transport.endswith("-tls") or hasattr(Config(), "ssl_certfile"))
+    if not transport.endswith("-tls") or hasattr(Config(), "ssl_certfile")
 ]
 
 assert application.app
