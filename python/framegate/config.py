@@ -673,7 +673,10 @@ class Config:
             expectation="a path of at most 107 bytes (the size of sun_path)",
         ),
         group=LISTENING,
-        help="Listen on this Unix socket in place of host and port; all workers share it.",
+        help=(
+            "Listen on this Unix socket in place of host and port; all workers share it. @name is "
+            "one in the abstract namespace. Its mode and owner: bind."
+        ),
     )
     fd: int | None = setting(
         None,

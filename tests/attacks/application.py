@@ -8,7 +8,7 @@ PIECE = bytes(2**18)
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Say hello, take uploads, or send without end."""
+    """Say hello, take uploads, send much or without end."""
     if scope["path"] == "/upload":
         while True:
             event = await receive()
@@ -27,4 +27,5 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         return
-    await send({"type": "http.response.body", "body": b"hello"})
+    body = PIECE if scope["path"] == "/large" else b"hello"
+    await send({"type": "http.response.body", "body": body})
