@@ -16,6 +16,7 @@ import argparse
 import concurrent.futures
 import datetime
 import functools
+import json
 import subprocess
 import sys
 import tempfile
@@ -107,9 +108,30 @@ def main() -> int:
         print(f"{server.name} {server.version}: {dict(counts)}")
         for (name, transport), reason in sorted(server.reasons.items()):
             print(f"  {name} over {transport}: {reason}")
+        if server in RIVALS and not options.case:
+            keep(server)
     if options.write:
-        PAGE.write_text(page(servers))
+        PAGE.write_text(page([server for server in RIVALS if recall(server)]))
     return any(server.name == "framegate" and server.reasons for server in servers)
+
+
+def keep(server: Server) -> None:
+    """Keep the answers, so that the page can be written from several runs."""
+    results = [[*key, result] for key, result in server.results.items()]
+    VENVS.mkdir(exist_ok=True)
+    text = json.dumps({"version": server.version, "results": results})
+    (VENVS / f"{server.name}.json").write_text(text)
+
+
+def recall(server: Server) -> bool:
+    """Read the answers of the latest run; false if there was none."""
+    file = VENVS / f"{server.name}.json"
+    if not file.exists():
+        return False
+    kept = json.loads(file.read_text())
+    server.version = kept["version"]
+    server.results = {(name, transport): result for name, transport, result in kept["results"]}
+    return True
 
 
 def install(server: Server) -> None:

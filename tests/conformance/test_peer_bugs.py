@@ -1,4 +1,4 @@
-"""Bugs that were measured in other servers, and the test that shows that framegate has none of them.
+"""Bugs that were measured in other servers, and the tests that framegate has none of them.
 
 A name without a file is a case of this suite, which runs over every transport it has a meaning for.
 """
