@@ -140,6 +140,7 @@ def serve_until_stopped(
             on_ready=ready,
             on_stopping=lambda: notifier.stopping("stopping"),
             close_listeners=listeners.close,
+            redirect_count=listeners.redirect_count,
             toolkit=tools,
             row=row,
             at_force=clean_up,
@@ -209,6 +210,11 @@ class Server:
         if self._worker is not None:
             self._worker.stop()
 
+    def reload_tls(self) -> None:
+        """Read certificates and keys anew, from any thread; open connections go on."""
+        if self._worker is not None:
+            self._worker.reload_tls()
+
     async def serve(self) -> None:
         """Serve on the running loop until asked to stop by `stop()`, SIGTERM or Ctrl-C.
 
@@ -252,6 +258,7 @@ class Server:
             self._addresses, self._urls = listeners.addresses, listeners.urls
             on_ready()
 
+        self._toolkit.prepare(self.config)
         return Worker(
             load_application(self.config),
             self.config,
@@ -259,6 +266,7 @@ class Server:
             toolkit=self._toolkit,
             on_ready=ready,
             close_listeners=listeners.close,
+            redirect_count=listeners.redirect_count,
         )
 
 

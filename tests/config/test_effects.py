@@ -593,5 +593,32 @@ def test_access_log(launch: Launch) -> None:
         assert ("GET /pid" in server.text) is expected
 
 
+# Effects that need more than a few lines: setting, file below tests/, test.
+SHOWN_ELSEWHERE = [
+    ("ssl_certfile", "tls/test_handshake.py", "test_key_in_the_file_of_the_certificate"),
+    ("ssl_keyfile", "tls/test_handshake.py", "test_every_form_of_key"),
+    ("ssl_keyfile_password", "tls/test_errors.py", "test_right"),
+    ("ssl_keyfile_password_file", "tls/test_errors.py", "test_right"),
+    ("ssl_version", "tls/test_handshake.py", "test_one_version_only"),
+    ("ssl_ciphers", "tls/test_handshake.py", "test_cipher_suites_restrict_the_version"),
+    ("ssl_cert_reqs", "tls/test_client_certificates.py", "test_required"),
+    ("ssl_ca_certs", "tls/test_client_certificates.py", "test_several_authorities"),
+    ("ssl_ca_system", "tls/test_client_certificates.py", "test_authorities_of_the_system"),
+    ("ssl_crl", "tls/test_client_certificates.py", "test_revoked"),
+    ("https_redirect_bind", "tls/test_redirect.py", "test_redirect"),
+    ("https_redirect_port", "tls/test_redirect.py", "test_port_that_clients_use"),
+    ("ssl_handshake_timeout", "tls/test_limits.py", "test_slow_handshake_is_cut"),
+    ("ssl_handshakes_max", "tls/test_limits.py", "test_those_that_stand_still_make_room"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "test"), SHOWN_ELSEWHERE)
+def test_effect_that_is_shown_elsewhere(name: str, file: str, test: str) -> None:
+    text = (Path(__file__).parents[1] / file).read_text()
+    assert f"def {test}" in text
+    assert name in text or "--" + name.replace("_", "-") in text
+
+
 def test_every_setting_has_a_test_of_its_effect() -> None:
-    assert shown == {setting.name for setting in SETTINGS}
+    elsewhere = {name for name, _, _ in SHOWN_ELSEWHERE}
+    assert shown | elsewhere == {setting.name for setting in SETTINGS}

@@ -122,6 +122,12 @@ pub struct Limits {
     /// - reason: a client that sends a camera frame to a `413` gets its answer
     /// - tests: `response_to_an_unread_large_body_arrives_before_the_close`, `lingering_is_bounded_in_bytes`
     pub linger_bytes_max: u64,
+    /// TLS handshakes that are under way at a time, of one worker. 0: any number.
+    ///
+    /// - over it: connections wait in the kernel's queue, and handshakes that have lasted for a second are ended
+    /// - reason: each costs up to some milliseconds of the thread and about 10 KiB; no burst of them holds up requests for long
+    /// - tests: `handshakes_that_stand_still_make_room_when_others_wait`, `handshake_that_takes_too_long_is_ended`
+    pub handshakes_max: usize,
 }
 
 impl Default for Limits {
@@ -136,6 +142,7 @@ impl Default for Limits {
             connections_max: None,
             connection_requests_max: None,
             linger_bytes_max: 16 * 1024 * 1024,
+            handshakes_max: 512,
         }
     }
 }
@@ -150,6 +157,12 @@ pub struct Timeouts {
     /// - reason: a slow phone needs 2 s; a client that drips bytes (slowloris) gets no more than this
     /// - tests: `dripping_head_is_408`, `slow_body_and_slow_handler_are_not_bound_by_it`
     pub head: Duration,
+    /// From accept to the end of the TLS handshake.
+    ///
+    /// - over it: close
+    /// - reason: it takes two round trips, on a bad phone network a second each, with some packets lost
+    /// - tests: `handshake_that_takes_too_long_is_ended`, `request_and_response_end_with_close_notify`
+    pub handshake: Duration,
     /// From one byte of a body to the next, while the server waits for them. A handler that does not read is not the client's
     /// fault, so its time does not count.
     ///
@@ -202,6 +215,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
             body: Duration::from_secs(60),
             write: Duration::from_secs(30),
             idle: Duration::from_secs(75),

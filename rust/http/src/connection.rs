@@ -47,6 +47,10 @@ impl Membership {
     pub(crate) fn new(registry: Rc<Registry>, shared: Rc<Shared>) -> Self {
         Self { registry, shared }
     }
+
+    pub(crate) fn shared(&self) -> &Rc<Shared> {
+        &self.shared
+    }
 }
 
 impl Drop for Membership {
@@ -283,6 +287,7 @@ async fn run_http1(
             match shared.body_left() {
                 Some(left)
                     if shared.flushed.get()
+                        && !shared.tls.get()
                         && kept.in_flight() == Some(shared.direct.request()) =>
                 {
                     let http1 = connection.take().expect("is there");
@@ -324,7 +329,12 @@ fn time_out(io: SocketIo, shared: &Shared) -> Served {
 }
 
 /// Answers what was no request, past hyper, within the time for lingering.
-async fn refuse(server: &ServerState, mut io: SocketIo, refusal: &Refusal, shared: &Shared) {
+pub(crate) async fn refuse(
+    server: &ServerState,
+    mut io: SocketIo,
+    refusal: &Refusal,
+    shared: &Shared,
+) {
     shared.enter(Phase::Lingering);
     let answer = refusal.to_bytes(server.config.date_header);
     let mut rest = &answer[..];
@@ -382,7 +392,7 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
         shared.set_waker(cx.waker());
         match shared.order.take() {
             Some(Order::Reset) => {
-                socket.borrow().reset_on_close();
+                socket.borrow_mut().reset_on_close();
                 return Poll::Ready(());
             }
             Some(Order::Close | Order::TimeOut) => return Poll::Ready(()),

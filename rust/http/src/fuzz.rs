@@ -251,7 +251,8 @@ fn serve(stream: &[u8], size: usize) -> (Vec<String>, Vec<u16>) {
         let info = ConnectionInfo {
             peer: Address::Unix(None),
             local: Address::Unix(None),
-            tls: false,
+            entry: crate::service::Entry::Plain,
+            tls: None,
         };
         server.0.start(Socket::Unix(socket), info);
         let connections = server.connections();

@@ -16,6 +16,7 @@
 //!                    |       first byte          v                           | <--+
 //!                    +------------------------ Upgraded     Lingering <------+ (any phase: the last response was written)
 //! ```
+//! A connection with TLS is in `Handshake` before its `Head`.
 //! HTTP/2 has phases of its own: `H2Idle` and `H2Busy`, in turns.
 //!
 //! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
@@ -47,10 +48,12 @@ use crate::record::{Meter, RecordSink};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
 use crate::service::Takeover;
+use crate::tls::TlsStream;
 
 /// Where a connection stands; see the module's picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    Handshake,
     Head,
     Idle,
     Busy,
@@ -127,6 +130,8 @@ pub(crate) struct Shared {
     refusal: Cell<Option<(u64, &'static Refusal)>>,
     /// The end of the current response is the end of the connection, so cutting it must be a reset.
     pub(crate) close_delimited: Cell<bool>,
+    /// Bytes go through TLS: a body cannot be read past it.
+    pub(crate) tls: Cell<bool>,
     /// Bytes that were read before wait to be read again.
     rewound: Cell<bool>,
     pub(crate) bytes_in: Cell<u64>,
@@ -170,6 +175,7 @@ impl Shared {
             takeover: RefCell::default(),
             direct: Direct::default(),
             files: FileQueue::default(),
+            tls: Cell::new(false),
             rewound: Cell::new(false),
             framing: RefCell::default(),
             unwritten: RefCell::default(),
@@ -183,6 +189,11 @@ impl Shared {
         }
         self.phase.set(phase);
         self.epoch.set(self.epoch.get().wrapping_add(1));
+    }
+
+    /// The TLS handshake is done: a request may come.
+    pub(crate) fn handshake_over(&self) {
+        self.enter(Phase::Head);
     }
 
     /// A request begins; true when the connection takes no other after it.
@@ -467,6 +478,8 @@ fn encode_hint(fields: &HeaderMap) -> Vec<u8> {
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Either of them, encrypted. Boxed: the other kinds stay small.
+    Tls(Box<TlsStream>),
 }
 
 /// Calls a method on whichever socket it is.
@@ -475,6 +488,7 @@ macro_rules! either {
         match $socket {
             Socket::Tcp($io) => $call,
             Socket::Unix($io) => $call,
+            Socket::Tls($io) => $call,
         }
     };
 }
@@ -490,6 +504,10 @@ impl Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         either!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => io.poll_read_ready(cx))
     }
 
     pub(crate) fn poll_write(
@@ -510,8 +528,18 @@ impl Socket {
         bytes: usize,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(either!(&*self, io => io.poll_write_ready(cx)))?;
-            let sent = either!(&*self, io => io.try_io(Interest::WRITABLE, || call(io.as_fd(), file, offset, bytes)));
+            let sent = match &*self {
+                Socket::Tcp(io) => {
+                    ready!(io.poll_write_ready(cx))?;
+                    io.try_io(Interest::WRITABLE, || call(io.as_fd(), file, offset, bytes))
+                }
+                Socket::Unix(io) => {
+                    ready!(io.poll_write_ready(cx))?;
+                    io.try_io(Interest::WRITABLE, || call(io.as_fd(), file, offset, bytes))
+                }
+                // Nothing reaches its socket but through TLS.
+                Socket::Tls(_) => return Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+            };
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => return Poll::Ready(sent),
@@ -519,11 +547,40 @@ impl Socket {
         }
     }
 
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, io => Pin::new(io).poll_write_vectored(cx, slices))
+    }
+
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+
+    /// Writes what the socket takes at once, if anything: for the last words of a connection.
+    pub(crate) fn try_write(&self, bytes: &[u8]) {
+        let _ = match self {
+            Socket::Tcp(io) => io.try_write(bytes),
+            Socket::Unix(io) => io.try_write(bytes),
+            // Only its own socket may be written to past it.
+            Socket::Tls(_) => Ok(0),
+        };
+    }
+
+    /// Bytes go through TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Socket::Tls(_))
+    }
+
     /// Makes the close that follows a reset, so that the peer does not take a cut response for a whole one.
-    pub(crate) fn reset_on_close(&self) {
-        if let Socket::Tcp(tcp) = self {
+    pub(crate) fn reset_on_close(&mut self) {
+        match self {
             // Failing changes nothing but the way the peer learns of it.
-            let _ = tcp.set_zero_linger();
+            Socket::Tcp(tcp) => drop(tcp.set_zero_linger()),
+            Socket::Tls(tls) => tls.reset_on_close(),
+            Socket::Unix(_) => {}
         }
     }
 }
@@ -558,6 +615,7 @@ pub(crate) struct SocketIo {
 
 impl SocketIo {
     pub(crate) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
+        shared.tls.set(socket.is_tls());
         shared.descriptor.set(socket.as_fd().as_raw_fd());
         Self {
             socket: Rc::new(RefCell::new(socket)),
@@ -577,7 +635,7 @@ impl SocketIo {
     }
 
     pub(crate) fn reset_on_close(&self) {
-        self.socket.borrow().reset_on_close();
+        self.socket.borrow_mut().reset_on_close();
     }
 
     pub(crate) fn socket(&self) -> &Rc<RefCell<Socket>> {
@@ -589,7 +647,7 @@ impl SocketIo {
         if !self.rewind.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        either!(&*self.socket.borrow(), io => io.poll_read_ready(cx))
+        self.socket.borrow().poll_read_ready(cx)
     }
 
     /// Follows what was read; returns how many of the bytes hyper may see.
@@ -794,6 +852,21 @@ impl AsyncWrite for SocketIo {
         // hyper's buffer is empty: the one safe place for a 103.
         if self.hints_wait() {
             ready!(self.poll_hints(cx, false))?;
+        }
+        // What a plain socket has taken is the kernel's; TLS may still have it.
+        if let Socket::Tls(tls) = &mut *self.socket.borrow_mut() {
+            match Pin::new(tls).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => {
+                    self.shared.broken.set(true);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    self.shared.awaits_write.set(true);
+                    self.shared.flushed.set(false);
+                    return Poll::Pending;
+                }
+            }
         }
         self.shared.flushed.set(true);
         self.shared.finish_records(false);

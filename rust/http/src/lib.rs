@@ -74,6 +74,7 @@ mod registry;
 pub mod routes;
 pub mod sendfile;
 pub mod service;
+pub mod tls;
 pub mod websocket;
 
 pub use config::{Config, Limits, ReceiveWatermark, SendFile, Timeouts, Unacknowledged};

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::h1_io::{Order, Peer, Phase, Shared, Stall};
+use crate::tls::{CROWDED, Handshakes};
 
 /// Open connections, counters, and who waits for the last one to go.
 pub(crate) struct Registry {
@@ -37,6 +38,7 @@ pub(crate) struct Registry {
     draining: Cell<bool>,
     listeners: RefCell<Vec<Waker>>,
     drains: RefCell<Vec<Waker>>,
+    pub(crate) handshakes: Rc<Handshakes>,
 }
 
 impl Registry {
@@ -53,6 +55,7 @@ impl Registry {
             draining: Cell::new(false),
             listeners: RefCell::default(),
             drains: RefCell::default(),
+            handshakes: Rc::default(),
         })
     }
 
@@ -129,8 +132,9 @@ impl Registry {
             let now = Instant::now();
             clock += (now - last).min(config.timeouts.sweep * 2);
             last = now;
+            let crowded = self.handshakes.is_full();
             for shared in self.entries.borrow().iter() {
-                if let Some(order) = due(shared, clock, &config) {
+                if let Some(order) = due(shared, clock, &config, crowded) {
                     wakers.extend(shared.give_order(order));
                 }
             }
@@ -144,8 +148,8 @@ impl Registry {
     }
 }
 
-/// What a connection is due for, if anything.
-fn due(shared: &Shared, now: Duration, config: &Config) -> Option<Order> {
+/// What a connection is due for, if anything. `crowded`: others wait for the places of handshakes.
+fn due(shared: &Shared, now: Duration, config: &Config, crowded: bool) -> Option<Order> {
     if let Some(order) = stalled(shared, now, config) {
         return Some(order);
     }
@@ -160,6 +164,14 @@ fn due(shared: &Shared, now: Duration, config: &Config) -> Option<Order> {
     };
     let elapsed = now.saturating_sub(since);
     match shared.phase.get() {
+        Phase::Handshake => {
+            let limit = if crowded {
+                timeouts.handshake.min(CROWDED)
+            } else {
+                timeouts.handshake
+            };
+            (elapsed >= limit).then_some(Order::Close)
+        }
         Phase::Head if elapsed >= timeouts.head => Some(if shared.is_in_head() {
             Order::TimeOut
         } else {

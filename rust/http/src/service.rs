@@ -23,6 +23,7 @@ use crate::h1_io::{self, Shared};
 use crate::h2::Responder;
 use crate::record::Record;
 use crate::sendfile::FileSender;
+use crate::tls::TlsSession;
 
 /// Address of one end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +51,22 @@ pub struct ConnectionInfo {
     pub peer: Address,
     /// Our end.
     pub local: Address,
-    /// True when the bytes arrive through TLS.
-    pub tls: bool,
+    /// Which kind of listener accepted it.
+    pub entry: Entry,
+    /// What is known of the encryption, when the bytes arrive through TLS.
+    pub tls: Option<Rc<TlsSession>>,
+}
+
+/// What a listener does with its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// HTTP in the clear.
+    #[default]
+    Plain,
+    /// HTTP over TLS.
+    Tls,
+    /// HTTP in the clear that is answered with a redirect to https.
+    Redirect,
 }
 
 /// A response as services give it.

@@ -12,6 +12,7 @@ mod recording;
 mod selector;
 mod signals;
 mod stats;
+mod tls;
 mod worker;
 
 use pyo3::prelude::*;
@@ -38,6 +39,8 @@ mod _http {
     use crate::recording::{Player, Recorder, recording_contents};
     #[pymodule_export]
     use crate::stats::RuntimeRow;
+    #[pymodule_export]
+    use crate::tls::TlsContext;
     #[pymodule_export]
     use crate::worker::Worker;
 

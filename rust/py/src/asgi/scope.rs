@@ -11,7 +11,10 @@
 
 use std::cell::RefCell;
 
-use framegate_http::service::{Address, ConnectionInfo};
+use framegate_http::{
+    service::{Address, ConnectionInfo},
+    tls::TlsSession,
+};
 use pyo3::{
     intern,
     prelude::*,
@@ -64,6 +67,8 @@ impl Extensions {
 /// What the scopes of one connection have in common.
 pub(crate) struct ScopeTemplate {
     template: Py<PyDict>,
+    /// The extension `tls`, where there is TLS: what requests get copies of.
+    tls: Option<Py<PyDict>>,
     /// Lent: see the head of the file.
     extensions: RefCell<Extensions>,
     /// Lent while the lifespan's own state is empty.
@@ -105,7 +110,7 @@ impl ScopeTemplate {
         };
         template.set_item(intern!(py, "http_version"), version)?;
         template.set_item(intern!(py, "method"), intern!(py, "GET"))?;
-        let scheme = if connection.tls {
+        let scheme = if connection.tls.is_some() {
             intern!(py, "https")
         } else {
             intern!(py, "http")
@@ -126,6 +131,11 @@ impl ScopeTemplate {
         template.set_item(intern!(py, "extensions"), &extensions.names)?;
         Ok(Self {
             template: template.unbind(),
+            tls: connection
+                .tls
+                .as_deref()
+                .map(|session| tls_extension(py, session))
+                .transpose()?,
             extensions: RefCell::new(extensions),
             state: RefCell::new(state.unbind()),
             headers: RefCell::default(),
@@ -164,7 +174,23 @@ impl ScopeTemplate {
             }
             scope.set_item(intern!(py, "extensions"), extensions)?;
         }
+        self.add_tls(&scope)?;
         Ok(scope)
+    }
+
+    /// Adds the extension `tls` to a scope that has its other extensions.
+    pub(super) fn add_tls(&self, scope: &Bound<'_, PyDict>) -> PyResult<()> {
+        let Some(tls) = &self.tls else {
+            return Ok(());
+        };
+        let py = scope.py();
+        // Copies: what the template lends stays as it is, and no request sees what another one has changed.
+        let extensions = match scope.get_item(intern!(py, "extensions"))? {
+            Some(others) => others.cast_into::<PyDict>()?.copy()?,
+            None => PyDict::new(py),
+        };
+        extensions.set_item(intern!(py, "tls"), tls.bind(py).copy()?)?;
+        scope.set_item(intern!(py, "extensions"), extensions)
     }
 
     /// Gives the template another `extensions` when the last request kept or changed the one it had.
@@ -326,6 +352,20 @@ fn is_pair(pair: &Bound<'_, PyTuple>, name: &[u8], value: &[u8]) -> bool {
         })
     };
     is(1, value) && is(0, name)
+}
+
+/// The extension `tls` of ASGI, version 0.2. A handshake with a client certificate that is not valid fails, so there is no error
+/// to tell of.
+fn tls_extension(py: Python<'_>, session: &TlsSession) -> PyResult<Py<PyDict>> {
+    let tls = PyDict::new(py);
+    tls.set_item("server_cert", session.server_certificate())?;
+    let chain: Vec<String> = session.client_chain().collect();
+    tls.set_item("client_cert_chain", PyTuple::new(py, chain)?)?;
+    tls.set_item("client_cert_name", session.client_name())?;
+    tls.set_item("client_cert_error", py.None())?;
+    tls.set_item("tls_version", session.version())?;
+    tls.set_item("cipher_suite", session.cipher_suite())?;
+    Ok(tls.unbind())
 }
 
 /// `client`: address and port, or `None` for a Unix socket, where there is nothing to tell.
