@@ -106,3 +106,30 @@ def test_server_stops_at_once_despite_half_open_handshakes(serve_tls: ServeTls) 
         begin = time.monotonic()
         client.server.stop()
         assert time.monotonic() - begin < 5.0
+
+
+def test_reader_that_takes_nothing_is_cut_and_a_slow_one_is_not(serve_tls: ServeTls) -> None:
+    """What waits in TLS counts as unwritten, and no longer once it has left."""
+    client = serve_tls(app, timeout_write=1)
+    plain = client.server.connect()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    pause = threading.Event()
+    with client.context.wrap_socket(plain, server_hostname="localhost") as connection:
+        connection.sendall(b"GET /bytes/400000 HTTP/1.1\r\nhost: x\r\n\r\n")
+        pause.wait(0.5)
+        received = 0
+        while received < 400_000:
+            received += len(connection.recv(65536))
+        # Everything has left: idle from here on, for longer than the time for writing.
+        pause.wait(2.0)
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"HTTP/1.1 200" in connection.recv(4096)
+    peer = client.connect()
+    with contextlib.closing(peer):
+        peer.sendall(b"GET /bytes/50000000 HTTP/1.1\r\nhost: x\r\n\r\n")
+        pause.wait(3.0)
+        received = 0
+        with contextlib.suppress(OSError):
+            while chunk := peer.recv(1 << 20):
+                received += len(chunk)
+    assert received < 50_000_000

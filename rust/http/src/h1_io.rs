@@ -856,7 +856,7 @@ impl AsyncWrite for SocketIo {
         // What a plain socket has taken is the kernel's; TLS may still have it.
         if let Socket::Tls(tls) = &mut *self.socket.borrow_mut() {
             match Pin::new(tls).poll_flush(cx) {
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.shared.awaits_write.set(false),
                 Poll::Ready(Err(error)) => {
                     self.shared.broken.set(true);
                     return Poll::Ready(Err(error));
