@@ -5,6 +5,7 @@
 //! it is (*reason*), and which tests show both sides of it (*tests*). Its default stands in `Default`.
 
 use std::{
+    io,
     os::fd::{BorrowedFd, RawFd},
     time::Duration,
 };
@@ -30,6 +31,9 @@ pub struct Config {
     /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
     pub receive_watermark: Option<ReceiveWatermark>,
+    /// Has the kernel write bytes of a file to a socket, for responses made with [`crate::sendfile::FileSender`]. The caller
+    /// brings the system call, as above. Default `None`: no sender is given out, and files are read like any data.
+    pub send_file: Option<SendFile>,
     /// Tells how much of what was written to a socket is on its way (`SIOCOUTQ`), for [`Timeouts::write`]: the kernel lets a
     /// writer go on only when a third of its buffer is free, which a slow reader may take minutes for. Default `None`: only
     /// writes count as progress.
@@ -38,6 +42,9 @@ pub struct Config {
 
 /// Sets `SO_RCVLOWAT` of a socket to a number of bytes. Failing changes nothing but the number of wake-ups.
 pub type ReceiveWatermark = fn(BorrowedFd<'_>, usize);
+
+/// `sendfile(2)`: socket, file, offset in the file, number of bytes. Returns how many were sent; 0 at the end of the file.
+pub type SendFile = fn(BorrowedFd<'_>, BorrowedFd<'_>, u64, usize) -> io::Result<usize>;
 
 /// Bytes that were written to a socket and that its peer has not acknowledged, if that is known.
 pub type Unacknowledged = fn(RawFd) -> Option<u64>;
@@ -51,6 +58,7 @@ impl Default for Config {
             protocol: Protocol::default(),
             send_watermark: None,
             receive_watermark: None,
+            send_file: None,
             unacknowledged: None,
         }
     }

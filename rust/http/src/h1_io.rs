@@ -37,14 +37,16 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
+use crate::config::SendFile;
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::record::{Meter, RecordSink};
 use crate::refusal::Refusal;
+use crate::sendfile::{self, FileQueue, Next};
 use crate::service::Takeover;
 use crate::tls::TlsStream;
 
@@ -141,6 +143,8 @@ pub(crate) struct Shared {
     hints: RefCell<HintQueue>,
     takeover: RefCell<Option<Takeover>>,
     pub(crate) direct: Direct,
+    /// Bytes of files that leave through the kernel.
+    pub(crate) files: FileQueue,
     framing: RefCell<Framing>,
     /// Records of responses that hyper has, but that are not wholly written.
     unwritten: RefCell<Vec<Rc<Meter>>>,
@@ -175,6 +179,7 @@ impl Shared {
             hints: RefCell::default(),
             takeover: RefCell::default(),
             direct: Direct::default(),
+            files: FileQueue::default(),
             tls: Cell::new(false),
             rewound: Cell::new(false),
             framing: RefCell::default(),
@@ -338,6 +343,7 @@ impl Shared {
     /// Gives back what only an active connection needs.
     pub(crate) fn shrink(&self) {
         self.framing.borrow_mut().shrink();
+        self.files.clear();
         *self.unwritten.borrow_mut() = Vec::new();
         let mut hints = self.hints.borrow_mut();
         hints.heads = VecDeque::new();
@@ -523,6 +529,35 @@ impl Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         either!(self, io => Pin::new(io).poll_write(cx, bytes))
+    }
+
+    /// Has the kernel write bytes of a file.
+    pub(crate) fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: SendFile,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        bytes: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let sent = match &*self {
+                Socket::Tcp(io) => {
+                    ready!(io.poll_write_ready(cx))?;
+                    io.try_io(Interest::WRITABLE, || call(io.as_fd(), file, offset, bytes))
+                }
+                Socket::Unix(io) => {
+                    ready!(io.poll_write_ready(cx))?;
+                    io.try_io(Interest::WRITABLE, || call(io.as_fd(), file, offset, bytes))
+                }
+                // Nothing reaches its socket but through TLS.
+                Socket::Tls(_) => return Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+            };
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     pub(crate) fn poll_write_vectored(
@@ -715,6 +750,28 @@ impl SocketIo {
     }
 }
 
+impl SocketIo {
+    /// Writes slices some of which stand for bytes of files. Nothing may copy those.
+    fn poll_write_files(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut socket = self.socket.borrow_mut();
+        let result = match sendfile::split(slices) {
+            Next::Memory(slices) => {
+                either!(&mut *socket, io => Pin::new(io).poll_write_vectored(cx, slices))
+            }
+            Next::File { place, bytes } => {
+                self.shared.files.poll_send(cx, &mut socket, place, bytes)
+            }
+        };
+        drop(socket);
+        self.note_write(&result);
+        result
+    }
+}
+
 impl AsyncRead for SocketIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -767,6 +824,9 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
+        if self.shared.files.waits() {
+            return self.poll_write_files(cx, &[IoSlice::new(bytes)]);
+        }
         let result =
             either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes));
         self.note_write(&result);
@@ -780,6 +840,9 @@ impl AsyncWrite for SocketIo {
     ) -> Poll<io::Result<usize>> {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
+        }
+        if self.shared.files.waits() {
+            return self.poll_write_files(cx, slices);
         }
         let mut small = [0; GATHERED_BYTES_MAX];
         let result = match gather(slices, &mut small) {

@@ -72,11 +72,12 @@ pub mod record;
 mod refusal;
 mod registry;
 pub mod routes;
+pub mod sendfile;
 pub mod service;
 pub mod tls;
 pub mod websocket;
 
-pub use config::{Config, Limits, ReceiveWatermark, Timeouts, Unacknowledged};
+pub use config::{Config, Limits, ReceiveWatermark, SendFile, Timeouts, Unacknowledged};
 pub use error::Error;
 pub use h2::SendWatermark;
 pub use listener::{Listener, Server, Task};

@@ -77,6 +77,8 @@ impl ServerState {
         };
         if source.is_some() {
             shared.enter(Phase::Handshake);
+        } else {
+            shared.files.allow(self.config.send_file);
         }
         let limits = &self.config.limits;
         if let Some(requests) = limits.connection_requests_max {

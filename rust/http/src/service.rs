@@ -23,6 +23,7 @@ use crate::body::{Body, ResponseBody};
 use crate::h1_io::{self, Shared};
 use crate::h2::Responder;
 use crate::record::Record;
+use crate::sendfile::FileSender;
 use crate::tls::TlsSession;
 
 /// Address of one end of a connection.
@@ -276,6 +277,15 @@ impl Hints {
                 None
             }
         })
+    }
+
+    /// What puts files into the body of the response, where their bytes can go from the kernel to the client: on an
+    /// HTTP/1.1 connection without TLS.
+    pub fn file_sender(&self) -> Option<FileSender> {
+        match &self.0 {
+            HintsTo::Http1(shared, _) => FileSender::new(shared),
+            HintsTo::Nobody | HintsTo::Http2(_) => None,
+        }
     }
 }
 

@@ -12,8 +12,12 @@
 //! Start --http.response.start--> Head --body, more--> Streaming --body, last--> Done
 //!   |                              |--body, last--------------------------------^
 //!   |                              |--no body allowed (HEAD, 204, 304), more--> Discarding --last--^
+//!   |                              |--body, last, trailers come--> Trailers --http.response.trailers, last--^
 //!   +--coroutine ended: 500--------+--coroutine ended: 500--> Done
 //! ```
+//! Files (`pathsend`, `zerocopysend`) are body events like others. `Streaming` too goes to `Trailers` when they come and the client
+//! takes them; when it does not, the body's end is the response's, and they are taken and dropped.
+//!
 //! The head is held back because the first body event tells how to frame the response: most responses are complete then and
 //! go out in one write with a length. An empty body event with `more_body` is how an application flushes the head.
 //!
@@ -37,15 +41,16 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::Future,
-    mem,
+    io, mem,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use framegate_http::{
     body::{Aborted, Body, ResponseBody},
+    sendfile::FileSender,
     service::{HintSent, Hints, Permit, Request, Response},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -61,6 +66,7 @@ use pyo3::{
 use super::{
     Application,
     awaitable::{Waiter, awaitable},
+    file::{self, Chunk},
     head_memo::ReadHead,
     message::{self, HttpMessage, Kind},
     object,
@@ -82,7 +88,20 @@ enum Phase {
     Head,
     Streaming,
     Discarding,
+    /// The body is complete, trailers follow.
+    Trailers,
     Done,
+}
+
+/// What becomes of `http.response.trailers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trailers {
+    /// None were announced, or all have come.
+    None,
+    /// They follow the body.
+    Sent,
+    /// The client did not say that it takes trailers, or there is no body that they could follow.
+    Dropped,
 }
 
 /// The request's body as the application has received it.
@@ -135,8 +154,12 @@ struct State {
     hints: RefCell<Hints>,
     hint: RefCell<Option<Pin<Box<HintSent>>>>,
     held: RefCell<Option<Head>>,
-    /// The request's header map, emptied: a response needs no new one.
+    /// The request's header map, until it is used for the response.
     spare_headers: RefCell<HeaderMap>,
+    trailers: Cell<Trailers>,
+    trailer_fields: RefCell<Option<HeaderMap>>,
+    /// For files in the response, where there is one.
+    file_sender: RefCell<Option<FileSender>>,
     /// `content-length` of the response, as the application said it.
     length: Cell<Option<u64>>,
     /// Body bytes sent (or discarded) so far.
@@ -145,8 +168,8 @@ struct State {
     response: RefCell<Option<Response>>,
     response_waker: RefCell<Option<Waker>>,
     /// Chunks of a streamed response, not yet taken by the connection.
-    queue: RefCell<VecDeque<Bytes>>,
-    unsent: Cell<usize>,
+    queue: RefCell<VecDeque<Chunk>>,
+    unsent: Cell<u64>,
     end: Cell<StreamEnd>,
     stream_waker: RefCell<Option<Waker>>,
 
@@ -176,6 +199,9 @@ impl State {
             hint: RefCell::default(),
             held: RefCell::default(),
             spare_headers: RefCell::default(),
+            trailers: Cell::new(Trailers::None),
+            trailer_fields: RefCell::default(),
+            file_sender: RefCell::default(),
             length: Cell::new(None),
             sent: Cell::new(0),
             response: RefCell::default(),
@@ -210,6 +236,9 @@ impl State {
             hint,
             held,
             spare_headers,
+            trailers,
+            trailer_fields,
+            file_sender,
             length,
             sent,
             response,
@@ -228,7 +257,7 @@ impl State {
             "an exchange is used again only when nothing waits for it"
         );
         pump.take();
-        let mut headers = mem::take(&mut request.head.headers);
+        let headers = mem::take(&mut request.head.headers);
         application_cell.replace(Some(application));
         phase.set(Phase::Start);
         is_head.set(request.head.method == Method::HEAD);
@@ -243,8 +272,10 @@ impl State {
         hints.replace(mem::take(&mut request.hints));
         hint.take();
         held.take();
-        headers.clear();
         spare_headers.replace(headers);
+        trailers.set(Trailers::None);
+        trailer_fields.take();
+        file_sender.take();
         length.set(None);
         sent.set(0);
         response.take();
@@ -326,12 +357,12 @@ impl State {
     // --- send
 
     /// True when `send()` need not wait.
-    fn has_room(&self, bound: usize) -> bool {
+    fn has_room(&self, bound: u64) -> bool {
         self.hint.borrow().is_none() && self.unsent.get() <= bound
     }
 
     /// For the pump: true when whoever waits in `send()` should ask again.
-    fn poll_room(&self, cx: &mut Context<'_>, bound: usize) -> bool {
+    fn poll_room(&self, cx: &mut Context<'_>, bound: u64) -> bool {
         if self.disconnected.get() {
             return true;
         }
@@ -354,13 +385,29 @@ impl State {
         }
         let status = message.status()?;
         if let Some(fields) = &message.headers
+            && message.trailers.is_none()
             && !status.is_informational()
             && let Some(ReadHead { headers, length }) = application.head_memo.get(fields)
         {
-            self.hold(status, headers, length);
+            self.hold(status, headers, length, Trailers::None);
             return Ok(());
         }
-        let mut headers = self.spare_headers.take();
+        let mut trailers = Trailers::None;
+        let mut headers = if status == StatusCode::EARLY_HINTS {
+            HeaderMap::new()
+        } else {
+            if let Some(announced) = &message.trailers
+                && announced.is_truthy()?
+            {
+                trailers = if takes_trailers(&self.spare_headers.borrow()) {
+                    Trailers::Sent
+                } else {
+                    Trailers::Dropped
+                };
+            }
+            self.spare_headers.take()
+        };
+        headers.clear();
         let mut fields = Fields::default();
         let field = |name: HeaderName, value: HeaderValue| {
             if name == header::TRANSFER_ENCODING {
@@ -402,32 +449,87 @@ impl State {
         if let Some(fields) = &message.headers {
             application.head_memo.note(fields, &headers, length);
         }
-        self.hold(status, headers, length);
+        self.hold(status, headers, length, trailers);
         Ok(())
     }
 
     /// Keeps the head until the first body event. Everything about it is known to be right: now the state may change.
-    fn hold(&self, status: StatusCode, headers: HeaderMap, length: Option<u64>) {
+    fn hold(
+        &self,
+        status: StatusCode,
+        headers: HeaderMap,
+        length: Option<u64>,
+        trailers: Trailers,
+    ) {
         self.length.set(length);
+        self.trailers.set(trailers);
         self.held.replace(Some(Head { status, headers }));
         self.phase.set(Phase::Head);
     }
 
     /// `http.response.early_hint`: `links` are values of `Link` fields.
-    fn early_hint(&self, message: &HttpMessage<'_>) -> PyResult<()> {
-        if !matches!(self.phase.get(), Phase::Start | Phase::Head) {
-            return Err(unexpected("http.response.early_hint", self.phase.get()));
+    fn early_hint(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let phase = self.phase.get();
+        if phase == Phase::Done {
+            return Err(unexpected("http.response.early_hint", phase));
         }
         let mut headers = HeaderMap::new();
-        if let Some(links) = &message.links {
+        let links = message.get_item(intern!(message.py(), "links"))?;
+        if let Some(links) = links.filter(|links| !links.is_none()) {
             for link in links.try_iter()? {
                 let link = link?;
-                let value = message::header_value(&link)?;
+                let value = message::header_value(&link)
+                    .map_err(|error| message::in_field(link.py(), &error, "link"))?;
                 headers.append(header::LINK, value);
             }
         }
-        self.hint
-            .replace(Some(Box::pin(self.hints.borrow().send(headers))));
+        // It may come until the body's end, but once the head has left there is nothing to hint at.
+        if matches!(phase, Phase::Start | Phase::Head) && !headers.is_empty() {
+            self.hint
+                .replace(Some(Box::pin(self.hints.borrow().send(headers))));
+        }
+        Ok(())
+    }
+
+    /// `http.response.trailers`.
+    fn send_trailers(
+        &self,
+        application: &Application,
+        message: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let (phase, trailers) = (self.phase.get(), self.trailers.get());
+        let dropped = phase == Phase::Done && trailers == Trailers::Dropped;
+        if phase != Phase::Trailers && !dropped {
+            return Err(unexpected_trailers(phase, trailers));
+        }
+        let py = message.py();
+        let mut fields = HeaderMap::new();
+        if let Some(headers) = message.get_item(intern!(py, "headers"))? {
+            message::each_field(&headers, &application.header_cache, |name, value| {
+                if is_no_trailer(&name) {
+                    return Err(PyValueError::new_err(format!(
+                        "the field {name} cannot be a trailer: it is needed before the body"
+                    )));
+                }
+                fields.append(name, value);
+                Ok(())
+            })?;
+        }
+        let more = match message.get_item(intern!(py, "more_trailers"))? {
+            Some(more) => more.is_truthy()?,
+            None => false,
+        };
+        if !dropped {
+            let mut all = self.trailer_fields.borrow_mut();
+            all.get_or_insert_default().extend(fields);
+        }
+        if !more {
+            self.trailers.set(Trailers::None);
+            if !dropped {
+                self.end.set(StreamEnd::Complete);
+                self.finish();
+            }
+        }
         Ok(())
     }
 
@@ -435,22 +537,55 @@ impl State {
     fn send_body(
         &self,
         exchange: &Bound<'_, HttpExchange>,
-        data: Bytes,
+        chunk: Chunk,
         more: bool,
     ) -> PyResult<()> {
         match self.phase.get() {
-            Phase::Head => self.begin(exchange, data, more),
-            Phase::Streaming => self.go_on(data, more),
-            Phase::Discarding => self.discard(data.len(), more),
-            phase @ (Phase::Start | Phase::Done) => Err(unexpected("http.response.body", phase)),
+            Phase::Head => self.begin(exchange, chunk, more),
+            Phase::Streaming => self.go_on(chunk, more),
+            Phase::Discarding => self.discard(chunk.len(), more),
+            phase @ (Phase::Start | Phase::Trailers | Phase::Done) => {
+                Err(unexpected("http.response.body", phase))
+            }
         }
+    }
+
+    /// `http.response.pathsend`.
+    fn send_path(
+        &self,
+        exchange: &Bound<'_, HttpExchange>,
+        message: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let phase = self.phase.get();
+        if phase != Phase::Head {
+            return Err(unexpected("http.response.pathsend", phase));
+        }
+        let chunk = file::of_path(message, self.length.get())?;
+        self.send_body(exchange, chunk, false)
+    }
+
+    /// `http.response.zerocopysend`.
+    fn send_file(
+        &self,
+        exchange: &Bound<'_, HttpExchange>,
+        message: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        let phase = self.phase.get();
+        if !matches!(phase, Phase::Head | Phase::Streaming | Phase::Discarding) {
+            return Err(unexpected("http.response.zerocopysend", phase));
+        }
+        let more = match message.get_item(intern!(message.py(), "more_body"))? {
+            Some(more) => more.is_truthy()?,
+            None => false,
+        };
+        self.send_body(exchange, file::of_file(message)?, more)
     }
 
     /// The first body event: the head goes out with it.
     fn begin(
         &self,
         exchange: &Bound<'_, HttpExchange>,
-        mut data: Bytes,
+        mut chunk: Chunk,
         more: bool,
     ) -> PyResult<()> {
         let head = self
@@ -463,8 +598,11 @@ impl State {
         } = head;
         let bodyless = self.is_head.get()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let size = chunk.len();
         if bodyless {
-            let size = data.len();
+            if self.trailers.get() == Trailers::Sent {
+                self.trailers.set(Trailers::Dropped);
+            }
             if let Some(length) = self.length.get() {
                 headers.insert(header::CONTENT_LENGTH, length.into());
             } else if self.is_head.get()
@@ -482,43 +620,42 @@ impl State {
             self.finish();
             return Ok(());
         }
-        let size = data.len() as u64;
         let excess = self.length.get().filter(|&length| size > length);
         if let Some(length) = excess {
-            data.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            chunk.truncate(length);
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            self.respond(status, headers, data.into());
+        }
+        let short = self.length.get().is_some_and(|length| size < length);
+        let trailers = self.trailers.get() == Trailers::Sent;
+        if (!more && !short && !trailers) || excess.is_some() {
+            match chunk {
+                Chunk::Data(data) => self.respond(status, headers, data.into()),
+                Chunk::File(_) => {
+                    let bytes = chunk.len();
+                    self.sent.set(bytes);
+                    self.length.set(Some(bytes));
+                    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+                    self.push(chunk);
+                    self.end.set(StreamEnd::Complete);
+                    self.respond(status, headers, ResponseStream::body(exchange));
+                }
+            }
             self.finish();
-            return Err(too_long(length));
+            return excess.map_or(Ok(()), |length| Err(too_long(length)));
         }
         self.sent.set(size);
-        let short = self.length.get().is_some_and(|length| size < length);
-        if !more && !short {
-            self.respond(status, headers, data.into());
-            self.finish();
-            return Ok(());
-        }
         if let Some(length) = self.length.get() {
             headers.insert(header::CONTENT_LENGTH, length.into());
         }
-        self.push(data);
+        self.push(chunk);
         self.phase.set(Phase::Streaming);
-        let stream = ResponseStream {
-            exchange: exchange.clone().unbind(),
-            yielded: false,
-        };
-        self.respond(status, headers, ResponseBody::Stream(Box::pin(stream)));
-        if more {
-            return Ok(());
-        }
-        self.end.set(StreamEnd::Aborted);
-        self.finish();
-        Err(self.too_short())
+        self.respond(status, headers, ResponseStream::body(exchange));
+        if more { Ok(()) } else { self.end_body() }
     }
 
     /// A later body event.
-    fn go_on(&self, data: Bytes, more: bool) -> PyResult<()> {
-        let sent = self.sent.get() + data.len() as u64;
+    fn go_on(&self, chunk: Chunk, more: bool) -> PyResult<()> {
+        let sent = self.sent.get() + chunk.len();
         if let Some(length) = self.length.get()
             && sent > length
         {
@@ -528,26 +665,32 @@ impl State {
             return Err(too_long(length));
         }
         self.sent.set(sent);
-        self.push(data);
-        if !more {
-            let short = self.length.get().is_some_and(|length| sent < length);
-            self.end.set(if short {
-                StreamEnd::Aborted
-            } else {
-                StreamEnd::Complete
-            });
-            self.finish();
-            if short {
-                return Err(self.too_short());
-            }
-        }
+        self.push(chunk);
+        let result = if more { Ok(()) } else { self.end_body() };
         self.wake_stream();
+        result
+    }
+
+    /// The streamed body was sent to its end.
+    fn end_body(&self) -> PyResult<()> {
+        let sent = self.sent.get();
+        if self.length.get().is_some_and(|length| sent < length) {
+            self.end.set(StreamEnd::Aborted);
+            self.finish();
+            return Err(self.too_short());
+        }
+        if self.trailers.get() == Trailers::Sent {
+            self.phase.set(Phase::Trailers);
+        } else {
+            self.end.set(StreamEnd::Complete);
+            self.finish();
+        }
         Ok(())
     }
 
     /// A body event of a response that has no body.
-    fn discard(&self, bytes: usize, more: bool) -> PyResult<()> {
-        let sent = self.sent.get() + (bytes as u64).max(DISCARD_EVENT_BYTES);
+    fn discard(&self, bytes: u64, more: bool) -> PyResult<()> {
+        let sent = self.sent.get() + bytes.max(DISCARD_EVENT_BYTES);
         self.sent.set(sent);
         if !more {
             self.finish();
@@ -566,12 +709,54 @@ impl State {
         ))
     }
 
-    fn push(&self, data: Bytes) {
-        if data.is_empty() {
+    fn push(&self, chunk: Chunk) {
+        if chunk.len() == 0 {
             return;
         }
-        self.unsent.set(self.unsent.get() + data.len());
-        self.queue.borrow_mut().push_back(data);
+        if let Chunk::File(_) = chunk {
+            let sender = self.hints.borrow().file_sender();
+            self.file_sender.replace(sender);
+        }
+        self.unsent.set(self.unsent.get() + chunk.len());
+        self.queue.borrow_mut().push_back(chunk);
+    }
+
+    /// Takes the next piece of the body out of the queue.
+    fn poll_queue(&self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let mut queue = self.queue.borrow_mut();
+        let Some(chunk) = queue.front_mut() else {
+            return Poll::Ready(None);
+        };
+        let (data, last) = match chunk {
+            Chunk::Data(data) => (mem::take(data), true),
+            Chunk::File(part) => {
+                let sender = self.file_sender.borrow();
+                match ready!(part.poll_data(cx, sender.as_ref())) {
+                    Ok(data) => (data, part.is_empty()),
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                }
+            }
+        };
+        if last {
+            queue.pop_front();
+        }
+        self.unsent.set(self.unsent.get() - data.len() as u64);
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    /// Tells the log, from a task of the loop, why a file did not reach its end.
+    fn report_file(&self, error: &io::Error) {
+        let Ok(application) = self.application() else {
+            return;
+        };
+        let text = format!("a file could not be sent to its end, the response was cut: {error}");
+        let core = self.core.clone();
+        self.core.spawn(async move {
+            Python::attach(|py| {
+                application.log_error(py, &text);
+                core.after_python(py);
+            });
+        });
     }
 
     fn respond(&self, status: StatusCode, headers: HeaderMap, body: ResponseBody) {
@@ -677,6 +862,37 @@ impl Fields {
     }
 }
 
+/// `TE: trailers` (RFC 9110, 6.5.1): the client and everybody on the way to it keeps trailers.
+fn takes_trailers(request: &HeaderMap) -> bool {
+    request.get_all(header::TE).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// RFC 9110, 6.5.1: fields that frame or route a message, or tell how to read it.
+fn is_no_trailer(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::AUTHORIZATION
+            | header::CACHE_CONTROL
+            | header::CONNECTION
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LENGTH
+            | header::CONTENT_RANGE
+            | header::CONTENT_TYPE
+            | header::HOST
+            | header::MAX_FORWARDS
+            | header::SET_COOKIE
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+    )
+}
+
 fn has_close(value: &HeaderValue) -> bool {
     value
         .as_bytes()
@@ -694,9 +910,21 @@ fn unexpected(message: &str, phase: Phase) -> PyErr {
     let why = match phase {
         Phase::Start => "http.response.start has to come first",
         Phase::Head | Phase::Streaming | Phase::Discarding => "the response has been started",
+        Phase::Trailers => "http.response.trailers has to come next",
         Phase::Done => "the response is complete",
     };
     PyRuntimeError::new_err(format!("unexpected ASGI message {message}: {why}"))
+}
+
+fn unexpected_trailers(phase: Phase, trailers: Trailers) -> PyErr {
+    let why = match (phase, trailers) {
+        (Phase::Start, _) => "http.response.start has to come first",
+        (_, Trailers::None) => "http.response.start did not announce trailers",
+        _ => "the last http.response.body has to come first",
+    };
+    PyRuntimeError::new_err(format!(
+        "unexpected ASGI message http.response.trailers: {why}"
+    ))
 }
 
 /// The object behind `send` and `receive`.
@@ -722,7 +950,8 @@ impl HttpExchange {
         let py = slf.py();
         let state = slf.get().0.get_or_raise()?;
         let application = state.application()?;
-        let message = HttpMessage::read(&message::as_dict(message)?)?;
+        let dict = message::as_dict(message)?;
+        let message = HttpMessage::read(&dict)?;
         let kind = message.kind()?;
         if state.disconnected.get() {
             return Err(application.client_disconnected());
@@ -731,9 +960,12 @@ impl HttpExchange {
             Kind::ResponseStart => state.start(&application, &message)?,
             Kind::ResponseBody => {
                 let (data, more) = message.body()?;
-                state.send_body(slf, data, more)?;
+                state.send_body(slf, Chunk::Data(data), more)?;
             }
-            Kind::EarlyHint => state.early_hint(&message)?,
+            Kind::EarlyHint => state.early_hint(&dict)?,
+            Kind::Trailers => state.send_trailers(&application, &dict)?,
+            Kind::PathSend => state.send_path(slf, &dict)?,
+            Kind::ZeroCopySend => state.send_file(slf, &dict)?,
             Kind::Other(name) => {
                 return Err(PyValueError::new_err(format!(
                     "unknown ASGI message {name:?} for an HTTP request"
@@ -841,6 +1073,7 @@ impl HttpExchange {
         state.chunk.take();
         state.hints.take();
         state.hint.take();
+        state.file_sender.take();
     }
 
     /// True when the response is complete and the coroutine has ended: nothing will happen any more.
@@ -1002,7 +1235,7 @@ impl Exchange for HttpExchange {
                     state.respond_error(status, text);
                 }
             }
-            Phase::Streaming => {
+            Phase::Streaming | Phase::Trailers => {
                 if !state.disconnected.get() && result.is_ok() {
                     application.log_error(
                         py,
@@ -1067,6 +1300,15 @@ struct ResponseStream {
     yielded: bool,
 }
 
+impl ResponseStream {
+    fn body(exchange: &Bound<'_, HttpExchange>) -> ResponseBody {
+        ResponseBody::Stream(Box::pin(Self {
+            exchange: exchange.clone().unbind(),
+            yielded: false,
+        }))
+    }
+}
+
 impl http_body::Body for ResponseStream {
     type Data = Bytes;
     type Error = Aborted;
@@ -1077,16 +1319,24 @@ impl http_body::Body for ResponseStream {
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
         let this = &mut *self;
         let state = this.exchange.get().state();
-        let next = state.queue.borrow_mut().pop_front();
-        if let Some(data) = next {
-            state.unsent.set(state.unsent.get() - data.len());
-            if !state.senders.borrow().is_empty() {
-                state.wake_pump();
+        match ready!(state.poll_queue(cx)) {
+            Some(Ok(data)) => {
+                if !state.senders.borrow().is_empty() {
+                    state.wake_pump();
+                }
+                return Poll::Ready(Some(Ok(BodyFrame::data(data))));
             }
-            return Poll::Ready(Some(Ok(BodyFrame::data(data))));
+            Some(Err(error)) => {
+                state.report_file(&error);
+                return Poll::Ready(Some(Err(Aborted)));
+            }
+            None => {}
         }
         match state.end.get() {
-            StreamEnd::Complete => Poll::Ready(None),
+            StreamEnd::Complete => {
+                let trailers = state.trailer_fields.take();
+                Poll::Ready(trailers.map(|trailers| Ok(BodyFrame::trailers(trailers))))
+            }
             StreamEnd::Aborted if !this.yielded => {
                 // An error makes hyper drop what it has buffered; a pause makes it write that first.
                 this.yielded = true;
@@ -1103,7 +1353,9 @@ impl http_body::Body for ResponseStream {
 
     fn is_end_stream(&self) -> bool {
         let state = self.exchange.get().state();
-        state.end.get() == StreamEnd::Complete && state.queue.borrow().is_empty()
+        state.end.get() == StreamEnd::Complete
+            && state.queue.borrow().is_empty()
+            && state.trailer_fields.borrow().is_none()
     }
 }
 
@@ -1121,6 +1373,10 @@ impl Drop for ResponseStream {
                 .is_some_and(|length| state.sent.get() == length);
         if !(drained && delivered) {
             state.disconnect();
+        }
+        let sender = state.file_sender.take();
+        if let Some(error) = sender.and_then(|sender| sender.take_failure()) {
+            state.report_file(&error);
         }
     }
 }
@@ -1162,7 +1418,7 @@ impl Future for Pump {
 
 impl Pump {
     /// Waiters that should ask again.
-    fn take_ready(state: &State, cx: &mut Context<'_>, bound: usize) -> Vec<Waiter> {
+    fn take_ready(state: &State, cx: &mut Context<'_>, bound: u64) -> Vec<Waiter> {
         let mut ready = Vec::new();
         if !state.receivers.borrow().is_empty() && state.poll_incoming(cx) {
             ready.append(&mut state.receivers.borrow_mut());

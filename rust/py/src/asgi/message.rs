@@ -28,6 +28,9 @@ pub(crate) enum Kind {
     ResponseStart,
     ResponseBody,
     EarlyHint,
+    Trailers,
+    PathSend,
+    ZeroCopySend,
     /// Unknown, or of another protocol.
     Other(String),
 }
@@ -45,7 +48,8 @@ pub(crate) fn as_dict<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
     Ok(dict.cast_into()?)
 }
 
-/// The values of an HTTP message that `send()` knows, found in one pass. Unknown keys are ignored.
+/// The values of `http.response.start` and `http.response.body`, found in one pass. Unknown keys are ignored; those of messages
+/// that are rare are looked up in the dictionary.
 #[derive(Default)]
 pub(crate) struct HttpMessage<'py> {
     kind: Option<Bound<'py, PyAny>>,
@@ -53,7 +57,7 @@ pub(crate) struct HttpMessage<'py> {
     pub(crate) headers: Option<Bound<'py, PyAny>>,
     body: Option<Bound<'py, PyAny>>,
     more_body: Option<Bound<'py, PyAny>>,
-    pub(crate) links: Option<Bound<'py, PyAny>>,
+    pub(crate) trailers: Option<Bound<'py, PyAny>>,
 }
 
 impl<'py> HttpMessage<'py> {
@@ -102,7 +106,7 @@ impl<'py> HttpMessage<'py> {
                     "status" => &mut this.status,
                     "headers" => &mut this.headers,
                     "more_body" => &mut this.more_body,
-                    "links" => &mut this.links,
+                    "trailers" => &mut this.trailers,
                     _ => continue,
                 }
             };
@@ -122,6 +126,9 @@ impl<'py> HttpMessage<'py> {
             "http.response.start" => Kind::ResponseStart,
             "http.response.body" => Kind::ResponseBody,
             "http.response.early_hint" => Kind::EarlyHint,
+            "http.response.trailers" => Kind::Trailers,
+            "http.response.pathsend" => Kind::PathSend,
+            "http.response.zerocopysend" => Kind::ZeroCopySend,
             other => Kind::Other(other.to_owned()),
         })
     }
@@ -197,20 +204,48 @@ fn header(pair: &Bound<'_, PyAny>, cache: &HeaderCache) -> PyResult<(HeaderName,
     if let Ok(tuple) = pair.cast::<PyTuple>()
         && tuple.len() == 2
     {
-        return Ok((
-            cache.name(&*tuple.get_borrowed_item(0)?)?,
-            cache.value(&*tuple.get_borrowed_item(1)?)?,
-        ));
+        return field(
+            &*tuple.get_borrowed_item(0)?,
+            &*tuple.get_borrowed_item(1)?,
+            cache,
+        );
     }
-    let not_a_pair = || PyTypeError::new_err("a header is a pair of bytes: (name, value)");
-    let pair = pair.cast::<PyList>().map_err(|_| not_a_pair())?;
-    if pair.len() != 2 {
+    let not_a_pair = || {
+        PyTypeError::new_err(format!(
+            "header {pair:?} is not a pair of bytes: (name, value)"
+        ))
+    };
+    // Any iterable of two will do, but for one that is a name without a value.
+    if pair.is_instance_of::<PyBytes>() || pair.is_instance_of::<PyString>() {
         return Err(not_a_pair());
     }
-    Ok((
-        cache.name(&pair.get_item(0)?)?,
-        cache.value(&pair.get_item(1)?)?,
-    ))
+    let items: Vec<_> = pair
+        .try_iter()
+        .map_err(|_| not_a_pair())?
+        .take(3)
+        .collect::<PyResult<_>>()?;
+    match &items[..] {
+        [name, value] => field(name, value, cache),
+        _ => Err(not_a_pair()),
+    }
+}
+
+fn field(
+    name: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+    cache: &HeaderCache,
+) -> PyResult<(HeaderName, HeaderValue)> {
+    let name = cache.name(name)?;
+    match cache.value(value) {
+        Ok(value) => Ok((name, value)),
+        Err(error) => Err(in_field(value.py(), &error, name.as_str())),
+    }
+}
+
+/// An error about a value, with the name of its field.
+pub(crate) fn in_field(py: Python<'_>, error: &PyErr, name: &str) -> PyErr {
+    let text = format!("header {name}: {}", error.value(py));
+    PyErr::from_type(error.get_type(py), text)
 }
 
 /// Names and values that applications send again and again: the same `bytes` objects, constants of their code. They are
@@ -291,12 +326,21 @@ fn header_name(name: &Bound<'_, PyAny>) -> PyResult<HeaderName> {
 pub(crate) fn header_value(value: &Bound<'_, PyAny>) -> PyResult<HeaderValue> {
     let bytes = value
         .cast::<PyBytes>()
-        .map_err(|_| PyTypeError::new_err(format!("header value {value:?} is not bytes")))?;
-    HeaderValue::from_bytes(bytes.as_bytes().trim_ascii()).map_err(|_| {
-        PyValueError::new_err(format!(
-            "header value {value:?} has a control character in it"
-        ))
+        .map_err(|_| PyTypeError::new_err(format!("value {value:?} is not bytes")))?;
+    HeaderValue::from_bytes(trim_blanks(bytes.as_bytes())).map_err(|_| {
+        PyValueError::new_err(format!("value {value:?} has a control character in it"))
     })
+}
+
+/// Without the blanks around it, which are no part of a value (RFC 9110, 5.5). A line break is no blank: it is refused.
+fn trim_blanks(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 /// A `bytes` object that lives on in a response; it is not copied.

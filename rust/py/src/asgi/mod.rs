@@ -5,6 +5,7 @@
 //! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
 //! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
+//! - [`file`]: files as pieces of a response's body.
 //! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake. Both tell
 //!   [`Application::call_begins`] and [`Application::call_ended`], which a graceful stop waits for.
 //!
@@ -17,6 +18,7 @@
 //! - No globals but types: everything of a worker hangs on its [`Application`].
 
 pub(crate) mod awaitable;
+mod file;
 mod head_memo;
 pub(crate) mod http;
 mod message;
@@ -70,7 +72,7 @@ pub(crate) struct Settings {
     /// As a Python string, for scopes.
     pub(crate) root_path: Py<PyString>,
     /// Unsent bytes of a response above which `send()` waits.
-    pub(crate) send_buffer_bytes: usize,
+    pub(crate) send_buffer_bytes: u64,
     /// Limits of a WebSocket.
     pub(crate) websocket: session::Settings,
     /// `server: framegate`, unless the application sends its own.

@@ -27,16 +27,50 @@ use super::Application;
 const LENT: isize = 2;
 /// Header tuples remembered per connection; browsers send about 20.
 const PAIRS_MAX: usize = 64;
+/// Extensions that need no more than HTTP/1.0.
+const EXTENSIONS_1_0: [&str; 2] = ["http.response.pathsend", "http.response.zerocopysend"];
+/// Extensions that need HTTP/1.1 or later: older clients know neither informational responses nor trailers.
+const EXTENSIONS_1_1: [&str; 2] = ["http.response.early_hint", "http.response.trailers"];
+
+/// The extensions of a connection, as its template has them.
+struct Extensions {
+    names: Py<PyDict>,
+    /// The value of each name. Nothing else refers to it: when its references are as many as the names, no value was
+    /// replaced or kept.
+    value: Py<PyDict>,
+    value_references: isize,
+}
+
+impl Extensions {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let (names, value) = (PyDict::new(py), PyDict::new(py));
+        for name in EXTENSIONS_1_0.iter().chain(&EXTENSIONS_1_1) {
+            names.set_item(name, &value)?;
+        }
+        Ok(Self {
+            value_references: value.get_refcnt(),
+            names: names.unbind(),
+            value: value.unbind(),
+        })
+    }
+
+    /// Nobody has them, and nothing was changed. (One who gives a value another name is not found out.)
+    fn are_untouched(&self, py: Python<'_>) -> bool {
+        let (names, value) = (self.names.bind(py), self.value.bind(py));
+        names.get_refcnt() == LENT
+            && names.len() == EXTENSIONS_1_0.len() + EXTENSIONS_1_1.len()
+            && value.get_refcnt() == self.value_references
+            && value.is_empty()
+    }
+}
 
 /// What the scopes of one connection have in common.
 pub(crate) struct ScopeTemplate {
     template: Py<PyDict>,
-    /// The one extension that every request has.
-    early_hint: Py<PyDict>,
     /// The extension `tls`, where there is TLS: what requests get copies of.
     tls: Option<Py<PyDict>>,
     /// Lent: see the head of the file.
-    extensions: RefCell<Py<PyDict>>,
+    extensions: RefCell<Extensions>,
     /// Lent while the lifespan's own state is empty.
     state: RefCell<Py<PyDict>>,
     /// Lent to a client that sends the same fields again: the list of all of `pairs`.
@@ -93,10 +127,8 @@ impl ScopeTemplate {
         if application.state.is_some() {
             template.set_item(intern!(py, "state"), &state)?;
         }
-        let early_hint = PyDict::new(py);
-        let extensions = PyDict::new(py);
-        extensions.set_item(intern!(py, "http.response.early_hint"), &early_hint)?;
-        template.set_item(intern!(py, "extensions"), &extensions)?;
+        let extensions = Extensions::new(py)?;
+        template.set_item(intern!(py, "extensions"), &extensions.names)?;
         Ok(Self {
             template: template.unbind(),
             tls: connection
@@ -104,8 +136,7 @@ impl ScopeTemplate {
                 .as_deref()
                 .map(|session| tls_extension(py, session))
                 .transpose()?,
-            early_hint: early_hint.unbind(),
-            extensions: RefCell::new(extensions.unbind()),
+            extensions: RefCell::new(extensions),
             state: RefCell::new(state.unbind()),
             headers: RefCell::default(),
             paths: RefCell::default(),
@@ -136,6 +167,13 @@ impl ScopeTemplate {
         if let Some(method) = method {
             scope.set_item(intern!(py, "method"), method)?;
         }
+        if head.version == http::Version::HTTP_10 {
+            let extensions = PyDict::new(py);
+            for name in EXTENSIONS_1_0 {
+                extensions.set_item(name, PyDict::new(py))?;
+            }
+            scope.set_item(intern!(py, "extensions"), extensions)?;
+        }
         self.add_tls(&scope)?;
         Ok(scope)
     }
@@ -157,23 +195,13 @@ impl ScopeTemplate {
 
     /// Gives the template another `extensions` when the last request kept or changed the one it had.
     fn renew_extensions(&self, py: Python<'_>) -> PyResult<()> {
-        let untouched = {
-            let next = self.extensions.borrow();
-            let next = next.bind(py);
-            // Only identities are compared, so no Python code runs here.
-            next.get_refcnt() == LENT
-                && next.len() == 1
-                && next
-                    .get_item(intern!(py, "http.response.early_hint"))?
-                    .is_some_and(|hint| hint.is(&self.early_hint))
-        };
-        if !untouched {
-            let next = PyDict::new(py);
-            next.set_item(intern!(py, "http.response.early_hint"), &self.early_hint)?;
+        if !self.extensions.borrow().are_untouched(py) {
+            let next = Extensions::new(py)?;
             self.template
                 .bind(py)
-                .set_item(intern!(py, "extensions"), &next)?;
-            self.extensions.replace(next.unbind());
+                .set_item(intern!(py, "extensions"), &next.names)?;
+            let old = self.extensions.replace(next);
+            drop(old);
         }
         Ok(())
     }

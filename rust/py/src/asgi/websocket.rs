@@ -506,7 +506,7 @@ impl State {
             Phase::Denying => self.denial.bytes.get(),
             _ => self.outbox.buffered(),
         };
-        unsent > self.application.settings.send_buffer_bytes && self.ended.borrow().is_none()
+        unsent as u64 > self.application.settings.send_buffer_bytes && self.ended.borrow().is_none()
     }
 }
 
