@@ -230,7 +230,10 @@ int measure_cycle(const Options& options) {
         const bool whole = options.mode == "cycle";
         for (long i = 0; i < times; ++i) {
             check(fg_publisher_loan(writer.publisher, options.size, 0, &loan), "loan");
-            *static_cast<volatile std::uint64_t*>(loan.data) = static_cast<std::uint64_t>(i);
+            auto* words = static_cast<volatile std::uint64_t*>(loan.data);
+            for (std::size_t at = 0; at < options.size / 8; ++at) {
+                words[at] = static_cast<std::uint64_t>(i);
+            }
             check(fg_publisher_publish(writer.publisher, &loan, &writer.info, nullptr), "publish");
             if (whole) {
                 check(fg_subscriber_take(reader.subscriber, 0, &frame), "take");
