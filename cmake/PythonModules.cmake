@@ -27,6 +27,13 @@ endif()
 install(TARGETS _shm LIBRARY DESTINATION "${_destination}")
 install(DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/http/" DESTINATION "${_destination}")
 
+# For Rust programs: the crate, which links the static library below; `platform topic cargo-dir` prints where.
+configure_file("${CMAKE_CURRENT_SOURCE_DIR}/rust/shm/wheel/Cargo.toml.in" "${CMAKE_CURRENT_BINARY_DIR}/crate/Cargo.toml" @ONLY)
+set(_crate "${_destination}/rust/framegate-shm")
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/crate/Cargo.toml" "${CMAKE_CURRENT_SOURCE_DIR}/rust/shm/wheel/build.rs"
+  DESTINATION "${_crate}")
+install(DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/rust/shm/src" DESTINATION "${_crate}")
+
 # For C++ and C programs: headers, the static library and a package for find_package(framegate);
 # `platform topic cmake-dir` prints where.
 include(CMakePackageConfigHelpers)

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,16 @@ PATIENCE_SECONDS = 60.0
 class ServerProcess:
     """`platform serve` in a process group of its own, with what it writes."""
 
-    def __init__(self, app: str, words: list[str], directory: Path, pass_fds: tuple[int, ...]):
+    def __init__(
+        self,
+        app: str,
+        words: list[str],
+        directory: Path,
+        pass_fds: tuple[int, ...],
+        *,
+        extra: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
+    ):
         self.events_file = directory / "events"
         self.hold_file = directory / "hold"
         self.runtime_directory = directory / "run"
@@ -41,10 +50,11 @@ class ServerProcess:
             "HOLD": str(self.hold_file),
             "FRAMEGATE_RUNTIME_DIR": str(self.runtime_directory),
         }
-        for name in ("HOST", "PORT", "WEB_CONCURRENCY"):
+        for name in ("HOST", "PORT", "WEB_CONCURRENCY", "NOTIFY_SOCKET"):
             environment.pop(name, None)
+        environment |= extra or {}
         self.process = subprocess.Popen(
-            [*COMMAND, "serve", app, "--app-dir", str(HERE), *words],
+            [*through, *COMMAND, "serve", app, "--app-dir", str(HERE), *words],
             cwd=directory,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -179,11 +189,15 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     started: list[ServerProcess] = []
 
     def start(
-        app: str = "supervised_apps:app", *words: str, fds: tuple[int, ...] = ()
+        app: str = "supervised_apps:app",
+        *words: str,
+        fds: tuple[int, ...] = (),
+        extra: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> ServerProcess:
-        if not {"--port", "--uds", "--fd"} & set(words):
+        if not through and not {"--port", "--uds", "--fd", "--bind"} & set(words):
             words = (*words, "--port", "0")
-        server = ServerProcess(app, list(words), tmp_path, fds)
+        server = ServerProcess(app, list(words), tmp_path, fds, extra=extra, through=through)
         started.append(server)
         return server
 

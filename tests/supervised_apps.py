@@ -105,3 +105,39 @@ async def lingering(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+async def with_worker_scope(scope: Scope, receive: Any, send: Any) -> None:
+    """Knows framegate.worker; worker 1 fails as long as the test's file is there."""
+    if scope["type"] != "framegate.worker":
+        if scope["type"] == "http" and scope["path"] == "/worker":
+            return await answer(send, str(scope["state"]["place"]))
+        return await app(scope, receive, send)
+    worker = scope["worker"]
+    await receive()
+    note(f"worker-startup-{worker['index']}-{worker['generation']}-{worker['count']}")
+    if worker["index"] == 1 and os.path.exists(os.environ["HOLD"]):
+        match os.environ.get("FAILURE", "failed"):
+            case "failed":
+                failed = {"type": "framegate.worker.startup.failed", "message": "no device"}
+                return await send(failed)
+            case "raise":
+                raise RuntimeError("no device")
+            case "late":
+                await NEVER.wait()
+            case "block":
+                time.sleep(600)
+    scope["state"]["place"] = worker["index"]
+    await send({"type": "framegate.worker.startup.complete"})
+    await receive()
+    note("worker-shutdown")
+    await send({"type": "framegate.worker.shutdown.complete"})
+    return None
+
+
+async def worker_scope_fails(scope: Scope, receive: Any, send: Any) -> None:
+    if scope["type"] == "framegate.worker":
+        await receive()
+        await send({"type": "framegate.worker.startup.failed", "message": "no device"})
+    else:
+        await app(scope, receive, send)

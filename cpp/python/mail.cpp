@@ -78,7 +78,7 @@ Message::Message(const char* kind, void* handle, const MailFunctions& functions,
         if (frame.array_count != 0) {
             check(functions.arrays(handle, &frame_, arrays, FG_ARRAYS_MAX, &count));
         }
-        schema_ = schema_from_arrays(arrays, std::min<std::size_t>(count, FG_ARRAYS_MAX));
+        schema_ = shared_schema_from_arrays(arrays, std::min<std::size_t>(count, FG_ARRAYS_MAX));
         metadata_text_.assign(static_cast<const char*>(frame.user_metadata),
                               frame.user_metadata_bytes);
         content_type_.assign(frame.content_type, frame.content_type_bytes);

@@ -56,6 +56,9 @@ using SchemaPtr = std::shared_ptr<const Schema>;
 // Copies of the C descriptors, with strides; raises SegmentCorrupt for a dtype that the list does
 // not have.
 SchemaPtr schema_from_arrays(const fg_array* arrays, std::size_t count);
+// The same; frames of one publisher have the same descriptors, so the last few are remembered. Under
+// the GIL.
+SchemaPtr shared_schema_from_arrays(const fg_array* arrays, std::size_t count);
 std::vector<fg_array> arrays_from_schema(const Schema& schema);
 
 // "uint8 (1080, 1920, 3)" for messages.

@@ -45,7 +45,8 @@ const Schema& Frame::schema() {
             fg_array arrays[FG_ARRAYS_MAX];
             std::size_t count = 0;
             check(fg_subscriber_arrays(subscriber_, &frame_, arrays, FG_ARRAYS_MAX, &count));
-            schema_ = schema_from_arrays(arrays, std::min<std::size_t>(count, FG_ARRAYS_MAX));
+            schema_ =
+                shared_schema_from_arrays(arrays, std::min<std::size_t>(count, FG_ARRAYS_MAX));
         }
     }
     return *schema_;

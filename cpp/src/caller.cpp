@@ -19,6 +19,7 @@ constinit const Handle::Kind Caller::kKind = {
     .is_held = Caller::is_loaned,
     .before_detach = Correspondent::close_event_fd,
     .destroy = Caller::destroy,
+    .held_besides = Caller::count_in_flight,
 };
 
 fg_status Caller::open(Topic& topic, const fg_caller_options& options, Caller** out) {
@@ -45,6 +46,29 @@ fg_status Caller::open(Topic& topic, const fg_caller_options& options, Caller** 
         *out = caller;
     }
     return status;
+}
+
+// A call keeps the generation of its request, and with it all later ones, until it is over: so the
+// responder can read the request, and we the reply, whoever goes on meanwhile.
+std::uint32_t Caller::count_in_flight(const Handle& handle) {
+    const auto& caller = static_cast<const Caller&>(handle);
+    std::uint32_t count = 0;
+    for (std::uint32_t i = 0; i < caller.calls_max_; ++i) {
+        const Pending& pending = caller.pending_[i];
+        count += (pending.state == State::kWaiting || pending.state == State::kAnswered) &&
+                         pending.generation == caller.geometry().generation
+                     ? 1
+                     : 0;
+    }
+    return count;
+}
+
+// Of a call that somebody waited for.
+void Caller::end(Pending* pending, State state) {
+    pending->state = state;
+    if (pending->generation != geometry().generation) {
+        let_go_of_one(older_seat_of_generation(pending->generation));
+    }
 }
 
 // Late answers in the mailbox occupy the very slots that a loan waits for.
@@ -213,18 +237,19 @@ void Caller::read_mail(std::uint64_t own) {
 }
 
 fg_status Caller::deliver(Pending* pending, fg_frame* reply) {
-    pending->state = State::kUnused;
     const Letter& answer = pending->answer;
     view().participants[self_.index].received.store(++answered_, kRelaxed);  // for inspectors
-    if (answer.kind == LetterKind::kFailure) {
-        return fail(FG_CALL_FAILED, "%.*s", static_cast<int>(answer.bytes),
-                    reinterpret_cast<const char*>(answer.data));
+    const bool has_reply = answer.kind != LetterKind::kFailure && lease(answer, reply) != nullptr;
+    end(pending, State::kUnused);
+    if (has_reply) {
+        return FG_OK;
     }
-    return lease(answer, reply)
-               ? static_cast<fg_status>(FG_OK)
+    return answer.kind == LetterKind::kFailure
+               ? fail(FG_CALL_FAILED, "%.*s", static_cast<int>(answer.bytes),
+                      reinterpret_cast<const char*>(answer.data))
                : fail(FG_CALL_FAILED,
-                      "topic \"%s\": the topic was resized while the reply was on its way; call "
-                      "again",
+                      "topic \"%s\": the reply could not be read: no memory or descriptors left, "
+                      "or the topic is damaged",
                       topic_->name_);
 }
 
@@ -232,7 +257,7 @@ fg_status Caller::deliver(Pending* pending, fg_frame* reply) {
 bool Caller::give_up(Pending* pending) {
     if (pending->state == State::kAnswered) {
         discard(pending->answer);
-        pending->state = State::kUnused;
+        end(pending, State::kUnused);
         return false;
     }
     const Withdrawal withdrawal =
@@ -241,7 +266,7 @@ bool Caller::give_up(Pending* pending) {
                         pending->generation == geometry().generation ? pending->slot : kNoSlot,
                         slot_word(0, 0, SlotState::kFree));
     wake_space(*topic_);
-    pending->state = withdrawal == Withdrawal::kRead ? State::kAbandoned : State::kUnused;
+    end(pending, withdrawal == Withdrawal::kRead ? State::kAbandoned : State::kUnused);
     return withdrawal != Withdrawal::kRead;
 }
 
@@ -261,7 +286,7 @@ fg_status Caller::look(std::uint64_t number, fg_frame* reply) {
         return deliver(pending, reply);
     }
     if (is_gone) {
-        pending->state = State::kUnused;
+        end(pending, State::kUnused);
         return fail(FG_RESPONDER_DIED,
                     "topic \"%s\": the responder died or closed before it answered", topic_->name_);
     }
@@ -311,9 +336,14 @@ void Caller::close() {
     }
     {
         const Call guard(*this);
-        for (std::uint32_t i = 0; is_alive() && i < calls_max_; ++i) {
-            if (pending_[i].state == State::kWaiting || pending_[i].state == State::kAnswered) {
+        for (std::uint32_t i = 0; i < calls_max_; ++i) {
+            if (pending_[i].state != State::kWaiting && pending_[i].state != State::kAnswered) {
+                continue;
+            }
+            if (is_alive()) {
                 give_up(&pending_[i]);
+            } else {
+                end(&pending_[i], State::kUnused);
             }
         }
         end_correspondence();

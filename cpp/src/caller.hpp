@@ -38,6 +38,7 @@ class Caller : public Correspondent {
     static const Kind kKind;
     static void destroy(Handle& handle);
     static void make_room(Publisher& self);
+    static std::uint32_t count_in_flight(const Handle& handle);
 
     Caller() : Correspondent(kKind) {}
     Pending* find(std::uint64_t number);
@@ -48,6 +49,7 @@ class Caller : public Correspondent {
     fg_status look(std::uint64_t number, fg_frame* reply);
     fg_status deliver(Pending* pending, fg_frame* reply);
     bool give_up(Pending* pending);
+    void end(Pending* pending, State state);
 
     Pending* pending_ = nullptr;  // calls_max_ of them
     std::uint32_t calls_max_ = 0;

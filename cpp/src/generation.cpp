@@ -9,7 +9,17 @@
 //
 // Nothing can be loaned in a sealed ring, so every frame in it stays until it is removed as a whole:
 // when no participant's row says that it may still want it (`generation`, 0 from attaching until the
-// participant knows where it is) and the next generation has a frame to show to late subscribers.
+// participant knows where it is), no group has a frame in it that is not finished, and the next
+// generation has a frame to show to late subscribers.
+//
+// Groups. The cursor is the topic's, the frames behind it are in the generation of their sequence:
+// a member goes on when the cursor, not its own position, reached the seal. What members did not
+// finish stays marked in the slots of the old generation, where members that have gone on look for
+// it when the group's `redeliveries` moved. A frame there is always in one of two hands: a row that
+// names this generation (or an older one) holds it, or a mark does. From row to mark the mark comes
+// first (nack, reap); from mark to row the row comes first, and then a look, under the lock of the
+// groups, whether the generation is still there (confirm_generation). Whoever retires holds that
+// lock and reads the rows before the marks, so it sees one of them.
 #include "generation.hpp"
 
 #include <fcntl.h>
@@ -66,14 +76,23 @@ void free_later(Generation* generation, bool forked) {
     std::free(generation);
 }
 
-// Unmaps what nobody in this process uses and nobody anywhere will: retired ones. (The data file of
-// an unlinked topic has no name either, but nothing comes after its newest generation.)
+bool has_name(int fd) {
+    struct stat info{};
+    return fd >= 0 && fstat(fd, &info) == 0 && info.st_nlink != 0;
+}
+
+bool is_unlinked(const Topic& topic) { return !has_name(topic.control_fd()); }
+
+// Unmaps what nobody in this process uses and nobody anywhere will: retired ones. The files of an
+// unlinked topic have no names either; it keeps what it has open, because nothing can be opened
+// again.
 void drop_unused(Topic& topic) {
+    if (is_unlinked(topic)) {
+        return;
+    }
     const auto is_retired = [](const Generation& generation) {
-        struct stat info{};
         return generation.view_.flow->next_generation.load(kAcquire) != 0 &&
-               generation.fds_.fds[0] >= 0 && fstat(generation.fds_.fds[0], &info) == 0 &&
-               info.st_nlink == 0;
+               generation.fds_.fds[0] >= 0 && !has_name(generation.fds_.fds[0]);
     };
     if (topic.first_.users_ == 0 && is_retired(topic.first_)) {
         unmap_data(topic.first_);
@@ -170,6 +189,8 @@ fg_status successor(Topic& topic, Generation& from, Generation** out) {
     return FG_OK;
 }
 
+void retire_unwanted(Topic& topic);
+
 bool has_frames(const Generation& generation) {
     // seq_cst inside: a subscriber that sleeps re-reads it after it showed its mark.
     return help_head(generation.view_) >= generation.first_sequence();
@@ -236,13 +257,6 @@ bool is_as_wanted(const Identity& identity, const fg_topic_options& options) {
 }
 
 // One round: FG_OK with *done if the newest generation is as wanted.
-fg_status has_groups(const Topic& topic) {
-    return fail(FG_UNSUPPORTED,
-                "topic \"%s\" has work-queue groups and is not resized while they have members; "
-                "close them first",
-                topic.name_);
-}
-
 fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done) {
     const MutexGuard guard(topic.mutex_);
     Generation* newest = nullptr;
@@ -263,9 +277,6 @@ fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done)
     if (*done) {
         return FG_OK;
     }
-    if (any_group(topic.view_)) {  // before building for nothing
-        return has_groups(topic);
-    }
     Word& link = newest->view_.flow->next_generation;
     Topic* built = nullptr;
     if (link.load(kAcquire) == 0) {
@@ -276,17 +287,12 @@ fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done)
         }
         FG_STEP(kResizeBuilt);
     }
-    // Until the seal nobody founds a group, whose marks and leases would be left behind.
-    fg_status allowed = lock_groups(topic);
-    if (allowed == FG_OK && any_group(topic.view_)) {
-        unlock_groups(topic);
-        allowed = has_groups(topic);
-    }
-    if (allowed != FG_OK) {
+    // Who founds a group does so before the seal or behind it, where its promise begins.
+    if (const fg_status status = lock_groups(topic); status != FG_OK) {
         if (built != nullptr) {
             discard_generation(built);
         }
-        return allowed;
+        return status;
     }
     if (built != nullptr) {
         std::uint64_t none = 0;
@@ -349,6 +355,78 @@ fg_status enter_newest_locked(Topic& topic, Access access, bool wants_newest_fra
     return use(topic, **out, access);
 }
 
+fg_status enter_at_cursor_locked(Topic& topic, Access access, std::uint32_t group,
+                                 Generation** out) {
+    const std::uint64_t next = load_group_cursor(topic.view_, group) + 1;
+    Generation* found = nullptr;
+    const fg_status status = walk(topic, [&](Generation& at) {
+        // Members of the group may move the cursor meanwhile: too old is good, too new is not.
+        found = found == nullptr || at.first_sequence() <= next ? &at : found;
+    });
+    if (status != FG_OK) {
+        return status;
+    }
+    *out = found;
+    return use(topic, *found, access);
+}
+
+fg_status enter_unfinished(Topic& topic, const Generation& current, Access access,
+                           std::uint32_t group, bool* found, Generation** out) {
+    *found = false;
+    if (current.is_first() || FG_MUTATED(kMutateNoReturn)) {
+        return FG_OK;
+    }
+    const MutexGuard guard(topic.mutex_);
+    Generation* oldest = nullptr;
+    const fg_status status = walk(topic, [&](Generation& at) {
+        if (oldest == nullptr && at.identity_.generation < current.identity_.generation &&
+            at.fds_.fds[0] >= 0 && any_unfinished(at.view_, group)) {
+            oldest = &at;
+        }
+    });
+    if (status != FG_OK || oldest == nullptr) {
+        return status;
+    }
+    *found = true;
+    if (out == nullptr) {
+        return FG_OK;
+    }
+    *out = oldest;
+    return use(topic, *oldest, access);
+}
+
+bool confirm_generation(Topic& topic, const Generation& generation) {
+    const MutexGuard guard(topic.mutex_);
+    if (!lock_byte(topic.control_fd(), kGroupsLockByte)) {
+        return false;
+    }
+    bool is_there = false;
+    const fg_status status = walk(topic, [&](const Generation& at) {
+        // The chain skips the retired ones; the first one only loses its data file.
+        is_there = is_there || (&at == &generation &&
+                                (!at.is_first() || has_name(at.fds_.fds[0]) || is_unlinked(topic)));
+    });
+    unlock_groups(topic);
+    return status == FG_OK && is_there;
+}
+
+fg_status enter_generation(Topic& topic, Access access, std::uint32_t ordinal, Generation** out) {
+    const MutexGuard guard(topic.mutex_);
+    Generation* found = nullptr;
+    const fg_status status = walk(topic, [&](Generation& at) {
+        found = at.identity_.generation == ordinal && at.fds_.fds[0] >= 0 ? &at : found;
+    });
+    if (status == FG_OK && found == nullptr) {
+        return fail(FG_TOPIC_NOT_FOUND, "topic \"%s\": generation %u is gone", topic.name_,
+                    ordinal);
+    }
+    if (status == FG_OK) {
+        *out = found;
+        return use(topic, *found, access);
+    }
+    return status;
+}
+
 fg_status enter_next(Topic& topic, Generation& from, Access access, bool even_if_empty,
                      Generation** out) {
     const MutexGuard guard(topic.mutex_);
@@ -396,11 +474,26 @@ void retire_generations(Topic& topic) {
 }
 
 void retire_generations_locked(Topic& topic) {
-    Word& first_link = topic.view_.flow->next_generation;
-    std::uint64_t link = first_link.load(kAcquire);
-    if (link == 0) {
+    if (topic.view_.flow->next_generation.load(kAcquire) == 0) {
         return;
     }
+    // A group that is founded after this look begins in the newest generation. If somebody else has
+    // the lock, a later look does it.
+    const bool is_locked = any_group(topic.view_);
+    if (is_locked && !lock_byte(topic.control_fd(), kGroupsLockByte)) {
+        return;
+    }
+    retire_unwanted(topic);
+    if (is_locked) {
+        unlock_groups(topic);
+    }
+}
+
+namespace {
+
+void retire_unwanted(Topic& topic) {
+    Word& first_link = topic.view_.flow->next_generation;
+    std::uint64_t link = first_link.load(kAcquire);
     std::uint32_t oldest_wanted = ~0U;
     for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
         if (row_in_use(topic.view_, i)) {
@@ -409,12 +502,18 @@ void retire_generations_locked(Topic& topic) {
             oldest_wanted = wanted < oldest_wanted ? wanted : oldest_wanted;
         }
     }
+    const std::uint64_t groups = topic.view_.shared->groups.load(kAcquire);
+    const std::uint64_t finished = oldest_group_cursor(topic.view_, groups);
     // The newest one that everybody has reached and that has a frame for those who come late.
     Generation* keep = nullptr;
     const fg_status status = walk(topic, [&](Generation& at) {
         if (!at.is_first() && at.identity_.generation <= oldest_wanted &&
-            (has_frames(at) || at.first_sequence() == 1)) {
+            at.first_sequence() - 1 <= finished && (has_frames(at) || at.first_sequence() == 1)) {
             keep = &at;
+        }
+        // After the rows: what they held before is marked by now.
+        if (at.identity_.generation < oldest_wanted && any_mark_of(at.view_, groups)) {
+            oldest_wanted = at.identity_.generation;
         }
     });
     if (status != FG_OK || keep == nullptr) {
@@ -447,6 +546,8 @@ void retire_generations_locked(Topic& topic) {
     }
     drop_unused(topic);
 }
+
+}  // namespace
 
 fg_status newest_identity(Topic& topic, Identity* out) {
     const MutexGuard guard(topic.mutex_);

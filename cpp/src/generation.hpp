@@ -57,6 +57,20 @@ fg_status enter_newest_locked(Topic& topic, Access access, bool wants_newest_fra
 // or FG_EMPTY: subscribers stay until then, so that the newest frame of the topic stays in reach.
 fg_status enter_next(Topic& topic, Generation& from, Access access, bool even_if_empty,
                      Generation** out);
+// For a member of a group: the generation of the frame behind the group's cursor. For attach(), as
+// enter_newest_locked.
+fg_status enter_at_cursor_locked(Topic& topic, Access access, std::uint32_t group,
+                                 Generation** out);
+// Before `current`, the oldest generation with a frame that a member of the group did not finish;
+// nullptr: none. `out` may be nullptr: then only *found says whether there is one, and it is not
+// entered.
+fg_status enter_unfinished(Topic& topic, const Generation& current, Access access,
+                           std::uint32_t group, bool* found, Generation** out);
+// After the own row named it as the oldest one that it wants: is it part of the topic still? Then it
+// stays. False also if that cannot be told right now.
+bool confirm_generation(Topic& topic, const Generation& generation);
+// That of this number. FG_TOPIC_NOT_FOUND: it was retired.
+fg_status enter_generation(Topic& topic, Access access, std::uint32_t ordinal, Generation** out);
 void leave_generation(Topic& topic, Generation& generation);
 void leave_generation_locked(Topic& topic, Generation& generation);
 // Removes the files of generations that no participant can want any more. Cheap if there are none.

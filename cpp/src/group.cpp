@@ -34,8 +34,10 @@
 //     leave   V1  member bit off
 //     end     E1  (no member:) all marks of the group off     E2  bit in groups off
 //
-// A topic is not resized while it has groups (resize_topic looks, under the same lock), so all
-// members and marks of a group are in one generation, the newest one.
+// Resize. Cursor, members and rows are of the topic, marks and leases of a generation. A group is
+// founded before the seal or behind it, because a resizer holds the same lock. Frames up to the seal
+// are taken in the old generation, the others in the new one, and what is not finished in an old one
+// is looked for from wherever a member works by then (generation.cpp).
 //
 // The promise begins with the head of F3: see begin_reliable, of which F1 to F3 are a copy. Founder
 // and joiners that die before J2 leave a group without members, which the next one who holds the
@@ -189,6 +191,25 @@ void drop_marks(const SegmentView& view, std::uint32_t group) {
         // seq_cst: may make a slot claimable; the kick that follows reads the sleepers' bits.
         view.slots[i].marks.fetch_and(~bit_of(group), kSeqCst);
     }
+}
+
+std::uint64_t oldest_group_cursor(const SegmentView& view, std::uint64_t groups) {
+    std::uint64_t oldest = ~std::uint64_t{0};
+    for (std::uint32_t i = 0; i < kGroups; ++i) {
+        if ((groups & bit_of(i)) != 0) {
+            const std::uint64_t cursor = load_group_cursor(view, i);
+            oldest = cursor < oldest ? cursor : oldest;
+        }
+    }
+    return oldest;
+}
+
+bool any_mark_of(const SegmentView& view, std::uint64_t groups) {
+    std::uint64_t all = 0;
+    for (std::uint32_t i = 0; i < view.slot_count; ++i) {
+        all |= view.slots[i].marks.load(kSeqCst);  // seq_cst: after the rows, generation.cpp
+    }
+    return (all & groups) != 0;
 }
 
 bool any_group(const SegmentView& view) {

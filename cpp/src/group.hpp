@@ -30,6 +30,10 @@ bool is_over(const SegmentView& view, std::uint32_t group);
 // Frees what a group that is over pins in the slots of a generation, and then its row. The caller
 // wakes space waiters.
 void drop_marks(const SegmentView& view, std::uint32_t group);
+// Of the groups in `groups` (a bit each): the cursor that is furthest behind, ~0 without any; and
+// whether a slot of the generation carries a mark of one.
+std::uint64_t oldest_group_cursor(const SegmentView& view, std::uint64_t groups);
+bool any_mark_of(const SegmentView& view, std::uint64_t groups);
 void end_group(const SegmentView& view, std::uint32_t group);
 bool any_group(const SegmentView& view);
 

@@ -86,6 +86,9 @@ fg_status Handle::move_on(bool even_if_empty) {
     for (std::uint32_t slot = 0; slot < geometry().slots; ++slot) {
         left.held += kind_.is_held(left.records + slot * kind_.record_bytes) ? 1 : 0;
     }
+    if (kind_.held_besides != nullptr) {
+        left.held += kind_.held_besides(*this);
+    }
     Seat* kept = nullptr;
     if (left.held != 0) {
         void* memory = std::malloc(sizeof(Seat));
@@ -125,8 +128,46 @@ Handle::Seat* Handle::older_seat_of_generation(std::uint32_t generation) {
     return seat;
 }
 
+fg_status Handle::sit_in_older(Generation& generation, Seat** out) {
+    // Newest first: behind the last one that is not older.
+    Seat* newer = &seat_;
+    while (newer->older != nullptr &&
+           newer->older->generation->identity_.generation >= generation.identity_.generation) {
+        newer = newer->older;
+    }
+    if (newer->generation == &generation) {
+        leave_generation(*topic_, generation);  // the seat has entered it, too
+        *out = newer;
+        return FG_OK;
+    }
+    void* memory = std::malloc(sizeof(Seat));
+    void* records = std::calloc(generation.identity_.slots, kind_.record_bytes);
+    if (memory == nullptr || records == nullptr) {
+        std::free(memory);
+        std::free(records);
+        leave_generation(*topic_, generation);
+        return fail(FG_OUT_OF_MEMORY, "no memory for a %s of topic \"%s\"", kind_.noun,
+                    topic_->name_);
+    }
+    auto* seat = new (memory) Seat;
+    seat->generation = &generation;
+    seat->view = generation.view_;
+    seat->records = static_cast<unsigned char*>(records);
+    seat->first_sequence = generation.first_sequence();
+    seat->older = newer->older;
+    newer->older = seat;
+    show_generation();
+    *out = seat;
+    return FG_OK;
+}
+
 void Handle::let_go_of_one(Seat* older) {
-    if (--older->held != 0) {
+    --older->held;
+    leave_if_unused(older);
+}
+
+void Handle::leave_if_unused(Seat* older) {
+    if (older->held != 0) {
         return;
     }
     Seat* newer = &seat_;

@@ -34,6 +34,8 @@ class Handle {
         bool (*is_held)(const void* record);    // loaned or leased
         void (*before_detach)(Handle& handle);  // under lock_; may be nullptr
         void (*destroy)(Handle& handle);        // frees what the kind allocated, and the handle
+        // What else keeps the current generation: so many let_go_of_one() will follow.
+        std::uint32_t (*held_besides)(const Handle& handle) = nullptr;
     };
 
     // Holds the handle's lock for one call that may be the last. On the way out it detaches what
@@ -83,6 +85,10 @@ class Handle {
     // The older seat in which something of this sequence (this generation) is held; else nullptr.
     Seat* older_seat_of_sequence(std::uint64_t sequence);
     Seat* older_seat_of_generation(std::uint32_t generation);
+    // A seat in that older generation, which was entered for it; the own row says so from here on.
+    // Then one record more of it is in use, or it is left.
+    fg_status sit_in_older(Generation& generation, Seat** out);
+    void leave_if_unused(Seat* older);
     // One record less is in use in it; frees it with the last.
     void let_go_of_one(Seat* older);
     // relaxed, both: a flag that never goes back; fork and the sweep that sets it order everything

@@ -93,19 +93,29 @@ bool own_locks_hold(Topic& topic) {
     return hold;
 }
 
-// Of groups that lost their last member. If somebody else has the lock, which joiners and enders
-// hold for microseconds, the next sweep does it. True if there was one.
+// Of a group that lost its last member; with the lock of the groups.
+fg_status end_if_over(Topic& topic, std::uint32_t group, bool* ended) {
+    if (!is_over(topic.view_, group)) {
+        return FG_OK;
+    }
+    const fg_status status = drop_marks_locked(topic, group);
+    if (status == FG_OK) {
+        end_group(topic.view_, group);
+        *ended = true;
+    }
+    return status;
+}
+
+// If somebody else has the lock, which joiners and enders hold for microseconds, the next sweep does
+// it. True if there was one.
 bool end_groups(Topic& topic) {
     bool ended = false;
     for (std::uint32_t i = 0; i < kGroups; ++i) {
         if (!is_over(topic.view_, i) || !lock_byte(topic.control_fd(), kGroupsLockByte)) {
             continue;
         }
-        if (is_over(topic.view_, i) &&  // again, now that nobody else can be joining
-            drop_marks_locked(topic, i) == FG_OK) {
-            end_group(topic.view_, i);
-            ended = true;
-        }
+        // Looks again, now that nobody else can be joining. What fails is left to the next sweep.
+        static_cast<void>(end_if_over(topic, i, &ended));
         unlock_byte(topic.control_fd(), kGroupsLockByte);
     }
     return ended;
@@ -122,9 +132,20 @@ fg_status try_join(Topic& topic, const RowInfo& info, const Self& self,
         unlock_groups(topic);
         return FG_OK;
     }
+    // join_group would end them in the slots of this generation only.
+    bool ended = false;
+    for (std::uint32_t i = 0; i < kGroups; ++i) {
+        if (const fg_status status = end_if_over(topic, i, &ended); status != FG_OK) {
+            unlock_groups(topic);
+            return status;
+        }
+    }
     const bool newest = info.newest && load_head(view) >= generation.first_sequence();
     const std::uint32_t group = join_group(view, self, info.group, info.group_bytes, newest);
     unlock_groups(topic);
+    if (ended) {
+        kick(topic);
+    }
     *joined = group != kNoGroup;
     return group != kNoGroup
                ? static_cast<fg_status>(FG_OK)
@@ -155,7 +176,12 @@ fg_status begin_promise(Topic& topic, const RowInfo& info, Access access, const 
             bool joined = false;
             status = try_join(topic, info, self, **generation, &joined);
             if (joined) {
-                return FG_OK;
+                // An old group may be behind, in frames of older generations.
+                Generation* newest = *generation;
+                status = enter_at_cursor_locked(topic, access, group_of(topic.view_, self.index),
+                                                generation);
+                leave_generation_locked(topic, *newest);
+                return status;
             }
             if (status != FG_OK) {
                 leave_generation_locked(topic, **generation);

@@ -68,32 +68,56 @@ fg_status Correspondent::join_mail(Topic& topic, std::uint32_t role, const char*
     return join(topic, role, name, name_bytes);
 }
 
-// A letter that comes after a resize may be ahead of us; then we follow. One that we are ahead of is
-// out of reach: in a sealed generation nothing is loaned any more, so its slot matters to nobody.
-bool Correspondent::reach(const Letter& letter) {
+// The seat of the letter's slot. A letter that was posted behind a resize may be ahead of us; then we
+// follow. One that was posted before it is in a generation that we may have left: of a request,
+// because its caller keeps that generation until the call is over, and of a reply because it comes
+// from the same one or a later one.
+Handle::Seat* Correspondent::reach(const Letter& letter) {
+    if (letter.slot == kNoSlot) {
+        return nullptr;
+    }
     if (letter.generation > geometry().generation) {
         static_cast<void>(catch_up());
     }
-    return letter.slot != kNoSlot && letter.generation == geometry().generation &&
-           letter.slot < geometry().slots;
+    if (letter.generation == geometry().generation) {
+        return &seat_;
+    }
+    Seat* seat = older_seat_of_generation(letter.generation);
+    Generation* older = nullptr;
+    if (seat != nullptr || letter.generation > geometry().generation ||
+        enter_generation(*topic_, Access::kWrite, letter.generation, &older) != FG_OK) {
+        return seat;
+    }
+    return sit_in_older(*older, &seat) == FG_OK ? seat : nullptr;
 }
 
-bool Correspondent::lease(const Letter& letter, fg_frame* out) {
+Handle::Seat* Correspondent::lease(const Letter& letter, fg_frame* out) {
     const std::uint64_t word = handed_word(letter.ticket, self_.owner);
+    Seat* seat = reach(letter);
     // acquire: pairs with the HANDED CAS; payload and frame header come with it.
-    if (!reach(letter) || view().slots[letter.slot].word.load(std::memory_order_acquire) != word ||
-        !read_header(*seat_.generation, seat_.generation->data_write_, letter.slot, letter.ticket,
-                     out)) {
-        discard(letter);
-        return false;
+    if (seat != nullptr && letter.slot < seat->generation->identity_.slots &&
+        seat->generation->view_.slots[letter.slot].word.load(std::memory_order_acquire) == word &&
+        read_header(*seat->generation, seat->generation->data_write_, letter.slot, letter.ticket,
+                    out)) {
+        message(*seat, letter.slot) = word;
+        seat->held += seat != &seat_ ? 1 : 0;
+        ++live_;
+        return seat;
     }
-    message(seat_, letter.slot) = word;
-    ++live_;
-    return true;
+    discard(letter);
+    if (seat != nullptr && seat != &seat_) {
+        leave_if_unused(seat);
+    }
+    return nullptr;
 }
 
 void Correspondent::discard(const Letter& letter) {
-    if (reach(letter)) {
+    if (letter.generation > geometry().generation) {
+        static_cast<void>(catch_up());
+    }
+    // In a sealed generation nothing is loaned any more, so its slot matters to nobody.
+    if (letter.slot != kNoSlot && letter.generation == geometry().generation &&
+        letter.slot < geometry().slots) {
         release_handed(view(), letter.slot, handed_word(letter.ticket, self_.owner));
         wake_space(*topic_);
     }

@@ -41,8 +41,9 @@ class Correspondent : public Publisher {
     fg_status check_letter(const Seat& seat, const fg_publish_info& info) const;
     // A loan from before a resize is copied to the newest generation, where everybody is.
     fg_status bring_along(fg_loan* loan, const fg_publish_info& info);
-    // False, and discarded, if it makes no sense or is of a generation that we left.
-    bool lease(const Letter& letter, fg_frame* out);
+    // The seat in which the letter's slot is leased now; nullptr, and discarded, if it makes no sense
+    // or there is no memory to get at it.
+    Seat* lease(const Letter& letter, fg_frame* out);
     bool end_lease(fg_frame* frame);  // false if the slot had been taken away
     void discard(const Letter& letter);
     // Ends waits of other threads and loops; they look again.
@@ -56,7 +57,7 @@ class Correspondent : public Publisher {
     fg_status wait_for_mail(std::int64_t timeout_ns, Look look);
 
   private:
-    bool reach(const Letter& letter);
+    Seat* reach(const Letter& letter);
     Seat* seat_of_message(const fg_frame& frame);
 
     std::uint32_t waiters_ = 0;  // threads in wait_for_mail()

@@ -9,7 +9,9 @@ namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr char kDropped[] = "the responder dropped the request without an answer";
-constexpr char kResized[] = "the topic was resized while the request was on its way; call again";
+constexpr char kUnreadable[] =
+    "the responder could not read the request: it has no memory or descriptors left, or the topic "
+    "is damaged";
 constexpr char kClosing[] = "the responder closed before it took up the request";
 
 // As much of the text as a letter holds, not cut inside of a UTF-8 sequence.
@@ -85,13 +87,15 @@ fg_status Responder::look(fg_request* out) {
             discard(letter);  // nobody of us sends such, or nobody waits any more
             continue;
         }
-        if (!lease(letter, &out->frame)) {
+        const Seat* seat = lease(letter, &out->frame);
+        if (seat == nullptr) {
             const Duty duty{letter.ticket, letter.correlation, letter.from};
-            static_cast<void>(answer_with_text(duty, kResized, sizeof kResized - 1));
+            static_cast<void>(answer_with_text(duty, kUnreadable, sizeof kUnreadable - 1));
             continue;
         }
         // relaxed: lease() acquired it.
-        const std::uint64_t deadline_ns = view().slots[letter.slot].deadline_ns.load(kRelaxed);
+        const std::uint64_t deadline_ns =
+            seat->generation->view_.slots[letter.slot].deadline_ns.load(kRelaxed);
         ParticipantRow& row = view().participants[self_.index];
         if (monotonic_ns() >= deadline_ns) {
             row.lost.store(++late_, kRelaxed);  // relaxed: for inspectors

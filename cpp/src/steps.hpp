@@ -41,6 +41,7 @@ enum class Step : std::uint32_t {
     kGroupPickAnnounced,  // holder bit set on a marked slot, mark still there
     kGroupPicked,         // mark cleared, word not checked again
     kGroupMarked,         // mark set, holder bit still there
+    kGroupReturned,       // own row says that an older generation is wanted, nothing taken there
     kGroupLeft,           // member bit cleared, group maybe empty
     kGroupEnded,          // marks of an empty group cleared, still in use
     kReapLocked,          // reaper holds the byte of the dead
@@ -89,6 +90,7 @@ enum Mutation : std::uint32_t {
     kMutateNoHelp = 2,                // neither a loan nor a scrub helps a stalled head
     kMutateNoRedelivery = 4,          // a scrub of a group member marks nothing
     kMutateNoReliableBound = 8,       // a loan obeys no cursor
+    kMutateNoReturn = 16,             // members never look into generations that they have left
     kMutateNoMailScrub = 1U << 18,    // a scrub leaves half-written letters alone
     kMutateNoOpenRecheck = 1U << 19,  // a post does not look at the mailbox again
     kMutateNoRecheck = 1U

@@ -161,6 +161,10 @@ bool Subscriber::holds(void* context, std::uint32_t slot) {
     return lease_at(static_cast<const Subscriber*>(context)->seat_, slot).count != 0;
 }
 
+bool Subscriber::holds_in_seat(void* seat, std::uint32_t slot) {
+    return lease_at(*static_cast<const Seat*>(seat), slot).count != 0;
+}
+
 [[gnu::always_inline]] inline Handle::Seat* Subscriber::seat_of(const fg_frame& frame) {
     Seat* seat =
         frame.sequence >= seat_.first_sequence ? &seat_ : older_seat_of_sequence(frame.sequence);
@@ -187,32 +191,28 @@ bool Subscriber::holds(void* context, std::uint32_t slot) {
     if (attempt.result != TakeResult::kOk) {
         return attempt.result == TakeResult::kBusy ? Attempt::kBusy : Attempt::kGone;
     }
-    return adopt(attempt.slot, sequence, out);
+    return adopt(seat_, attempt.slot, sequence, out);
 }
 
 // Records a lease that was just taken.
-[[gnu::always_inline]] inline Subscriber::Attempt Subscriber::adopt(std::uint32_t slot,
+[[gnu::always_inline]] inline Subscriber::Attempt Subscriber::adopt(Seat& seat, std::uint32_t slot,
                                                                     std::uint64_t sequence,
                                                                     fg_frame* out) {
-    Lease& lease = lease_at(seat_, slot);
+    Lease& lease = lease_at(seat, slot);
     lease.sequence = sequence;
     if (lease.count++ == 0) {
         ++slots_held_;
+        seat.held += &seat != &seat_ ? 1 : 0;
         view().participants[self_.index].leases.store(slots_held_,
                                                       kRelaxed);  // relaxed: for inspectors
     }
     ++live_;
-    if (!fill(slot, sequence, out)) {
-        drop_lease(seat_, slot, sequence);
+    const Generation& generation = *seat.generation;
+    if (!read_header(generation, generation.data_read_, slot, sequence, out)) {
+        drop_lease(seat, slot, sequence);
         return Attempt::kCorrupt;
     }
     return Attempt::kOk;
-}
-
-[[gnu::always_inline]] inline bool Subscriber::fill(std::uint32_t index, std::uint64_t sequence,
-                                                    fg_frame* out) const {
-    const Generation& generation = *seat_.generation;
-    return read_header(generation, generation.data_read_, index, sequence, out);
 }
 
 // True if the frame was protected to the end.
@@ -362,8 +362,11 @@ fg_status Subscriber::take_of_group(bool busy_is_gone, fg_frame* out, bool* busy
     }
     const std::uint64_t redeliveries = load_redeliveries(view(), group_);
     GroupTake taken{};
+    Seat* seat = &seat_;
     if (redeliveries != redeliveries_seen_) {
-        taken = take_unfinished(view(), self_, group_, holds, this);
+        if (const fg_status status = take_given_back(&taken, &seat); status != FG_OK) {
+            return status;
+        }
         // Busy: its publisher is about to put it back. If that is dead or stopped, the bounded
         // re-check looks again.
         if (taken.result == TakeResult::kGone ||
@@ -391,7 +394,7 @@ fg_status Subscriber::take_of_group(bool busy_is_gone, fg_frame* out, bool* busy
         case TakeResult::kGone:
             return nothing_new(head);
     }
-    if (adopt(taken.slot, taken.sequence, out) != Attempt::kOk) {
+    if (adopt(*seat, taken.slot, taken.sequence, out) != Attempt::kOk) {
         return nonsense(taken.sequence);
     }
     moved_to(taken.sequence, 0);
@@ -413,11 +416,61 @@ bool Subscriber::has_unseen(std::uint64_t head) {
     if (redeliveries == redeliveries_seen_) {
         return false;
     }
-    if (any_unfinished(view(), group_)) {
+    bool found = any_unfinished(view(), group_);
+    if (found || enter_unfinished(*topic_, *seat_.generation, Access::kNone, group_, &found,
+                                  nullptr) != FG_OK) {
+        return true;  // or the take says what is wrong
+    }
+    if (found) {
         return true;
     }
     redeliveries_seen_ = redeliveries;
     return false;
+}
+
+// Given back to the group or left by the dead; in older generations first, because they go when
+// nothing is left in them.
+fg_status Subscriber::take_given_back(GroupTake* taken, Seat** seat) {
+    bool found = false;
+    Generation* older = nullptr;
+    fg_status status =
+        enter_unfinished(*topic_, *seat_.generation, Access::kRead, group_, &found, &older);
+    if (status == FG_OK && found) {
+        status = sit_in_older(*older, seat);
+    }
+    if (status != FG_OK) {
+        return status;
+    }
+    bool is_busy = false;
+    if (found) {
+        FG_STEP(kGroupReturned);
+        if (confirm_generation(*topic_, *older)) {
+            *taken = take_unfinished(older->view_, self_, group_, holds_in_seat, *seat);
+            if (taken->result == TakeResult::kOk) {
+                return FG_OK;
+            }
+        }
+        is_busy = true;  // somebody else was faster, or is at it: look again
+        leave_if_unused(*seat);
+        *seat = &seat_;
+    }
+    const bool space = taken->space;
+    *taken = take_unfinished(view(), self_, group_, holds, this);
+    taken->space = taken->space || space;
+    if (is_busy && taken->result == TakeResult::kGone) {
+        taken->result = TakeResult::kBusy;
+    }
+    return FG_OK;
+}
+
+// Behind the seal. What is not finished there is news to a member.
+fg_status Subscriber::go_on() {
+    const fg_status status = move_on(false);
+    if (status == FG_OK) {
+        adapt_quota();
+        look_again();
+    }
+    return status;
 }
 
 // What was not to be had before may be by now: a publisher died or went on.
@@ -436,38 +489,35 @@ Subscriber::Mode Subscriber::mode() const {
     if (closed_) {
         return say_closed();
     }
-    if (is_member()) {
-        return mode == Mode::kNext
-                   ? take_of_group(busy_is_gone, out, busy)
-                   : fail(FG_UNSUPPORTED,
-                          "topic \"%s\": a member of a group takes frames by its policy only",
-                          topic_->name_);
+    if (is_member() && mode != Mode::kNext) {
+        return fail(FG_UNSUPPORTED,
+                    "topic \"%s\": a member of a group takes frames by its policy only",
+                    topic_->name_);
     }
     // The newest frame may be in the next generation already. A peek leaves the position alone, so it
     // does not leave unseen frames of a queue behind.
     while (mode != Mode::kNext && hot::sealed_after(view(), hot::load_head(view())) &&
            (mode == Mode::kLatest || policy_ == FG_POLICY_LATEST ||
             position_ >= hot::load_head(view()))) {
-        const fg_status status = move_on(false);
+        const fg_status status = go_on();
         if (status == FG_EMPTY) {
             break;
         }
         if (status != FG_OK) {
             return status;
         }
-        adapt_quota();
     }
     for (;;) {
-        fg_status status = mode == Mode::kNext ? take_next(busy_is_gone, out, busy)
-                                               : take_newest(mode, busy_is_gone, out, busy);
+        fg_status status = mode != Mode::kNext ? take_newest(mode, busy_is_gone, out, busy)
+                           : is_member()       ? take_of_group(busy_is_gone, out, busy)
+                                               : take_next(busy_is_gone, out, busy);
         if (status != FG_MOVED) {
             return status;
         }
         // Everything before the seal was taken (or peeked at, and there is something newer).
-        if (status = move_on(false); status != FG_OK) {
+        if (status = go_on(); status != FG_OK) {
             return status;
         }
-        adapt_quota();
     }
 }
 
@@ -637,10 +687,9 @@ fg_status Subscriber::unseen_locked() {
         if (status != FG_MOVED) {
             return status;
         }
-        if (status = move_on(false); status != FG_OK) {
+        if (status = go_on(); status != FG_OK) {
             return status;
         }
-        adapt_quota();
     }
 }
 

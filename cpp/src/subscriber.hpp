@@ -43,13 +43,13 @@ class Subscriber : public Handle {
     enum class Attempt { kOk, kGone, kBusy, kQuota, kCorrupt };
 
     static bool holds(void* context, std::uint32_t slot);
+    static bool holds_in_seat(void* seat, std::uint32_t slot);
     void start(bool newest, std::uint64_t head);
     bool is_member() const { return policy_ == FG_POLICY_GROUP; }
     Mode mode() const;
     inline Attempt lease(std::uint64_t sequence, fg_frame* out);
-    inline Attempt adopt(std::uint32_t slot, std::uint64_t sequence, fg_frame* out);
+    inline Attempt adopt(Seat& seat, std::uint32_t slot, std::uint64_t sequence, fg_frame* out);
     inline fg_status end_lease(fg_frame* frame);
-    inline bool fill(std::uint32_t slot, std::uint64_t sequence, fg_frame* out) const;
     inline bool drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequence);
     static Lease& lease_at(const Seat& seat, std::uint32_t slot) {
         return reinterpret_cast<Lease*>(seat.records)[slot];
@@ -64,6 +64,8 @@ class Subscriber : public Handle {
     inline fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_next(bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_of_group(bool busy_is_gone, fg_frame* out, bool* busy);
+    fg_status take_given_back(GroupTake* taken, Seat** seat);
+    fg_status go_on();
     fg_status nothing_new(std::uint64_t head) const;
     fg_status over_quota() const;
     fg_status nonsense(std::uint64_t sequence) const;

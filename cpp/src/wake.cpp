@@ -16,7 +16,9 @@
 // EAGAIN counts as sent: the queue is full of wakes already. The tick of the consumer's timer
 // covers publishers that died before sending.
 //
-// Datagrams carry no information, so a forged one is a spurious wake, which is legal at any time.
+// Who may send is checked by the kernel: the socket is born with the topic's mode and lies in its
+// directory, so only who may open the topic can reach it. Datagrams carry no information, so one that
+// such a process forges is a spurious wake, which is legal at any time.
 #include "wake.hpp"
 
 #include <fcntl.h>
@@ -212,8 +214,11 @@ fg_status EventFd::open(Topic& topic, const Self& self) {
     socket_file(file, topic, self.index);
     epoll_event event{};
     event.events = EPOLLIN;
+    // The mode twice: before bind() so that the file never has a wider one, whatever the umask lets
+    // through, and after it because the umask may have taken the group's bits.
     if (error == 0 &&
-        (bind(node_.fds[kSocket], reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
+        (fchmod(node_.fds[kSocket], topic.identity_.mode) != 0 ||
+         bind(node_.fds[kSocket], reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
              0 ||
          fchmodat(topic.directory_fd(), file, topic.identity_.mode, 0) != 0 ||
          epoll_ctl(node_.fds[kEpoll], EPOLL_CTL_ADD, node_.fds[kSocket], &event) != 0 ||

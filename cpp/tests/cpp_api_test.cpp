@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "framegate/calls.hpp"
+#include "framegate/gc.hpp"
 #include "framegate/inspector.hpp"
 #include "framegate/publisher.hpp"
 #include "framegate/subscriber.hpp"
@@ -125,4 +126,37 @@ TEST_CASE("calls and control messages are RAII") {
     REQUIRE(controls->size() == 1);
     CHECK((*controls)[0].type == 7);
     CHECK((*controls)[0].bytes == 4);
+}
+
+TEST_CASE("topics are resized, reaped and collected") {
+    const test::RuntimeDirectory directory;
+    {
+        framegate::TopicOptions options;
+        options.slots = 4;
+        options.slot_bytes = 64;
+        auto topic = framegate::Topic::create("t", options);
+        REQUIRE(topic);
+        REQUIRE(topic->resize(6, 4096));
+        CHECK(topic->resize(1).error().code() == framegate::ErrorCode::INVALID_ARGUMENT);
+        CHECK(*topic->reap() == 0);
+        auto publisher = framegate::Publisher::open(*topic);
+        auto loan = publisher->loan(4096);
+        REQUIRE(loan);
+        REQUIRE(loan->publish(framegate::FrameInfo(4096)));
+        auto nothing = framegate::gc(std::chrono::nanoseconds(0));
+        REQUIRE(nothing);
+        CHECK(nothing->topics.empty());
+    }
+    auto looked = framegate::gc(std::chrono::nanoseconds(0), true);
+    REQUIRE(looked);
+    REQUIRE(looked->topics.size() == 1);
+    CHECK(looked->topics[0].first == "t");
+    CHECK(looked->topics[0].second > 6 * 4096);
+    auto young = framegate::gc();
+    CHECK(young->topics.empty());
+    auto collected = framegate::gc(std::chrono::nanoseconds(0));
+    REQUIRE(collected);
+    CHECK(collected->topics.size() == 1);
+    CHECK(directory.files().empty());
+    CHECK_FALSE(framegate::Topic::open("t"));
 }

@@ -3,6 +3,8 @@
 
 #include <poll.h>
 
+#include <atomic>
+#include <mutex>
 #include <thread>
 
 #include "support.hpp"
@@ -399,34 +401,243 @@ TEST_CASE("reliable subscriber that attaches after a resize is kept from there o
     CHECK(take_text(after) == "3:c");
 }
 
-TEST_CASE("topic is not resized while it has groups") {
-    const test::RuntimeDirectory directory;
-    const test::Topic topic = test::create("t", test::options(4, 64));
-    const test::Publisher publisher = test::publisher(topic);
+namespace {
+
+test::Subscriber join(const test::Topic& topic) {
     fg_subscriber_options options;
     fg_subscriber_options_init(&options);
     options.policy = FG_POLICY_GROUP;
     options.group = "work";
     options.group_bytes = 4;
-    const auto join = [&] {
-        fg_subscriber* handle = nullptr;
-        REQUIRE(fg_subscriber_open(topic.get(), &options, &handle) == FG_OK);
-        return test::Subscriber(handle);
-    };
-    {
-        const test::Subscriber member = join();
-        REQUIRE(test::send(publisher, "a") == FG_OK);
-        CHECK(resize(topic, 8) == FG_UNSUPPORTED);
-        CHECK(std::string(fg_last_error()).find("group") != std::string::npos);
-        CHECK(info_of(topic).slots == 4);
-        CHECK(take_text(member) == "1:a");
+    fg_subscriber* handle = nullptr;
+    const fg_status status = fg_subscriber_open(topic.get(), &options, &handle);
+    REQUIRE_MESSAGE(status == FG_OK, fg_last_error());
+    return test::Subscriber(handle);
+}
+
+const std::string kEmpty = "status " + std::to_string(FG_EMPTY);
+
+}  // namespace
+
+TEST_CASE("group goes on behind a resize, each frame to one member") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Subscriber one = join(topic);
+    const test::Subscriber two = join(topic);
+    for (const char* text : {"a", "b", "c", "d"}) {
+        REQUIRE(test::send(publisher, text) == FG_OK);
     }
-    REQUIRE(resize(topic, 8) == FG_OK);
-    const test::Subscriber member = join();
+    CHECK(take_text(one) == "1:a");
+    REQUIRE(resize(topic, 2) == FG_OK);
+    CHECK(info_of(topic).slots == 2);
+    REQUIRE(test::send(publisher, "e") == FG_OK);
+    REQUIRE(test::send(publisher, "f") == FG_OK);
+    CHECK(test::send(publisher, "g") == FG_TOPIC_FULL);  // the cursor holds the new slots back, too
+    CHECK(take_text(two) == "2:b");
+    CHECK(take_text(one) == "3:c");
+    const test::Subscriber late = join(topic);  // begins where the group is, not where the topic is
+    CHECK(take_text(late) == "4:d");
+    CHECK(take_text(two) == "5:e");
+    REQUIRE(test::send(publisher, "g") == FG_OK);
+    CHECK(take_text(late) == "6:f");
+    CHECK(take_text(one) == "7:g");
+    for (const auto* member : {&one, &two, &late}) {
+        CHECK(take_text(*member) == kEmpty);
+    }
+    REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+    CHECK(count_files(directory, ".data") == 1);
+}
+
+TEST_CASE("frame given back in an old generation goes to a member that has gone on") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Subscriber holder = join(topic);
+    const test::Subscriber other = join(topic);
+    for (const char* text : {"a", "b"}) {
+        REQUIRE(test::send(publisher, text) == FG_OK);
+    }
+    fg_frame first{};
+    fg_frame second{};
+    REQUIRE(fg_subscriber_take(holder.get(), 0, &first) == FG_OK);
+    REQUIRE(fg_subscriber_take(holder.get(), 0, &second) == FG_OK);
+    for (std::uint32_t slots = 5; slots < 8; ++slots) {
+        REQUIRE(resize(topic, slots) == FG_OK);
+        REQUIRE(test::send(publisher, "new") == FG_OK);
+        CHECK(take_text(other) == std::to_string(slots - 2) + ":new");
+    }
+    CHECK(fg_subscriber_nack(holder.get(), &second) == FG_OK);
+    CHECK(fg_subscriber_nack(holder.get(), &first) == FG_OK);
+    REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+    CHECK(count_files(directory, ".data") == 4);  // not retired: its frames are owed
+    fg_frame again{};
+    REQUIRE(fg_subscriber_take(other.get(), 0, &again) == FG_OK);
+    CHECK(again.sequence == 1);
+    CHECK(again.redelivered == 1);
+    CHECK(test::text_of(again) == "a");
+    CHECK(take_text(holder) == "2:b");
+    REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+    CHECK(count_files(directory, ".data") == 4);  // "a" is held there
+    CHECK(fg_subscriber_release(other.get(), &again) == FG_OK);
+    CHECK(take_text(holder) == kEmpty);
+    CHECK(take_text(other) == kEmpty);
+    REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+    CHECK(count_files(directory, ".data") == 1);
+}
+
+TEST_CASE("frame of a member that died in an old generation wakes members that have gone on") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Subscriber keeper = join(topic);
+    REQUIRE(test::send(publisher, "a") == FG_OK);
+    const pid_t child = test::in_child([] {
+        const test::Topic own = test::open("t");
+        const test::Subscriber member = join(own);
+        fg_frame frame{};
+        fg_subscriber_take(member.get(), 0, &frame);
+        raise(SIGSTOP);
+        pause();
+        return 0;
+    });
+    int state = 0;
+    REQUIRE(waitpid(child, &state, WUNTRACED) == child);
+    REQUIRE(resize(topic, 6) == FG_OK);
     REQUIRE(test::send(publisher, "b") == FG_OK);
-    fg_frame frame{};
-    REQUIRE(fg_subscriber_take(member.get(), 0, &frame) == FG_OK);
-    CHECK(fg_subscriber_nack(member.get(), &frame) == FG_OK);
-    CHECK(take_text(member) == "2:b");
-    CHECK(take_text(member) == "status " + std::to_string(FG_EMPTY));
+    CHECK(take_text(keeper) == "2:b");
+    std::string seen;
+    std::thread sleeper([&] { seen = take_text(keeper, test::kPatienceNs); });
+    kill(child, SIGKILL);
+    test::wait_for(child);
+    sleeper.join();
+    CHECK(seen == "1:a");
+    // Who comes when all members are dead founds the group anew; the old frames are nobody's.
+    REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+    CHECK(count_files(directory, ".data") == 1);
+}
+
+TEST_CASE("member that comes after a resize gets what the dead left behind") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    test::Subscriber holder = join(topic);
+    for (const char* text : {"a", "b", "c"}) {
+        REQUIRE(test::send(publisher, text) == FG_OK);
+    }
+    fg_frame held{};
+    REQUIRE(fg_subscriber_take(holder.get(), 0, &held) == FG_OK);
+    REQUIRE(resize(topic, 6) == FG_OK);
+    REQUIRE(test::send(publisher, "d") == FG_OK);
+    const test::Topic other = test::open("t");
+    const test::Subscriber late = join(other);
+    CHECK(fg_subscriber_nack(holder.get(), &held) == FG_OK);
+    holder.reset();
+    CHECK(take_text(late) == "1:a");
+    CHECK(take_text(late) == "2:b");
+    CHECK(take_text(late) == "3:c");
+    CHECK(take_text(late) == "4:d");
+    CHECK(take_text(late) == kEmpty);
+}
+
+TEST_CASE("group that is over keeps no old generation") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    {
+        const test::Subscriber member = join(topic);
+        REQUIRE(test::send(publisher, "a") == FG_OK);
+        REQUIRE(test::send(publisher, "b") == FG_OK);
+        fg_frame frame{};
+        REQUIRE(fg_subscriber_take(member.get(), 0, &frame) == FG_OK);
+        REQUIRE(resize(topic, 6) == FG_OK);
+        REQUIRE(test::send(publisher, "c") == FG_OK);
+        CHECK(fg_subscriber_nack(member.get(), &frame) == FG_OK);
+        REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+        CHECK(count_files(directory, ".data") == 2);
+    }
+    REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
+    CHECK(count_files(directory, ".data") == 1);
+    const test::Subscriber member = join(topic);
+    CHECK(take_text(member) == kEmpty);
+    REQUIRE(test::send(publisher, "d") == FG_OK);
+    CHECK(take_text(member) == "4:d");
+}
+
+// Members in processes of their own that hold, give back and die, publishers and resizers at once.
+TEST_CASE("storm of resizes over a group: every frame is finished by somebody") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(16, 64));
+    const test::Subscriber keeper = join(topic);  // so that the group is never over
+    constexpr std::uint64_t kFrames = FG_TEST_TSAN ? 200 : 2000;
+    std::atomic<bool> stop{false};
+    std::atomic<std::uint64_t> resizes{0};
+    std::thread resizer([&] {
+        const test::Topic own = test::open("t");
+        for (std::uint32_t n = 0; !stop.load(); ++n) {
+            REQUIRE_MESSAGE(resize(own, 16 + n % 5) == FG_OK, fg_last_error());
+            resizes.fetch_add(1);
+        }
+    });
+    std::thread source([&] {
+        const test::Publisher publisher = test::publisher(test::open("t"));
+        for (std::uint64_t n = 0; n < kFrames; ++n) {
+            REQUIRE_MESSAGE(test::send(publisher, std::to_string(n), test::kPatienceNs) == FG_OK,
+                            fg_last_error());
+        }
+    });
+    std::vector<std::uint32_t> finished(kFrames, 0);
+    std::mutex mutex;
+    std::atomic<std::uint64_t> left{kFrames};
+    const auto work = [&](const test::Subscriber& member, std::uint64_t turn) {
+        fg_frame frame{};
+        const fg_status status = fg_subscriber_take(member.get(), 50000000, &frame);
+        if (status == FG_TIMEOUT || status == FG_EMPTY) {
+            return;
+        }
+        REQUIRE_MESSAGE(status == FG_OK, fg_last_error());
+        CHECK(frame.lost == 0);
+        const std::uint64_t number = to_number(frame);
+        REQUIRE(number < kFrames);
+        if (turn % 5 == 0) {
+            REQUIRE_MESSAGE(fg_subscriber_nack(member.get(), &frame) == FG_OK, fg_last_error());
+            return;
+        }
+        {
+            const std::lock_guard<std::mutex> guard(mutex);
+            left.fetch_sub(finished[number]++ == 0 ? 1 : 0);
+        }
+        REQUIRE(fg_subscriber_release(member.get(), &frame) == FG_OK);
+    };
+    std::vector<std::thread> members;
+    for (int i = 0; i < 2; ++i) {
+        members.emplace_back([&] {
+            const test::Topic own = test::open("t");
+            while (left.load() != 0) {
+                const test::Subscriber member = join(own);
+                fg_frame kept{};  // comes back when the member closes
+                fg_subscriber_take(member.get(), 0, &kept);
+                if (kept.data != nullptr) {
+                    REQUIRE(fg_subscriber_nack(member.get(), &kept) == FG_OK);
+                }
+                for (std::uint64_t turn = 1; turn < 50 && left.load() != 0; ++turn) {
+                    work(member, turn);
+                }
+            }
+        });
+    }
+    for (std::uint64_t turn = 1; left.load() != 0; ++turn) {
+        work(keeper, turn);
+    }
+    source.join();
+    stop.store(true);
+    resizer.join();
+    for (std::thread& member : members) {
+        member.join();
+    }
+    CHECK(resizes.load() > 3);
+    for (std::uint64_t n = 0; n < kFrames; ++n) {
+        CAPTURE(n);
+        CHECK(finished[n] == 1);  // nobody died, so nothing was finished twice
+    }
 }

@@ -119,6 +119,7 @@ struct Survivors {
     test::Responder responder = test::responder(topic);
     int caller_fd = -1;
     int responder_fd = -1;
+    std::uint32_t resizes = 0;
 
     Survivors() {
         REQUIRE(fg_caller_event_fd(caller.get(), &caller_fd) == FG_OK);
@@ -183,6 +184,16 @@ struct Survivors {
         }
     }
 
+    void resize() {
+        fg_resize_options options;
+        fg_resize_options_init(&options);
+        options.slots = kSlots + resizes++ % 3;
+        REQUIRE_MESSAGE(fg_topic_resize(topic.get(), &options) == FG_OK, fg_last_error());
+    }
+
+    // Of the newest generation.
+    static std::uint32_t busy_slots() { return test::stats("crash").slots_loaned; }
+
     void check_nothing_is_left() {
         REQUIRE(fg_topic_sweep(topic.get(), nullptr) == FG_OK);
         while (test::letters_everywhere(topic) != 0) {  // whole letters of the dead
@@ -191,7 +202,7 @@ struct Survivors {
             REQUIRE(test::call(caller, "x", &number) == FG_OK);  // reads our own mail
             CHECK(fg_caller_cancel(caller.get(), number) == FG_OK);
         }
-        CHECK(test::busy_slots(topic) == 0);
+        CHECK(busy_slots() == 0);
         std::uint64_t number = 0;
         REQUIRE_MESSAGE(test::call(caller, "alive", &number) == FG_OK, fg_last_error());
         REQUIRE(test::serve_one(responder) == FG_OK);
@@ -199,17 +210,17 @@ struct Survivors {
         REQUIRE(test::answer(caller, number, &text) == FG_OK);
         CHECK(text == "evila");
         CHECK(test::letters_everywhere(topic) == 0);
-        CHECK(test::busy_slots(topic) == 0);
+        CHECK(busy_slots() == 0);
         CHECK(test::stats("crash").dead == 0);
     }
 };
 
-void run(Role role, Step step) {
+void run(Role role, Step step, bool resizing = false) {
     const std::uint32_t step_number = static_cast<std::uint32_t>(step);
     CAPTURE(step_number);
     const test::RuntimeDirectory directory;
     Survivors survivors;
-    for (int round = 0; round < kRounds; ++round) {
+    for (int round = 0; round < (resizing ? kRounds / 2 : kRounds); ++round) {
         CAPTURE(round);
         // For a responder to be asked, ours must not be there.
         if (role == Role::kResponder) {
@@ -236,6 +247,9 @@ void run(Role role, Step step) {
             REQUIRE(ended >= 0);
             if (ended == child) {
                 break;
+            }
+            if (resizing && turn % 4 == 0) {
+                survivors.resize();
             }
             survivors.work(role, step, turn);
         }
@@ -272,6 +286,19 @@ TEST_CASE("death of a reaper of either leaves nothing") {
     for (Step step = Step::kReapMailClosed; is_of_mail(step);
          step = static_cast<Step>(static_cast<std::uint32_t>(step) + 1)) {
         run(Role::kReaper, step);
+    }
+}
+
+TEST_CASE("death of a caller or responder at any step while the topic is resized leaves nothing") {
+    for (Step step = Step::kMailClaimed; is_of_mail(step) && step < Step::kReapMailClosed;
+         step = static_cast<Step>(static_cast<std::uint32_t>(step) + 1)) {
+        if (needs_waiter(step)) {
+            continue;  // those wait for a survivor that sleeps, and this one resizes
+        }
+        run(Role::kCaller, step, true);
+        if (step != Step::kMailRetracting && step != Step::kMailRetracted) {  // the caller's
+            run(Role::kResponder, step, true);
+        }
     }
 }
 

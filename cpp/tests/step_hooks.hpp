@@ -14,8 +14,8 @@ namespace test {
 
 namespace impl {
 // The hook is a plain function, so what it needs is global.
-inline framegate::impl::Step fatal_step = framegate::impl::Step::kCount;  // NOLINT
-inline std::uint64_t passes_left = 0;                                     // NOLINT
+inline framegate::impl::Step fatal_step = framegate::impl::Step::kCount;    // NOLINT
+inline std::uint64_t passes_left = 0;                                       // NOLINT
 inline framegate::impl::Step awaited_step = framegate::impl::Step::kCount;  // NOLINT
 inline std::function<void()> awaited_action;                                // NOLINT
 }  // namespace impl

@@ -1,4 +1,4 @@
-// A storm: publishers and subscribers as processes, killed with SIGKILL at labelled steps and at
+// A storm: publishers, subscribers, callers, responders and resizers as processes, killed with SIGKILL at labelled steps and at
 // random moments, stopped with SIGSTOP and continued, replaced at once, for a given time.
 //
 //     storm SECONDS [SEED [MUTATION]]
@@ -9,9 +9,11 @@
 // - Every subscriber sees sequences grow; a reliable survivor sees every frame for which any
 //   publish returned, once; of a group, every such frame gets to a member that lives long enough.
 // - Nobody who was merely stopped loses a loan or a lease.
+// - Every call ends, with the reply to its own request or with a reason; every control that was sent
+//   to all publishers comes to each of them, in order.
 // - Nobody is blocked beyond the bound: a subscriber gets a frame, and a publisher a slot, at the
 //   latest one bounded re-check (a second) after it could have, whoever died meanwhile.
-// - Afterwards no row is dead, no slot is loaned or leased, all but the kept ones can be loaned, and
+// - Afterwards no row is dead, no slot is loaned or leased, no letter is left, all but the kept ones can be loaned, and
 //   with the topic's name the last file goes.
 //
 // The seed repeats the parent's decisions, not the scheduling. With a mutation (a rule of steps.hpp that is
@@ -34,21 +36,25 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <map>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "framegate/shm.h"
+#include "mailbox.hpp"
 #include "step_hooks.hpp"
 #include "steps.hpp"
+#include "topic.hpp"
 
 using framegate::impl::Step;
 
 namespace {
 
 constexpr char kName[] = "storm";
-constexpr std::uint32_t kSlots = 8;
+constexpr std::uint32_t kSlots = 12;
+constexpr std::uint32_t kFewSlots = 8;  // of a storm for collisions
 constexpr std::uint64_t kWords = 256;
 constexpr std::uint64_t kBytes = kWords * sizeof(std::uint64_t);
 constexpr std::uint64_t kSequencesMax = 1U << 23;  // publishers rest when they get there
@@ -58,15 +64,29 @@ constexpr std::int64_t kSecondNs = 1'000'000'000;
 // One bounded re-check, and what a loaded machine (two cores, a dozen processes) adds to it.
 constexpr std::int64_t kBoundNs = 1 * kSecondNs + 5 * kSecondNs;
 
-enum class Kind { kPublisher, kLatest, kQueue, kEventLoop, kReliable, kGroup, kChurner, kCount };
-constexpr const char* kKindNames[] = {"publisher", "latest", "queue",  "event loop",
-                                      "reliable",  "group",  "churner"};
+enum class Kind {
+    kPublisher,
+    kLatest,
+    kQueue,
+    kEventLoop,
+    kChurner,
+    // Only with everything:
+    kReliable,
+    kGroup,
+    kCaller,
+    kResponder,
+    kResizer,
+    kCount
+};
+constexpr const char* kKindNames[] = {"publisher", "latest", "queue",  "event loop", "churner",
+                                      "reliable",  "group",  "caller", "responder",  "resizer"};
 
 // Shared by all processes, outside of the topic.
 struct Board {
     std::atomic<bool> publishers_end;   // publish no more
     std::atomic<bool> subscribers_end;  // take what is there, then end
     std::atomic<std::uint64_t> taken[static_cast<int>(Kind::kCount)];
+    std::atomic<std::uint64_t> controls;
     std::atomic<std::int64_t> slowest_loan_ns;
     std::atomic<std::int64_t> slowest_take_ns;
     // Per sequence: a publish returned it; a member of the group was through with it.
@@ -78,8 +98,8 @@ Board* board;  // NOLINT: one mapping, inherited by every process
 pid_t parent = 0;  // NOLINT
 pid_t group = 0;   // NOLINT: process group of all children
 // Reliable subscribers and groups hold publishers back, and that keeps publishers and subscribers off
-// the same slot: without them there are more collisions.
-bool with_promises = true;                             // NOLINT
+// the same slot: without them, and without calls, there are more collisions.
+bool with_everything = true;                           // NOLINT
 char directory[] = "/dev/shm/framegate-storm-XXXXXX";  // NOLINT
 
 std::int64_t now_ns() {
@@ -147,6 +167,81 @@ void check_whole(const fg_frame& frame, const char* who) {
         complain("%s: frame %" PRIu64 " has a wrong checksum", who, frame.sequence);
     }
 }
+
+// ---- controls
+
+// What senders put into each message.
+struct Control {
+    std::uint64_t sender;  // a process
+    std::uint64_t number;  // counts its messages
+    std::uint64_t done;    // those before it for which send_control returned FG_OK
+    std::uint64_t sum;
+};
+
+class ControlSender {
+  public:
+    void send(fg_subscriber* subscriber) {
+        Control control{static_cast<std::uint64_t>(getpid()), ++number_, done_, 0};
+        control.sum = mix(control.sender ^ mix(control.number ^ mix(control.done)));
+        const fg_status status =
+            fg_subscriber_send_control(subscriber, 7, &control, sizeof control, nullptr);
+        if (status != FG_OK && status != FG_MAILBOX_FULL) {
+            complain("a control failed with %d", status);
+        }
+        done_ += status == FG_OK ? 1 : 0;
+    }
+
+  private:
+    std::uint64_t number_ = 0;
+    std::uint64_t done_ = 0;
+};
+
+// Every publisher gets what a sender was told that all publishers have, in its order.
+class ControlReader {
+  public:
+    void read(fg_publisher* publisher) {
+        fg_control controls[8];
+        std::size_t count = 0;
+        if (fg_publisher_controls(publisher, controls, 8, &count) != FG_OK) {
+            complain("cannot read controls");
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            Control control{};
+            if (controls[i].type != 7 || controls[i].bytes != sizeof control) {
+                complain("a control of type %u with %u bytes", controls[i].type, controls[i].bytes);
+            }
+            std::memcpy(&control, controls[i].data, sizeof control);
+            check(control);
+        }
+    }
+
+  private:
+    struct Seen {
+        std::uint64_t number = 0;
+        std::uint64_t received = 0;
+        std::uint64_t done = 0;  // when the first one came
+    };
+
+    void check(const Control& control) {
+        if (control.sum != mix(control.sender ^ mix(control.number ^ mix(control.done)))) {
+            complain("a torn control");
+        }
+        Seen& seen = seen_[control.sender];
+        if (seen.number == 0) {
+            seen.done = control.done;
+        } else if (control.number <= seen.number) {
+            complain("control %" PRIu64 " after %" PRIu64, control.number, seen.number);
+        } else if (control.done - seen.done > seen.received) {
+            complain("%" PRIu64 " controls came of %" PRIu64, seen.received,
+                     control.done - seen.done);
+        }
+        seen.number = control.number;
+        ++seen.received;
+        board->controls.fetch_add(1);
+    }
+
+    std::map<std::uint64_t, Seen> seen_;
+};
 
 // ---- processes
 
@@ -226,8 +321,15 @@ bool publish_one(fg_publisher* publisher, std::mt19937_64& random, std::int64_t 
     fg_publish_info_init(&info);
     info.bytes = kBytes;
     std::uint64_t sequence = 0;
-    if (const fg_status published = fg_publisher_publish(publisher, &loan, &info, &sequence);
-        published != FG_OK) {
+    fg_status published = FG_TOPIC_FULL;
+    while (published == FG_TOPIC_FULL) {  // resized, and the new slots are taken: stays good
+        published = fg_publisher_publish(publisher, &loan, &info, &sequence);
+        if (published == FG_TOPIC_FULL && now_ns() - before > kBoundNs) {
+            complain("a loan could not be carried over for %" PRId64 " ms",
+                     (now_ns() - before) / kMillisecondNs);
+        }
+    }
+    if (published != FG_OK) {
         complain("publish failed with %d", published);
     }
     board->published[sequence].store(1);
@@ -238,9 +340,11 @@ void run_publisher(std::uint64_t seed, bool is_survivor) {
     std::mt19937_64 random(seed);
     fg_topic* topic = open_topic();
     fg_publisher* publisher = open_publisher(topic);
+    ControlReader controls;
     const std::int64_t timeout_ns = is_survivor ? 60 * kSecondNs : 20 * kMillisecondNs;
     while (!board->publishers_end.load() &&
            publish_one(publisher, random, timeout_ns, is_survivor)) {
+        controls.read(publisher);
         if (random() % 8 == 0) {  // sometimes quiet, so that subscribers sleep
             const timespec nap{0, static_cast<long>(random() % 2000000)};
             nanosleep(&nap, nullptr);
@@ -342,6 +446,7 @@ class Taker {
     }
 
     std::uint64_t last() const { return last_; }
+    void send_control() { controls_.send(subscriber_); }
 
   private:
     Kind kind_;
@@ -352,6 +457,7 @@ class Taker {
     int fd_ = -1;
     fg_frame held_{};
     std::uint64_t last_ = 0;
+    ControlSender controls_;
 };
 
 // A frame that was published and that no member finished; 0: none.
@@ -368,6 +474,9 @@ void run_subscriber(Kind kind, bool is_survivor) {
     Taker taker(kind, is_survivor);
     while (!board->subscribers_end.load()) {
         taker.take(is_survivor ? 50 * kMillisecondNs : 2 * kMillisecondNs);
+        if (with_everything && taker.last() % 8 == 0) {
+            taker.send_control();
+        }
         if (!is_survivor && taker.last() % 7 == 0) {
             taker.give_back();
         }
@@ -398,12 +507,165 @@ void run_subscriber(Kind kind, bool is_survivor) {
     }
 }
 
+// ---- calls
+
+// What a responder makes of a request.
+std::uint64_t answer_to(const fg_frame& request) {
+    return mix(*static_cast<const std::uint64_t*>(request.data) + 1);
+}
+
+// Loans and fills; false if there is no slot now.
+bool prepare(fg_publisher* loans, std::uint64_t seed, fg_loan* loan) {
+    const fg_status status = fg_publisher_loan(loans, kBytes, 20 * kMillisecondNs, loan);
+    if (status == FG_TOPIC_FULL) {
+        return false;
+    }
+    if (status != FG_OK) {
+        complain("loan failed with %d", status);
+    }
+    fill(loan->data, seed);
+    return true;
+}
+
+void run_caller(std::uint64_t seed, bool is_survivor) {
+    std::mt19937_64 random(seed);
+    fg_topic* topic = open_topic();
+    fg_caller* caller = nullptr;
+    if (fg_caller_open(topic, nullptr, &caller) != FG_OK) {
+        complain("cannot attach a caller");
+    }
+    fg_publisher* loans = fg_caller_loans(caller);
+    fg_publish_info info;
+    fg_publish_info_init(&info);
+    info.bytes = kBytes;
+    while (!board->subscribers_end.load()) {
+        fg_loan loan{};
+        if (!prepare(loans, random(), &loan)) {
+            continue;
+        }
+        const std::uint64_t first = *static_cast<const std::uint64_t*>(loan.data);
+        std::uint64_t call = 0;
+        const std::int64_t patience = static_cast<std::int64_t>(random() % 100) * kMillisecondNs;
+        fg_status status = fg_caller_call(caller, &loan, &info, patience, &call);
+        if (status != FG_OK) {
+            if (status != FG_NO_RESPONDER && status != FG_MAILBOX_FULL &&
+                status != FG_RESPONDER_DIED && status != FG_CALLS_EXHAUSTED &&
+                status != FG_TOPIC_FULL) {  // resized, and the new slots are taken
+                complain("call failed with %d", status);
+            }
+            if (loan.data != nullptr && fg_publisher_abandon(loans, &loan) != FG_OK) {
+                complain("a living caller lost its loan");
+            }
+            continue;
+        }
+        if (random() % 16 == 0) {
+            if (fg_caller_cancel(caller, call) != FG_OK) {
+                complain("cannot cancel");
+            }
+            continue;
+        }
+        fg_frame reply{};
+        const std::int64_t before = now_ns();
+        status = fg_caller_wait(caller, call, -1, &reply);
+        const std::int64_t late = now_ns() - before - patience;
+        if (is_survivor && late > kBoundNs) {
+            complain("a call ended %" PRId64 " ms after its deadline", late / kMillisecondNs);
+        }
+        if (status == FG_OK) {
+            check_whole(reply, "caller");
+            if (*static_cast<const std::uint64_t*>(reply.data) != mix(first + 1)) {
+                complain("a reply to another call");
+            }
+            if (fg_caller_release(caller, &reply) != FG_OK) {
+                complain("a living caller lost its reply");
+            }
+            board->taken[static_cast<int>(Kind::kCaller)].fetch_add(1);
+        } else if (status != FG_TIMEOUT && status != FG_RESPONDER_DIED &&
+                   status != FG_CALL_FAILED) {
+            complain("a call ended with %d", status);
+        }
+    }
+    fg_caller_close(caller);
+    fg_topic_close(topic);
+}
+
+void run_responder(std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    fg_topic* topic = open_topic();
+    fg_responder* responder = nullptr;
+    if (fg_responder_open(topic, nullptr, &responder) != FG_OK) {
+        complain("cannot attach a responder");
+    }
+    fg_publisher* loans = fg_responder_loans(responder);
+    fg_publish_info info;
+    fg_publish_info_init(&info);
+    info.bytes = kBytes;
+    while (!board->subscribers_end.load()) {
+        fg_request request{};
+        const fg_status status = fg_responder_take(responder, 5 * kMillisecondNs, &request);
+        if (status == FG_TIMEOUT || status == FG_EMPTY) {
+            continue;
+        }
+        if (status != FG_OK) {
+            complain("responder: take failed with %d", status);
+        }
+        check_whole(request.frame, "responder");
+        fg_loan loan{};
+        if (random() % 16 == 0) {
+            fg_responder_drop(responder, &request);
+        } else if (prepare(loans, answer_to(request.frame), &loan)) {
+            const fg_status sent = fg_responder_reply(responder, &request, &loan, &info);
+            if (sent != FG_OK && sent != FG_CALLER_GONE && sent != FG_MAILBOX_FULL &&
+                sent != FG_TOPIC_FULL) {  // resized, and the new slots are taken
+                complain("reply failed with %d", sent);
+            }
+            if (loan.data != nullptr && fg_publisher_abandon(loans, &loan) != FG_OK) {
+                complain("a living responder lost its loan");
+            }
+            if (request.id != 0) {
+                fg_responder_drop(responder, &request);
+            }
+            board->taken[static_cast<int>(Kind::kResponder)].fetch_add(1);
+        } else {
+            fg_responder_drop(responder, &request);
+        }
+        if (request.frame.data != nullptr) {
+            check_whole(request.frame, "responder");
+            if (fg_responder_release(responder, &request.frame) != FG_OK) {
+                complain("a living responder lost its request");
+            }
+        }
+    }
+    fg_responder_close(responder);
+    fg_topic_close(topic);
+}
+
+// Goes on in other slots, again and again.
+void run_resizer(std::uint64_t seed) {
+    std::mt19937_64 random(seed);
+    fg_topic* topic = open_topic();
+    while (!board->subscribers_end.load()) {
+        fg_resize_options options;
+        fg_resize_options_init(&options);
+        options.slots = kSlots + static_cast<std::uint32_t>(random() % 4);
+        const fg_status status = fg_topic_resize(topic, &options);
+        // FG_TIMEOUT: somebody was stopped while it joined a group. FG_SYSTEM: others keep resizing.
+        if (status != FG_OK && status != FG_TIMEOUT && status != FG_SYSTEM) {
+            complain("a resize failed with %d", status);
+        }
+        board->taken[static_cast<int>(Kind::kResizer)].fetch_add(status == FG_OK ? 1 : 0);
+        const timespec nap{0, static_cast<long>(random() % 30000000)};
+        nanosleep(&nap, nullptr);
+    }
+    fg_topic_close(topic);
+}
+
 // Attaches and detaches, sweeps, looks.
 void run_churner() {
     fg_topic* topic = open_topic();
     for (int turn = 0; !board->subscribers_end.load(); ++turn) {
         const Kind kinds[] = {Kind::kQueue, Kind::kReliable, Kind::kGroup};
-        const Kind kind = kinds[with_promises ? turn % 3 : 0];
+        const Kind kind = kinds[with_everything ? turn % 3 : 0];
         fg_subscriber* subscriber = open_subscriber(topic, kind);
         fg_publisher* publisher = open_publisher(topic);
         fg_loan loan{};
@@ -462,6 +724,12 @@ Worker start(Kind kind, std::uint64_t seed, bool is_survivor) {
         run_publisher(seed, is_survivor);
     } else if (kind == Kind::kChurner) {
         run_churner();
+    } else if (kind == Kind::kCaller) {
+        run_caller(seed, is_survivor);
+    } else if (kind == Kind::kResponder) {
+        run_responder(seed);
+    } else if (kind == Kind::kResizer) {
+        run_resizer(seed);
     } else {
         run_subscriber(kind, is_survivor);
     }
@@ -502,12 +770,8 @@ void end_survivor(const Worker& worker) {
 }
 
 Kind random_kind(std::mt19937_64& random) {
-    for (;;) {
-        const auto kind = static_cast<Kind>(random() % static_cast<std::uint64_t>(Kind::kCount));
-        if (with_promises || (kind != Kind::kReliable && kind != Kind::kGroup)) {
-            return kind;
-        }
-    }
+    const auto kinds = with_everything ? Kind::kCount : Kind::kReliable;
+    return static_cast<Kind>(random() % static_cast<std::uint64_t>(kinds));
 }
 
 void check_survivors(const std::vector<Worker>& survivors) {
@@ -579,12 +843,24 @@ void check_nothing_is_left(fg_topic* topic) {
         complain("%u slots are loaned and %u leased by nobody", value.slots_loaned,
                  value.slots_leased);
     }
+    const auto& view = reinterpret_cast<framegate::impl::Topic*>(topic)->view_;
+    for (std::uint32_t i = 0; i < view.participants_max; ++i) {
+        if (framegate::impl::has_mailbox(view, i) && framegate::impl::letters_in(view, i) != 0) {
+            complain("letters are left in mailbox %u", i);
+        }
+    }
     fg_publisher* publisher = open_publisher(topic);
-    for (std::uint32_t i = 0; i + 1 < kSlots; ++i) {
+    const std::uint32_t slots = value.slots_free + value.slots_published;
+    for (std::uint32_t i = 0; i + 1 < slots; ++i) {
         fg_loan loan{};
         if (fg_publisher_loan(publisher, kBytes, 0, &loan) != FG_OK) {
-            complain("only %u of %u slots can be loaned", i, kSlots - 1);
+            complain("only %u of %u slots can be loaned", i, slots - 1);
         }
+    }
+    fg_topic_info info{};
+    info.struct_bytes = sizeof info;
+    if (fg_topic_get_info(topic, &info) != FG_OK || info.slots != slots) {
+        complain("%u slots are there, %u of them free or published", info.slots, slots);
     }
     // Not closed: its end is the end of this process, and of the row.
     if (fg_topic_unlink(kName, sizeof kName - 1) != FG_OK) {
@@ -595,7 +871,7 @@ void check_nothing_is_left(fg_topic* topic) {
     }
 }
 
-// "None" is a storm without promises; without the second look at the holders it must not go well.
+// "None" is a storm for collisions; without the second look at the holders it must not go well.
 std::uint32_t mutation(const char* name) {
     using namespace framegate::impl;
     const std::pair<const char*, std::uint32_t> known[] = {
@@ -603,6 +879,8 @@ std::uint32_t mutation(const char* name) {
         {"NoHoldersRecheck", kMutateNoHoldersRecheck},
         {"NoReliableBound", kMutateNoReliableBound},
         {"NoRedelivery", kMutateNoRedelivery},
+        {"NoReturn", kMutateNoReturn},
+        {"NoMailScrub", kMutateNoMailScrub},
     };
     for (const auto& [text, bit] : known) {
         if (std::strcmp(name, text) == 0) {
@@ -619,8 +897,8 @@ int main(int argc, char** argv) {
     const std::uint64_t seed =
         argc > 2 ? std::strtoul(argv[2], nullptr, 10) : std::random_device{}();
     framegate_test_mutations = argc > 3 ? mutation(argv[3]) : 0;
-    with_promises = argc <= 3 || (framegate_test_mutations &
-                                  ~std::uint32_t{framegate::impl::kMutateNoHoldersRecheck}) != 0;
+    with_everything = argc <= 3 || (framegate_test_mutations &
+                                    ~std::uint32_t{framegate::impl::kMutateNoHoldersRecheck}) != 0;
     std::printf("storm of %" PRId64 " s, seed %" PRIu64 "\n", seconds, seed);
     std::fflush(stdout);
     parent = getpid();
@@ -634,8 +912,9 @@ int main(int argc, char** argv) {
 
     fg_topic_options options;
     fg_topic_options_init(&options);
-    options.slots = kSlots;
+    options.slots = with_everything ? kSlots : kFewSlots;
     options.slot_bytes = kBytes;
+    options.mailbox_bytes = 4096;
     options.participants_max = 70;  // two words of participants
     fg_topic* topic = nullptr;
     if (fg_topic_create(kName, sizeof kName - 1, &options, &topic) != FG_OK) {
@@ -645,7 +924,7 @@ int main(int argc, char** argv) {
     std::vector<Worker> subscribers;
     for (const Kind kind :
          {Kind::kLatest, Kind::kQueue, Kind::kEventLoop, Kind::kReliable, Kind::kGroup}) {
-        if (with_promises || (kind != Kind::kReliable && kind != Kind::kGroup)) {
+        if (with_everything || kind < Kind::kReliable) {
             subscribers.push_back(start(kind, random(), true));
         }
     }
@@ -654,6 +933,11 @@ int main(int argc, char** argv) {
         sched_yield();
     }
     const Worker publisher = start(Kind::kPublisher, random(), true);
+    if (with_everything) {
+        for (const Kind kind : {Kind::kCaller, Kind::kResponder}) {
+            subscribers.push_back(start(kind, random(), true));
+        }
+    }
     std::vector<Worker> survivors = subscribers;
     survivors.push_back(publisher);
     Tally tally;
@@ -667,14 +951,21 @@ int main(int argc, char** argv) {
     std::printf("%d killed at random moments, %d at steps, %d stopped; %" PRIu64
                 " frames published\n",
                 tally.killed, tally.died_at_step, tally.stopped, stats().head);
-    for (int i = 1; i <= static_cast<int>(Kind::kGroup); ++i) {
-        std::printf("%s took %" PRIu64 "\n", kKindNames[i], board->taken[i].load());
+    for (int i = 1; i < static_cast<int>(Kind::kCount); ++i) {
+        std::printf("%s: %" PRIu64 "\n", kKindNames[i], board->taken[i].load());
     }
+    std::printf("controls: %" PRIu64 "\n", board->controls.load());
     std::printf("slowest loan %" PRId64 " ms, slowest take %" PRId64 " ms\n",
                 board->slowest_loan_ns.load() / kMillisecondNs,
                 board->slowest_take_ns.load() / kMillisecondNs);
     if (tally.killed + tally.died_at_step < 5 * seconds) {
         complain("that was no storm");
+    }
+    if (with_everything && framegate_test_mutations == 0 &&
+        (board->taken[static_cast<int>(Kind::kCaller)].load() == 0 ||
+         board->taken[static_cast<int>(Kind::kResizer)].load() == 0 ||
+         board->controls.load() == 0)) {
+        complain("no call, no resize or no control went through");
     }
     check_nothing_is_left(topic);
     rmdir(directory);

@@ -81,7 +81,7 @@ TEST_CASE("files that are no control files have no topic name") {
 TEST_CASE("random names get an answer, and good ones survive the way through a file name") {
     std::mt19937 random(1);
     const char alphabet[] = "ab/..-_%2F0";
-    for (int i = 0; i < 200000; ++i) {
+    for (int i = 0; i < 50000; ++i) {
         std::string name;
         for (auto length = random() % 12; length > 0; --length) {
             name += i % 4 == 0 ? static_cast<char>(random())
@@ -125,11 +125,15 @@ TEST_CASE("random bytes in a control file end in a status") {
         const auto first =
             static_cast<off_t>(round % 2 == 0 ? 0 : sizeof(framegate::impl::Identity));
         const bool few = round % 4 < 2;
+        // In memory and back at once: most of the file is mailboxes, 250,000 words of them.
+        std::vector<char> content(static_cast<std::size_t>(info.st_size));
+        REQUIRE(pread(fd, content.data(), content.size(), 0) == info.st_size);
         for (off_t at = first; at < info.st_size;
              at += few ? static_cast<off_t>(random() % 600) + 1 : 8) {
             const std::uint64_t bytes = random();
-            REQUIRE(pwrite(fd, &bytes, few ? 1 : sizeof bytes, at) > 0);
+            std::memcpy(&content[static_cast<std::size_t>(at)], &bytes, few ? 1 : sizeof bytes);
         }
+        REQUIRE(pwrite(fd, content.data(), content.size(), 0) == info.st_size);
         close(fd);
         fg_topic* raw = nullptr;
         if (fg_topic_open(name.data(), name.size(), &raw) == FG_OK) {

@@ -2,7 +2,8 @@
 
 Down: one line, the `WorkerSpec`; then nothing. End of file means that the supervisor is gone,
 however it went, and the worker drains and ends: even kill -9 cannot forget to close it.
-Up: one line per event of the worker: `ready`, or `failed` with the text for the user.
+Up: one line per event of the worker: `worker-startup` when its own startup begins, `ready`, or
+`failed` with the text for the user.
 
 Lines of JSON, because both ends are Python and a person can read them in strace.
 """
@@ -64,11 +65,13 @@ class WorkerReport:
         event: What happened.
         text: For `failed`: what the user is shown.
         build: For `ready`: what the worker is, for the start-up lines.
+        has_worker_scope: For `ready`: whether its stop includes a shutdown of `framegate.worker`.
     """
 
-    event: Literal["ready", "failed"]
+    event: Literal["worker-startup", "ready", "failed"]
     text: str = ""
     build: dict[str, Any] = field(default_factory=dict)
+    has_worker_scope: bool = False
 
 
 class Channel:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
-from framegate.errors import ConfigError
+from framegate.errors import ConfigError, suggestion
 
 __all__ = ["SETTINGS", "Config", "Origin", "Setting", "Source", "suggestion"]
 
@@ -80,14 +80,6 @@ class Origin:
                 return f"file ({self.name})"
 
 
-def suggestion(name: str, candidates: Iterable[str]) -> str:
-    """Return `; did you mean X?` for the nearest candidate, or nothing."""
-    import difflib
-
-    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 # ----------------------------------------------------------------------------------------------
 # Kinds of value. `parse` takes text or the Python value itself and says in a ValueError what it
 # would have accepted, phrased to follow "--port 99999: ".
@@ -115,6 +107,10 @@ class Kind:
         """Return a value as it would be typed."""
         return "none" if value is None else str(value)
 
+    def below(self, value: object, directory: str) -> object:
+        """Return a value from a configuration file, with paths as seen from its directory."""
+        return value
+
 
 @dataclass(frozen=True)
 class Text(Kind):
@@ -140,6 +136,75 @@ class Text(Kind):
 
 class FilePath(Text):
     """A path; one from a configuration file is relative to that file."""
+
+    def below(self, value: object, directory: str) -> object:
+        return os.path.join(directory, value) if isinstance(value, str) else value
+
+
+class SocketPath(FilePath):
+    """The path of a Unix socket, which has a limit in bytes."""
+
+    def parse(self, value: object) -> str:
+        from framegate.binds import unix_path
+
+        return unix_path(super().parse(value))
+
+
+class Binds(Kind):
+    """Addresses to listen on, in the grammar of `binds.py`; as one text, separated by spaces."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = value.split()
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        items = list(value)
+        if not items:
+            return ()  # the default, which is parsed at every start
+        from framegate.binds import parse_bind
+
+        found: dict[str, None] = {}
+        for item in items:
+            if not isinstance(item, str):
+                raise ValueError(f"expected {self.accepts()}")
+            try:
+                bind = str(parse_bind(item))
+            except ValueError as error:
+                raise ValueError(str(error) if len(items) == 1 else f'"{item}": {error}') from None
+            if bind in found and not bind.endswith(":0"):
+                raise ValueError(f'"{bind}" is given twice')
+            found[bind] = None
+        return tuple(found)
+
+    def metavar(self) -> str:
+        return "ADDRESS"
+
+    def accepts(self) -> str:
+        return (
+            "host:port, [v6]:port, *:port, unix:path?mode=660&user=name&group=name, fd://3, "
+            "systemd or systemd:name; in a file a list of them"
+        )
+
+    def show(self, value: Any) -> str:
+        return " ".join(value) or "none"
+
+    def below(self, value: object, directory: str) -> object:
+        if isinstance(value, str):
+            value = value.split()
+        if not isinstance(value, list):
+            return value
+        return [self._below(item, directory) for item in value]
+
+    @staticmethod
+    def _below(item: object, directory: str) -> object:
+        if not isinstance(item, str) or not item.startswith("unix:"):
+            return item
+        path = item.removeprefix("unix:")
+        if path.startswith(("/", "@")):
+            return item
+        from urllib.parse import quote
+
+        return f"unix:{quote(directory)}/{path}" if directory else item
 
 
 @dataclass(frozen=True)
@@ -340,6 +405,88 @@ class Headers(Kind):
         return "; ".join(f"{name}: {content}" for name, content in value) or "none"
 
 
+class MiddlewareList(Kind):
+    """ASGI middleware, outermost first: pairs of a factory and its options.
+
+    A list holds import strings, each followed by a table of options or not, or pairs of the two;
+    in code also classes and what Starlette calls `Middleware`. A text holds one per line: the
+    import string, then the options as a JSON object.
+    """
+
+    def parse(self, value: object) -> tuple[tuple[object, dict[str, Any]], ...]:
+        if isinstance(value, str):
+            value = [line for line in value.splitlines() if line.strip()]
+        if isinstance(value, Mapping) or not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        found: list[tuple[object, dict[str, Any]]] = []
+        is_open = False  # whether a table may follow
+        for item in value:
+            if isinstance(item, Mapping):
+                if not is_open:
+                    raise ValueError("a table of options follows the string that it belongs to")
+                found[-1] = (found[-1][0], self._options(item))
+                is_open = False
+                continue
+            found.append(self._one(item))
+            is_open = isinstance(item, str) or callable(item)
+        return tuple(found)
+
+    def _one(self, item: object) -> tuple[object, dict[str, Any]]:
+        if isinstance(item, str):
+            name, _, rest = item.strip().partition(" ")
+            return self._factory(name), self._from_json(rest)
+        if isinstance(item, (list, tuple)) and len(item) in (1, 2):
+            options = item[1] if len(item) == 2 else {}
+            if isinstance(options, Mapping):
+                return self._factory(item[0]), self._options(options)
+        elif hasattr(item, "cls") and hasattr(item, "kwargs"):  # starlette.middleware.Middleware
+            if getattr(item, "args", ()):
+                raise ValueError("middleware takes options by name, not by position")
+            return self._factory(item.cls), self._options(item.kwargs)
+        elif callable(item):
+            return item, {}
+        raise ValueError(f"{item!r} is no middleware; expected {self.accepts()}")
+
+    def _factory(self, factory: object) -> object:
+        if isinstance(factory, str):
+            if ":" not in factory:
+                raise ValueError(f'"{factory}" is no module:Factory')
+        elif not callable(factory):
+            raise ValueError(f"{factory!r} is no middleware; expected module:Factory")
+        return factory
+
+    def _options(self, options: Mapping[Any, Any]) -> dict[str, Any]:
+        for name in options:
+            if not isinstance(name, str) or not name.isidentifier():
+                raise ValueError(f"{name!r} is no name of an option")
+        return dict(options)
+
+    def _from_json(self, text: str) -> dict[str, Any]:
+        import json
+
+        if not text.strip():
+            return {}
+        try:
+            options = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"options {text.strip()}: are no JSON: {error}") from None
+        if not isinstance(options, dict):
+            raise ValueError(f"options {text.strip()}: expected a JSON object")
+        return self._options(options)
+
+    def metavar(self) -> str:
+        return "'module:Factory {options}'"
+
+    def accepts(self) -> str:
+        return (
+            "module:Factory, each followed by its options or not: as a table in a list, "
+            "as JSON in a text with one per line"
+        )
+
+    def show(self, value: Any) -> str:
+        return ", ".join(str(factory) for factory, _ in value) or "none"
+
+
 # ----------------------------------------------------------------------------------------------
 # The schema.
 
@@ -359,7 +506,7 @@ class Setting:
     @property
     def is_repeatable(self) -> bool:
         """Whether the command line may give it several times."""
-        return isinstance(self.kind, Headers)
+        return isinstance(self.kind, (Headers, Binds, MiddlewareList))
 
     def parse(self, value: object, origin: Origin) -> Any:
         """Return the value in its Python form.
@@ -377,6 +524,8 @@ class Setting:
 
 def _quote(origin: Origin, value: object) -> str:
     shown = value if isinstance(value, (str, int, float)) else repr(value)
+    if origin.source is Source.COMMAND_LINE and isinstance(value, list) and len(value) == 1:
+        shown = value[0]
     match origin.source:
         case Source.COMMAND_LINE:
             return f"{origin.name} {shown}"
@@ -457,6 +606,15 @@ class Config:
         group=APPLICATION,
         help="Directory put in front of sys.path before the application is imported.",
     )
+    middleware: tuple[tuple[Any, dict[str, Any]], ...] = setting(
+        (),
+        MiddlewareList(),
+        group=APPLICATION,
+        help=(
+            "ASGI middleware around the application, outermost first; may be given several times. "
+            "Each factory is called with the application and its options."
+        ),
+    )
     lifespan: LifespanMode = setting(
         "auto",
         Choice(words=("auto", "on", "off")),
@@ -464,6 +622,15 @@ class Config:
         help=(
             "Send ASGI lifespan events: auto serves on if the application does not know them, "
             "on makes that an error, off sends none."
+        ),
+    )
+    worker_scope: LifespanMode = setting(
+        "auto",
+        Choice(words=("auto", "on", "off")),
+        group=APPLICATION,
+        help=(
+            "Send the events of each worker in the scope framegate.worker: auto serves on if the "
+            "application does not know it, on makes that an error, off sends none."
         ),
     )
     root_path: str = setting(
@@ -487,7 +654,8 @@ class Config:
         environment=("HOST",),
         help=(
             "Address to listen on. Loopback unless asked: a server without authentication "
-            "should be opened to the network on purpose."
+            "should be opened to the network on purpose. localhost is 127.0.0.1 and ::1, "
+            "* is all addresses, IPv4 and IPv6; :: is IPv6 alone."
         ),
     )
     port: int = setting(
@@ -499,9 +667,9 @@ class Config:
     )
     uds: str | None = setting(
         None,
-        FilePath(
+        SocketPath(
             placeholder="PATH",
-            pattern=r"[^\x00]{1,107}",
+            pattern=r"[^\x00]+",
             expectation="a path of at most 107 bytes (the size of sun_path)",
         ),
         group=LISTENING,
@@ -512,6 +680,15 @@ class Config:
         Integer(minimum=0, maximum=2**20),
         group=LISTENING,
         help="Listen on this inherited file descriptor of a bound stream socket.",
+    )
+    bind: tuple[str, ...] = setting(
+        (),
+        Binds(),
+        group=LISTENING,
+        help=(
+            "Listen here, in place of host and port, uds and fd; may be given several times. "
+            "Every worker serves all of them."
+        ),
     )
     backlog: int = setting(
         2048,
@@ -539,6 +716,24 @@ class Config:
         help=(
             "Import of the application plus lifespan startup. A minute loads large models; "
             "a worker that hangs must not look like one that starts."
+        ),
+    )
+    timeout_worker_startup: float = setting(
+        30.0,
+        Seconds(minimum=0.1),
+        group=LIFE,
+        help=(
+            "Startup of the scope framegate.worker, after that of the lifespan. Half a minute "
+            "fills caches; a worker that takes longer is replaced, like one that crashed."
+        ),
+    )
+    timeout_worker_shutdown: float = setting(
+        10.0,
+        Seconds(minimum=0.0),
+        group=LIFE,
+        help=(
+            "Shutdown of the scope framegate.worker, before that of the lifespan. Enough to write "
+            "something down; it comes on top of the grace period."
         ),
     )
     timeout_graceful_shutdown: float = setting(
@@ -645,11 +840,34 @@ class Config:
     def _check_together(self) -> None:
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd are both set; a server listens on one of them")
+        if self.bind:
+            for name in ("host", "port", "uds", "fd"):
+                if self.origins[name].source is not Source.DEFAULT:
+                    raise ConfigError(f"bind and {name} are both set; say it all with bind")
         if self.workers > 1 and self.app is not None and not isinstance(self.app, str):
             raise ConfigError(
                 f"workers={self.workers} ({self.origins['workers']}) needs the application as a "
                 'string such as "module:app", because every worker process imports it'
             )
+        if self.workers > 1:
+            self._check_middleware_crosses()
+
+    def _check_middleware_crosses(self) -> None:
+        import json
+
+        for factory, options in self.middleware:
+            if not isinstance(factory, str):
+                raise ConfigError(
+                    f"workers={self.workers} needs middleware as strings such as "
+                    f'"module:Factory", not {factory!r}: every worker process imports it'
+                )
+            try:
+                json.dumps(options)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"workers={self.workers} sends the options of middleware {factory} to its "
+                    f"workers as JSON: {error}"
+                ) from None
 
     @classmethod
     def load(
@@ -674,9 +892,10 @@ class Config:
             ConfigError: One line: what is wrong, where it stands, what to do.
         """
         warnings: list[str] = []
+        surroundings = os.environ if environment is None else environment
         layers: list[dict[str, tuple[object, Origin]]] = [
             _from_file(file, search=search),
-            *_from_environment(os.environ if environment is None else environment, warnings),
+            *_from_environment(surroundings, warnings),
             _from_mapping(options or {}, Source.CODE),
             _from_mapping(command_line or {}, Source.COMMAND_LINE),
         ]
@@ -688,6 +907,7 @@ class Config:
         }
         origins = {name: origin for name, (_, origin) in merged.items()}
         _choose_listener(values, origins)
+        _choose_systemd(values, origins, surroundings, warnings)
         return cls(**values, origins=origins, warnings=tuple(warnings))
 
     def replace(self, **options: Any) -> Config:
@@ -825,33 +1045,66 @@ def _read_file(path: str, *, must_exist: bool) -> dict[str, tuple[object, Origin
         name = key.replace("-", "_")
         if name not in _BY_NAME:
             raise ConfigError(f"{path}: unknown key {key}{suggestion(name, _BY_NAME)}")
-        if isinstance(_BY_NAME[name].kind, FilePath) and isinstance(value, str):
-            value = os.path.join(os.path.dirname(path), value)
+        value = _BY_NAME[name].kind.below(value, os.path.dirname(path))
         found[name] = (value, Origin(Source.FILE, f"{path}: {key}"))
     return found
 
 
+WAYS_TO_LISTEN: Final = (("host", "port"), ("uds",), ("fd",), ("bind",))
+
+
 def _choose_listener(values: dict[str, Any], origins: dict[str, Origin]) -> None:
-    """Keep one of host and port, uds, fd: the one with the strongest origin.
+    """Keep one of host and port, uds, fd, bind: the one with the strongest origin.
 
     `PORT` in the environment or a socket in the file must not forbid `--uds` on the command line;
     two of them in the same place contradict each other.
     """
-    ways = [("host", "port"), ("uds",), ("fd",)]
+
+    def given(way: tuple[str, ...]) -> list[str]:
+        return [name for name in way if values.get(name) not in (None, ())]
+
     ranked = [
-        (max(origins[name].source for name in way if name in values), way)
-        for way in ways
-        if any(values.get(name) is not None for name in way)
+        (max(origins[name].source for name in given(way)), way)
+        for way in WAYS_TO_LISTEN
+        if given(way)
     ]
     if len(ranked) < 2:
         return
     best = max(rank for rank, _ in ranked)
     winners = [way for rank, way in ranked if rank == best]
     if len(winners) > 1:
-        names = [str(origins[n]) for way in winners for n in way if values.get(n) is not None]
-        raise ConfigError(f"{' and '.join(names)} contradict each other; listen on one of them")
+        names = [str(origins[name]) for way in winners for name in given(way)]
+        advice = "say it all with bind" if ("bind",) in winners else "several addresses need bind"
+        raise ConfigError(f"{' and '.join(names)} contradict each other; {advice}")
     for _, way in ranked:
         if way not in winners:
             for name in way:
                 values.pop(name, None)
                 origins.pop(name, None)
+
+
+def _choose_systemd(
+    values: dict[str, Any],
+    origins: dict[str, Origin],
+    environment: Mapping[str, str],
+    warnings: list[str],
+) -> None:
+    """Serve what systemd passed, unless addresses were named: then say what is left unserved."""
+    if not environment.get("LISTEN_FDS"):
+        return
+    from framegate.systemd import passed_sockets
+
+    passed = passed_sockets(environment)
+    if not passed:
+        return
+    names = [name for way in WAYS_TO_LISTEN for name in way if values.get(name) not in (None, ())]
+    if not names:
+        values["bind"] = ("systemd",)
+        origins["bind"] = Origin(Source.ENVIRONMENT, "LISTEN_FDS")
+    elif "fd" not in names and not any(
+        text.startswith(("systemd", "fd:")) for text in values.get("bind", ())
+    ):
+        warnings.append(
+            f"systemd passed {len(passed)} sockets that nobody serves, because "
+            f"{origins[names[0]]} names another address; add --bind systemd"
+        )

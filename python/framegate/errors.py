@@ -10,6 +10,7 @@ FramegateError
 ├── WorkerError                     a worker failed while it ran (exit code 1)
 │   └── StartupFailed               it never got as far as serving (exit code 3)
 │       ├── AppImportError          the application could not be imported, found or called
+│       ├── WorkerStartFailed       this worker's own startup failed (scope framegate.worker)
 │       └── ListenError             the socket could not be bound
 ├── RecordingError                  an MCAP file cannot be written, or is damaged
 └── ShmError                        shared memory
@@ -54,6 +55,7 @@ one string; Python code adds `cause` and `fix`, and the three become the three l
 from __future__ import annotations
 
 # ruff: noqa: N818 (the names are what happened: TopicNotFound)
+from collections.abc import Iterable
 from typing import ClassVar, Final
 
 __all__ = [
@@ -104,7 +106,9 @@ __all__ = [
     "TopicNameInvalid",
     "TopicNotFound",
     "WorkerError",
+    "WorkerStartFailed",
     "describe",
+    "suggestion",
 ]
 
 # Exit codes of `platform serve` and of every worker process.
@@ -192,6 +196,12 @@ class AppImportError(StartupFailed):
     """The application could not be imported, found or called."""
 
     code = "FG-START-002"
+
+
+class WorkerStartFailed(StartupFailed):
+    """The startup of this one worker failed; a supervisor starts another in its place."""
+
+    code = "FG-START-004"
 
 
 class ListenError(StartupFailed):
@@ -396,6 +406,14 @@ class CallsExhausted(ShmError):
     """This caller has as many calls in flight as it may."""
 
     code = "FG-SHM-033"
+
+
+def suggestion(name: str, candidates: Iterable[str]) -> str:
+    """Return `; did you mean X?` for the nearest candidate, or nothing."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def describe(error: FramegateError) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from framegate.config import Config, suggestion
 from framegate.errors import AppImportError
 
-__all__ = ["Application", "is_importing", "load_application"]
+__all__ = ["Application", "import_attribute", "is_importing", "load_application"]
 
 Application = Callable[[Any, Any, Any], Any]
 """An ASGI 3 application: `await app(scope, receive, send)`."""
@@ -43,7 +43,7 @@ def is_importing() -> str:
 
 
 def load_application(config: Config) -> Application:
-    """Import and check the application of a configuration.
+    """Import and check the application of a configuration, and put its middleware around it.
 
     Raises:
         AppImportError: It is misspelled, fails to import or cannot be called as ASGI. If user code
@@ -67,7 +67,30 @@ def load_application(config: Config) -> Application:
     if is_factory:
         application = _call_factory(application, config_name)
     _check_callable(application, name, is_factory=is_factory)
+    if config.middleware:
+        from framegate.middleware import wrap
+
+        return wrap(application, config)
     return application
+
+
+def import_attribute(import_string: str, app_dir: str) -> Any:
+    """Import what `module:attribute` names.
+
+    Raises:
+        AppImportError: It is misspelled or fails to import.
+    """
+    token = _importing.set(import_string)
+    try:
+        found, is_call = _import(import_string, app_dir)
+    finally:
+        _importing.reset(token)
+    if is_call:
+        raise AppImportError(
+            f'"{import_string}" is called by the server, with the application',
+            fix=f'write "{import_string.removesuffix("()")}"',
+        )
+    return found
 
 
 def _import(import_string: str, app_dir: str) -> tuple[Any, bool]:

@@ -16,6 +16,9 @@ goes on in both; `--lifespan on` is for those who want neither.
 `startup.failed` ends the worker with code 3 in either mode. Shutdown runs whenever startup
 completed, whatever ended the serving.
 
+The scope `framegate.worker` (`worker_scope.py`) is the same conversation under another name, so
+what both say is written with the name as a parameter.
+
 The call runs in a context of its own. Requests start from a copy of that context, taken after
 startup, so context variables that a startup hook sets are visible in every handler.
 """
@@ -27,7 +30,7 @@ import contextvars
 import enum
 import logging
 from collections.abc import MutableMapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from framegate.config import LifespanMode
 from framegate.errors import StartupFailed
@@ -60,11 +63,21 @@ class Lifespan:
     Attributes:
         state: The dictionary that the application fills; each request gets a shallow copy.
         context: Requests start from a copy of it.
+        was_mistaken: Whether the application took the event for something else: it received it and
+            ended without an answer, or answered as to a request.
     """
+
+    _type: ClassVar[str] = "lifespan"
+    _mode_option: ClassVar[str] = "--lifespan"
+    _timeout_option: ClassVar[str] = "--timeout-startup"
+    _failed: ClassVar[type[StartupFailed]] = StartupFailed
+    _must_answer: ClassVar[bool] = False
+    """Whether an end without an answer is a failure in mode auto, too."""
 
     def __init__(self, application: Application, mode: LifespanMode) -> None:
         self.state: dict[str, Any] = {}
         self.context = contextvars.copy_context()
+        self.was_mistaken = False
         self._application = application
         self._mode = mode
         self._phase = State.UNTOUCHED
@@ -72,6 +85,16 @@ class Lifespan:
         self._answered = asyncio.Event()
         self._failure: str | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether no events are sent."""
+        return self._mode == "off"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the application completed the startup and waits for the shutdown."""
+        return self._phase is State.STARTED
 
     async def startup(self, timeout_seconds: float) -> None:
         """Send `lifespan.startup` and wait for the answer.
@@ -82,21 +105,24 @@ class Lifespan:
         """
         if self._mode == "off":
             return
-        self._inbox.put_nowait({"type": "lifespan.startup"})
+        self._inbox.put_nowait({"type": f"{self._type}.startup"})
         loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(), name="framegate lifespan", context=self.context)
+        name = f"framegate {self._type.removeprefix('framegate.')}"
+        self._task = loop.create_task(self._run(), name=name, context=self.context)
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._answered.wait()
         except TimeoutError:
             await self._abandon()
-            raise StartupFailed(
-                f"lifespan startup did not finish within {timeout_seconds:g} s",
-                fix="make it faster, or raise --timeout-startup",
+            raise self._failed(
+                f"{self._type} startup did not finish within {timeout_seconds:g} s",
+                fix=f"make it faster, or raise {self._timeout_option}",
             ) from None
         if self._failure is not None:
             await self._abandon()
-            raise StartupFailed(f"lifespan startup failed: {self._failure or 'no message given'}")
+            raise self._failed(
+                f"{self._type} startup failed: {self._failure or 'no message given'}"
+            )
 
     async def shutdown(self, timeout_seconds: float) -> bool:
         """Send `lifespan.shutdown` if startup completed, and wait for the answer.
@@ -109,25 +135,29 @@ class Lifespan:
             return True
         self._phase = State.STOPPING
         self._answered.clear()
-        self._inbox.put_nowait({"type": "lifespan.shutdown"})
+        self._inbox.put_nowait({"type": f"{self._type}.shutdown"})
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._answered.wait()
         except TimeoutError:
-            logger.error("lifespan shutdown did not finish within %g s", timeout_seconds)
+            logger.error("%s shutdown did not finish within %g s", self._type, timeout_seconds)
             await self._abandon()
             return False
         if self._failure is not None:
-            logger.error("lifespan shutdown failed: %s", self._failure or "no message given")
+            text = self._failure or "no message given"
+            logger.error("%s shutdown failed: %s", self._type, text)
         await self._abandon(grace_seconds=min(timeout_seconds, 1.0))
         return self._failure is None
 
-    async def _run(self) -> None:
-        scope: MutableMapping[str, Any] = {
-            "type": "lifespan",
+    def _scope(self) -> MutableMapping[str, Any]:
+        return {
+            "type": self._type,
             "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
             "state": self.state,
         }
+
+    async def _run(self) -> None:
+        scope = self._scope()
         error: BaseException | None = None
         try:
             await self._application(scope, self._receive, self._send)
@@ -141,18 +171,21 @@ class Lifespan:
         how = "returned" if error is None else f"raised {type(error).__name__}"
         match phase:
             case State.UNTOUCHED if self._mode == "on":
-                logger.error("the application has no lifespan: it %s", how, exc_info=error)
-                self._failure = f"the application {how} and --lifespan on was given"
+                logger.error("the application has no %s: it %s", self._type, how, exc_info=error)
+                self._failure = f"the application {how} and {self._mode_option} on was given"
             case State.UNTOUCHED:
-                logger.debug("the application has no lifespan: it %s", how)
+                logger.debug("the application has no %s: it %s", self._type, how)
+            case State.STARTING if self._must_answer and self.was_mistaken and self._mode == "auto":
+                logger.debug("the application took %s for a request: it %s", self._type, how)
             case State.STARTING:
-                logger.error("the application %s in lifespan startup", how, exc_info=error)
-                if self._mode == "on" or isinstance(error, SystemExit):
+                logger.error("the application %s in %s startup", how, self._type, exc_info=error)
+                if self._must_answer or self._mode == "on" or isinstance(error, SystemExit):
                     self._failure = f"the application {how}"
+                self.was_mistaken = True
             case State.STARTED:
-                logger.error("the lifespan %s while serving", how, exc_info=error)
+                logger.error("the %s %s while serving", self._type, how, exc_info=error)
             case State.STOPPING if error is not None:
-                logger.error("the application %s in lifespan shutdown", how, exc_info=error)
+                logger.error("the application %s in %s shutdown", how, self._type, exc_info=error)
                 self._failure = f"the application {how}"
             case _:
                 pass  # after its own `.complete` or `.failed` message the end says nothing new
@@ -165,19 +198,22 @@ class Lifespan:
         return message
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
-        match message["type"], self._phase:
+        kind = str(message["type"])
+        if not kind.startswith(f"{self._type}."):
+            self.was_mistaken = True
+        match kind.removeprefix(f"{self._type}."), self._phase:
             # UNTOUCHED: an application may complete the startup without having received it.
-            case "lifespan.startup.complete", State.UNTOUCHED | State.STARTING:
+            case "startup.complete", State.UNTOUCHED | State.STARTING:
                 self._phase = State.STARTED
-            case "lifespan.startup.failed", State.UNTOUCHED | State.STARTING:
+            case "startup.failed", State.UNTOUCHED | State.STARTING:
                 self._failure = str(message.get("message", ""))
                 self._phase = State.ENDED
-            case "lifespan.shutdown.complete", State.STOPPING:
+            case "shutdown.complete", State.STOPPING:
                 pass
-            case "lifespan.shutdown.failed", State.STOPPING:
+            case "shutdown.failed", State.STOPPING:
                 self._failure = str(message.get("message", ""))
-            case kind, phase:
-                raise RuntimeError(f"{kind} does not fit: the lifespan is {phase.value}")
+            case _, phase:
+                raise RuntimeError(f"{kind} does not fit: the {self._type} is {phase.value}")
         self._answered.set()
 
     async def _abandon(self, grace_seconds: float = 0.0) -> None:

@@ -1,16 +1,21 @@
-"""From `host`, `port`, `uds` or `fd` to bound sockets.
+"""From `bind` (or `host` and `port`, `uds`, `fd`) to bound sockets.
 
 Sockets are bound in the process that the user started, so that a wrong address is its error, and
-stay open there for as long as it lives. They begin to listen only when a worker is ready to serve.
+stay open there for as long as it lives: what waits in their queues outlives any worker. They begin
+to listen only when a worker is ready to serve. Every worker serves every address.
 
 TCP with several workers: one SO_REUSEPORT socket each. The kernel spreads connections evenly over
 them, and what waits in the queue of a worker that dies is served by its successor, because the
 queue belongs to the socket and the supervisor keeps the socket. Unix and inherited sockets cannot
 be had several times, so all workers accept from the same one.
 
-SO_REUSEPORT would also let a second server of the same user share the port silently; a plain bind
-comes first to find that out. Two servers that start at the same moment both pass it; the later one
-then fails in listen().
+SO_REUSEPORT would also let a second server of the same user share the port silently. A plain bind
+comes first to find that out, under a lock (`name_lock.py`), because the plain bind does not see a
+server that is bound and does not listen yet.
+
+IPv4 and IPv6 are separate sockets, always (IPV6_V6ONLY): `[::]` is IPv6 alone, whatever
+net.ipv6.bindv6only says, and `*` and `localhost` are one socket of each. A machine without one of
+the two gets the other.
 """
 
 from __future__ import annotations
@@ -21,17 +26,35 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
+from framegate import systemd
+from framegate.binds import Bind, FdBind, SystemdBind, TcpBind, UnixBind, parse_bind
 from framegate.config import Config
 from framegate.errors import ListenError
+from framegate.name_lock import AddressLockedError, NameLock
+from framegate.socket_holder import holder_of_port
+from framegate.unix_socket import UnixSocket
 
-__all__ = ["Listeners", "listener_addresses", "open_listeners", "start_listening"]
+__all__ = ["Address", "Listeners", "listener_addresses", "open_listeners", "start_listening"]
 
 Address = tuple[str, int] | str
-"""Host and port, or the path of a Unix socket."""
+"""Host and port, or the path of a Unix socket; `@name` is one in the abstract namespace."""
+
+SocketAddress = tuple[Any, ...]
+
+PORT_ATTEMPTS: Final = 32
+"""How often a free port is looked for that is free in IPv4 and in IPv6."""
+
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+_EVERYTHING: Final = ("0.0.0.0", "::")
+
+_NO_SUCH_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -39,16 +62,19 @@ class Listeners:
     """The bound sockets of one server.
 
     Attributes:
-        of_worker: For each worker the sockets it accepts from.
+        of_worker: For each worker the sockets it accepts from, in the order of the binds.
     """
 
     of_worker: list[list[socket.socket]]
-    _unlink: tuple[str, int] | None = None
+    _owned: list[_Closable] = field(default_factory=list)
+    _addresses: list[Address] = field(default_factory=list)
 
     @property
     def addresses(self) -> list[Address]:
         """Where the server really listens: after bind, so a port 0 has become a number."""
-        return listener_addresses(self.of_worker[0])
+        if not self._addresses:
+            self._addresses = listener_addresses(self.of_worker[0])
+        return self._addresses
 
     @property
     def urls(self) -> list[str]:
@@ -56,47 +82,55 @@ class Listeners:
         return [_url(address) for address in self.addresses]
 
     def close(self) -> None:
-        """Close all sockets and remove the file of a Unix socket that is still ours."""
-        if self._unlink is not None:
-            path, inode = self._unlink
-            with contextlib.suppress(OSError):
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
+        """Close all sockets and remove the files of Unix sockets that are still ours."""
+        for item in self._owned:  # while the sockets are open: the files are looked at
+            item.close()
+        self._owned.clear()
         for sockets in self.of_worker:
-            for item in sockets:
-                item.close()
+            for one in sockets:
+                one.close()
 
 
 def open_listeners(config: Config) -> Listeners:
     """Bind everything that a configuration asks for.
 
     Raises:
-        ListenError: The address is in use, not allowed or does not exist.
+        ListenError: An address is in use, not allowed or does not exist.
     """
-    if config.fd is not None:
-        return Listeners([[_adopt(config.fd)]] * config.workers)
-    if config.uds is not None:
-        bound = _bind_unix(config.uds)
-        return Listeners(
-            [[bound]] * config.workers, _unlink=(config.uds, os.stat(config.uds).st_ino)
-        )
-    return _bind_tcp(config.host, config.port, config.workers)
+    opening = _Opening(config.workers)
+    try:
+        for bind, label in _binds(config):
+            match bind:
+                case TcpBind():
+                    opening.tcp(bind)
+                case UnixBind():
+                    opening.unix(bind)
+                case FdBind():
+                    opening.inherited(bind, label)
+                case SystemdBind():
+                    opening.systemd(bind)
+    except BaseException:
+        opening.listeners.close()
+        raise
+    return opening.listeners
 
 
 def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:
-    """Let the kernel take connections; a socket that listens already gets the new backlog.
+    """Let the kernel take connections; a socket that listens already keeps its backlog.
 
     Raises:
         ListenError: Somebody else began to listen there between our bind and now.
     """
     for item in sockets:
+        if item.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            continue  # systemd's, or a worker's before us
         try:
             item.listen(backlog)
         except OSError as error:
             (address,) = listener_addresses([item])
             if isinstance(address, str):
                 raise ListenError(f"cannot listen on {address}", cause=str(error)) from None
-            raise _explain(error, address) from None
+            raise _explain(error, item.family, *address) from None
 
 
 def listener_addresses(sockets: Sequence[socket.socket]) -> list[Address]:
@@ -104,10 +138,12 @@ def listener_addresses(sockets: Sequence[socket.socket]) -> list[Address]:
     found: list[Address] = []
     for item in sockets:
         name: Any = item.getsockname()
-        if item.family == socket.AF_UNIX:
-            found.append(name.decode(errors="replace") if isinstance(name, bytes) else name)
-        else:
+        if item.family != socket.AF_UNIX:
             found.append((name[0], name[1]))
+        elif isinstance(name, bytes):
+            found.append("@" + os.fsdecode(name[1:]))
+        else:
+            found.append(name)
     return found
 
 
@@ -115,177 +151,289 @@ def _url(address: Address) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
     host, port = address
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if ":" not in host:
+        return f"http://{host}:{port}"
+    return f"http://[{host.replace('%', '%25')}]:{port}"  # RFC 6874: the zone of a link-local one
 
 
-# ----------------------------------------------------------------------------------------------
-# TCP
+def _binds(config: Config) -> Iterator[tuple[Bind, str]]:
+    """Give every address with what the user calls it."""
+    if config.fd is not None:
+        yield FdBind(config.fd), f"--fd {config.fd}"
+    elif config.uds is not None:
+        yield UnixBind(config.uds), f"--uds {config.uds}"
+    elif config.bind:
+        for text in config.bind:
+            yield parse_bind(text), text
+    else:
+        yield TcpBind(config.host.strip("[]"), config.port), f"--host {config.host}"
 
 
-def _bind_tcp(host: str, port: int, workers: int) -> Listeners:
-    of_worker: list[list[socket.socket]] = [[] for _ in range(workers)]
-    try:
-        for family, address in _resolve(host, port):
+class _Opening:
+    """The sockets so far, while more are bound."""
+
+    def __init__(self, workers: int) -> None:
+        self.listeners = Listeners([[] for _ in range(workers)])
+        self._workers = workers
+        self._owned = self.listeners._owned
+        self._taken: list[tuple[int, bytes, int, str]] = []
+        self._inodes: dict[int, str] = {}
+
+    def _share(self, item: socket.socket) -> None:
+        for sockets in self.listeners.of_worker:
+            sockets.append(item)
+
+    # TCP --------------------------------------------------------------------------------------
+
+    def tcp(self, bind: TcpBind) -> None:
+        for attempt in range(PORT_ATTEMPTS):
+            try:
+                per_address = self._tcp_once(bind)
+            except _PortTakenError as error:
+                if attempt == PORT_ATTEMPTS - 1:
+                    raise error.reason from None
+            else:
+                break
+        for bound in per_address:
+            for sockets, item in zip(self.listeners.of_worker, bound, strict=True):
+                sockets.append(item)
+
+    def _tcp_once(self, bind: TcpBind) -> list[list[socket.socket]]:
+        """Return for each address of the host one socket per worker."""
+        addresses, may_lack = _resolve(bind.host)
+        found: list[list[socket.socket]] = []
+        port, skipped = bind.port, None
+        try:
+            for family, rest in addresses:
+                try:
+                    bound = self._tcp_address(family, rest, port, bind)
+                except _NoFamilyError as error:
+                    if not may_lack:
+                        raise error.reason from None
+                    skipped = error.reason
+                    continue
+                except ListenError as error:
+                    if found and not bind.port:
+                        raise _PortTakenError(error) from None
+                    raise
+                found.append(bound)
+                port = bound[0].getsockname()[1]  # port 0: all others join the one it became
+            if not found and skipped is not None:
+                raise skipped
+        except BaseException:
+            for bound in found:
+                for item in bound:
+                    item.close()
+            raise
+        return found
+
+    def _tcp_address(
+        self, family: int, rest: SocketAddress, port: int, bind: TcpBind
+    ) -> list[socket.socket]:
+        address = (rest[0], port, *rest[1:])
+        bound: list[socket.socket] = []
+        try:
             if port:
-                _bind_one(family, (address, port), share=False).close()
-            for sockets in of_worker:
-                bound = _bind_one(family, (address, port), share=workers > 1)
-                sockets.append(bound)
-                port = bound.getsockname()[1]  # port 0: all others join the one it became
-    except BaseException:
-        Listeners(of_worker).close()
-        raise
-    return Listeners(of_worker)
+                if bind.port:
+                    self._claim(family, rest[0], port, bind)
+                _bind_tcp(family, address, share=False).close()
+            for _ in range(self._workers):
+                item = _bind_tcp(family, address, share=self._workers > 1)
+                bound.append(item)
+                address = (rest[0], item.getsockname()[1], *rest[1:])
+        except OSError as error:
+            for item in bound:
+                item.close()
+            reason = _explain(error, family, address[0], port)
+            if error.errno in _NO_SUCH_FAMILY:
+                raise _NoFamilyError(reason) from None
+            raise reason from None
+        return bound
+
+    def _claim(self, family: int, host: str, port: int, bind: TcpBind) -> None:
+        """Refuse what overlaps with another bind of ours, or of a server that is starting."""
+        packed = socket.inet_pton(family, host.partition("%")[0])
+        for other_family, other, other_port, text in self._taken:
+            if (other_family, other_port) != (family, port):
+                continue
+            if other == packed or not any(other) or not any(packed):
+                raise ListenError(
+                    f"{bind} and {text} are the same address"
+                    if other == packed
+                    else f"{bind} and {text} overlap: one of them is all addresses",
+                    fix="drop one of them",
+                )
+        self._taken.append((family, packed, port, str(bind)))
+        if self._workers > 1:
+            try:
+                self._owned.append(NameLock(f"tcp:{host}:{port}"))
+            except AddressLockedError as holder:
+                raise _in_use(host, port, str(holder)) from None
+
+    # Unix sockets and inherited ones ----------------------------------------------------------
+
+    def unix(self, bind: UnixBind) -> None:
+        made = UnixSocket(bind)
+        self._owned.append(made)
+        self._share(made.socket)
+
+    def inherited(self, bind: FdBind, label: str) -> None:
+        try:
+            # A copy: closing ours must not close a descriptor that the caller owns.
+            fd = os.dup(bind.fd)
+        except OSError as error:
+            raise _unusable(label, error) from None
+        self._adopt(fd, label)
+
+    def systemd(self, bind: SystemdBind) -> None:
+        for passed in systemd.take_sockets(bind.name, os.environ):
+            try:
+                fd = os.dup(passed.fd)
+            except OSError as error:
+                raise _unusable(f"systemd's {passed.name} (fd {passed.fd})", error) from None
+            self._adopt(fd, f"systemd's {passed.name} (fd {passed.fd})")
+
+    def _adopt(self, fd: int, label: str) -> None:
+        """Take over a descriptor that is ours, as a listener of all workers."""
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISSOCK(status.st_mode):
+                raise ListenError(
+                    f"{label} is no socket", fix="pass the number of a bound stream socket"
+                )
+            adopted = socket.socket(fileno=fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._share(adopted)
+        _check_listener(adopted, label)
+        if (other := self._inodes.get(status.st_ino)) is not None:
+            raise ListenError(f"{label} and {other} are the same socket", fix="drop one of them")
+        self._inodes[status.st_ino] = label
 
 
-def _resolve(host: str, port: int) -> list[tuple[int, str]]:
+class _NoFamilyError(Exception):
+    """The machine lacks the family of an address."""
+
+    def __init__(self, reason: ListenError) -> None:
+        self.reason = reason
+
+
+class _PortTakenError(Exception):
+    """The free port of one address is not free at another."""
+
+    def __init__(self, reason: ListenError) -> None:
+        self.reason = reason
+
+
+def _resolve(host: str) -> tuple[list[tuple[int, SocketAddress]], bool]:
+    """Return families with their address less the port, and whether one family may be missing."""
+    if host == "*" or host.lower() == "localhost":
+        # RFC 6761, 6.3: localhost is the loopback addresses, whatever /etc/hosts forgot to list.
+        v4, v6 = _EVERYTHING if host == "*" else _LOOPBACK
+        return [(socket.AF_INET, (v4,)), (socket.AF_INET6, (v6, 0, 0))], True
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
+        looks_numeric = host.replace(".", "").isdecimal()
         raise ListenError(
-            f'host "{host}" cannot be resolved', cause=str(error), fix="check --host"
+            f'host "{host}" cannot be resolved',
+            cause=str(error),
+            fix="an IPv4 address has four numbers from 0 to 255"
+            if looks_numeric
+            else "check the name; 127.0.0.1 is this machine alone, 0.0.0.0 or * all its addresses",
         ) from None
-    unique = dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found)
-    return list(unique)
+    unique = dict.fromkeys(
+        (int(family), (where[0], *where[2:])) for family, _, _, _, where in found
+    )
+    return list(unique), False
 
 
-def _bind_one(family: int, address: tuple[str, int], *, share: bool) -> socket.socket:
-    bound = None
+def _bind_tcp(family: int, address: SocketAddress, *, share: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if share:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)
-    except OSError as error:
-        if bound is not None:
-            bound.close()
-        raise _explain(error, address) from None
+    except BaseException:
+        bound.close()
+        raise
     return bound
 
 
-def _explain(error: OSError, address: tuple[str, int]) -> ListenError:
-    host, port = address
+def _explain(error: OSError, family: int, host: str, port: int) -> ListenError:
     match error.errno:
         case errno.EADDRINUSE:
-            return ListenError(
-                f"port {port} on {host} is in use",
-                cause=_holder(port) or "the process that holds it is not visible from here",
-                fix="stop it, or choose another --port (0 takes a free one)",
-            )
+            return _in_use(host, port, holder_of_port(family, host, port))
         case errno.EACCES | errno.EPERM:
+            first = _first_unprivileged_port()
             return ListenError(
                 f"port {port} on {host} may not be bound by this user",
-                cause="ports below net.ipv4.ip_unprivileged_port_start (1024) need a capability",
-                fix="choose a higher --port, or grant CAP_NET_BIND_SERVICE",
+                cause=f"ports below {first} need a capability "
+                "(net.ipv4.ip_unprivileged_port_start)",
+                fix=f"choose a port from {first}, or grant CAP_NET_BIND_SERVICE, "
+                "or let systemd bind it",
             )
         case errno.EADDRNOTAVAIL:
             return ListenError(
                 f"{host} is no address of this machine",
                 fix="use 127.0.0.1, 0.0.0.0 for all, or one that `ip address` shows",
             )
+        case errno.EAFNOSUPPORT:
+            kind = "IPv6" if family == socket.AF_INET6 else "IPv4"
+            return ListenError(f"{host}: this machine has no {kind}", fix="use the other one")
+        case errno.EINVAL if family == socket.AF_INET6 and host.lower().startswith("fe80"):
+            return ListenError(
+                f"{host} is a link-local address and needs its interface",
+                fix=f"write [{host}%eth0]:{port}, with the name that `ip address` shows",
+            )
         case _:
             return ListenError(f"cannot listen on {host} port {port}", cause=str(error))
 
 
-def _holder(port: int) -> str:
-    """Name the process that listens on a TCP port, as far as /proc shows."""
-    inodes = set()
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(f"socket:[{fields[9]}]")
-    pids = sorted({pid for pid, link in _open_files() if link in inodes})
-    if not pids:
-        return ""
-    shown = f"held by pid {pids[0]} ({_command(pids[0])})"
-    return shown + (f" and {len(pids) - 1} more" if len(pids) > 1 else "")
-
-
-def _open_files() -> Iterator[tuple[int, str]]:
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            for fd in os.listdir(f"/proc/{name}/fd"):
-                with contextlib.suppress(OSError):
-                    yield int(name), os.readlink(f"/proc/{name}/fd/{fd}")
-
-
-def _command(pid: int) -> str:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    except OSError:
-        return "?"
-    text = b" ".join(words).decode(errors="replace")
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-# ----------------------------------------------------------------------------------------------
-# Unix sockets and inherited ones
-
-
-def _bind_unix(path: str) -> socket.socket:
-    _remove_stale(path)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        bound.bind(path)
-    except OSError as error:
-        bound.close()
-        if error.errno == errno.ENOENT:
-            fix = f"create the directory {os.path.dirname(path) or '.'}"
-        elif error.errno in (errno.EACCES, errno.EPERM):
-            fix = "choose a directory that this user may write to"
-        else:
-            fix = "choose another --uds"
-        raise ListenError(
-            f"cannot create the Unix socket {path}", cause=error.strerror or str(error), fix=fix
-        ) from None
-    return bound
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket file of a server that is gone; refuse anything else that is there."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ListenError(
-            f"{path} exists and is no socket", fix="remove it, or choose another --uds"
-        )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            return
-        except OSError as error:
-            raise ListenError(f"cannot use the Unix socket {path}", cause=str(error)) from None
-    raise ListenError(
-        f"another server listens on the Unix socket {path}",
-        fix="stop it, or choose another --uds",
+def _in_use(host: str, port: int, holder: str) -> ListenError:
+    return ListenError(
+        f"port {port} on {host} is in use",
+        cause=holder or "the process that holds it is not visible from here",
+        fix="stop it, or choose another port (0 takes a free one)",
     )
 
 
-def _adopt(fd: int) -> socket.socket:
-    try:
-        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-            raise ListenError(f"--fd {fd} is no socket", fix="pass the number of a bound socket")
-        # A copy: closing ours must not close a descriptor that the caller owns.
-        adopted = socket.socket(fileno=os.dup(fd))
-    except OSError as error:
+def _first_unprivileged_port() -> int:
+    with contextlib.suppress(OSError, ValueError):
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
+            return int(file.read())
+    return 1024
+
+
+def _unusable(label: str, error: OSError) -> ListenError:
+    return ListenError(
+        f"{label} cannot be used",
+        cause=error.strerror or str(error),
+        fix="the parent must pass it on (pass_fds), bound to an address",
+    )
+
+
+def _check_listener(item: socket.socket, label: str) -> None:
+    """Refuse a socket from elsewhere that cannot become, or is not, a listening one."""
+    if item.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         raise ListenError(
-            f"--fd {fd} cannot be used",
-            cause=error.strerror or str(error),
-            fix="the parent must pass it on (pass_fds), bound to an address",
-        ) from None
-    if adopted.type != socket.SOCK_STREAM:
-        adopted.close()
-        raise ListenError(f"--fd {fd} is no stream socket")
-    return adopted
+            f"{label} is a socket of family {item.family!r}", fix="pass a TCP or a Unix socket"
+        )
+    if item.type != socket.SOCK_STREAM:
+        raise ListenError(
+            f"{label} is no stream socket, but {item.type.name}",
+            fix="pass one of type SOCK_STREAM (ListenStream= in a .socket unit)",
+        )
+    with contextlib.suppress(OSError):
+        item.getpeername()
+        raise ListenError(
+            f"{label} is a connection, not a listening socket",
+            fix="pass the socket that accepts (Accept=no in a .socket unit)",
+        )
+    name: Any = item.getsockname()
+    if not name or (item.family != socket.AF_UNIX and not name[1]):
+        raise ListenError(f"{label} is not bound to an address", fix="call bind() on it first")

@@ -34,6 +34,7 @@ from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
 from framegate.logging import banner, configure, logger
 from framegate.runtime_segment import open_segment
+from framegate.systemd import Notifier
 from framegate.worker import (
     NativeToolkit,
     RowPlace,
@@ -112,8 +113,18 @@ def serve_until_stopped(
         segment.begin(0, os.getpid(), 0)
         row = RowPlace(str(segment.path), 0)
 
-    def ready() -> None:
+    notifier = Notifier(os.environ)
+
+    def ready(worker: Worker) -> None:
         _announce(config, listeners.urls, tools.build_info())
+        notifier.ready(f"serves {_name(config)} on {' '.join(listeners.urls)}")
+        if notifier.watchdog_seconds is not None:
+            feed_watchdog(notifier.watchdog_seconds)
+
+    def feed_watchdog(seconds: float) -> None:
+        # From the loop that runs the application: a loop that is blocked is what it shall find.
+        notifier.watchdog()
+        asyncio.get_running_loop().call_later(seconds, feed_watchdog, seconds)
 
     def clean_up() -> None:
         listeners.close()
@@ -125,6 +136,8 @@ def serve_until_stopped(
             config,
             listeners.of_worker[0],
             on_ready=ready,
+            on_stopping=lambda: notifier.stopping("stopping"),
+            close_listeners=listeners.close,
             toolkit=tools,
             row=row,
             at_force=clean_up,
@@ -142,10 +155,13 @@ def serve_until_stopped(
 
 
 def _announce(config: Config, urls: list[str], build: dict[str, Any]) -> None:
-    name = config.app if isinstance(config.app, str) else type(config.app).__qualname__
-    for line in banner(version("framegate"), urls, config.workers, build, name):
+    for line in banner(version("framegate"), urls, config.workers, build, _name(config)):
         logger.info("%s", line)
     logger.info("ready: pid %d", os.getpid())
+
+
+def _name(config: Config) -> str:
+    return config.app if isinstance(config.app, str) else type(config.app).__qualname__
 
 
 class Server:
@@ -240,6 +256,7 @@ class Server:
             listeners.of_worker[0],
             toolkit=self._toolkit,
             on_ready=ready,
+            close_listeners=listeners.close,
         )
 
 

@@ -417,7 +417,8 @@ class Topic:
 
         Nobody has to be told: publishers use the new slots from their next frame on, subscribers
         first take what they have not seen in the old ones. Sequences carry on, held frames and
-        views stay valid, an unpublished loan is carried over by a copy. The memory of the old slots
+        views stay valid, an unpublished loan is carried over by a copy, calls in flight and the
+        unfinished work of groups go on. The memory of the old slots
         is freed when the last participant has moved on. Everything else of the topic stays as it
         is. If several processes resize at once, the last one wins.
 

@@ -9,6 +9,7 @@ Each worker has a place: an index, its sockets, its row of the runtime segment. 
 |-----------------------|-----------------------------------------------|--------------------------|
 | worker reports ready  | ready; after the last one the start-up lines  | nothing                  |
 | worker exits 2 or 3   | stop all, exit with its code; no restart      | exit with its code       |
+| its own startup fails | (`worker_scope.py`) it exits 1: a crash       | nothing                  |
 | worker dies otherwise | a crash: restart within the budget, or exit 1 | exit 1 if not asked for  |
 | not ready in time     | kill it, stop all, exit 3                     | nothing                  |
 | SIGTERM, SIGINT       | SIGTERM to all; the deadline runs             | in haste; then kill      |
@@ -21,6 +22,9 @@ Guarantees, and what keeps them:
 - Ctrl-C reaches the supervisor only, since each worker has a process group of its own; otherwise
   one key press would be two requests to stop.
 - Workers are new programs, never forks: no lock, thread or native runtime is inherited half-way.
+
+systemd hears of it (`systemd.py`): ready after the last worker, its state, and that this loop turns
+if there is a watchdog. A worker that blocks does not stop that: it is not a reason to kill all.
 
 Single-threaded: signals arrive as bytes in a socket pair that the selector watches.
 """
@@ -50,6 +54,7 @@ from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPP
 from framegate.listener import Listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.runtime_segment import RuntimeSegment, open_segment
+from framegate.systemd import Notifier
 
 __all__ = ["RESTARTS_MAX", "RESTART_WINDOW_SECONDS", "Supervisor", "restart_delay_seconds"]
 
@@ -96,6 +101,7 @@ class Place:
     crashes: deque[float] = field(default_factory=deque)
     killed_because: str = ""
     build: dict[str, Any] = field(default_factory=dict)
+    has_worker_scope: bool = False
 
     @property
     def name(self) -> str:
@@ -135,6 +141,8 @@ class Supervisor:
         self._was_announced = False
         self._listeners: Listeners | None = None
         self._segment: RuntimeSegment | None = None
+        self._notifier = Notifier(os.environ)
+        self._watchdog_at = 0.0
 
     def run(self) -> int:
         """Serve until asked to stop or until it makes no sense to go on.
@@ -176,6 +184,7 @@ class Supervisor:
         for place in self._places:
             self._reap(place)
         now = time.monotonic()
+        self._feed_watchdog(now)
         for place in self._places:
             if now >= place.deadline and not self._is_stopping:
                 self._on_deadline(place)
@@ -192,7 +201,15 @@ class Supervisor:
         ]
         if self._is_stopping:
             moments = [self._kill_at]
+        if self._notifier.watchdog_seconds is not None:
+            moments.append(self._watchdog_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _feed_watchdog(self, now: float) -> None:
+        seconds = self._notifier.watchdog_seconds
+        if seconds is not None and now >= self._watchdog_at:
+            self._notifier.watchdog()
+            self._watchdog_at = now + seconds
 
     def _read(self, place: Place) -> None:
         if place.channel is None:
@@ -211,7 +228,12 @@ class Supervisor:
             case "ready" if place.phase is Phase.STARTING:
                 place.phase = Phase.READY
                 place.build = report.build
+                place.has_worker_scope = report.has_worker_scope
                 self._announce(place)
+            case "worker-startup" if place.phase is Phase.STARTING:
+                # The application is up: what is left has its own limit, which the worker keeps.
+                seconds = self._config.timeout_worker_startup
+                place.deadline = time.monotonic() + seconds + STARTUP_MARGIN_SECONDS
             case "failed":
                 if not self._is_stopping or self._exit_code == EXIT_STOPPED:
                     print(report.text, file=sys.stderr, flush=True)
@@ -223,6 +245,7 @@ class Supervisor:
         pid = place.process.pid if place.process is not None else 0
         if self._was_announced:
             logger.info("%s ready again (pid %d)", place.name, pid)
+            self._notifier.status(self._status())
         elif all(other.phase is Phase.READY for other in self._places):
             self._was_announced = True
             urls = self._listeners.urls if self._listeners is not None else []
@@ -231,6 +254,13 @@ class Supervisor:
                 logger.info("%s", line)
             pids = ", ".join(str(other.process.pid) for other in self._places if other.process)
             logger.info("ready: pids %s", pids)
+            self._notifier.ready(self._status())
+
+    def _status(self) -> str:
+        """One line for `systemctl status`."""
+        ready = sum(place.phase is Phase.READY for place in self._places)
+        urls = " ".join(self._listeners.urls) if self._listeners is not None else ""
+        return f"{ready} of {len(self._places)} workers serve {self._config.app} on {urls}"
 
     def _reap(self, place: Place) -> None:
         if place.process is None:
@@ -339,6 +369,7 @@ class Supervisor:
             "%s ended with %s: starting it again %s", place.name, _status_text(status), when
         )
         place.phase = Phase.WAITING
+        self._notifier.status(self._status())
         place.generation += 1
         place.deadline = now + delay
 
@@ -368,7 +399,10 @@ class Supervisor:
         if self._is_stopping:
             return
         self._is_stopping = True
+        self._notifier.stopping(f"stopping {len(self._places)} workers")
         grace = self._config.timeout_graceful_shutdown
+        if any(place.has_worker_scope for place in self._places):
+            grace += self._config.timeout_worker_shutdown
         self._set_kill_time(grace + SHUTDOWN_SECONDS)
         # Connections from now on are refused, not queued: the workers close their copies too.
         if self._listeners is not None:

@@ -201,6 +201,15 @@ def add_verbs(
         "were installed with this package.",
     )
 
+    add(
+        "cargo-dir",
+        _cargo_dir,
+        "",
+        "where the Rust crate framegate-shm is, for a path dependency",
+        "Prints the directory of the Rust crate that was installed with this package; it links the "
+        "static library beside it and needs no C++ compiler.",
+    )
+
     verb = add(
         "top",
         _top,
@@ -828,6 +837,11 @@ def _gc(options: Options) -> int:
 
 def _cmake_dir(options: Options) -> int:
     print(Path(__file__).resolve().parent / "lib/cmake/framegate")
+    return EXIT_STOPPED
+
+
+def _cargo_dir(options: Options) -> int:
+    print(Path(__file__).resolve().parent / "rust/framegate-shm")
     return EXIT_STOPPED
 
 

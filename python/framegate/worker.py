@@ -1,13 +1,15 @@
 """One worker: one event loop, one lifespan, one `_http.Worker`.
 
-    import application -> loop -> lifespan startup -> listen -> ready
-        -> (asked to stop) stop accepting -> drain -> close -> lifespan shutdown -> end
+    import application -> loop -> lifespan startup -> worker startup -> listen -> ready
+        -> (asked to stop) stop accepting -> drain -> close -> worker shutdown
+        -> lifespan shutdown -> end
 
 Invariants:
 
 - A `Worker` owns its loop's work and its core; nothing here is global, so several may live in one
   process, each in a thread of its own.
-- Lifespan shutdown runs whenever startup completed, whatever happened in between.
+- Lifespan shutdown runs whenever startup completed, whatever happened in between; that of the
+  scope `framegate.worker` (`worker_scope.py`) likewise.
 - Everything after "asked to stop" has a deadline. The first request to stop lets exchanges finish
   for `timeout_graceful_shutdown`; the second cuts them and leaves the application's shutdown
   `HASTY_SECONDS`; the third ends the process on the spot.
@@ -42,12 +44,14 @@ from framegate.errors import (
     EXIT_STARTUP,
     EXIT_STOPPED,
     FramegateError,
+    WorkerStartFailed,
     describe,
 )
 from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
 from framegate.listener import start_listening
 from framegate.logging import configure, dump_stacks, logger
+from framegate.worker_scope import WorkerPlace, WorkerScope
 
 __all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
 
@@ -56,6 +60,9 @@ SHUTDOWN_SECONDS: Final = 5.0
 
 HASTY_SECONDS: Final = 3.0
 """What it gets after a second request to stop."""
+
+FIRST_PLACE: Final = WorkerPlace()
+"""The place of a worker that is alone."""
 
 MARGIN_SECONDS: Final = 2.0
 """How much later than asyncio's own deadline a watchdog acts."""
@@ -166,9 +173,16 @@ class Worker:
         listeners: Bound sockets; closed when the worker stops to accept.
         toolkit: What makes the loop and the core.
         on_ready: Called on the loop once connections are accepted.
-        startup_deadline: Monotonic time by which it has to be ready.
+        on_worker_startup: Called on the loop when the startup of `framegate.worker` begins.
+        on_stopping: Called on the loop once it was asked to stop.
+        close_listeners: Closes them, and whatever belongs to them; each of them if None.
+        startup_deadline: Monotonic time by which lifespan startup has to be over.
         is_supervised: Whether somebody else tells the user about stopping.
         row: Where heartbeats and counters go.
+        place: Which worker it is.
+
+    Attributes:
+        has_worker_scope: Whether the application has a shutdown of `framegate.worker` to do.
     """
 
     def __init__(
@@ -179,15 +193,24 @@ class Worker:
         *,
         toolkit: Toolkit,
         on_ready: Callable[[], None] = lambda: None,
+        on_worker_startup: Callable[[], None] = lambda: None,
+        on_stopping: Callable[[], None] = lambda: None,
+        close_listeners: Callable[[], None] | None = None,
         startup_deadline: float | None = None,
         is_supervised: bool = False,
         row: RowPlace | None = None,
+        place: WorkerPlace = FIRST_PLACE,
     ) -> None:
+        self.has_worker_scope = False
         self._application = application
         self._config = config
         self._listeners = listeners
         self._toolkit = toolkit
         self._on_ready = on_ready
+        self._on_worker_startup = on_worker_startup
+        self._on_stopping = on_stopping
+        self._close_listeners = close_listeners or self._close_each_listener
+        self._place = place
         self._startup_deadline = startup_deadline
         self._stop_level = logging.DEBUG if is_supervised else logging.INFO
         self._row = row
@@ -211,6 +234,7 @@ class Worker:
             logger.log(self._stop_level, "stopping: requests may finish for %g s", seconds)
             self._stopped_at = time.monotonic()
             self._stop.set()
+            self._on_stopping()
         if self._stop_count >= 2 and not self._haste.is_set():
             logger.log(self._stop_level, "asked again to stop: cutting what is still open")
             self._haste.set()
@@ -229,13 +253,30 @@ class Worker:
         lifespan = Lifespan(self._application, self._config.lifespan)
         try:
             await self._unless(self._stop, lifespan.startup(self._startup_seconds()))
+            is_clean = self._stop.is_set() or await self._serve_as_worker(lifespan)
+        finally:
+            # Also when the core failed: what the application opened, it must be able to close.
+            is_closed = await lifespan.shutdown(self._shutdown_seconds())
+            self._loop = None
+        return is_clean and is_closed
+
+    async def _serve_as_worker(self, lifespan: Lifespan) -> bool:
+        """Serve requests within the scope `framegate.worker`; return whether that ended well."""
+        mode, config = self._config.worker_scope, self._config
+        scope = WorkerScope(self._application, mode, lifespan, self._place)
+        try:
+            if not scope.is_off:
+                self._on_worker_startup()
+            await self._unless(self._stop, scope.startup(config.timeout_worker_startup))
+            self.has_worker_scope = scope.is_known
             if not self._stop.is_set():
                 await self._serve_requests(lifespan)
         finally:
-            # Also when the core failed: what the application opened, it must be able to close.
-            is_clean = await lifespan.shutdown(self._shutdown_seconds())
-            self._loop = None
-        return is_clean
+            seconds = config.timeout_worker_shutdown
+            if self._haste.is_set():
+                seconds = min(seconds, HASTY_SECONDS / 2)  # the lifespan needs something, too
+            is_closed = await scope.shutdown(seconds)
+        return is_closed
 
     async def _serve_requests(self, lifespan: Lifespan) -> None:
         # In the context of the lifespan: the core keeps a copy for the requests to start from.
@@ -254,14 +295,17 @@ class Worker:
             await self._stop.wait()
             core.stop_accepting()
             # Ours too, or the kernel would go on to queue connections that nobody will accept.
-            for listener in self._listeners:
-                listener.close()
+            self._close_listeners()
             await self._unless(self._haste, self._drain(core))
         finally:
             # After a complete drain this does nothing; else it cuts what is left, so that the
             # application shuts down when nobody uses any more what it closes.
             await core.drain(0.0)
             core.close()
+
+    def _close_each_listener(self) -> None:
+        for listener in self._listeners:
+            listener.close()
 
     async def _drain(self, core: HttpCore) -> None:
         seconds = self._config.timeout_graceful_shutdown
@@ -277,7 +321,7 @@ class Worker:
     def _shutdown_seconds(self) -> float:
         """What draining left of the grace period, and something in any case."""
         if self._haste.is_set():
-            return HASTY_SECONDS
+            return HASTY_SECONDS / 2 if self.has_worker_scope else HASTY_SECONDS
         grace = self._config.timeout_graceful_shutdown
         return max(SHUTDOWN_SECONDS, self._stopped_at + grace - time.monotonic())
 
@@ -421,6 +465,8 @@ class Signals:
     def _arm(self, watchdog: Watchdog) -> None:
         grace = self._config.timeout_graceful_shutdown
         seconds = grace + SHUTDOWN_SECONDS if self._count == 1 else HASTY_SECONDS
+        if self._count == 1 and self.worker is not None and self.worker.has_worker_scope:
+            seconds += self._config.timeout_worker_shutdown
         watchdog.arm(
             seconds + MARGIN_SECONDS,
             "the worker did not stop in time and is ended by force",
@@ -432,10 +478,14 @@ def run_worker(
     config: Config,
     listeners: Sequence[socket.socket],
     *,
-    on_ready: Callable[[], None],
+    on_ready: Callable[[Worker], None],
+    on_worker_startup: Callable[[], None] = lambda: None,
+    on_stopping: Callable[[], None] = lambda: None,
+    close_listeners: Callable[[], None] | None = None,
     toolkit: Toolkit | None = None,
     is_supervised: bool = False,
     row: RowPlace | None = None,
+    place: WorkerPlace = FIRST_PLACE,
     at_force: Callable[[], None] = lambda: None,
     ends_process: bool = True,
 ) -> int:
@@ -444,10 +494,14 @@ def run_worker(
     Args:
         config: The settings.
         listeners: Bound sockets.
-        on_ready: Called once connections are accepted.
+        on_ready: Called on the loop once connections are accepted.
+        on_worker_startup: Called on the loop when the startup of `framegate.worker` begins.
+        on_stopping: Called on the loop once it was asked to stop.
+        close_listeners: Closes them, and whatever belongs to them; each of them if None.
         toolkit: What makes the loop and the core; the native ones if None.
         is_supervised: Whether signals come from a supervisor.
         row: Where heartbeats and counters go.
+        place: Which worker it is.
         at_force: Removes files if the process has to end by force.
         ends_process: Whether nothing comes after this but the end of the process.
 
@@ -472,20 +526,35 @@ def run_worker(
             )
             application = load_application(config)
 
+            def worker_startup() -> None:
+                seconds = config.timeout_worker_startup
+                if not signals.is_stopping:
+                    watchdog.arm(
+                        seconds + MARGIN_SECONDS,
+                        f"framegate.worker startup did not finish within {seconds:g} s "
+                        "(--timeout-worker-startup) and its code does not return",
+                        EXIT_RUNTIME if is_supervised else EXIT_STARTUP,
+                    )
+                on_worker_startup()
+
             def ready() -> None:
                 if not signals.is_stopping:
                     watchdog.disarm()
-                on_ready()
+                on_ready(worker)
 
             worker = signals.worker = Worker(
                 application,
                 config,
                 listeners,
                 toolkit=tools,
+                on_worker_startup=worker_startup,
                 on_ready=ready,
+                on_stopping=on_stopping,
+                close_listeners=close_listeners,
                 startup_deadline=deadline,
                 is_supervised=is_supervised,
                 row=row,
+                place=place,
             )
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
@@ -532,20 +601,33 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     is_ready = False
 
-    def ready() -> None:
+    def worker_startup() -> None:
+        channel.send_report(WorkerReport("worker-startup"))
+
+    def ready(worker: Worker) -> None:
         nonlocal is_ready
         is_ready = True
-        channel.send_report(WorkerReport("ready", build=tools.build_info()))
+        channel.send_report(
+            WorkerReport(
+                "ready", build=tools.build_info(), has_worker_scope=worker.has_worker_scope
+            )
+        )
 
     try:
         return run_worker(
             spec.config,
             listeners,
+            on_worker_startup=worker_startup,
             on_ready=ready,
             toolkit=tools,
             is_supervised=True,
             row=RowPlace(spec.runtime_path, spec.index) if spec.runtime_path else None,
+            place=WorkerPlace(spec.index, spec.config.workers, spec.generation),
         )
+    except WorkerStartFailed as error:
+        # Not the application's failure but this worker's: the supervisor may try again.
+        print(describe(error), file=sys.stderr, flush=True)
+        return EXIT_RUNTIME
     except FramegateError as error:
         # One report to the supervisor, which says it once, however many workers fail alike.
         if is_ready or not channel.send_report(WorkerReport("failed", text=describe(error))):

@@ -117,7 +117,7 @@ def test_help_fits_the_terminal(width: str) -> None:
         (
             ["serve", "--uds", "/a", "--fd", "3"],
             "error: command line (--uds) and command line (--fd) contradict each other; "
-            "listen on one of them",
+            "several addresses need bind",
         ),
         (["srve"], 'error: unknown command "srve"; did you mean serve?'),
         (["main:app"], 'error: unknown command "main:app"; did you mean: platform serve main:app'),

@@ -22,6 +22,11 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "port": ("9000", 9000),
     "uds": ("/tmp/s", "/tmp/s"),
     "fd": ("0", 0),
+    "bind": ("localhost:0 unix:/s?mode=660", ("localhost:0", "unix:/s?mode=660")),
+    "middleware": ('a:B {"c": [1]}\nd:E', (("a:B", {"c": [1]}), ("d:E", {}))),
+    "worker_scope": ("off", "off"),
+    "timeout_worker_startup": ("1m", 60.0),
+    "timeout_worker_shutdown": ("2", 2.0),
     "backlog": ("7", 7),
     "workers": ("3", 3),
     "timeout_startup": ("500ms", 0.5),
@@ -181,7 +186,22 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
         ),
         (
             {"options": {"uds": "/a", "fd": 3}},
-            "code (uds) and code (fd) contradict each other; listen on one of them",
+            "code (uds) and code (fd) contradict each other; several addresses need bind",
+        ),
+        (
+            {"command_line": {"bind": ["127.0.0.1:0"], "port": "1"}},
+            "command line (--port) and command line (--bind) contradict each other; "
+            "say it all with bind",
+        ),
+        (
+            {"command_line": {"bind": ["8000"]}},
+            "--bind 8000: expected host:port, [v6]:port, *:port, unix:path?mode=660, fd://3 or "
+            "systemd; did you mean 127.0.0.1:8000?",
+        ),
+        (
+            {"options": {"uds": "x" * 108}},
+            f"uds={'x' * 108}: expected a path of at most 107 bytes (the size of sun_path), not "
+            "108; a relative path, or one below /run, is shorter",
         ),
         (
             {"options": {"timeout_header": float("nan")}},

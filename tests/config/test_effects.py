@@ -7,6 +7,7 @@ Both sides of a limit are shown where it has two.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -63,14 +64,15 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 @contextmanager
 def serving(application: Any = app, **options: Any) -> Iterator[RunningServer]:
     options = {"access_log": False, **options}
-    if not {"port", "uds", "fd"} & options.keys():
+    if not {"port", "uds", "fd", "bind"} & options.keys():
         options["port"] = 0
     with Server(application, **options).start_in_thread() as server:
         yield server
 
 
-def open_connection(server: RunningServer) -> socket.socket:
-    (address,) = server.addresses
+def open_connection(server: RunningServer, address: Any = None) -> socket.socket:
+    if address is None:
+        (address,) = server.addresses
     if isinstance(address, str):
         peer = socket.socket(socket.AF_UNIX)
         peer.settimeout(TIMEOUT_SECONDS)
@@ -79,9 +81,9 @@ def open_connection(server: RunningServer) -> socket.socket:
     return socket.create_connection(address, timeout=TIMEOUT_SECONDS)
 
 
-def response(server: RunningServer, *header_lines: str) -> str:
+def response(server: RunningServer, *header_lines: str, address: Any = None) -> str:
     """Send one request; return the whole response."""
-    with open_connection(server) as peer:
+    with open_connection(server, address) as peer:
         lines = ["GET / HTTP/1.1", "host: x", "connection: close", *header_lines]
         peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         return read_to_end(peer)
@@ -137,7 +139,66 @@ def test_lifespan() -> None:
     with serving(recording, lifespan="off"):
         assert scopes == []
     with serving(recording, lifespan="auto"):
-        assert scopes == ["lifespan"]
+        assert scopes == ["lifespan", "framegate.worker"]
+
+
+@effect("middleware")
+def test_middleware() -> None:
+    def prefixed(application: Any, *, text: str) -> Any:
+        async def wrapped(scope: dict[str, Any], receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                return await application(scope, receive, send)
+            await answer(send, text.encode() + scope["root_path"].encode())
+
+        return wrapped
+
+    with serving(middleware=[prefixed, {"text": "inside"}]) as server:
+        assert response(server).endswith("\r\n\r\ninside")
+
+
+seen: list[str] = []
+"""What the application below has seen; a first word tells it to hang."""
+
+
+async def with_worker_scope(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    if scope["type"] != "framegate.worker":
+        return await app(scope, receive, send)
+    seen.append((await receive())["type"])
+    if seen[0] == "hangs in startup":
+        await asyncio.Event().wait()
+    await send({"type": "framegate.worker.startup.complete"})
+    seen.append((await receive())["type"])
+    if seen[0] == "hangs in shutdown":
+        await asyncio.Event().wait()
+    await send({"type": "framegate.worker.shutdown.complete"})
+
+
+@effect("worker_scope")
+def test_worker_scope() -> None:
+    seen.clear()
+    with serving(with_worker_scope, worker_scope="off"):
+        pass
+    assert seen == []
+    with serving(with_worker_scope, worker_scope="on"):
+        pass
+    assert seen == ["framegate.worker.startup", "framegate.worker.shutdown"]
+    with pytest.raises(StartupFailed, match="--worker-scope on was given"):
+        Server(app, worker_scope="on", port=0).start_in_thread()
+
+
+@effect("timeout_worker_startup")
+def test_timeout_worker_startup() -> None:
+    seen[:] = ["hangs in startup"]
+    with pytest.raises(StartupFailed, match=r"framegate\.worker startup .* within 0\.1 s"):
+        Server(with_worker_scope, timeout_worker_startup=0.1, port=0).start_in_thread()
+
+
+@effect("timeout_worker_shutdown")
+def test_timeout_worker_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    seen[:] = ["hangs in shutdown"]
+    with serving(with_worker_scope, timeout_worker_shutdown=0.1):
+        pass
+    assert "framegate.worker shutdown did not finish within 0.1 s" in caplog.text
 
 
 @effect("root_path")
@@ -182,6 +243,14 @@ def test_fd() -> None:
             assert server.addresses == [bound.getsockname()]
             assert status(response(server)) == 200
         assert bound.fileno() >= 0  # ours is still open
+
+
+@effect("bind")
+def test_bind(tmp_path: Path) -> None:
+    with serving(bind=["127.0.0.1:0", f"unix:{tmp_path}/socket"]) as server:
+        assert [type(address) for address in server.addresses] == [tuple, str]
+        for address in server.addresses:
+            assert status(response(server, address=address)) == 200
 
 
 @effect("backlog")

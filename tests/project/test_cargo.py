@@ -1,7 +1,9 @@
-"""A cargo project that depends on the crate by path exchanges frames with Python."""
+"""A cargo project built against the installed package exchanges frames with Python."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,15 +48,25 @@ def test_program_of_a_cargo_project_exchanges_frames_with_python(
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(runtime))
     (tmp_path / "src").mkdir()
-    (tmp_path / "Cargo.toml").write_text(MANIFEST.format(path=str(ROOT / "rust/shm")))
+    said = subprocess.run(
+        [sys.executable, "-m", "framegate", "topic", "cargo-dir"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert ROOT / "rust" not in Path(said).parents  # what is installed, not what it came from
+    (tmp_path / "Cargo.toml").write_text(MANIFEST.format(path=said))
     (tmp_path / "src/main.rs").write_text(MAIN)
-    shutil.copy(ROOT / "Cargo.lock", tmp_path)  # the versions that the repository was tested with
     cargo = shutil.which("cargo")
     assert cargo is not None
-    # Kept between runs, because the crate compiles the C++ library.
-    target = ROOT / "target" / "cargo-user"
-    command = [cargo, "build", "--quiet", "--target-dir", target]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    target = tmp_path / "target"
+    # No other crate and no C++ compiler: the static library is in the package.
+    subprocess.run(
+        [cargo, "build", "--quiet", "--offline", "--target-dir", target],
+        cwd=tmp_path,
+        env={**os.environ, "CXX": "/bin/false"},
+        check=True,
+    )
     with shm.Topic.create("t", slots=4, slot_bytes=64) as topic, topic.publisher() as publisher:
         publisher.send(b"tsur")
         subprocess.run([target / "debug/user"], check=True, timeout=60)

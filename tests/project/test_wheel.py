@@ -70,6 +70,11 @@ def test_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
         "framegate/include/framegate/shm.h",
         "framegate/lib/libframegate_shm.a",
         "framegate/lib/cmake/framegate/framegateConfig.cmake",
+        "framegate/include/framegate/gc.hpp",
+        # For Rust programs; test_cargo.py builds one.
+        "framegate/rust/framegate-shm/Cargo.toml",
+        "framegate/rust/framegate-shm/build.rs",
+        "framegate/rust/framegate-shm/src/lib.rs",
     } <= set(packed)
 
     run("uv", "venv", "--python", sys.executable, str(tmp_path / "venv"), cwd=tmp_path)

@@ -22,6 +22,7 @@ from framegate.errors import (
     ShmError,
     TopicNameInvalid,
 )
+from privileges import needs_root
 
 NOBODY = 65534
 
@@ -207,8 +208,6 @@ for use in (shm.Subscriber, shm.Publisher, shm.inspect):
     except errors.ShmError as error:
         print(type(error).__name__, end=" ")
 """
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @needs_root

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import select
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -268,3 +270,50 @@ def test_members_in_many_processes(topic: shm.Topic, peer: Callable[..., Any]) -
         worker.tell()
         assert worker.line() == "done"
     assert os.getpid() not in {row.pid for row in topic.inspect().participants}
+
+
+def test_a_resize_changes_nothing_for_a_group(topic: shm.Topic) -> None:
+    with topic.publisher() as publisher, topic.subscriber("group:a") as first:
+        with topic.subscriber("group:a") as second:
+            send(publisher, 3)
+            held, given_back = first.take(), second.take()
+            for slots in (9, 4):
+                topic.resize(slots=slots)
+                send(publisher, 1)
+            with shm.Topic.open("t") as elsewhere, elsewhere.subscriber("group:a") as late:
+                assert sequences(late.try_take(), first.try_take()) == [3, 4]
+                given_back.nack()
+                again = late.try_take()
+                assert again is not None
+                assert (again.sequence, again.redelivered) == (2, True)
+                assert (bytes(held), bytes(again)) == (b"work", b"work")
+                again.release()
+                held.release()
+                assert sequences(second.try_take(), late.try_take()) == [5, None]
+
+
+def test_frames_of_a_member_that_dies_behind_a_resize_come_again(topic: shm.Topic) -> None:
+    with topic.publisher() as publisher, topic.subscriber("group:a") as survivor:
+        send(publisher, 1)
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys\n"
+                "from framegate import shm\n"
+                "frame = shm.Topic.open('t').subscriber('group:a').take(timeout=10)\n"
+                "print(frame.sequence, flush=True)\n"
+                "sys.stdin.read()\n",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"1\n"
+        topic.resize(slots=6)
+        send(publisher, 1)
+        assert survivor.take().sequence == 2
+        child.kill()
+        child.communicate()
+        again = survivor.take(timeout=30)  # within about a second
+        assert (again.sequence, again.redelivered) == (1, True)

@@ -13,6 +13,7 @@ import pytest
 
 import framegate
 from framegate import errors, shm
+from privileges import needs_root
 
 
 def test_resize_is_not_noticed_by_those_who_use_the_topic(runtime_directory):
@@ -215,7 +216,6 @@ def as_user(uid, gid, script, directory, groups=()):
     )
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 ALICE, BOB, CAMERAS = 12001, 12002, 12100
 
 
@@ -324,8 +324,61 @@ except PermissionError:
 
 
 @needs_root
+def test_who_may_open_a_shared_topic_may_wake_its_subscribers_and_nobody_else(group_dir):
+    with (
+        shm.Topic.create("t", slots=4, slot_bytes=64, mode=0o660) as topic,
+        topic.subscriber() as subscriber,
+    ):
+        subscriber.fileno()
+        (sock,) = group_dir.glob("*.sock")
+        assert stat.S_IMODE(sock.stat().st_mode) == 0o660
+        script = f"""
+import socket
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+try:
+    s.sendto(b"x", {str(sock)!r})
+    print("sent")
+except PermissionError:
+    print("refused")
+"""
+        member = as_user(BOB, BOB, script, group_dir, groups=[CAMERAS])
+        assert member.stdout.strip() == "sent", member.stderr
+        stranger = as_user(BOB, BOB, script, group_dir)
+        assert stranger.stdout.strip() == "refused", stranger.stderr
+        # Nothing but a wake without news: the next wait drains it and goes on.
+        assert subscriber.try_take() is None
+
+
+def test_wake_socket_is_private_from_its_first_moment(runtime_directory):
+    """Whatever the umask lets through: bind() makes the file with the mode of the descriptor."""
+    script = """
+import os
+from framegate import shm
+os.umask(0)
+with shm.Topic.create("t", slots=4, slot_bytes=64) as topic, topic.subscriber() as subscriber:
+    subscriber.fileno()
+"""
+    trace = Path(runtime_directory) / "trace"
+    command = ["strace", "-f", "-o", str(trace), "-e", "trace=bind,fchmod", sys.executable]
+    subprocess.run([*command, "-c", script], check=True, timeout=60)
+    calls = [line.split(maxsplit=1)[1] for line in trace.read_text().splitlines()]
+    trace.unlink()
+    (bound,) = [i for i, call in enumerate(calls) if call.startswith("bind(") and ".sock" in call]
+    descriptor = calls[bound].removeprefix("bind(").partition(",")[0]
+    assert any(call.startswith(f"fchmod({descriptor}, 0600) ") for call in calls[:bound])
+    shm.unlink("t")
+
+
 def test_full_file_system_is_an_error_not_a_signal():
-    """On a tmpfs of one megabyte of our own, in a mount namespace of our own."""
+    """On a tmpfs of one megabyte of our own, in a mount namespace of our own.
+
+    Who is not root makes it in a user namespace of their own, where the system allows that.
+    """
+    unshare = ["unshare", "--mount"]
+    if os.geteuid() != 0:
+        unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+        if subprocess.run([*unshare, "true"], capture_output=True).returncode != 0:
+            pytest.skip("a full file system is NOT tested: not root, and no user namespaces here")
     script = """
 import os, subprocess, sys
 from framegate import shm, errors
@@ -358,7 +411,7 @@ assert sorted(os.listdir(directory)) != []
 assert [name for name in os.listdir(directory) if name.startswith(("too", "late"))] == []
 """
     command = [
-        "unshare", "--mount", "sh", "-c",
+        *unshare, "sh", "-c",
         'mkdir -p "$FRAMEGATE_RUNTIME_DIR" && mount -t tmpfs -o size=1m,mode=0700 tmpfs '
         '"$FRAMEGATE_RUNTIME_DIR" && exec "$0" -c "$1"',
         sys.executable, script,

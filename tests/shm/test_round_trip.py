@@ -1,6 +1,7 @@
 """What goes in comes out: bytes, arrays of every dtype and layout, names, time and metadata."""
 
 import array
+import contextlib
 import math
 import mmap
 import struct
@@ -179,6 +180,29 @@ def test_each_frame_of_a_free_topic_describes_itself() -> None:
             assert (first.dtype, first.shape) == ("float32", (2, 3))
             assert second.arrays["a"].sum() == 5
             assert bytes(third) == b"raw"
+
+
+def test_shapes_do_not_mix_however_many_kinds_of_frames_there_are() -> None:
+    """Descriptors are remembered: more kinds of them than are, in turns."""
+    with contextlib.ExitStack() as stack:
+        topics = []
+        for number in range(12):
+            topic = stack.enter_context(shm.Topic.create(f"t{number}", slots=8, slot_bytes=1024))
+            publisher = stack.enter_context(topic.publisher())
+            subscriber = stack.enter_context(topic.subscriber("queue"))
+            topics.append((publisher, subscriber))
+        kept = []
+        for turn in range(3):
+            for number, (publisher, subscriber) in enumerate(topics):
+                shape = (number + 1, turn % 2 + 1)
+                publisher.send(np.full(shape, number, np.uint8 if turn else np.float32))
+                frame = subscriber.take(timeout=0)
+                assert frame is not None
+                kept.append((frame, shape, number, np.uint8 if turn else np.float32))
+        for frame, shape, number, dtype in kept:
+            assert frame.array.shape == shape
+            assert frame.array.dtype == dtype
+            assert (frame.array == number).all()
 
 
 def test_an_open_dimension_takes_any_length() -> None:

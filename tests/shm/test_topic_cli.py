@@ -14,6 +14,7 @@ import pytest
 
 from framegate import shm
 from framegate.cli import main
+from privileges import needs_root
 
 PeerStarter = Callable[..., Any]
 PLATFORM = [sys.executable, "-m", "framegate"]
@@ -235,7 +236,7 @@ def test_a_damaged_topic_does_not_hide_the_others(
     assert "error: FG-SHM-011" in err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@needs_root
 def test_another_users_topic_says_how_to_share(runtime_directory: Path) -> None:
     nobody = 65534
     os.chown(runtime_directory, 0, nobody)

@@ -1,33 +1,12 @@
-"""Errors of sockets that a privileged test run would not meet."""
+"""The sockets of several workers."""
 
 from __future__ import annotations
-
-import errno
 
 import pytest
 
 from framegate.config import Config
 from framegate.errors import ListenError
-from framegate.listener import _explain, open_listeners
-
-
-@pytest.mark.parametrize(
-    ("number", "problem", "fix"),
-    [
-        (errno.EACCES, "port 80 on 127.0.0.1 may not be bound by this user", "a higher --port"),
-        (errno.EADDRNOTAVAIL, "127.0.0.1 is no address of this machine", "ip address"),
-        (errno.ENOBUFS, "cannot listen on 127.0.0.1 port 80", ""),
-    ],
-)
-def test_error_says_what_to_do(number: int, problem: str, fix: str) -> None:
-    error = _explain(OSError(number, "reason"), ("127.0.0.1", 80))
-    assert error.problem == problem
-    assert fix in error.fix
-
-
-def test_name_that_does_not_resolve_is_named() -> None:
-    with pytest.raises(ListenError, match=r'host "no\.such\.host\.invalid" cannot be resolved'):
-        open_listeners(Config(host="no.such.host.invalid"))
+from framegate.listener import open_listeners
 
 
 def test_several_workers_get_sockets_of_the_same_port() -> None:

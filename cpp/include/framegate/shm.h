@@ -356,10 +356,11 @@ void fg_resize_options_init(fg_resize_options* options);
 /* Goes on in a new generation of slots of another number or size; everything else of the topic stays
  * (schema, participants_max, mode). Publishers and subscribers follow by themselves, in all
  * processes: subscribers first take what they have not seen in the old slots, sequences carry on,
- * loans are carried over by a copy when they are published, leases stay good. The memory of the old
- * slots is freed when the last participant has moved on. FG_OK also if the topic has that size
- * already; FG_UNSUPPORTED while it has work-queue groups, FG_INVALID_ARGUMENT, FG_FRAME_TOO_LARGE
- * (its schema does not fit), FG_NO_SPACE: nothing changed. Blocking: as fg_topic_create. */
+ * loans are carried over by a copy when they are published, leases stay good, calls in flight and
+ * what groups have not finished go on. The memory of the old slots is freed when the last participant
+ * has moved on. FG_OK also if the topic has that size already; FG_INVALID_ARGUMENT,
+ * FG_FRAME_TOO_LARGE (its schema does not fit), FG_NO_SPACE, FG_TIMEOUT (a process that joins a group
+ * is stopped): nothing changed. Blocking: as fg_topic_create. */
 fg_status fg_topic_resize(fg_topic* topic, const fg_resize_options* options);
 
 /* Removes topics that no process has open and that nobody opened or left for `age_ns`, and whatever

@@ -68,6 +68,25 @@ class Topic {
         return Result<void>::from(fg_topic_unlink(name.data(), name.size()));
     }
 
+    /// Goes on in slots of another number or size; 0 keeps what it is. Publishers and subscribers
+    /// of all processes follow by themselves.
+    Result<void> resize(std::uint32_t slots, std::uint64_t slot_bytes = 0, std::uint32_t keep = 0) {
+        fg_resize_options options;
+        fg_resize_options_init(&options);
+        options.slots = slots;
+        options.slot_bytes = slot_bytes;
+        options.keep = keep;
+        return Result<void>::from(fg_topic_resize(raw_.get(), &options));
+    }
+    /// Takes back what participants held that died; returns how many there were.
+    Result<std::uint32_t> reap() {
+        std::uint32_t reaped = 0;
+        if (const fg_status status = fg_topic_sweep(raw_.get(), &reaped); status != FG_OK) {
+            return Error::last(status);
+        }
+        return reaped;
+    }
+
     std::string_view name() const { return fg_topic_name(raw_.get()); }
     fg_topic* get() const { return raw_.get(); }
 

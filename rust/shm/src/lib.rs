@@ -52,6 +52,7 @@ pub use metadata::Metadata;
 pub use publisher::{Control, FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
 pub use topic::{
-    Checksum, TopicInfo, TopicOptions, check_topic_name, resize, runtime_directory, unlink,
+    Checksum, Garbage, TopicInfo, TopicOptions, check_topic_name, gc, resize, runtime_directory,
+    unlink,
 };
 pub use values::{Value, decode_values, encode_values};

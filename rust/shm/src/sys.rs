@@ -260,6 +260,13 @@ unsafe extern "C" {
         bytes: *mut usize,
         generation: *mut u32,
     ) -> Status;
+    pub(crate) fn fg_collect_stale_topics(
+        age_ns: i64,
+        dry_run: c_int,
+        visit: Option<unsafe extern "C" fn(*mut c_void, *const c_char, u64)>,
+        context: *mut c_void,
+        orphans: *mut u32,
+    ) -> Status;
     pub(crate) fn fg_topic_resize(topic: *mut Topic, options: *const ResizeOptions) -> Status;
     pub(crate) fn fg_topic_metadata_generation(topic: *const Topic) -> u32;
     pub(crate) fn fg_topic_append_metadata(

@@ -1,7 +1,7 @@
 //! Topics: options, an open handle, names.
 #![expect(unsafe_code, reason = "the whole file is calls into the library")]
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::path::PathBuf;
 use std::ptr;
 use std::time::Duration;
@@ -232,6 +232,46 @@ pub fn resize(name: &str, slots: Option<u32>, slot_bytes: Option<u64>) -> Result
     };
     // SAFETY: a live handle and live options.
     check(unsafe { sys::fg_topic_resize(topic.as_ptr(), &raw const options) })
+}
+
+/// What [`gc`] removed, or would have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Garbage {
+    /// Name and bytes of each topic that nobody uses.
+    pub topics: Vec<(String, u64)>,
+    /// Number of other files, of processes that died.
+    pub orphans: u32,
+}
+
+/// Removes topics that no process has open and that nobody opened or left for `older_than`, and files
+/// that dead processes left; never a living topic. With `dry_run` it only looks.
+///
+/// # Errors
+/// The runtime directory is not safe to use, or belongs to somebody else.
+pub fn gc(older_than: Duration, dry_run: bool) -> Result<Garbage, Error> {
+    unsafe extern "C" fn visit(context: *mut c_void, name: *const c_char, bytes: u64) {
+        // SAFETY: the vector below, which nobody else uses meanwhile; a zero-terminated name.
+        let (topics, name) = unsafe {
+            (
+                &mut *context.cast::<Vec<(String, u64)>>(),
+                CStr::from_ptr(name),
+            )
+        };
+        topics.push((name.to_string_lossy().into_owned(), bytes));
+    }
+    let mut garbage = Garbage::default();
+    let topics: *mut Vec<(String, u64)> = &raw mut garbage.topics;
+    // SAFETY: the callback gets the vector while the call runs; a place for the number.
+    check(unsafe {
+        sys::fg_collect_stale_topics(
+            i64::try_from(older_than.as_nanos()).unwrap_or(i64::MAX),
+            i32::from(dry_run),
+            Some(visit),
+            topics.cast(),
+            &raw mut garbage.orphans,
+        )
+    })?;
+    Ok(garbage)
 }
 
 /// Removes a topic's files. Open handles go on undisturbed among themselves.
