@@ -140,12 +140,6 @@ class Deadline {
     explicit Deadline(std::int64_t timeout_ns);
     // What to sleep now: the rest, but never longer than the sweep interval. 0: it passed.
     std::int64_t slice_ns() const;
-    // The one of the two that comes first.
-    Deadline sooner(std::uint64_t at_ns) const {
-        Deadline result(*this);
-        result.end_ns_ = at_ns < end_ns_ ? at_ns : end_ns_;
-        return result;
-    }
 
   private:
     std::uint64_t end_ns_;

@@ -727,51 +727,28 @@ bool Subscriber::is_next_announced() {
     return is_announced(shared(), hot::load_head(view()) + 1);
 }
 
-// Sleeps, and looks when the cadence says that it is time; then sleeps as long as it takes.
+// Looks for as long as was asked for, or as the last frames make it worth; then sleeps.
 fg_status Subscriber::wait_until(const Deadline& deadline) {
-    if (spin_ns_ != 0 || FG_MUTATED(kMutateNoRecheck)) {
-        const fg_status status =
-            spin_ns_ != 0 ? look_for(spin_ns_, deadline) : static_cast<fg_status>(FG_EMPTY);
-        return status != FG_EMPTY ? status : sleep_until(deadline);
-    }
     const std::uint64_t began = monotonic_ns();
-    Cadence::Plan plan;
-    {
+    std::uint64_t look_ns = spin_ns_;
+    if (look_ns == 0 && !FG_MUTATED(kMutateNoRecheck)) {
         const Locked guard(lock_);
-        plan = cadence_.plan();
+        look_ns = cadence_.look_ns();
     }
-    fg_status status = FG_EMPTY;
-    bool woken = false;
-    if (plan.sleep_ns != 0) {
-        const Deadline due = deadline.sooner(began + plan.sleep_ns);
-        status = sleep_until(due);
-        woken = status == FG_OK;
-        if (status == FG_TIMEOUT && deadline.slice_ns() != 0) {
-            status = FG_EMPTY;
-        }
-    }
-    if (status == FG_EMPTY && plan.look_ns != 0) {
-        status = look_for(plan.look_ns, deadline);
-        if (status == FG_EMPTY) {
-            const Locked guard(lock_);
-            cadence_.did_not_come();
-        }
-    }
-    const bool looked = plan.look_ns != 0;
+    const fg_status status =
+        look_ns != 0 ? look_for(look_ns, deadline) : static_cast<fg_status>(FG_EMPTY);
     if (status == FG_EMPTY) {
-        status = sleep_until(deadline);
-        woken = true;
+        return sleep_until(deadline, look_ns != 0 ? 0 : began);
     }
     const Locked guard(lock_);
-    if (status == FG_OK && !(looked && woken && plan.sleep_ns == 0)) {
-        cadence_.came_after(monotonic_ns() - began, woken);
-    } else {
-        cadence_.did_not_come();
+    if (status == FG_OK) {
+        cadence_.came_after(monotonic_ns() - began, false);
     }
     return status;
 }
 
-fg_status Subscriber::sleep_until(const Deadline& deadline) {
+// `began`: the wait, if nothing was looked for before; else 0.
+fg_status Subscriber::sleep_until(const Deadline& deadline, std::uint64_t began) {
     if (const fg_status failed = begin_sleep(); failed != FG_OK) {
         return failed;
     }
@@ -818,6 +795,14 @@ fg_status Subscriber::sleep_until(const Deadline& deadline) {
             const Locked guard(lock_);
             help_head(view());
             look_again();
+        }
+    }
+    {
+        const Locked guard(lock_);  // before end_sleep(), which may be the handle's end
+        if (status == FG_OK && began != 0) {
+            cadence_.came_after(monotonic_ns() - began, true);
+        } else {
+            cadence_.did_not_come();
         }
     }
     end_sleep();

@@ -76,7 +76,7 @@ class Subscriber : public Handle {
     fg_status verify(Mode mode, fg_frame* out);
     fg_status unseen_locked();
     fg_status wait_until(const Deadline& deadline);
-    fg_status sleep_until(const Deadline& deadline);
+    fg_status sleep_until(const Deadline& deadline, std::uint64_t began);
     bool is_next_announced();
     fg_status look_for(std::uint64_t ns, const Deadline& deadline);
 
