@@ -41,5 +41,7 @@ write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/framegateConfigVer
   VERSION "${PROJECT_VERSION}" COMPATIBILITY SameMinorVersion)
 install(TARGETS framegate_shm ARCHIVE DESTINATION "${_destination}/lib")
 install(DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/cpp/include/framegate" DESTINATION "${_destination}/include")
+configure_file("${CMAKE_CURRENT_SOURCE_DIR}/cmake/framegate.pc.in" "${CMAKE_CURRENT_BINARY_DIR}/framegate.pc" @ONLY)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/framegate.pc" DESTINATION "${_destination}/lib/pkgconfig")
 install(FILES "${CMAKE_CURRENT_SOURCE_DIR}/cmake/framegateConfig.cmake" "${CMAKE_CURRENT_BINARY_DIR}/framegateConfigVersion.cmake"
   DESTINATION "${_destination}/lib/cmake/framegate")

@@ -113,7 +113,8 @@ class Server:
         # The worker captures the context it is made in: the one that startup has filled.
         make = lifespan.context.run
         self.worker = make(self._make_worker, lifespan)
-        self.worker.listen(self._listen().detach())
+        entry = "tls" if self.config.ssl_certfile else "plain"
+        self.worker.listen(self._listen().detach(), entry=entry)
         self._ready.set()
         try:
             await self._stop.wait()
@@ -128,6 +129,7 @@ class Server:
             self.config,
             state=lifespan.state if self.config.lifespan != "off" else None,
             plain_tasks=self.plain_tasks,
+            tls=_http.TlsContext(self.config) if self.config.ssl_certfile else None,
         )
 
     def _listen(self) -> socket.socket:

@@ -141,3 +141,42 @@ async def worker_scope_fails(scope: Scope, receive: Any, send: Any) -> None:
         await send({"type": "framegate.worker.startup.failed", "message": "no device"})
     else:
         await app(scope, receive, send)
+
+
+async def without_lifespan(scope: Scope, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        raise RuntimeError("what is a lifespan?")
+    await app(scope, receive, send)
+
+
+async def broken_startup(scope: Scope, receive: Any, send: Any) -> None:
+    """Raises in its startup hook, as a typo there does."""
+    if scope["type"] == "lifespan":
+        await receive()
+        note("startup")
+        raise LookupError("typo in a hook")
+    await app(scope, receive, send)
+
+
+async def broken_shutdown(scope: Scope, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise LookupError("typo in a hook")
+    await app(scope, receive, send)
+
+
+async def with_state(scope: Scope, receive: Any, send: Any) -> None:
+    """Each request sees what the lifespan put into the state, and not what other requests did."""
+    if scope["type"] == "lifespan":
+        scope["state"] |= {"shared": [], "name": "lifespan"}
+        return await lifespan(receive, send)
+    if scope["type"] != "http":
+        raise RuntimeError(scope["type"])
+    state = scope["state"]
+    text = f"{sorted(state)} {state['name']} {len(state['shared'])}"
+    state |= {"mine": 1, "name": "request"}
+    state["shared"].append(1)
+    await answer(send, text)
+    return None

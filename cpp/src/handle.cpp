@@ -83,6 +83,7 @@ fg_status Handle::move_on(bool even_if_empty) {
         return status;
     }
     Seat left = seat_;
+    left.held = 0;
     for (std::uint32_t slot = 0; slot < geometry().slots; ++slot) {
         left.held += kind_.is_held(left.records + slot * kind_.record_bytes) ? 1 : 0;
     }

@@ -770,6 +770,14 @@ void end_survivor(const Worker& worker) {
 }
 
 Kind random_kind(std::mt19937_64& random) {
+    // Without a rule: more of those who need it.
+    const std::uint32_t missing = framegate_test_mutations;
+    if ((missing & framegate::impl::kMutateNoReturn) != 0) {
+        return random() % 3 == 0 ? Kind::kResizer : Kind::kGroup;
+    }
+    if ((missing & framegate::impl::kMutateNoMailScrub) != 0) {
+        return random() % 2 == 0 ? Kind::kCaller : Kind::kResponder;
+    }
     const auto kinds = with_everything ? Kind::kCount : Kind::kReliable;
     return static_cast<Kind>(random() % static_cast<std::uint64_t>(kinds));
 }

@@ -1,4 +1,4 @@
-"""Write config.md and cli.md from the schema and c-abi.md from shm.h.
+"""Write config.md and cli.md from the schema, limits.md from the core, c-abi.md from shm.h.
 
 `tests/config` checks that they are current.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import runpy
 from pathlib import Path
 
 from framegate.cli import parser, subcommands
@@ -146,7 +147,17 @@ def _comment(text: str) -> list[str]:
     return [line.replace("*", "\\*").replace("<", "\\<") for line in lines]
 
 
-PAGES = {"config.md": config_page, "cli.md": cli_page, "c-abi.md": c_abi_page}
+def limits_page() -> str:
+    """Return limits.md."""
+    return str(runpy.run_path(str(HERE / "limits.py"))["page"]())
+
+
+PAGES = {
+    "config.md": config_page,
+    "cli.md": cli_page,
+    "limits.md": limits_page,
+    "c-abi.md": c_abi_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

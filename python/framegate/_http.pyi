@@ -22,9 +22,11 @@ __all__ = [
     "RuntimeRow",
     "Selector",
     "SelectorMap",
+    "TlsContext",
     "Worker",
     "_NativeThread",
     "_ThreadBound",
+    "collapse_heap",
     "recording_contents",
 ]
 
@@ -117,6 +119,7 @@ class Player:
     def stats(self) -> dict[str, Any]: ...
     def close(self) -> None: ...
 
+def collapse_heap() -> int: ...
 def recording_contents(path: str) -> dict[str, Any]: ...
 
 @final
@@ -146,6 +149,14 @@ class BodyHandle:
     ) -> Future[tuple[int, int]]: ...
 
 @final
+class TlsContext:
+    """Certificates and keys of a configuration, ready to be served."""
+
+    def __new__(cls, config: Any) -> TlsContext: ...
+    @property
+    def warnings(self) -> list[str]: ...
+
+@final
 class Worker:
     """HTTP server of one event loop."""
 
@@ -155,10 +166,13 @@ class Worker:
         config: Any,
         *,
         state: dict[str, Any] | None = None,
+        tls: TlsContext | None = None,
+        https_port: int = 443,
         row: RuntimeRow | None = None,
         plain_tasks: bool = False,
     ) -> Worker: ...
-    def listen(self, fd: int) -> None: ...
+    def listen(self, fd: int, *, entry: str = "plain") -> None: ...
+    def reload_tls(self) -> None: ...
     def stop_accepting(self) -> None: ...
     def drain(self, seconds: float) -> Future[int]: ...
     def close(self) -> None: ...

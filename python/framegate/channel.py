@@ -1,7 +1,8 @@
 """What a supervisor and a worker process say to each other, over one Unix socket pair.
 
-Down: one line, the `WorkerSpec`; then nothing. End of file means that the supervisor is gone,
-however it went, and the worker drains and ends: even kill -9 cannot forget to close it.
+Down: one line, the `WorkerSpec`; then a line per order, such as `reload-tls`. End of file means
+that the supervisor is gone, however it went, and the worker drains and ends: even kill -9 cannot
+forget to close it.
 Up: one line per event of the worker: `worker-startup` when its own startup begins, `ready`, or
 `failed` with the text for the user.
 
@@ -10,16 +11,21 @@ Lines of JSON, because both ends are Python and a person can read them in strace
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from framegate.config import Config
 
-__all__ = ["Channel", "WorkerReport", "WorkerSpec"]
+__all__ = ["Channel", "Order", "WorkerReport", "WorkerSpec"]
 
 LINE_BYTES_MAX: Final = 1 << 20
+
+Order = Literal["reload-tls"]
+"""What a supervisor may want of a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,7 @@ class WorkerSpec:
         generation: How many workers of that index there were before.
         supervisor_pid: Its parent.
         listener_fds: Inherited sockets to accept from.
+        redirect_count: How many of them, at the end, only redirect to https.
         runtime_path: File of the runtime segment, or nothing.
     """
 
@@ -40,6 +47,7 @@ class WorkerSpec:
     generation: int
     supervisor_pid: int
     listener_fds: tuple[int, ...]
+    redirect_count: int
     runtime_path: str
 
     def to_line(self) -> bytes:
@@ -122,12 +130,19 @@ class Channel:
         *lines, self._buffer = self._buffer.split(b"\n")
         return [WorkerReport(**json.loads(line)) for line in lines]
 
-    def wait_for_end(self) -> None:
-        """Block until the other side is gone."""
+    def send_order(self, order: Order) -> None:
+        """Send an order down; nothing if nobody is there, or does not read."""
+        with contextlib.suppress(OSError):
+            self._end.sendall(json.dumps(order).encode() + b"\n")
+
+    def orders(self) -> Iterator[str]:
+        """Wait for orders, until the other side is gone."""
         try:
             while True:
+                *lines, self._buffer = self._buffer.split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
                 self._fill()
-                self._buffer = b""
         except EOFError:
             return
 

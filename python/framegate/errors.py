@@ -10,6 +10,7 @@ FramegateError
 ├── WorkerError                     a worker failed while it ran (exit code 1)
 │   └── StartupFailed               it never got as far as serving (exit code 3)
 │       ├── AppImportError          the application could not be imported, found or called
+│       ├── CertificateError        a certificate, key or revocation list cannot be used
 │       ├── WorkerStartFailed       this worker's own startup failed (scope framegate.worker)
 │       └── ListenError             the socket could not be bound
 ├── RecordingError                  an MCAP file cannot be written, or is damaged
@@ -67,6 +68,7 @@ __all__ = [
     "CallFailed",
     "CallerGone",
     "CallsExhausted",
+    "CertificateError",
     "ChecksumMismatch",
     "ClientDisconnected",
     "ClosedError",
@@ -208,6 +210,12 @@ class ListenError(StartupFailed):
     """The address could not be bound."""
 
     code = "FG-START-003"
+
+
+class CertificateError(StartupFailed):
+    """A certificate, key or revocation list is missing, damaged, or does not fit another one."""
+
+    code = "FG-START-005"
 
 
 class RecordingError(FramegateError):

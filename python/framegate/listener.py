@@ -47,6 +47,14 @@ SocketAddress = tuple[Any, ...]
 PORT_ATTEMPTS: Final = 32
 """How often a free port is looked for that is free in IPv4 and in IPv6."""
 
+UNSENT_BYTES_MAX: Final = 128 * 1024
+"""What the kernel holds of a response beyond what the peer's window takes (`TCP_NOTSENT_LOWAT`).
+
+Without it a client that does not read makes the kernel hold 3 to 4 MiB for each connection; 500 of
+them made others wait for seconds. Twice the default of `send_buffer_bytes`: while the kernel sends
+what it has, the application comes up with more.
+"""
+
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 _EVERYTHING: Final = ("0.0.0.0", "::")
 
@@ -63,9 +71,13 @@ class Listeners:
 
     Attributes:
         of_worker: For each worker the sockets it accepts from, in the order of the binds.
+        redirect_count: How many of them, at the end, only redirect to https.
+        scheme: What URLs begin with.
     """
 
     of_worker: list[list[socket.socket]]
+    redirect_count: int = 0
+    scheme: str = "http"
     _owned: list[_Closable] = field(default_factory=list)
     _addresses: list[Address] = field(default_factory=list)
 
@@ -73,13 +85,14 @@ class Listeners:
     def addresses(self) -> list[Address]:
         """Where the server really listens: after bind, so a port 0 has become a number."""
         if not self._addresses:
-            self._addresses = listener_addresses(self.of_worker[0])
+            served = len(self.of_worker[0]) - self.redirect_count
+            self._addresses = listener_addresses(self.of_worker[0][:served])
         return self._addresses
 
     @property
     def urls(self) -> list[str]:
         """The addresses as a person types them."""
-        return [_url(address) for address in self.addresses]
+        return [_url(address, self.scheme) for address in self.addresses]
 
     def close(self) -> None:
         """Close all sockets and remove the files of Unix sockets that are still ours."""
@@ -98,21 +111,19 @@ def open_listeners(config: Config) -> Listeners:
         ListenError: An address is in use, not allowed or does not exist.
     """
     opening = _Opening(config.workers)
+    listeners = opening.listeners
+    listeners.scheme = "https" if config.ssl_certfile else "http"
     try:
         for bind, label in _binds(config):
-            match bind:
-                case TcpBind():
-                    opening.tcp(bind)
-                case UnixBind():
-                    opening.unix(bind)
-                case FdBind():
-                    opening.inherited(bind, label)
-                case SystemdBind():
-                    opening.systemd(bind)
+            opening.open(bind, label)
+        served = len(listeners.of_worker[0])
+        for text in config.https_redirect_bind:
+            opening.open(parse_bind(text), text)
+        listeners.redirect_count = len(listeners.of_worker[0]) - served
     except BaseException:
-        opening.listeners.close()
+        listeners.close()
         raise
-    return opening.listeners
+    return listeners
 
 
 def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:
@@ -122,6 +133,9 @@ def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:
         ListenError: Somebody else began to listen there between our bind and now.
     """
     for item in sockets:
+        if item.family in (socket.AF_INET, socket.AF_INET6):
+            # Accepted sockets inherit it, so that it costs nothing per connection.
+            item.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
         if item.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             continue  # systemd's, or a worker's before us
         try:
@@ -147,13 +161,14 @@ def listener_addresses(sockets: Sequence[socket.socket]) -> list[Address]:
     return found
 
 
-def _url(address: Address) -> str:
+def _url(address: Address, scheme: str) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
     host, port = address
     if ":" not in host:
-        return f"http://{host}:{port}"
-    return f"http://[{host.replace('%', '%25')}]:{port}"  # RFC 6874: the zone of a link-local one
+        return f"{scheme}://{host}:{port}"
+    # RFC 6874: the zone of a link-local one
+    return f"{scheme}://[{host.replace('%', '%25')}]:{port}"
 
 
 def _binds(config: Config) -> Iterator[tuple[Bind, str]]:
@@ -178,6 +193,17 @@ class _Opening:
         self._owned = self.listeners._owned
         self._taken: list[tuple[int, bytes, int, str]] = []
         self._inodes: dict[int, str] = {}
+
+    def open(self, bind: Bind, label: str) -> None:
+        match bind:
+            case TcpBind():
+                self.tcp(bind)
+            case UnixBind():
+                self.unix(bind)
+            case FdBind():
+                self.inherited(bind, label)
+            case SystemdBind():
+                self.systemd(bind)
 
     def _share(self, item: socket.socket) -> None:
         for sockets in self.listeners.of_worker:

@@ -33,6 +33,7 @@ from framegate.errors import (
 from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
 from framegate.logging import banner, configure, logger
+from framegate.open_files import raise_open_files_limit
 from framegate.runtime_segment import open_segment
 from framegate.systemd import Notifier
 from framegate.worker import (
@@ -101,6 +102,7 @@ def serve_until_stopped(
     configure(config.log_level)
     for warning in config.warnings:
         logger.warning("%s", warning)
+    logger.debug("%d open files are allowed", raise_open_files_limit())
     if config.workers > 1:
         from framegate.supervisor import Supervisor
 
@@ -138,6 +140,7 @@ def serve_until_stopped(
             on_ready=ready,
             on_stopping=lambda: notifier.stopping("stopping"),
             close_listeners=listeners.close,
+            redirect_count=listeners.redirect_count,
             toolkit=tools,
             row=row,
             at_force=clean_up,
@@ -207,6 +210,11 @@ class Server:
         if self._worker is not None:
             self._worker.stop()
 
+    def reload_tls(self) -> None:
+        """Read certificates and keys anew, from any thread; open connections go on."""
+        if self._worker is not None:
+            self._worker.reload_tls()
+
     async def serve(self) -> None:
         """Serve on the running loop until asked to stop by `stop()`, SIGTERM or Ctrl-C.
 
@@ -250,6 +258,7 @@ class Server:
             self._addresses, self._urls = listeners.addresses, listeners.urls
             on_ready()
 
+        self._toolkit.prepare(self.config)
         return Worker(
             load_application(self.config),
             self.config,
@@ -257,6 +266,7 @@ class Server:
             toolkit=self._toolkit,
             on_ready=ready,
             close_listeners=listeners.close,
+            redirect_count=listeners.redirect_count,
         )
 
 

@@ -13,6 +13,7 @@ Each worker has a place: an index, its sockets, its row of the runtime segment. 
 | worker dies otherwise | a crash: restart within the budget, or exit 1 | exit 1 if not asked for  |
 | not ready in time     | kill it, stop all, exit 3                     | nothing                  |
 | SIGTERM, SIGINT       | SIGTERM to all; the deadline runs             | in haste; then kill      |
+| SIGHUP, with TLS      | all read their certificates anew              | nothing                  |
 
 Guarantees, and what keeps them:
 
@@ -134,6 +135,8 @@ class Supervisor:
         self._places: list[Place] = []
         self._stop_requests = 0
         self._stop_answered = 0
+        self._reload_requests = 0
+        self._reload_answered = 0
         self._is_stopping = False
         self._is_hasty = False
         self._kill_at = 0.0
@@ -322,6 +325,7 @@ class Supervisor:
                 generation=place.generation,
                 supervisor_pid=os.getpid(),
                 listener_fds=fds,
+                redirect_count=self._listeners.redirect_count if self._listeners else 0,
                 runtime_path=str(self._segment.path) if self._segment is not None else "",
             )
             try:
@@ -417,6 +421,11 @@ class Supervisor:
         self._kill_at = time.monotonic() + seconds + STOP_MARGIN_SECONDS
 
     def _answer_signals(self) -> None:
+        if self._reload_answered != self._reload_requests:
+            self._reload_answered = self._reload_requests
+            for place in self._places:
+                if place.channel is not None and not self._is_stopping:
+                    place.channel.send_order("reload-tls")
         # Two counters, each written on one side only: a handler may run between any two steps here.
         while self._stop_answered < self._stop_requests:
             self._stop_answered += 1
@@ -463,6 +472,8 @@ class Supervisor:
                 signal.SIGINT: self._on_stop_signal,
                 signal.SIGCHLD: lambda number, frame: None,  # the byte is what matters
             }
+            if self._config.ssl_certfile:
+                handlers[signal.SIGHUP] = self._on_reload_signal
             before = {number: signal.signal(number, call) for number, call in handlers.items()}
             wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             try:
@@ -474,6 +485,9 @@ class Supervisor:
 
     def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_requests += 1
+
+    def _on_reload_signal(self, number: int, frame: FrameType | None) -> None:
+        self._reload_requests += 1
 
     @staticmethod
     def _drain_wakeups(reader: Any) -> None:

@@ -49,7 +49,7 @@ from framegate.errors import (
 )
 from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
-from framegate.listener import start_listening
+from framegate.listener import listener_addresses, start_listening
 from framegate.logging import configure, dump_stacks, logger
 from framegate.worker_scope import WorkerPlace, WorkerScope
 
@@ -83,8 +83,11 @@ class RowPlace(NamedTuple):
 class HttpCore(Protocol):
     """What a worker needs of `_http.Worker`."""
 
-    def listen(self, fd: int) -> None:
+    def listen(self, fd: int, *, entry: str) -> None:
         """Accept from this listening socket; the descriptor is the core's from now on."""
+
+    def reload_tls(self) -> None:
+        """Read certificates and keys anew."""
 
     def stop_accepting(self) -> None:
         """Close its listening sockets."""
@@ -105,6 +108,9 @@ class Toolkit(Protocol):
     def event_loop_type(self) -> type[asyncio.AbstractEventLoop]:
         """Return the class of that loop."""
 
+    def prepare(self, config: Config) -> None:
+        """Judge the files that the core will need, before the application is imported."""
+
     def new_core(
         self,
         application: Application,
@@ -112,6 +118,7 @@ class Toolkit(Protocol):
         *,
         state: dict[str, Any] | None,
         row: RowPlace | None,
+        https_port: int,
     ) -> HttpCore:
         """Return the core; called on the loop's thread after lifespan startup."""
 
@@ -121,6 +128,9 @@ class Toolkit(Protocol):
 
 class NativeToolkit:
     """The real ones."""
+
+    def __init__(self) -> None:
+        self._tls: Any = None
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return framegate's own loop."""
@@ -134,6 +144,20 @@ class NativeToolkit:
 
         return EventLoop
 
+    def prepare(self, config: Config) -> None:
+        """Read certificates and keys.
+
+        Raises:
+            CertificateError: One of them cannot be used.
+        """
+        if not config.ssl_certfile:
+            return
+        from framegate import _http
+
+        self._tls = _http.TlsContext(config)
+        for warning in self._tls.warnings:
+            logger.warning("%s", warning)
+
     def new_core(
         self,
         application: Application,
@@ -141,6 +165,7 @@ class NativeToolkit:
         *,
         state: dict[str, Any] | None,
         row: RowPlace | None,
+        https_port: int,
     ) -> HttpCore:
         """Return the Rust core."""
         from framegate import _http
@@ -152,7 +177,18 @@ class NativeToolkit:
                 native_row = _http.RuntimeRow(fd, row.place)
             finally:
                 os.close(fd)
-        core: HttpCore = _http.Worker(application, config, state=state, row=native_row)
+        core: HttpCore = _http.Worker(
+            application,
+            config,
+            state=state,
+            tls=self._tls,
+            https_port=https_port,
+            row=native_row,
+        )
+        if config.huge_pages:
+            # The application is loaded and started: its heap has the shape that it keeps.
+            moved = _http.collapse_heap()
+            logger.debug("%d MiB of the heap are in huge pages", moved >> 20)
         return core
 
     def build_info(self) -> dict[str, Any]:
@@ -180,6 +216,7 @@ class Worker:
         is_supervised: Whether somebody else tells the user about stopping.
         row: Where heartbeats and counters go.
         place: Which worker it is.
+        redirect_count: How many of the sockets, at the end, only redirect to https.
 
     Attributes:
         has_worker_scope: Whether the application has a shutdown of `framegate.worker` to do.
@@ -200,11 +237,13 @@ class Worker:
         is_supervised: bool = False,
         row: RowPlace | None = None,
         place: WorkerPlace = FIRST_PLACE,
+        redirect_count: int = 0,
     ) -> None:
         self.has_worker_scope = False
         self._application = application
         self._config = config
         self._listeners = listeners
+        self._redirect_count = redirect_count
         self._toolkit = toolkit
         self._on_ready = on_ready
         self._on_worker_startup = on_worker_startup
@@ -217,8 +256,22 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_count = 0
         self._stopped_at = 0.0
+        self._core: HttpCore | None = None
         self._stop = asyncio.Event()
         self._haste = asyncio.Event()
+
+    def reload_tls(self) -> None:
+        """Read certificates and keys anew, from any thread or signal handler; soon."""
+
+        def reload() -> None:
+            # Without a core there is nothing to reload: it will read the files of that moment.
+            if self._core is not None:
+                self._core.reload_tls()
+
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended just now
+                loop.call_soon_threadsafe(reload)
 
     def stop(self) -> None:
         """Ask to stop, from any thread or from a signal handler; a second time, to hurry."""
@@ -286,11 +339,16 @@ class Worker:
             self._config,
             state=None if self._config.lifespan == "off" else lifespan.state,
             row=self._row,
+            https_port=self._https_port(),
         )
+        self._core = core
+        entry = "tls" if self._config.ssl_certfile else "plain"
         try:
             start_listening(self._listeners, self._config.backlog)
-            for listener in self._listeners:
-                core.listen(os.dup(listener.fileno()))
+            for number, listener in enumerate(self._listeners):
+                is_served = number < len(self._listeners) - self._redirect_count
+                fd = os.dup(listener.fileno())
+                core.listen(fd, entry=entry if is_served else "redirect")
             self._on_ready()
             await self._stop.wait()
             core.stop_accepting()
@@ -301,7 +359,17 @@ class Worker:
             # After a complete drain this does nothing; else it cuts what is left, so that the
             # application shuts down when nobody uses any more what it closes.
             await core.drain(0.0)
+            self._core = None
             core.close()
+
+    def _https_port(self) -> int:
+        """Where redirects lead to."""
+        if self._config.https_redirect_port is not None:
+            return self._config.https_redirect_port
+        for address in listener_addresses(self._listeners):
+            if not isinstance(address, str):
+                return address[1]
+        return 443  # only Unix sockets: whoever is in front of them listens where everybody does
 
     def _close_each_listener(self) -> None:
         for listener in self._listeners:
@@ -393,7 +461,9 @@ class Signals:
     |---------|---------------------------------|----------------------------------------------|
     | SIGTERM | stop; in haste; at once         | stop                                         |
     | SIGINT  | the same                        | stop in haste                                |
-    | SIGHUP  | not handled                     | stop: the supervisor is gone                 |
+    | SIGHUP  | with TLS: read certificates     | stop: the supervisor is gone                 |
+
+    The supervisor's own SIGHUP comes through the channel.
 
     Under a supervisor each has one meaning, because equal signals that are pending merge into one,
     and because SIGHUP comes twice: from the kernel and from the thread that watches the channel.
@@ -431,6 +501,8 @@ class Signals:
             }
         else:
             handlers = {signal.SIGTERM: self._handle_any, signal.SIGINT: self._handle_any}
+            if self._config.ssl_certfile:
+                handlers[signal.SIGHUP] = self._handle_reload
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -441,6 +513,10 @@ class Signals:
 
     def _handle_any(self, number: int, frame: FrameType | None) -> None:
         self._ask()
+
+    def _handle_reload(self, number: int, frame: FrameType | None) -> None:
+        if self.worker is not None:
+            self.worker.reload_tls()
 
     def _handle_stop(self, number: int, frame: FrameType | None) -> None:
         if self._count < 1:
@@ -488,6 +564,8 @@ def run_worker(
     place: WorkerPlace = FIRST_PLACE,
     at_force: Callable[[], None] = lambda: None,
     ends_process: bool = True,
+    redirect_count: int = 0,
+    on_worker: Callable[[Worker], None] = lambda worker: None,
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -504,6 +582,8 @@ def run_worker(
         place: Which worker it is.
         at_force: Removes files if the process has to end by force.
         ends_process: Whether nothing comes after this but the end of the process.
+        redirect_count: How many of the sockets, at the end, only redirect to https.
+        on_worker: Called with the worker before it serves.
 
     Returns:
         The exit code.
@@ -524,6 +604,7 @@ def run_worker(
                 "and its code does not return",
                 EXIT_STARTUP,
             )
+            tools.prepare(config)
             application = load_application(config)
 
             def worker_startup() -> None:
@@ -555,7 +636,9 @@ def run_worker(
                 is_supervised=is_supervised,
                 row=row,
                 place=place,
+                redirect_count=redirect_count,
             )
+            on_worker(worker)
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
             return EXIT_STOPPED if is_clean else EXIT_RUNTIME
@@ -595,7 +678,8 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         spec = channel.receive_spec()
     except EOFError:
         return EXIT_STOPPED
-    _watch_supervisor(channel, spec.supervisor_pid)
+    workers: list[Worker] = []
+    _watch_supervisor(channel, spec.supervisor_pid, workers)
     configure(spec.config.log_level, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit()
     listeners = [_inherited(fd) for fd in spec.listener_fds]
@@ -623,6 +707,8 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             is_supervised=True,
             row=RowPlace(spec.runtime_path, spec.index) if spec.runtime_path else None,
             place=WorkerPlace(spec.index, spec.config.workers, spec.generation),
+            redirect_count=spec.redirect_count,
+            on_worker=workers.append,
         )
     except WorkerStartFailed as error:
         # Not the application's failure but this worker's: the supervisor may try again.
@@ -645,8 +731,10 @@ def _inherited(fd: int) -> socket.socket:
     return socket.socket(fileno=fd)
 
 
-def _watch_supervisor(channel: Channel, supervisor_pid: int) -> None:
+def _watch_supervisor(channel: Channel, supervisor_pid: int, workers: list[Worker]) -> None:
     """Get SIGHUP when the supervisor dies: from the kernel, and from a thread at the channel.
+
+    The thread also takes the supervisor's orders to the worker, once there is one.
 
     Either alone has a hole: the kernel's does not exist everywhere and is lost across some execs;
     the thread needs the GIL. Before the handler is installed SIGHUP ends the process, as it should.
@@ -658,7 +746,10 @@ def _watch_supervisor(channel: Channel, supervisor_pid: int) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
     def wait() -> None:
-        channel.wait_for_end()
+        for order in channel.orders():
+            if order == "reload-tls":
+                for worker in workers:
+                    worker.reload_tls()
         os.kill(os.getpid(), signal.SIGHUP)
 
     threading.Thread(target=wait, name="framegate supervisor watch", daemon=True).start()

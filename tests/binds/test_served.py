@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from framegate import Server
+from privileges import needs_root
 from server_process import Launch, ServerProcess, body
 
 APP = "supervised_apps:app"
@@ -138,7 +139,7 @@ def test_bad_bind_ends_the_start(launch: Launch, bind: str, code: int, text: str
     assert "Traceback" not in server.text
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@needs_root
 def test_low_port_of_an_ordinary_user_is_explained() -> None:
     program = (
         "import os\n"

@@ -19,6 +19,7 @@ from framegate.binds import UnixBind
 from framegate.errors import ListenError
 from framegate.name_lock import AddressLockedError, NameLock
 from framegate.unix_socket import UnixSocket
+from privileges import needs_root
 from server_process import Launch, body
 
 APP = "supervised_apps:app"
@@ -261,7 +262,7 @@ class TestLock:
         lock.close()
         NameLock(str(tmp_path)).close()
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+    @needs_root
     def test_of_another_user_does_not_count(self, tmp_path: Path) -> None:
         program = (
             "import os, sys\n"

@@ -29,7 +29,16 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "timeout_worker_shutdown": ("2", 2.0),
     "backlog": ("7", 7),
     "workers": ("3", 3),
+    "huge_pages": ("false", False),
     "timeout_startup": ("500ms", 0.5),
+    "timeout_body": ("2m", 120.0),
+    "timeout_write": ("10s", 10.0),
+    "timeout_linger": ("500ms", 0.5),
+    "target_bytes_max": ("2KiB", 2048),
+    "max_body": ("16MiB", 2**24),
+    "body_rate_min": ("240", 240),
+    "limit_concurrency": ("1000", 1000),
+    "keep_alive_max_requests": ("100", 100),
     "timeout_graceful_shutdown": ("1m", 60.0),
     "timeout_keep_alive": ("5", 5.0),
     "timeout_header": ("1.5s", 1.5),
@@ -42,7 +51,40 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "headers": ("x-a: 1\nx-b: 2", (("x-a", "1"), ("x-b", "2"))),
     "log_level": ("DEBUG", "debug"),
     "access_log": ("0", False),
+    "ssl_certfile": ("/a.pem:/b.pem", ("/a.pem", "/b.pem")),
+    "ssl_keyfile": ("/a.key", ("/a.key",)),
+    "ssl_keyfile_password": ("sesame", "sesame"),
+    "ssl_keyfile_password_file": ("/password", "/password"),
+    "ssl_version": ("TLS1.3", "tls1.3"),
+    "ssl_ciphers": (
+        "TLS_AES_128_GCM_SHA256:TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        ("TLS_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
+    ),
+    "ssl_cert_reqs": ("2", "required"),
+    "ssl_ca_certs": ("/ca.pem", ("/ca.pem",)),
+    "ssl_ca_system": ("yes", True),
+    "ssl_crl": ("/crl.pem", ("/crl.pem",)),
+    "https_redirect_bind": ("localhost:80", ("localhost:80",)),
+    "https_redirect_port": ("443", 443),
+    "ssl_handshake_timeout": ("3s", 3.0),
+    "ssl_handshakes_max": ("64", 64),
 }
+
+# What a setting makes no sense without.
+_TLS: dict[str, typing.Any] = {"ssl_certfile": ("/a.pem",)}
+_CLIENTS: dict[str, typing.Any] = {**_TLS, "ssl_cert_reqs": "required"}
+COMPANIONS: dict[str, dict[str, typing.Any]] = {
+    "ssl_keyfile": _TLS,
+    "https_redirect_bind": _TLS,
+    "ssl_cert_reqs": {**_TLS, "ssl_ca_certs": ("/ca.pem",)},
+    "ssl_ca_certs": _CLIENTS,
+    "ssl_ca_system": _CLIENTS,
+    "ssl_crl": {**_CLIENTS, "ssl_ca_certs": ("/ca.pem",)},
+}
+
+
+def companions(setting: Setting) -> dict[str, typing.Any]:
+    return COMPANIONS.get(setting.name, {})
 
 
 def load(**keywords: typing.Any) -> Config:
@@ -58,26 +100,27 @@ def each(setting: Setting) -> str:
 class TestEverySetting:
     def test_is_read_from_the_environment(self, setting: Setting) -> None:
         text, value = SAMPLES[setting.name]
-        config = load(environment={setting.environment[0]: text})
+        config = load(environment={setting.environment[0]: text}, options=companions(setting))
         assert getattr(config, setting.name) == value
         assert config.origins[setting.name].source is Source.ENVIRONMENT
 
     def test_is_read_from_the_command_line(self, setting: Setting) -> None:
         text, value = SAMPLES[setting.name]
-        config = load(command_line={setting.name: text})
+        config = load(command_line={setting.name: text}, options=companions(setting))
         assert getattr(config, setting.name) == value
         assert str(config.origins[setting.name]).startswith("command line (")
 
     def test_is_read_from_code(self, setting: Setting) -> None:
         value = SAMPLES[setting.name][1]
-        assert getattr(load(options={setting.name: value}), setting.name) == value
-        assert getattr(Config(**{setting.name: value}), setting.name) == value
+        options = {**companions(setting), setting.name: value}
+        assert getattr(load(options=options), setting.name) == value
+        assert getattr(Config(**options), setting.name) == value
 
     def test_is_read_from_a_file(self, setting: Setting, tmp_path: Path) -> None:
         text, value = SAMPLES[setting.name]
         file = tmp_path / "framegate.toml"
         file.write_text(f'{setting.name.replace("_", "-")} = """{text}"""')
-        config = load(file=file)
+        config = load(file=file, options=companions(setting))
         assert getattr(config, setting.name) == value
         assert config.origins[setting.name].source is Source.FILE
 
@@ -98,7 +141,7 @@ class TestEverySetting:
             )
 
     def test_crosses_to_a_worker_unchanged(self, setting: Setting) -> None:
-        config = Config(**{setting.name: SAMPLES[setting.name][1]})
+        config = Config(**{**companions(setting), setting.name: SAMPLES[setting.name][1]})
         copy = Config.from_json(config.to_json())
         assert copy == config
         assert copy.origins == config.origins

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import struct
@@ -28,6 +29,7 @@ from framegate.errors import AppImportError, StartupFailed
 from server_process import Launch, body
 
 TIMEOUT_SECONDS = 60.0
+TESTS = Path(__file__).resolve().parents[1]
 Test = TypeVar("Test", bound=Callable[..., None])
 shown: set[str] = set()
 
@@ -302,7 +304,150 @@ def test_timeout_keep_alive() -> None:
 def test_timeout_header() -> None:
     with serving(timeout_header=0.3) as server, open_connection(server) as peer:
         peer.sendall(b"GET / HTTP/1.1\r\nhost:")
-        assert "200 OK" not in read_to_end(peer)
+        assert status(read_to_end(peer)) == 408
+
+
+async def counting(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answers with the size of the body."""
+    assert scope["type"] == "http"
+    size, more = 0, True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        size, more = size + len(event["body"]), event["more_body"]
+    await answer(send, str(size).encode())
+
+
+def post(peer: socket.socket, body: bytes, length: int | None = None) -> None:
+    size = len(body) if length is None else length
+    head = f"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n"
+    peer.sendall(head.encode() + body)
+
+
+@effect("timeout_body")
+def test_timeout_body() -> None:
+    with serving(counting, lifespan="off", timeout_body=0.3) as server:
+        with open_connection(server) as peer:
+            post(peer, b"part", length=5)
+            assert status(read_to_end(peer)) == 408
+        with open_connection(server) as peer:
+            post(peer, b"whole")
+            assert read_to_end(peer).endswith("\r\n\r\n5")
+
+
+@effect("body_rate_min")
+def test_body_rate_min() -> None:
+    options = {"lifespan": "off", "timeout_body": 1.0}
+    for rate, expected in ((0, 200), (1000, 408)):
+        with serving(counting, body_rate_min=rate, **options) as server:
+            with open_connection(server) as peer:
+                post(peer, b"", length=6)
+                enough = threading.Event()
+                for _ in range(6):  # a byte each 0.3 s: never a second without one
+                    enough.wait(0.3)
+                    peer.send(b"x")
+                assert status(read_to_end(peer)) == expected
+
+
+@effect("timeout_write")
+def test_timeout_write() -> None:
+    told: list[str] = []
+    done = threading.Event()
+
+    async def flood(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["path"] != "/flood":
+            return await answer(send, b"")
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            for _ in range(256):
+                await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+        except OSError as error:
+            told.append(type(error).__name__)
+        told.append((await receive())["type"])
+        done.set()
+
+    with serving(flood, lifespan="off", timeout_write=0.3) as server:
+        with open_connection(server) as peer:
+            peer.sendall(b"GET /flood HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert done.wait(TIMEOUT_SECONDS)
+        assert told == ["ClientDisconnected", "http.disconnect"]
+        assert status(response(server)) == 200
+
+
+@effect("timeout_linger")
+def test_timeout_linger() -> None:
+    for seconds, expected in ((0.0, False), (10.0, True)):
+        with serving(timeout_linger=seconds) as server, open_connection(server) as peer:
+            # Refused with most of the body unsent; how long does the server go on listening?
+            post(peer, b"", length=2**24)
+            assert status(read_to_end(peer)) == 200
+            pause, is_heard = threading.Event(), True
+            for _ in range(10):
+                pause.wait(0.1)
+                try:
+                    peer.sendall(b"x")
+                except OSError:
+                    is_heard = False
+            assert is_heard is expected
+
+
+@effect("target_bytes_max")
+def test_target_bytes_max() -> None:
+    with serving(target_bytes_max=300) as server:
+        for size, expected in ((300, 200), (301, 414)):
+            with open_connection(server) as peer:
+                target = "/" + "a" * (size - 1)
+                peer.sendall(
+                    f"GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
+                )
+                assert status(read_to_end(peer)) == expected
+
+
+@effect("max_body")
+def test_max_body() -> None:
+    chunks = (
+        b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    with serving(counting, lifespan="off", max_body=1000) as server:
+        for size, expected in ((1000, 200), (1001, 413)):
+            with open_connection(server) as peer:
+                post(peer, bytes(size))
+                assert status(read_to_end(peer)) == expected
+            with open_connection(server) as peer:
+                peer.sendall(chunks + b"%x\r\n%b\r\n0\r\n\r\n" % (size, bytes(size)))
+                assert status(read_to_end(peer)) == expected
+    with serving(counting, lifespan="off") as server, open_connection(server) as peer:
+        post(peer, bytes(2**20))
+        assert read_to_end(peer).endswith("\r\n\r\n1048576")
+
+
+@effect("limit_concurrency")
+def test_limit_concurrency() -> None:
+    with serving(limit_concurrency=1) as server:
+        with open_connection(server) as first:
+            first.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert first.recv(12) == b"HTTP/1.1 200"
+            text = response(server)
+            assert status(text) == 503
+            assert "\r\nretry-after: 1\r\n" in text.lower()
+    with serving() as server, open_connection(server):
+        assert status(response(server)) == 200
+
+
+@effect("keep_alive_max_requests")
+def test_keep_alive_max_requests() -> None:
+    request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    with serving(keep_alive_max_requests=2) as server, open_connection(server) as peer:
+        peer.sendall(request * 3)
+        text = read_to_end(peer).lower()
+        assert text.count("200 ok") == 2
+        assert text.count("connection: close") == 1
+    with serving(timeout_graceful_shutdown=0) as server, open_connection(server) as peer:
+        for _ in range(20):
+            peer.sendall(request)
+            assert b"connection: close" not in peer.recv(65536).lower()
 
 
 @effect("header_bytes_max")
@@ -367,6 +512,42 @@ def test_send_buffer_bytes() -> None:
                     assert not all_sent.is_set()
 
 
+def huge_bytes(pid: int) -> int:
+    """What of the private memory of a process is in huge pages."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^AnonHugePages: +(\d+) kB$", text, re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+@effect("huge_pages")
+def test_huge_pages(launch: Launch, tmp_path: Path) -> None:
+    # Enough small objects for some regions to be full of them, whatever their bounds.
+    module = tmp_path / "heavy_app.py"
+    module.write_text(
+        f"import sys\nsys.path.append({str(TESTS)!r})\nfrom supervised_apps import app\n"
+        "ballast = [[n] for n in range(200_000)]\n"
+    )
+    plain = launch("heavy_app:app", "--app-dir", str(tmp_path), "--no-huge-pages").wait_ready()
+    before = huge_bytes(plain.pid)
+    assert plain.stop() == 0
+    server = launch("heavy_app:app", "--app-dir", str(tmp_path), "--log-level", "debug")
+    server.wait_ready()
+    moved = int(server.wait_for(r"(\d+) MiB of the heap are in huge pages")[1]) * 2**20
+    assert huge_bytes(server.pid) >= moved
+    assert server.get()
+    assert server.stop() == 0
+    if kernel_collapses():
+        assert moved >= 4 * 2**20 > before
+
+
+def kernel_collapses() -> bool:
+    """Whether this kernel can and may move memory into huge pages."""
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    release = tuple(int(number) for number in os.uname().release.split(".")[:2])
+    return setting.exists() and "[never]" not in setting.read_text() and release >= (6, 1)
+
+
 @effect("date_header")
 def test_date_header() -> None:
     with serving() as server:
@@ -412,5 +593,32 @@ def test_access_log(launch: Launch) -> None:
         assert ("GET /pid" in server.text) is expected
 
 
+# Effects that need more than a few lines: setting, file below tests/, test.
+SHOWN_ELSEWHERE = [
+    ("ssl_certfile", "tls/test_handshake.py", "test_key_in_the_file_of_the_certificate"),
+    ("ssl_keyfile", "tls/test_handshake.py", "test_every_form_of_key"),
+    ("ssl_keyfile_password", "tls/test_errors.py", "test_right"),
+    ("ssl_keyfile_password_file", "tls/test_errors.py", "test_right"),
+    ("ssl_version", "tls/test_handshake.py", "test_one_version_only"),
+    ("ssl_ciphers", "tls/test_handshake.py", "test_cipher_suites_restrict_the_version"),
+    ("ssl_cert_reqs", "tls/test_client_certificates.py", "test_required"),
+    ("ssl_ca_certs", "tls/test_client_certificates.py", "test_several_authorities"),
+    ("ssl_ca_system", "tls/test_client_certificates.py", "test_authorities_of_the_system"),
+    ("ssl_crl", "tls/test_client_certificates.py", "test_revoked"),
+    ("https_redirect_bind", "tls/test_redirect.py", "test_redirect"),
+    ("https_redirect_port", "tls/test_redirect.py", "test_port_that_clients_use"),
+    ("ssl_handshake_timeout", "tls/test_limits.py", "test_slow_handshake_is_cut"),
+    ("ssl_handshakes_max", "tls/test_limits.py", "test_those_that_stand_still_make_room"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "test"), SHOWN_ELSEWHERE)
+def test_effect_that_is_shown_elsewhere(name: str, file: str, test: str) -> None:
+    text = (Path(__file__).parents[1] / file).read_text()
+    assert f"def {test}" in text
+    assert name in text or "--" + name.replace("_", "-") in text
+
+
 def test_every_setting_has_a_test_of_its_effect() -> None:
-    assert shown == {setting.name for setting in SETTINGS}
+    elsewhere = {name for name, _, _ in SHOWN_ELSEWHERE}
+    assert shown | elsewhere == {setting.name for setting in SETTINGS}

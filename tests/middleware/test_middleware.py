@@ -106,6 +106,15 @@ def test_none_is_no_change() -> None:
     assert load_application(Config(app=bare)) is bare
 
 
+def test_run_takes_classes_and_the_command_line_replaces_them() -> None:
+    options = {"middleware": [GZipMiddleware, {"minimum_size": 1}]}
+    given = Config.load(options, environment={}, search=False)  # as framegate.run does
+    assert given.middleware == ((GZipMiddleware, {"minimum_size": 1}),)
+    words = {"middleware": ['a:B {"c": 1}', "d:E"]}
+    given = Config.load(options, command_line=words, environment={}, search=False)
+    assert given.middleware == (("a:B", {"c": 1}), ("d:E", {}))
+
+
 class TestCommandLineAndFile:
     def test_command_line_gives_options_as_json(self, launch: Launch) -> None:
         words = [

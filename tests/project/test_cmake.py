@@ -1,5 +1,6 @@
 """A C++ and a C program built against the installed package exchange frames with Python."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -87,5 +88,17 @@ def test_programs_of_a_cmake_project_exchange_frames_with_python(
         frame.release()
         publisher.send(b"hello c")
         result = subprocess.run([build / "subscribe"], capture_output=True, check=True, timeout=60)
+        assert result.stdout == b"hello c"
+        # The same program without CMake.
+        flags = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", "framegate"],
+            env={**os.environ, "PKG_CONFIG_PATH": str(Path(said) / "../../pkgconfig")},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        plain = tmp_path / "plain"
+        subprocess.run(["cc", source / "subscribe.c", "-o", plain, *flags], check=True)
+        result = subprocess.run([plain], capture_output=True, check=True, timeout=60)
         assert result.stdout == b"hello c"
     shm.unlink("t")

@@ -516,3 +516,35 @@ def test_publisher_that_never_listens_is_an_error_to_the_sender(topic: shm.Topic
 def test_publisher_without_a_topic_yet_has_no_messages() -> None:
     with shm.Publisher("later") as publisher:
         assert publisher.controls() == []
+
+
+def test_calls_in_flight_are_completed_across_resizes(topic: shm.Topic) -> None:
+    """Requests that nobody took, one that is held, and replies on their way."""
+    with Responder(topic) as responder, Caller(topic) as caller, topic.publisher() as publisher:
+        with ThreadPoolExecutor(3) as pool:
+            texts = [b"%d" % i * 5 for i in range(3)]
+            calls = [pool.submit(caller.call, text, timeout=60) for text in texts]
+            held = responder.take(timeout=30)
+            topic.resize(slots=9)
+            publisher.send(b"frame")
+            late = [responder.take(timeout=30) for _ in range(2)]
+            topic.resize(slots=10, slot_bytes=2 * LARGE)
+            publisher.send(b"frame")
+            topic.reap()
+            for request in (held, *late):
+                request.reply(bytes(request)[::-1])
+            topic.resize(slots=8)
+            publisher.send(b"frame")
+            assert [bytes(call.result(timeout=60)) for call in calls] == [
+                text[::-1] for text in texts
+            ]
+        assert bytes(responder_answer(caller, responder)) == b"again"
+
+
+def responder_answer(caller: Caller, responder: Responder) -> Any:
+    """One more call, in the newest slots."""
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(caller.call, b"niaga", timeout=60)
+        request = responder.take(timeout=30)
+        request.reply(bytes(request)[::-1])
+        return call.result(timeout=60)

@@ -136,3 +136,17 @@ def test_a_dead_participant_is_shown_until_it_is_swept(peer: Callable[..., Any])
         report = shm.inspect("t")
         assert (report.dead, report.slots_loaned, len(report.participants)) == (0, 0, 1)
         assert publisher.published == 0
+
+
+def test_participants_are_known_by_name_and_pid() -> None:
+    with (
+        shm.Topic.create("t", slots=4, slot_bytes=64) as topic,
+        topic.publisher(name="camera"),
+        topic.subscriber(name="viewer"),
+        topic.subscriber("group:work"),
+    ):
+        rows = {row.name: row for row in topic.participants()}
+        assert {row.pid for row in rows.values()} == {os.getpid()}
+        assert {row.role for row in rows.values()} == {"publisher", "subscriber"}
+        assert (rows["camera"].role, rows["viewer"].policy) == ("publisher", "latest")
+        assert len(rows) == 3  # who gives no name is called as its program

@@ -125,7 +125,8 @@ mod tests {
         let connection = ConnectionInfo {
             peer: peer.clone(),
             local: peer,
-            tls: false,
+            entry: crate::service::Entry::Plain,
+            tls: None,
         };
         let record = RequestRecord {
             connection: Rc::new(connection),

@@ -22,20 +22,37 @@ use hyper::body::Incoming;
 use crate::direct::{Ask, DIRECT_BYTES_MIN, Reader};
 use crate::error::Error;
 use crate::h1_io::Shared;
+use crate::h2::RequestStream;
 use crate::record::Meter;
+use crate::refusal::BODY_TOO_LARGE;
 
 /// Body of a request.
 ///
 /// # Cancel safety
 /// [`Body::poll_data`], [`Body::data`], [`Body::poll_read`] and [`Body::read`] may be mixed, and lose nothing when they are dropped between calls: bytes leave the body only in a
 /// `Ready`.
-pub struct Body {
+///
+/// A request without a body, which is most of them, has a null pointer here: a `Body` is moved many times on its way to the
+/// handler.
+pub struct Body(Option<Box<Unread>>);
+
+/// A body that is not known to be empty.
+struct Unread {
     source: Source,
     /// Left over from a piece that was larger than the room for it.
     rest: Bytes,
     trailers: Option<HeaderMap>,
     finished: bool,
     meter: Option<Rc<Meter>>,
+    bound: Option<Bound>,
+}
+
+/// What a body of unknown length may still bring.
+struct Bound {
+    shared: Rc<Shared>,
+    /// Number of the request.
+    request: u64,
+    bytes_left: u64,
 }
 
 enum Source {
@@ -45,6 +62,8 @@ enum Source {
     Http1(Incoming, Option<Ask>),
     /// From the socket.
     Direct(Reader),
+    /// From a stream of HTTP/2.
+    Http2(Box<RequestStream>),
 }
 
 /// What a source has next.
@@ -58,7 +77,7 @@ enum Piece {
 impl Body {
     /// A body without bytes.
     pub fn empty() -> Self {
-        Self::from_source(Source::Empty, None)
+        Self(None)
     }
 
     /// Body of request number `request` of a connection.
@@ -67,28 +86,95 @@ impl Body {
         meter: Option<Rc<Meter>>,
         shared: &Rc<Shared>,
         request: u64,
+        bytes_max: u64,
     ) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
         let ask = is_large(&incoming).then(|| Ask::new(shared.clone(), request));
-        Self::from_source(Source::Http1(incoming, ask), meter)
+        let is_bounded = bytes_max != u64::MAX && incoming.size_hint().exact().is_none();
+        let mut body = Self::from_source(Source::Http1(incoming, ask), meter);
+        if is_bounded && let Some(unread) = &mut body.0 {
+            unread.bound = Some(Bound {
+                shared: shared.clone(),
+                request,
+                bytes_left: bytes_max,
+            });
+        }
+        body
+    }
+
+    /// Body of a stream of HTTP/2.
+    pub(crate) fn http2(stream: RequestStream, meter: Option<Rc<Meter>>) -> Self {
+        Self::from_source(Source::Http2(Box::new(stream)), meter)
     }
 
     fn from_source(source: Source, meter: Option<Rc<Meter>>) -> Self {
-        Self {
+        Self(Some(Box::new(Unread {
             source,
             rest: Bytes::new(),
             trailers: None,
             finished: false,
             meter,
-        }
+            bound: None,
+        })))
     }
 
     /// The next bytes, never empty; `None` once the body is complete. After an error the body is over.
     ///
     /// The first poll also sends `100 Continue` when the client waits for it.
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        match &mut self.0 {
+            Some(unread) => unread.poll_data(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Moves the next bytes into `into`; returns how many, 0 once the body is complete. `into` must have room. After an error
+    /// the body is over.
+    ///
+    /// The rest of a large body whose length was declared goes from the socket into `into` without being copied, as much as has
+    /// arrived at a time: give it all the room there is.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<Result<usize, Error>> {
+        debug_assert!(!into.is_empty(), "no room would look like the end");
+        match &mut self.0 {
+            Some(unread) => unread.poll_read(cx, into),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// [`Body::poll_read`] as a future.
+    pub async fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        poll_fn(|cx| self.poll_read(cx, into)).await
+    }
+
+    /// [`Body::poll_data`] as a future.
+    pub async fn data(&mut self) -> Option<Result<Bytes, Error>> {
+        poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    /// True when it is certain that nothing more will come. A chunked body may be over and not know it yet.
+    pub fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|unread| unread.is_end_stream())
+    }
+
+    /// Bytes that are still to come, when the client declared a length; `None` for a chunked body.
+    pub fn remaining(&self) -> Option<u64> {
+        self.0.as_ref().map_or(Some(0), |unread| unread.remaining())
+    }
+
+    /// Trailer fields, once [`Body::poll_data`] returned `None`. They are never merged into the head.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.0.as_ref()?.trailers.as_ref()
+    }
+}
+
+impl Unread {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(mem::take(&mut self.rest))));
         }
@@ -126,6 +212,13 @@ impl Body {
                 Source::Bytes(bytes) => Piece::Data(Ok(mem::take(bytes))),
                 Source::Direct(reader) if reader.remaining() == 0 => Piece::End,
                 Source::Direct(_) => Piece::Direct,
+                Source::Http2(stream) => match ready!(stream.poll_data(cx)) {
+                    Some(data) => Piece::Data(data),
+                    None => {
+                        self.trailers = stream.take_trailers();
+                        Piece::End
+                    }
+                },
                 Source::Http1(incoming, ask) => {
                     match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                         None => Piece::End,
@@ -141,7 +234,7 @@ impl Body {
                         }
                         Some(Ok(frame)) => match frame.into_data() {
                             Ok(data) if data.is_empty() => continue,
-                            Ok(data) => Piece::Data(Ok(data)),
+                            Ok(data) => Piece::Data(within(&mut self.bound, data)),
                             Err(frame) => {
                                 // Trailers are the last frame; the next poll says `End`.
                                 self.trailers = frame.into_trailers().ok();
@@ -155,17 +248,7 @@ impl Body {
         Poll::Ready(piece)
     }
 
-    /// Moves the next bytes into `into`; returns how many, 0 once the body is complete. `into` must have room. After an error
-    /// the body is over.
-    ///
-    /// The rest of a large body whose length was declared goes from the socket into `into` without being copied, as much as has
-    /// arrived at a time: give it all the room there is.
-    pub fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        into: &mut [u8],
-    ) -> Poll<Result<usize, Error>> {
-        debug_assert!(!into.is_empty(), "no room would look like the end");
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<Result<usize, Error>> {
         if let Source::Http1(incoming, Some(ask)) = &mut self.source
             && is_large(incoming)
         {
@@ -200,11 +283,6 @@ impl Body {
         Poll::Ready(Ok(bytes))
     }
 
-    /// [`Body::poll_read`] as a future.
-    pub async fn read(&mut self, into: &mut [u8]) -> Result<usize, Error> {
-        poll_fn(|cx| self.poll_read(cx, into)).await
-    }
-
     fn received(&self, bytes: usize) {
         if let Some(meter) = &self.meter {
             meter.received(bytes);
@@ -216,37 +294,39 @@ impl Body {
         self.source = Source::Empty;
     }
 
-    /// [`Body::poll_data`] as a future.
-    pub async fn data(&mut self) -> Option<Result<Bytes, Error>> {
-        poll_fn(|cx| self.poll_data(cx)).await
-    }
-
-    /// True when it is certain that nothing more will come. A chunked body may be over and not know it yet.
-    pub fn is_end_stream(&self) -> bool {
+    fn is_end_stream(&self) -> bool {
         self.rest.is_empty()
             && match &self.source {
                 Source::Empty => true,
                 Source::Bytes(bytes) => bytes.is_empty(),
                 Source::Http1(incoming, _) => incoming.is_end_stream(),
                 Source::Direct(reader) => reader.remaining() == 0,
+                Source::Http2(stream) => stream.is_end_stream(),
             }
     }
 
-    /// Bytes that are still to come, when the client declared a length; `None` for a chunked body.
-    pub fn remaining(&self) -> Option<u64> {
+    fn remaining(&self) -> Option<u64> {
         let source = match &self.source {
             Source::Empty => Some(0),
             Source::Bytes(bytes) => Some(bytes.len() as u64),
             Source::Http1(incoming, _) => incoming.size_hint().exact(),
             Source::Direct(reader) => Some(reader.remaining()),
+            Source::Http2(stream) => stream.remaining(),
         };
         source.map(|bytes| bytes + self.rest.len() as u64)
     }
+}
 
-    /// Trailer fields, once [`Body::poll_data`] returned `None`. They are never merged into the head.
-    pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
+/// Counts what came of a body of unknown length. Beyond its bound the request is answered by the connection, if it is not yet.
+fn within(bound: &mut Option<Bound>, data: Bytes) -> Result<Bytes, Error> {
+    if let Some(bound) = bound {
+        let Some(left) = bound.bytes_left.checked_sub(data.len() as u64) else {
+            bound.shared.refuse(bound.request, &BODY_TOO_LARGE);
+            return Err(Error::too_large());
+        };
+        bound.bytes_left = left;
     }
+    Ok(data)
 }
 
 /// Large enough to be worth reading directly.
@@ -259,6 +339,9 @@ fn is_large(incoming: &Incoming) -> bool {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            return Self::empty();
+        }
         Self::from_source(Source::Bytes(bytes), None)
     }
 }

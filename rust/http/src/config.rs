@@ -1,6 +1,15 @@
 //! Everything that is bounded, with the reason for each bound.
+//!
+//! `docs/reference/limits.md` is made from this file (`docs/reference/limits.py`): each field of [`Limits`] and [`Timeouts`] says
+//! what it bounds, and then, as a list, what happens beyond it over HTTP/1.1 and over HTTP/2 (*over it*), why the default is what
+//! it is (*reason*), and which tests show both sides of it (*tests*). Its default stands in `Default`.
 
-use std::{os::fd::BorrowedFd, time::Duration};
+use std::{
+    os::fd::{BorrowedFd, RawFd},
+    time::Duration,
+};
+
+use crate::protocol::Protocol;
 
 /// How the server treats connections. One value serves all listeners of a worker.
 #[derive(Clone, Debug)]
@@ -11,14 +20,23 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Adds `Date` to responses that have none. Default true: RFC 9110, 6.6.1 asks it of a server with a clock.
     pub date_header: bool,
+    /// What is spoken where nothing else says so. Default [`Protocol::Sniff`]: the first bytes of a connection tell.
+    pub protocol: Protocol,
     /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per half
     /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
     pub receive_watermark: Option<ReceiveWatermark>,
+    /// Tells how much of what was written to a socket is on its way (`SIOCOUTQ`), for [`Timeouts::write`]: the kernel lets a
+    /// writer go on only when a third of its buffer is free, which a slow reader may take minutes for. Default `None`: only
+    /// writes count as progress.
+    pub unacknowledged: Option<Unacknowledged>,
 }
 
 /// Sets `SO_RCVLOWAT` of a socket to a number of bytes. Failing changes nothing but the number of wake-ups.
 pub type ReceiveWatermark = fn(BorrowedFd<'_>, usize);
+
+/// Bytes that were written to a socket and that its peer has not acknowledged, if that is known.
+pub type Unacknowledged = fn(RawFd) -> Option<u64>;
 
 impl Default for Config {
     fn default() -> Self {
@@ -26,30 +44,82 @@ impl Default for Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             date_header: true,
+            protocol: Protocol::default(),
             receive_watermark: None,
+            unacknowledged: None,
         }
     }
 }
 
-/// Bounds on sizes and counts. What is over a bound is refused with the status named beside it.
+/// Bounds on sizes and counts.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request's head, and of its trailers; above: 431. Default 64 KiB: cookies of single sign-on reach 16 KiB, and
-    /// proxies add theirs.
+    /// Bytes of a request's head, and of its trailers.
+    ///
+    /// - over it: 431; trailers 400
+    /// - reason: cookies of single sign-on reach 16 KiB, and proxies add theirs
+    /// - tests: `head_over_its_bytes_is_431`, `trailers_over_the_head_limit_are_refused`
     pub head_bytes_max: usize,
-    /// Header fields of a request; above: 431. Default 100, as in most servers; browsers send about 20. Above 100 the parser
-    /// has to allocate.
+    /// Header fields of a request.
+    ///
+    /// - over it: 431
+    /// - reason: browsers send about 20, most servers take 100; above 100 the parser has to allocate
+    /// - tests: `header_count_over_its_limit_is_431`
     pub header_count_max: usize,
-    /// Bytes of a request's target; above: 414. Default 16 KiB: browsers and proxies stop at 8 KiB.
+    /// Bytes of a request's target.
+    ///
+    /// - over it: 414
+    /// - reason: browsers and proxies stop at 8 KiB
+    /// - tests: `target_over_its_bytes_is_414`
     pub target_bytes_max: usize,
+    /// Bytes of a request's body.
+    ///
+    /// - over it: 413: at once for a declared length, when the bytes have come for a chunked body; once the response has begun,
+    ///   reading the body fails and the connection ends after the response
+    /// - reason: unlimited, because a body is streamed and its memory bounded whatever its size; what an application may take is
+    ///   for whoever deploys it to say
+    /// - tests: `declared_body_over_the_limit_is_413_before_a_byte_is_read`, `chunked_body_over_the_limit_is_413_on_the_way`
+    pub body_bytes_max: Option<u64>,
+    /// Bytes per second that a body must bring on average over [`Timeouts::body`], while the server waits for them.
+    ///
+    /// - over it: as for the body's time
+    /// - reason: off, so that any byte counts as progress: clients that stream events send little, and long pauses between them
+    /// - tests: `dripping_body_is_408_only_below_the_rate`
+    pub body_rate_min: u64,
     /// Bytes that are read ahead for one connection, and bytes of its responses that may wait to be written before the
-    /// response body is not polled any more. Default 64 KiB: with a round trip of 1 ms that is 64 MB/s per connection on
-    /// top of what the kernel buffers. At least 8 KiB (hyper's floor), and never less than `head_bytes_max`.
+    /// response body is not polled any more. At least 8 KiB (hyper's floor), and never less than `head_bytes_max`.
+    ///
+    /// - over it: the client has to wait; nothing is lost
+    /// - reason: with a round trip of 1 ms it is 64 MB/s per connection on top of what the kernel buffers
+    /// - tests: `socket_is_not_read_while_the_handler_does_not_poll`, `response_is_not_polled_while_the_peer_does_not_read`
     pub buffer_bytes_max: usize,
+    /// Connections at a time, of one worker.
+    ///
+    /// - over it: 503 with `Retry-After: 1` to the first request, then a close
+    /// - reason: unlimited, because an idle connection costs a few KiB; the number of open files bounds them, and then new ones
+    ///   wait in the kernel's queue
+    /// - tests: `connection_over_the_limit_is_503_and_the_next_one_is_served`
+    pub connections_max: Option<usize>,
+    /// Requests on one connection.
+    ///
+    /// - over it: the last response says `Connection: close`
+    /// - reason: unlimited, because a connection holds nothing of its earlier requests; a limit spreads long-lived connections over
+    ///   the workers again
+    /// - tests: `last_request_of_a_connection_is_answered_with_a_close`
+    pub connection_requests_max: Option<u64>,
     /// Bytes that are read and dropped after the last response of a connection that the server closes. A close with unread
-    /// bytes makes the kernel send a reset, which can destroy a response that is still under way. Default 16 MiB: a client
-    /// that sends a camera frame to a `413` gets its answer.
+    /// bytes makes the kernel send a reset, which can destroy a response that is still under way.
+    ///
+    /// - over it: close
+    /// - reason: a client that sends a camera frame to a `413` gets its answer
+    /// - tests: `response_to_an_unread_large_body_arrives_before_the_close`, `lingering_is_bounded_in_bytes`
     pub linger_bytes_max: u64,
+    /// TLS handshakes that are under way at a time, of one worker. 0: any number.
+    ///
+    /// - over it: connections wait in the kernel's queue, and handshakes that have lasted for a second are ended
+    /// - reason: each costs up to some milliseconds of the thread and about 10 KiB; no burst of them holds up requests for long
+    /// - tests: `handshakes_that_stand_still_make_room_when_others_wait`, `handshake_that_takes_too_long_is_ended`
+    pub handshakes_max: usize,
 }
 
 impl Default for Limits {
@@ -58,8 +128,13 @@ impl Default for Limits {
             head_bytes_max: 64 * 1024,
             header_count_max: 100,
             target_bytes_max: 16 * 1024,
+            body_bytes_max: None,
+            body_rate_min: 0,
             buffer_bytes_max: 64 * 1024,
+            connections_max: None,
+            connection_requests_max: None,
             linger_bytes_max: 16 * 1024 * 1024,
+            handshakes_max: 512,
         }
     }
 }
@@ -68,21 +143,63 @@ impl Default for Limits {
 /// as much as the thread was blocked.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
-    /// From accept, or from the first byte of a later request, to the end of the head. Default 10 s: a slow phone needs 2 s;
-    /// a client that drips bytes (slowloris) gets no more than this.
+    /// From accept, or from the first byte of a later request, to the end of the head.
+    ///
+    /// - over it: 408 when a part of the head has come, then a close
+    /// - reason: a slow phone needs 2 s; a client that drips bytes (slowloris) gets no more than this
+    /// - tests: `dripping_head_is_408`, `slow_body_and_slow_handler_are_not_bound_by_it`
     pub head: Duration,
-    /// A kept-alive connection without a request. Default 75 s: longer than the 60 s of the usual proxies, because a server that
-    /// closes first answers some requests with a reset (seen as random 502).
+    /// From accept to the end of the TLS handshake.
+    ///
+    /// - over it: close
+    /// - reason: it takes two round trips, on a bad phone network a second each, with some packets lost
+    /// - tests: `handshake_that_takes_too_long_is_ended`, `request_and_response_end_with_close_notify`
+    pub handshake: Duration,
+    /// From one byte of a body to the next, while the server waits for them. A handler that does not read is not the client's
+    /// fault, so its time does not count.
+    ///
+    /// - over it: 408 when the response has not begun, else the connection is cut
+    /// - reason: as long as in nginx; a phone that changes its network needs 30 s
+    /// - tests: `stalled_body_is_408`, `handler_that_does_not_read_is_not_the_clients_fault`
+    pub body: Duration,
+    /// Without progress of a client that does not read, while bytes wait to be written to it. What the peer's kernel has taken
+    /// counts as progress.
+    ///
+    /// - over it: the connection is cut with a reset, and the handler learns that the client is gone
+    /// - reason: a reader that takes nothing for so long is gone, or holds memory on purpose
+    /// - tests: `reader_that_takes_nothing_is_cut`, `slow_reader_is_served_to_the_end`
+    pub write: Duration,
+    /// A kept-alive connection without a request.
+    ///
+    /// - over it: close
+    /// - reason: longer than the 60 s of the usual proxies, because a server that closes first answers some requests with a reset
+    ///   (seen as random 502)
+    /// - tests: `idle_connection_is_closed`, `each_request_starts_the_time_anew`
     pub idle: Duration,
-    /// An idle connection is parked after this long: its parser and buffers are given back until the next byte. Default
-    /// 0.5 s: longer than the gap between the requests of a busy client. `None` never parks.
+    /// An idle connection is parked after this long: its parser and buffers are given back until the next byte. `None` never
+    /// parks.
+    ///
+    /// - over it: nothing that a client could see
+    /// - reason: longer than the gap between the requests of a busy client
+    /// - tests: `idle_connection_is_parked_and_serves_on`, `busy_connection_is_not_parked`
     pub park_after: Option<Duration>,
-    /// How long the server reads and drops after the last response; see [`Limits::linger_bytes_max`]. Default 2 s.
+    /// How long the server reads and drops after the last response; see [`Limits::linger_bytes_max`].
+    ///
+    /// - over it: close
+    /// - reason: ten round trips of a bad network; a client that goes on sending has stopped listening
+    /// - tests: `client_that_sends_on_and_never_reads_the_refusal_is_cut`
     pub linger: Duration,
-    /// Period of the sweep. Default 250 ms: four wake-ups a second, and only while connections exist.
+    /// Period of the sweep.
+    ///
+    /// - over it: limits of time are up to two periods late
+    /// - reason: four wake-ups a second, and only while connections exist
+    /// - tests: `connections_are_closed_when_their_time_is_over_and_not_before`
     pub sweep: Duration,
-    /// Longest pause of the accept loop after an error such as "too many open files". Default 1 s; it starts at 10 ms and
-    /// doubles.
+    /// Longest pause of the accept loop after an error such as "too many open files". It starts at 10 ms and doubles.
+    ///
+    /// - over it: the pause grows no further
+    /// - reason: neither spins nor leaves clients waiting long after a descriptor is free
+    /// - tests: `lasting_errors_neither_spin_nor_end_the_loop`
     pub accept_backoff_max: Duration,
 }
 
@@ -90,6 +207,9 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             head: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            body: Duration::from_secs(60),
+            write: Duration::from_secs(30),
             idle: Duration::from_secs(75),
             park_after: Some(Duration::from_millis(500)),
             linger: Duration::from_secs(2),

@@ -26,7 +26,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1::{ConnectionService, Exchange, Kept};
 use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
+use crate::h2;
+use crate::known_host::KnownHost;
 use crate::listener::ServerState;
+use crate::overload;
+use crate::protocol::{self, Protocol};
+use crate::refusal::{BODY_TOO_SLOW, HEAD_TOO_SLOW, Refusal};
 use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Draining, Upgraded};
 
@@ -41,6 +46,10 @@ pub(crate) struct Membership {
 impl Membership {
     pub(crate) fn new(registry: Rc<Registry>, shared: Rc<Shared>) -> Self {
         Self { registry, shared }
+    }
+
+    pub(crate) fn shared(&self) -> &Rc<Shared> {
+        &self.shared
     }
 }
 
@@ -66,6 +75,8 @@ enum Served {
     Switched(SocketIo, Bytes),
     /// The last response was written, and the peer may still be sending.
     Done(SocketIo),
+    /// What the peer sends will be no request. Everything is written but the answer to that.
+    Refused(SocketIo, &'static Refusal),
     /// The peer is gone, or was cut off.
     Closed,
 }
@@ -83,13 +94,30 @@ pub(crate) async fn run(
     socket: Socket,
     info: ConnectionInfo,
     membership: Membership,
+    protocol: Protocol,
 ) {
     let shared = membership.shared.clone();
     let info = Rc::new(info);
-    let handler = server.service.open(&info);
+    let handler = if shared.admitted.get() {
+        server.service.open(&info)
+    } else {
+        overload::handler()
+    };
     let mut io = SocketIo::new(socket, shared.clone());
+    let mut protocol = protocol;
     loop {
         if !wait_for_byte(&io, &shared).await {
+            break;
+        }
+        if protocol == Protocol::Sniff {
+            match protocol::sniff(&mut io, &shared).await {
+                Some(known) => protocol = known,
+                None => break,
+            }
+        }
+        if protocol == Protocol::Http2 {
+            // Boxed, so that a connection that speaks HTTP/1 is small.
+            Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
             break;
         }
         let service = ConnectionService {
@@ -98,7 +126,9 @@ pub(crate) async fn run(
             shared: shared.clone(),
             registry: server.registry.clone(),
             target_bytes_max: server.config.limits.target_bytes_max,
+            body_bytes_max: server.config.limits.body_bytes_max.unwrap_or(u64::MAX),
             kept: Rc::default(),
+            known_host: KnownHost::default(),
         };
         match serve(&server, io, service, &shared).await {
             Served::Parked(parked, leftover) => {
@@ -118,6 +148,11 @@ pub(crate) async fn run(
             Served::Done(io) => {
                 shared.finish_records(false);
                 linger(io, &shared, server.config.limits.linger_bytes_max).await;
+                break;
+            }
+            Served::Refused(io, refusal) => {
+                // Boxed, so that a waiting connection is small.
+                Box::pin(refuse(&server, io, refusal, &shared)).await;
                 break;
             }
             Served::Closed | Served::Detached(_) => break,
@@ -158,8 +193,14 @@ async fn serve(
 async fn wait_for_reader(detached: &mut Detached, shared: &Shared) -> bool {
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.order.take() == Some(Order::Close) {
-            return Poll::Ready(false);
+        match shared.order.take() {
+            Some(Order::TimeOut) => shared.refuse(detached.exchange.number(), &BODY_TOO_SLOW),
+            Some(Order::Close) => return Poll::Ready(false),
+            Some(Order::Reset) => {
+                detached.io.reset_on_close();
+                return Poll::Ready(false);
+            }
+            Some(Order::Park) | None => {}
         }
         let answered = detached.exchange.poll_answer(cx);
         // A handler may wait for a hint to be written before it reads on. A failure is found again by whoever writes next.
@@ -177,7 +218,7 @@ async fn wait_for_byte(io: &SocketIo, shared: &Shared) -> bool {
     shared.parked.set(true);
     let readable = poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.is_draining() || shared.order.take() == Some(Order::Close) {
+        if shared.is_draining() || shared.is_cut() {
             return Poll::Ready(false);
         }
         io.poll_readable(cx).map(|readiness| readiness.is_ok())
@@ -201,9 +242,18 @@ async fn run_http1(
             .as_mut()
             .expect("polled until it is ready, then not again");
         match shared.order.take() {
-            Some(Order::Close) => {
+            Some(Order::TimeOut) => {
+                if let Some(request) = kept.in_flight() {
+                    // hyper writes the answer, and then finds that the body is not over.
+                    shared.refuse(request, &BODY_TOO_SLOW);
+                } else {
+                    let parts = connection.take().expect("is there").into_parts();
+                    return Poll::Ready(time_out(parts.io.into_inner(), shared));
+                }
+            }
+            Some(order @ (Order::Close | Order::Reset)) => {
                 let parts = connection.take().expect("is there").into_parts();
-                if shared.close_delimited.get() {
+                if order == Order::Reset || shared.close_delimited.get() {
                     parts.io.inner().reset_on_close();
                 }
                 return Poll::Ready(Served::Closed);
@@ -237,6 +287,7 @@ async fn run_http1(
             match shared.body_left() {
                 Some(left)
                     if shared.flushed.get()
+                        && !shared.tls.get()
                         && kept.in_flight() == Some(shared.direct.request()) =>
                 {
                     let http1 = connection.take().expect("is there");
@@ -265,6 +316,47 @@ async fn run_http1(
     .await
 }
 
+/// Ends a connection whose client is too slow, with no handler to be answered for.
+fn time_out(io: SocketIo, shared: &Shared) -> Served {
+    if shared.is_in_head() && shared.flushed.get() {
+        return Served::Refused(io, &HEAD_TOO_SLOW);
+    }
+    // A response has begun, and its request's body will not be whole.
+    if shared.close_delimited.get() {
+        io.reset_on_close();
+    }
+    Served::Closed
+}
+
+/// Answers what was no request, past hyper, within the time for lingering.
+pub(crate) async fn refuse(
+    server: &ServerState,
+    mut io: SocketIo,
+    refusal: &Refusal,
+    shared: &Shared,
+) {
+    shared.enter(Phase::Lingering);
+    let answer = refusal.to_bytes(server.config.date_header);
+    let mut rest = &answer[..];
+    let written = poll_fn(|cx| {
+        shared.set_waker(cx.waker());
+        if shared.is_cut() {
+            return Poll::Ready(false);
+        }
+        while !rest.is_empty() {
+            match ready!(Pin::new(&mut io).poll_write(cx, rest)) {
+                Ok(written @ 1..) => rest = &rest[written..],
+                Ok(0) | Err(_) => return Poll::Ready(false),
+            }
+        }
+        Poll::Ready(true)
+    })
+    .await;
+    if written {
+        linger(io, shared, server.config.limits.linger_bytes_max).await;
+    }
+}
+
 /// Takes hyper's connection apart and leaves the rest of the body, `left` bytes in the socket, to its reader.
 fn detach(http1: Http1, shared: &Shared, kept: &Kept, left: u64) -> Served {
     let (parts, exchange) = kept.keep_exchange(|| http1.into_parts());
@@ -289,6 +381,7 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
         return;
     };
     shared.enter(Phase::Upgraded);
+    let socket = io.socket().clone();
     let upgraded = Upgraded {
         stream: Box::pin(io),
         leftover,
@@ -297,8 +390,13 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
     let mut session = pin!(takeover(upgraded));
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.order.take() == Some(Order::Close) {
-            return Poll::Ready(());
+        match shared.order.take() {
+            Some(Order::Reset) => {
+                socket.borrow_mut().reset_on_close();
+                return Poll::Ready(());
+            }
+            Some(Order::Close | Order::TimeOut) => return Poll::Ready(()),
+            Some(Order::Park) | None => {}
         }
         session.as_mut().poll(cx)
     })
@@ -313,7 +411,7 @@ async fn linger(mut io: SocketIo, shared: &Shared, bytes_max: u64) {
     // The response may be over before a body that is read elsewhere.
     let cut = poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.order.take() == Some(Order::Close) {
+        if shared.is_cut() {
             return Poll::Ready(true);
         }
         if shared.direct.is_active() {
@@ -330,7 +428,7 @@ async fn linger(mut io: SocketIo, shared: &Shared, bytes_max: u64) {
     let bytes_end = shared.bytes_in.get().saturating_add(bytes_max);
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
-        if shared.order.take() == Some(Order::Close) {
+        if shared.is_cut() {
             return Poll::Ready(());
         }
         poll_discard(&mut io, cx, shared, bytes_end)

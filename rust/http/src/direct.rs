@@ -266,6 +266,7 @@ impl Reader {
         };
         if result.is_pending() {
             self.burst = 0;
+            self.shared.awaits_read.set(true);
             self.remember(cx);
             self.wait_for_many(cx);
         }

@@ -35,6 +35,14 @@ impl Error {
         }
     }
 
+    /// More than a limit allows.
+    pub(crate) fn too_large() -> Self {
+        Self {
+            kind: Kind::TooLarge,
+            cause: None,
+        }
+    }
+
     pub(crate) fn from_hyper(error: hyper::Error) -> Self {
         let kind = if error.is_parse_too_large() {
             Kind::TooLarge
@@ -44,6 +52,16 @@ impl Error {
             Kind::Malformed
         } else {
             kind_of_cause(&error)
+        };
+        Self::with(kind, error)
+    }
+
+    pub(crate) fn from_h2(error: h2::Error) -> Self {
+        let kind = match error.get_io() {
+            Some(error) => kind_of_io(error),
+            None if error.is_library() => Kind::Malformed,
+            // A reset or the end of the connection, from either side.
+            None => Kind::Disconnected,
         };
         Self::with(kind, error)
     }

@@ -125,7 +125,8 @@ impl Framing {
             State::ChunkSize => {
                 self.state = match chunk_size(line) {
                     Some(0) => State::Trailers,
-                    Some(size) => size.checked_add(2).map_or(State::Opaque, State::Chunk),
+                    // With a CRLF it may be larger than can be counted: then it has no end, and nothing lies behind it.
+                    Some(size) => State::Chunk(size.saturating_add(2)),
                     // hyper refuses it as well.
                     None => State::Opaque,
                 }
@@ -291,6 +292,15 @@ mod tests {
     fn chunked_bodies_are_followed() {
         let text = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=\"y\"\r\n\n\n\n\r\nA \r\n0123456789\r\n0\r\nx: y\r\n\r\nGET / HTTP/1.1\r\n\r\n";
         assert_eq!(marks(text), (vec![PLAIN; 2], true));
+    }
+
+    #[test]
+    fn chunk_without_an_end_is_a_body() {
+        let mut framing = Framing::default();
+        framing
+            .read(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc")
+            .unwrap();
+        assert!(framing.is_in_body());
     }
 
     #[test]

@@ -32,7 +32,9 @@ use crate::config::Config;
 use crate::direct::DIRECT_BYTES_MIN;
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
+use crate::known_host::KnownHost;
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
+use crate::refusal::{BODY_TOO_LARGE, Refusal, bad};
 use crate::registry::Registry;
 use crate::service::{ConnectionInfo, Handler, Hints, Request, Response, ResponseFuture, Upgrade};
 
@@ -61,7 +63,9 @@ pub(crate) struct ConnectionService {
     pub(crate) shared: Rc<Shared>,
     pub(crate) registry: Rc<Registry>,
     pub(crate) target_bytes_max: usize,
+    pub(crate) body_bytes_max: u64,
     pub(crate) kept: Rc<Kept>,
+    pub(crate) known_host: KnownHost,
 }
 
 /// What outlives hyper's connection when a body is read past it: the future of the response, and a head that makes another
@@ -158,16 +162,23 @@ impl ConnectionService {
             complete: false,
         };
         let is_http_10 = head.version == Version::HTTP_10;
+        let is_last = shared.begin_request();
         let exchange = |answer| Exchange {
             answer,
             number,
             open: Some(open),
             is_head: head.method == Method::HEAD,
             is_http_10,
+            is_last,
         };
         let fields = Fields::of(&head.headers);
-        if let Some(refusal) = refuse(&head, &fields, shared.next_head(), self.target_bytes_max) {
-            return exchange(refusal.into_response().into());
+        let marks = shared.next_head();
+        if let Some(refusal) = self.refuse(&head, &fields, marks) {
+            return exchange(refusal.to_response().into());
+        }
+        let length = incoming.size_hint().exact();
+        if length > Some(self.body_bytes_max) {
+            return exchange(BODY_TOO_LARGE.to_response().into());
         }
         let has_upgrade_field = fields.upgrade;
         let upgrade = has_upgrade_field && wants_websocket(&head);
@@ -178,12 +189,12 @@ impl ConnectionService {
             Hints::default()
         } else {
             shared.open_hints(number);
-            Hints(Some((shared.clone(), number)))
+            Hints::http1(shared.clone(), number)
         };
-        if incoming.size_hint().exact() >= Some(DIRECT_BYTES_MIN) {
+        if length >= Some(DIRECT_BYTES_MIN) {
             *self.kept.twin.borrow_mut() = twin_of(&head);
         }
-        let body = Body::http1(incoming, meter.clone(), shared, number);
+        let body = Body::http1(incoming, meter.clone(), shared, number, self.body_bytes_max);
         let answer = self.handler.call(Request {
             head,
             body,
@@ -196,7 +207,7 @@ impl ConnectionService {
     }
 }
 
-fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
+pub(crate) fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
     RequestRecord {
         connection: info.clone(),
         method: head.method.clone(),
@@ -211,27 +222,6 @@ fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> Request
         body_bytes_out: 0,
         aborted: false,
     }
-}
-
-/// Why a request is not given to the handler.
-struct Refusal(StatusCode, &'static str);
-
-impl Refusal {
-    fn into_response(self) -> Response {
-        let mut response = Response::new(self.1.into());
-        *response.status_mut() = self.0;
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        headers.insert(
-            "content-type",
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
-        response
-    }
-}
-
-fn bad(reason: &'static str) -> Refusal {
-    Refusal(StatusCode::BAD_REQUEST, reason)
 }
 
 /// The fields that decide what a request is. One walk over the map costs less than a look-up of each.
@@ -262,24 +252,30 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Checks that hyper leaves to its user.
-fn refuse(
-    head: &http::request::Parts,
-    fields: &Fields<'_>,
-    marks: HeadMarks,
-    target_bytes_max: usize,
-) -> Option<Refusal> {
-    refuse_host(head, fields)
-        .or_else(|| refuse_framing(head, fields, marks))
-        .or_else(|| refuse_target(head, target_bytes_max))
+impl ConnectionService {
+    /// Checks that hyper leaves to its user.
+    fn refuse(
+        &self,
+        head: &http::request::Parts,
+        fields: &Fields<'_>,
+        marks: HeadMarks,
+    ) -> Option<Refusal> {
+        refuse_host(head, fields, &self.known_host)
+            .or_else(|| refuse_framing(head, fields, marks))
+            .or_else(|| refuse_target(head, self.target_bytes_max))
+    }
 }
 
 /// RFC 9112, 3.2: exactly one valid `Host`; a client of HTTP/1.0 may leave it out.
-fn refuse_host(head: &http::request::Parts, fields: &Fields<'_>) -> Option<Refusal> {
+fn refuse_host(
+    head: &http::request::Parts,
+    fields: &Fields<'_>,
+    known: &KnownHost,
+) -> Option<Refusal> {
     match (fields.host, fields.hosts) {
         (None, _) if head.version == Version::HTTP_10 => None,
         (None, _) => Some(bad("the request has no Host\n")),
-        (Some(host), 1) if is_host(host.as_bytes()) => None,
+        (Some(host), 1) if known.is_host(host.as_bytes()) => None,
         (Some(_), 2..) => Some(bad("the request has more than one Host\n")),
         (Some(_), _) => Some(bad("the Host is not a host name with an optional port\n")),
     }
@@ -466,13 +462,19 @@ pub(crate) struct Exchange {
     open: Option<Open>,
     is_head: bool,
     is_http_10: bool,
+    /// The connection takes no further request.
+    is_last: bool,
 }
 
 impl Future for Exchange {
     type Output = Result<http::Response<Outgoing>, Aborted>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(Pin::new(&mut self.answer).poll(cx));
+        let response = if let ResponseFuture::Later(_) = self.answer {
+            ready!(self.poll_handler(cx))
+        } else {
+            ready!(Pin::new(&mut self.answer).poll(cx))
+        };
         // Frees what the handler held before its response is written.
         self.answer = ResponseFuture::Ready(None);
         let open = self
@@ -518,10 +520,34 @@ impl Drop for InFlight {
 }
 
 impl Exchange {
+    /// Number of the request.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The response of a handler that takes its time, or what the connection answers in its place, even when the handler has
+    /// an answer to the same trouble.
+    fn poll_handler(&mut self, cx: &mut Context<'_>) -> Poll<Response> {
+        let refusal = |exchange: &Self| {
+            let open = exchange.open.as_ref()?;
+            let refusal = open.shared.take_refusal(exchange.number)?;
+            Some(refusal.to_response())
+        };
+        if let Some(refused) = refusal(self) {
+            return Poll::Ready(refused);
+        }
+        let polled = Pin::new(&mut self.answer).poll(cx);
+        // The handler's poll may have found it.
+        match refusal(self) {
+            Some(refused) => Poll::Ready(refused),
+            None => polled,
+        }
+    }
+
     /// Runs the handler while no hyper connection does; true once its response is there and waits for one.
     pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> bool {
         if let ResponseFuture::Later(_) = self.answer
-            && let Poll::Ready(response) = Pin::new(&mut self.answer).poll(cx)
+            && let Poll::Ready(response) = self.poll_handler(cx)
         {
             self.answer = ResponseFuture::ready(response);
         }
@@ -586,6 +612,10 @@ impl Exchange {
                 body = ResponseBody::Empty;
             }
         }
+        if self.is_last && !switching {
+            head.headers
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if self.is_http_10 && has_token(&head.headers, &CONNECTION, "close") {
             // Or hyper adds `keep-alive` to it.
             head.version = Version::HTTP_10;
@@ -611,7 +641,7 @@ impl Exchange {
     }
 }
 
-enum Declared {
+pub(crate) enum Declared {
     No,
     Length(u64),
     Invalid,
@@ -619,7 +649,7 @@ enum Declared {
 
 /// Reads the length that a response declares, and takes out a coding: framing is hyper's. One walk over the map costs less
 /// than a look-up of each.
-fn declare(headers: &mut HeaderMap) -> Declared {
+pub(crate) fn declare(headers: &mut HeaderMap) -> Declared {
     let mut declared = Declared::No;
     let mut has_coding = false;
     for (name, value) in &*headers {
@@ -638,7 +668,7 @@ fn declare(headers: &mut HeaderMap) -> Declared {
     declared
 }
 
-fn length_of(value: &HeaderValue) -> Option<u64> {
+pub(crate) fn length_of(value: &HeaderValue) -> Option<u64> {
     let digits = value.as_bytes();
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -16,6 +16,9 @@
 //!                    |       first byte          v                           | <--+
 //!                    +------------------------ Upgraded     Lingering <------+ (any phase: the last response was written)
 //! ```
+//! A connection with TLS is in `Handshake` before its `Head`.
+//! HTTP/2 has phases of its own: `H2Idle` and `H2Busy`, in turns.
+//!
 //! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
 
 use std::{
@@ -24,7 +27,7 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     mem,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -41,16 +44,23 @@ use tokio::{
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::record::{Meter, RecordSink};
+use crate::refusal::Refusal;
 use crate::service::Takeover;
+use crate::tls::TlsStream;
 
 /// Where a connection stands; see the module's picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    Handshake,
     Head,
     Idle,
     Busy,
     Upgraded,
     Lingering,
+    /// HTTP/2 without an open stream.
+    H2Idle,
+    /// HTTP/2 with at least one.
+    H2Busy,
 }
 
 /// What the sweep or a drain wants of a connection's task.
@@ -58,6 +68,30 @@ pub(crate) enum Phase {
 pub(crate) enum Order {
     Park,
     Close,
+    /// As `Close`, so that the peer learns that it lost something.
+    Reset,
+    /// The client is too slow: it is told so if that is possible, and the connection ends.
+    TimeOut,
+}
+
+/// What the sweep waits for a peer to do, and how far that was at the beginning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stall {
+    pub(crate) peer: Peer,
+    pub(crate) since: Duration,
+    /// Bytes that had come, or gone.
+    pub(crate) bytes: u64,
+    /// Bytes that had gone and were not acknowledged.
+    pub(crate) unacknowledged: u32,
+}
+
+/// What a peer has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// To send bytes of a body.
+    Sends,
+    /// To read.
+    Reads,
 }
 
 /// What the socket wrapper, the service, the handlers and the sweep know of one connection.
@@ -78,8 +112,24 @@ pub(crate) struct Shared {
     pub(crate) eof: Cell<bool>,
     /// The socket failed.
     pub(crate) broken: Cell<bool>,
+    /// The last attempt to read found nothing: more is wanted of the peer.
+    pub(crate) awaits_read: Cell<bool>,
+    /// The last attempt to write found no room: the peer has to read first.
+    pub(crate) awaits_write: Cell<bool>,
+    /// The sweep's: what the peer was found to be waited for.
+    pub(crate) stall: Cell<Option<Stall>>,
+    /// The socket's number, for questions to the kernel that the sweep asks.
+    pub(crate) descriptor: Cell<RawFd>,
+    /// Further requests that this connection takes.
+    pub(crate) requests_left: Cell<u64>,
+    /// Counts towards the limit of connections; one that does not is refused.
+    pub(crate) admitted: Cell<bool>,
+    /// The number of a request, and what it is answered in place of the handler's response.
+    refusal: Cell<Option<(u64, &'static Refusal)>>,
     /// The end of the current response is the end of the connection, so cutting it must be a reset.
     pub(crate) close_delimited: Cell<bool>,
+    /// Bytes go through TLS: a body cannot be read past it.
+    pub(crate) tls: Cell<bool>,
     /// Bytes that were read before wait to be read again.
     rewound: Cell<bool>,
     pub(crate) bytes_in: Cell<u64>,
@@ -107,12 +157,20 @@ impl Shared {
             flushed: Cell::new(true),
             eof: Cell::new(false),
             broken: Cell::new(false),
+            awaits_read: Cell::new(false),
+            awaits_write: Cell::new(false),
+            stall: Cell::default(),
+            descriptor: Cell::new(-1),
+            requests_left: Cell::new(u64::MAX),
+            admitted: Cell::new(true),
+            refusal: Cell::default(),
             close_delimited: Cell::new(false),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             hints: RefCell::default(),
             takeover: RefCell::default(),
             direct: Direct::default(),
+            tls: Cell::new(false),
             rewound: Cell::new(false),
             framing: RefCell::default(),
             unwritten: RefCell::default(),
@@ -121,11 +179,53 @@ impl Shared {
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        if matches!(phase, Phase::Upgraded | Phase::Lingering) {
+        if matches!(phase, Phase::Upgraded | Phase::Lingering | Phase::H2Idle) {
             self.framing.borrow_mut().stop();
         }
         self.phase.set(phase);
         self.epoch.set(self.epoch.get().wrapping_add(1));
+    }
+
+    /// The TLS handshake is done: a request may come.
+    pub(crate) fn handshake_over(&self) {
+        self.enter(Phase::Head);
+    }
+
+    /// A request begins; true when the connection takes no other after it.
+    pub(crate) fn begin_request(&self) -> bool {
+        let left = self.requests_left.get().saturating_sub(1);
+        self.requests_left.set(left);
+        left == 0
+    }
+
+    /// Request number `request` is answered with `refusal`, unless its handler has answered. Wakes the connection's task.
+    pub(crate) fn refuse(&self, request: u64, refusal: &'static Refusal) {
+        self.refusal.set(Some((request, refusal)));
+        self.wake_task();
+    }
+
+    /// What request number `request` is answered in place of the handler's response, if anything.
+    pub(crate) fn take_refusal(&self, request: u64) -> Option<&'static Refusal> {
+        self.refusal
+            .take()
+            .and_then(|(of, refusal)| (of == request).then_some(refusal))
+    }
+
+    /// The connection is to be closed now, whether an answer would be due or not.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(
+            self.order.take(),
+            Some(Order::Close | Order::Reset | Order::TimeOut)
+        )
+    }
+
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.framing.borrow().is_in_head()
+    }
+
+    /// Bytes of a request's body are wanted, and the client does not send them.
+    pub(crate) fn awaits_body(&self) -> bool {
+        self.awaits_read.get() && self.framing.borrow().is_in_body()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -184,6 +284,7 @@ impl Shared {
 
     /// Follows bytes of a body that were read past hyper; returns how many are still to come.
     pub(crate) fn note_direct(&self, bytes: u64) -> u64 {
+        self.awaits_read.set(false);
         self.bytes_in.set(self.bytes_in.get() + bytes);
         self.framing.borrow_mut().read_body(bytes)
     }
@@ -274,8 +375,8 @@ impl Shared {
     }
 }
 
-/// Completes when a `103` has been written; see [`crate::service::Hints::send`].
-pub struct HintSent(Option<Sending>);
+/// Completes when a `103` has been written over HTTP/1.
+pub(crate) struct HintSent(Option<Sending>);
 
 struct Sending {
     shared: Rc<Shared>,
@@ -290,8 +391,8 @@ enum Step {
 }
 
 impl HintSent {
-    pub(crate) fn new(target: Option<(Rc<Shared>, u64)>, fields: HeaderMap) -> Self {
-        Self(target.map(|(shared, request)| Sending {
+    pub(crate) fn new(shared: Rc<Shared>, request: u64, fields: HeaderMap) -> Self {
+        Self(Some(Sending {
             shared,
             request,
             step: Step::Start(fields),
@@ -371,6 +472,8 @@ fn encode_hint(fields: &HeaderMap) -> Vec<u8> {
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Either of them, encrypted. Boxed: the other kinds stay small.
+    Tls(Box<TlsStream>),
 }
 
 /// Calls a method on whichever socket it is.
@@ -379,6 +482,7 @@ macro_rules! either {
         match $socket {
             Socket::Tcp($io) => $call,
             Socket::Unix($io) => $call,
+            Socket::Tls($io) => $call,
         }
     };
 }
@@ -396,13 +500,71 @@ impl Socket {
         either!(self, io => Pin::new(io).poll_read(cx, buf))
     }
 
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => io.poll_read_ready(cx))
+    }
+
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, io => Pin::new(io).poll_write(cx, bytes))
+    }
+
+    pub(crate) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, io => Pin::new(io).poll_write_vectored(cx, slices))
+    }
+
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+
+    /// Writes what the socket takes at once, if anything: for the last words of a connection.
+    pub(crate) fn try_write(&self, bytes: &[u8]) {
+        let _ = match self {
+            Socket::Tcp(io) => io.try_write(bytes),
+            Socket::Unix(io) => io.try_write(bytes),
+            // Only its own socket may be written to past it.
+            Socket::Tls(_) => Ok(0),
+        };
+    }
+
+    /// Bytes go through TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Socket::Tls(_))
+    }
+
     /// Makes the close that follows a reset, so that the peer does not take a cut response for a whole one.
-    fn reset_on_close(&self) {
-        if let Socket::Tcp(tcp) = self {
+    pub(crate) fn reset_on_close(&mut self) {
+        match self {
             // Failing changes nothing but the way the peer learns of it.
-            let _ = tcp.set_zero_linger();
+            Socket::Tcp(tcp) => drop(tcp.set_zero_linger()),
+            Socket::Tls(tls) => tls.reset_on_close(),
+            Socket::Unix(_) => {}
         }
     }
+}
+
+/// Most answers of an API, with their head.
+const GATHERED_BYTES_MAX: usize = 512;
+
+/// The bytes of all slices in one piece, if they are few: `send` of that is cheaper for the kernel than `writev` of the slices,
+/// by more than the copy costs.
+fn gather<'room>(
+    slices: &[IoSlice<'_>],
+    room: &'room mut [u8; GATHERED_BYTES_MAX],
+) -> Option<&'room [u8]> {
+    let mut end = 0;
+    for slice in slices {
+        room.get_mut(end..end + slice.len())?.copy_from_slice(slice);
+        end += slice.len();
+    }
+    Some(&room[..end])
 }
 
 /// The socket as hyper sees it.
@@ -418,6 +580,8 @@ pub(crate) struct SocketIo {
 
 impl SocketIo {
     pub(crate) fn new(socket: Socket, shared: Rc<Shared>) -> Self {
+        shared.tls.set(socket.is_tls());
+        shared.descriptor.set(socket.as_fd().as_raw_fd());
         Self {
             socket: Rc::new(RefCell::new(socket)),
             rewind: Bytes::new(),
@@ -436,7 +600,7 @@ impl SocketIo {
     }
 
     pub(crate) fn reset_on_close(&self) {
-        self.socket.borrow().reset_on_close();
+        self.socket.borrow_mut().reset_on_close();
     }
 
     pub(crate) fn socket(&self) -> &Rc<RefCell<Socket>> {
@@ -448,7 +612,7 @@ impl SocketIo {
         if !self.rewind.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        either!(&*self.socket.borrow(), io => io.poll_read_ready(cx))
+        self.socket.borrow().poll_read_ready(cx)
     }
 
     /// Follows what was read; returns how many of the bytes hyper may see.
@@ -478,11 +642,15 @@ impl SocketIo {
     fn note_write(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Ready(Ok(written)) => {
+                self.shared.awaits_write.set(false);
                 let out = &self.shared.bytes_out;
                 out.set(out.get() + *written as u64);
             }
             Poll::Ready(Err(_)) => self.shared.broken.set(true),
-            Poll::Pending => self.shared.flushed.set(false),
+            Poll::Pending => {
+                self.shared.awaits_write.set(true);
+                self.shared.flushed.set(false);
+            }
         }
     }
 
@@ -556,6 +724,7 @@ impl AsyncRead for SocketIo {
             let before = buf.filled().len();
             let room = buf.remaining();
             let result = me.socket.borrow_mut().poll_read(cx, buf);
+            me.shared.awaits_read.set(result.is_pending());
             if let Err(error) = ready!(result) {
                 me.shared.broken.set(true);
                 return Poll::Ready(Err(error));
@@ -599,7 +768,15 @@ impl AsyncWrite for SocketIo {
         if self.hints_wait() {
             ready!(self.poll_hints(cx, true))?;
         }
-        let result = either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices));
+        let mut small = [0; GATHERED_BYTES_MAX];
+        let result = match gather(slices, &mut small) {
+            Some(bytes) => {
+                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes))
+            }
+            None => {
+                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices))
+            }
+        };
         self.note_write(&result);
         result
     }
@@ -612,6 +789,21 @@ impl AsyncWrite for SocketIo {
         // hyper's buffer is empty: the one safe place for a 103.
         if self.hints_wait() {
             ready!(self.poll_hints(cx, false))?;
+        }
+        // What a plain socket has taken is the kernel's; TLS may still have it.
+        if let Socket::Tls(tls) = &mut *self.socket.borrow_mut() {
+            match Pin::new(tls).poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.shared.awaits_write.set(false),
+                Poll::Ready(Err(error)) => {
+                    self.shared.broken.set(true);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    self.shared.awaits_write.set(true);
+                    self.shared.flushed.set(false);
+                    return Poll::Pending;
+                }
+            }
         }
         self.shared.flushed.set(true);
         self.shared.finish_records(false);

@@ -15,12 +15,15 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
 use crate::connection::{self, Membership};
+use crate::date::DateCache;
 use crate::error::Error;
 use crate::h1;
-use crate::h1_io::{Shared, Socket};
+use crate::h1_io::{Phase, Shared, Socket};
+use crate::protocol::Protocol;
 use crate::record::RecordSink;
 use crate::registry::{Connections, Registry};
-use crate::service::{Address, ConnectionInfo, Service};
+use crate::service::{Address, ConnectionInfo, Entry, Service};
+use crate::tls::{self, Tls, TlsReport};
 
 /// A task of the server: an accept loop, a connection, the sweep.
 pub type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -54,34 +57,66 @@ pub(crate) struct ServerState {
     pub(crate) config: Rc<Config>,
     pub(crate) http1: http1::Builder,
     pub(crate) registry: Rc<Registry>,
+    pub(crate) date: DateCache,
     sink: Option<Rc<dyn RecordSink>>,
     on_accept_error: Option<Report>,
-    spawn: Box<dyn Fn(Task)>,
+    tls: Option<Rc<tls::Source>>,
+    pub(crate) spawn: Box<dyn Fn(Task)>,
 }
 
 impl ServerState {
-    fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
+    pub(crate) fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
         let shared = Shared::new(self.sink.clone());
         shared
             .direct
             .set_watermark
             .set(self.config.receive_watermark);
-        let start_sweep = self.registry.enter(&shared);
+        let source = match (info.entry, &self.tls) {
+            (Entry::Tls, Some(source)) => Some(source.clone()),
+            _ => None,
+        };
+        if source.is_some() {
+            shared.enter(Phase::Handshake);
+        }
+        let limits = &self.config.limits;
+        if let Some(requests) = limits.connection_requests_max {
+            shared.requests_left.set(requests);
+        }
+        let start_sweep = self.registry.enter(&shared, limits.connections_max);
         let membership = Membership::new(self.registry.clone(), shared);
         if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
         }
-        (self.spawn)(Box::pin(connection::run(
-            self.clone(),
-            socket,
-            info,
-            membership,
-        )));
+        let protocol = match info.entry {
+            // A server set to HTTP/2 sends clients of HTTP/1 to where that is agreed on.
+            Entry::Redirect => Protocol::Sniff,
+            Entry::Plain | Entry::Tls => self.config.protocol,
+        };
+        (self.spawn)(match source {
+            None => Box::pin(connection::run(
+                self.clone(),
+                socket,
+                info,
+                membership,
+                protocol,
+            )),
+            Some(source) => {
+                let place = self.registry.handshakes.begin();
+                Box::pin(tls::run(
+                    self.clone(),
+                    source,
+                    socket,
+                    info,
+                    membership,
+                    place,
+                ))
+            }
+        });
     }
 }
 
 /// Serves any number of listeners with one [`Service`]. Lives on one thread.
-pub struct Server(Rc<ServerState>);
+pub struct Server(pub(crate) Rc<ServerState>);
 
 impl Server {
     /// A server whose tasks are started by `spawn`, which runs inside a tokio runtime with IO and time; for instance
@@ -94,12 +129,41 @@ impl Server {
         Self(Rc::new(ServerState {
             http1: h1::builder(&config),
             service,
+            registry: {
+                let registry = Registry::new();
+                registry.handshakes.set_max(config.limits.handshakes_max);
+                registry
+            },
             config,
-            registry: Registry::new(),
+            date: DateCache::default(),
             sink: None,
             on_accept_error: None,
+            tls: None,
             spawn: Box::new(spawn),
         }))
+    }
+
+    /// Listeners of [`Entry::Tls`] speak TLS with these certificates, which are read anew when their files change; `report` is
+    /// told of that. Listeners of [`Entry::Redirect`] redirect to `https_port`. To be set before the first listener.
+    #[must_use]
+    pub fn with_tls(self, tls: Tls, https_port: u16, report: TlsReport) -> Self {
+        self.change(|state| {
+            let source = Rc::new(tls::Source::new(tls, report));
+            state.tls = Some(source.clone());
+            state.service = Rc::new(tls::WithRedirect {
+                inner: state.service.clone(),
+                source,
+                port: https_port,
+            });
+        })
+    }
+
+    /// Reads all certificates anew, whether they changed or not. Open connections go on as they began. Returns at once; the
+    /// outcome is reported (see [`Server::with_tls`]).
+    pub fn reload_tls(&self) {
+        if let Some(source) = self.0.tls.clone() {
+            (self.0.spawn)(Box::pin(async move { source.reload().await }));
+        }
     }
 
     /// Records are made, and given to `sink`. To be set before the first listener.
@@ -129,17 +193,32 @@ impl Server {
     /// # Errors
     /// When the socket cannot be registered with the runtime.
     pub fn listen(&self, listener: impl Into<Listener>) -> Result<(), Error> {
+        self.listen_as(Entry::Plain, listener)
+    }
+
+    /// The same, for connections of some kind.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    ///
+    /// # Panics
+    /// When TLS is asked for and [`Server::with_tls`] was not called.
+    pub fn listen_as(&self, entry: Entry, listener: impl Into<Listener>) -> Result<(), Error> {
+        assert!(
+            entry == Entry::Plain || self.0.tls.is_some(),
+            "a server gets its certificates before such a listener"
+        );
         let state = self.0.clone();
         match listener.into() {
             Listener::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = TcpListener::from_std(listener)?;
-                (self.0.spawn)(Box::pin(accept(state, listener)));
+                (self.0.spawn)(Box::pin(accept(state, listener, entry)));
             }
             Listener::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = UnixListener::from_std(listener)?;
-                (self.0.spawn)(Box::pin(accept(state, listener)));
+                (self.0.spawn)(Box::pin(accept(state, listener, entry)));
             }
         }
         Ok(())
@@ -166,7 +245,8 @@ impl Accept for TcpListener {
         let info = ConnectionInfo {
             peer: Address::Inet(peer),
             local: Address::Inet(local),
-            tls: false,
+            entry: Entry::Plain,
+            tls: None,
         };
         Poll::Ready(Ok((Socket::Tcp(stream), info)))
     }
@@ -194,7 +274,8 @@ fn unix_info(stream: &UnixStream) -> ConnectionInfo {
     ConnectionInfo {
         peer: path(stream.peer_addr()),
         local: path(stream.local_addr()),
-        tls: false,
+        entry: Entry::Plain,
+        tls: None,
     }
 }
 
@@ -206,7 +287,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// Errors are of two kinds. A connection that died in the queue concerns nobody: the next one is taken at once. Anything
 /// else (no file descriptors, no memory) stays until something is freed: trying at once would spin, giving up would
 /// end the service, so the loop pauses and tries again.
-async fn accept(state: Rc<ServerState>, listener: impl Accept) {
+async fn accept(state: Rc<ServerState>, listener: impl Accept, entry: Entry) {
     let backoff = Cell::new(BACKOFF_FIRST);
     loop {
         let accepted = poll_fn(|cx| {
@@ -214,13 +295,17 @@ async fn accept(state: Rc<ServerState>, listener: impl Accept) {
                 return Poll::Ready(None);
             }
             state.registry.wait_stop(cx.waker());
+            if entry == Entry::Tls {
+                ready!(state.registry.handshakes.poll_room(cx));
+            }
             listener.poll_accept(cx).map(Some)
         })
         .await;
         match accepted {
             None => return,
-            Some(Ok((socket, info))) => {
+            Some(Ok((socket, mut info))) => {
                 backoff.set(BACKOFF_FIRST);
+                info.entry = entry;
                 state.start(socket, info);
             }
             Some(Err(error)) if is_of_one_connection(&error) => {}
@@ -280,7 +365,7 @@ mod tests {
 
     use super::{Accept, Server, Socket, accept};
     use crate::config::Config;
-    use crate::service::{ConnectionInfo, Response, service_fn};
+    use crate::service::{ConnectionInfo, Entry, Response, service_fn};
 
     /// A listener whose queue gives only errors: first those listed, then nothing.
     struct Failing {
@@ -317,7 +402,7 @@ mod tests {
                 errors: RefCell::new(errors),
                 calls: calls.clone(),
             };
-            let task = tokio::task::spawn_local(accept(server.0.clone(), listener));
+            let task = tokio::task::spawn_local(accept(server.0.clone(), listener, Entry::Plain));
             tokio::time::sleep(Duration::from_secs(10)).await;
             assert!(!task.is_finished(), "an error does not end the loop");
             server.connections().stop_accepting();
@@ -348,7 +433,7 @@ mod tests {
     fn connections_that_died_in_the_queue_cost_no_pause_and_no_report() {
         let died = || io::Error::from(io::ErrorKind::ConnectionAborted);
         let (calls, reports) = run((0..100).map(|_| died()).collect());
-        assert_eq!(reports, []);
+        assert!(reports.is_empty());
         assert!(calls > 100);
     }
 
@@ -361,7 +446,7 @@ mod tests {
             calls: Rc::new(Cell::new(0)),
         };
         let connections = server.connections();
-        let accepting = accept(server.0.clone(), listener);
+        let accepting = accept(server.0.clone(), listener, Entry::Plain);
         let start = Instant::now();
         tokio::join!(accepting, async {
             advance(Duration::from_millis(1)).await;

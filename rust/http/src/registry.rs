@@ -19,12 +19,15 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::config::{Config, Timeouts};
-use crate::h1_io::{Order, Phase, Shared};
+use crate::config::Config;
+use crate::h1_io::{Order, Peer, Phase, Shared, Stall};
+use crate::tls::{CROWDED, Handshakes};
 
 /// Open connections, counters, and who waits for the last one to go.
 pub(crate) struct Registry {
     entries: RefCell<Vec<Rc<Shared>>>,
+    /// Entries that count towards the limit.
+    admitted: Cell<usize>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
     /// Bytes of connections that are closed.
@@ -35,12 +38,14 @@ pub(crate) struct Registry {
     draining: Cell<bool>,
     listeners: RefCell<Vec<Waker>>,
     drains: RefCell<Vec<Waker>>,
+    pub(crate) handshakes: Rc<Handshakes>,
 }
 
 impl Registry {
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
+            admitted: Cell::new(0),
             accepted: Cell::new(0),
             requests: Cell::new(0),
             bytes_in: Cell::new(0),
@@ -50,11 +55,19 @@ impl Registry {
             draining: Cell::new(false),
             listeners: RefCell::default(),
             drains: RefCell::default(),
+            handshakes: Rc::default(),
         })
     }
 
-    /// Enters a connection; returns true when the caller has to start the sweep.
-    pub(crate) fn enter(&self, shared: &Rc<Shared>) -> bool {
+    /// Enters a connection, which is to be refused if there are `connections_max` others; returns true when the caller has to
+    /// start the sweep.
+    pub(crate) fn enter(&self, shared: &Rc<Shared>, connections_max: Option<usize>) -> bool {
+        let admitted = self.admitted.get();
+        if connections_max.is_some_and(|limit| admitted >= limit) {
+            shared.admitted.set(false);
+        } else {
+            self.admitted.set(admitted + 1);
+        }
         let mut entries = self.entries.borrow_mut();
         shared.index.set(entries.len());
         entries.push(shared.clone());
@@ -70,6 +83,9 @@ impl Registry {
             .set(self.bytes_in.get() + shared.bytes_in.get());
         self.bytes_out
             .set(self.bytes_out.get() + shared.bytes_out.get());
+        if shared.admitted.get() {
+            self.admitted.set(self.admitted.get() - 1);
+        }
         let mut entries = self.entries.borrow_mut();
         let index = shared.index.get();
         let removed = entries.swap_remove(index);
@@ -116,8 +132,9 @@ impl Registry {
             let now = Instant::now();
             clock += (now - last).min(config.timeouts.sweep * 2);
             last = now;
+            let crowded = self.handshakes.is_full();
             for shared in self.entries.borrow().iter() {
-                if let Some(order) = due(shared, clock, &config.timeouts) {
+                if let Some(order) = due(shared, clock, &config, crowded) {
                     wakers.extend(shared.give_order(order));
                 }
             }
@@ -131,8 +148,12 @@ impl Registry {
     }
 }
 
-/// What a connection is due for, if anything.
-fn due(shared: &Shared, now: Duration, timeouts: &Timeouts) -> Option<Order> {
+/// What a connection is due for, if anything. `crowded`: others wait for the places of handshakes.
+fn due(shared: &Shared, now: Duration, config: &Config, crowded: bool) -> Option<Order> {
+    if let Some(order) = stalled(shared, now, config) {
+        return Some(order);
+    }
+    let timeouts = &config.timeouts;
     let epoch = shared.epoch.get();
     let since = match shared.seen.get() {
         Some((seen, since)) if seen == epoch => since,
@@ -143,7 +164,19 @@ fn due(shared: &Shared, now: Duration, timeouts: &Timeouts) -> Option<Order> {
     };
     let elapsed = now.saturating_sub(since);
     match shared.phase.get() {
-        Phase::Head if elapsed >= timeouts.head => Some(Order::Close),
+        Phase::Handshake => {
+            let limit = if crowded {
+                timeouts.handshake.min(CROWDED)
+            } else {
+                timeouts.handshake
+            };
+            (elapsed >= limit).then_some(Order::Close)
+        }
+        Phase::Head if elapsed >= timeouts.head => Some(if shared.is_in_head() {
+            Order::TimeOut
+        } else {
+            Order::Close
+        }),
         Phase::Idle if !shared.is_quiet() => {
             // The last response still leaves, or the handler still reads: not idle yet.
             shared.seen.set(None);
@@ -155,7 +188,64 @@ fn due(shared: &Shared, now: Duration, timeouts: &Timeouts) -> Option<Order> {
             (due && !shared.parked.get() && shared.is_quiet()).then_some(Order::Park)
         }
         Phase::Lingering => (elapsed >= timeouts.linger).then_some(Order::Close),
-        Phase::Busy | Phase::Upgraded => None,
+        Phase::H2Idle if !shared.flushed.get() => {
+            // The last response still leaves.
+            shared.seen.set(None);
+            None
+        }
+        Phase::H2Idle => (elapsed >= timeouts.idle).then_some(Order::Close),
+        Phase::Busy | Phase::Upgraded | Phase::H2Busy => None,
+    }
+}
+
+/// What a connection is due for whose peer is waited for in the middle of a message. A peer that does not read is looked for
+/// first: a server that cannot write may not read either.
+fn stalled(shared: &Shared, now: Duration, config: &Config) -> Option<Order> {
+    let timeouts = &config.timeouts;
+    let known = shared.stall.get();
+    let seen = if shared.awaits_write.get() {
+        let waiting = config
+            .unacknowledged
+            .and_then(|ask| ask(shared.descriptor.get()));
+        Stall {
+            peer: Peer::Reads,
+            since: now,
+            bytes: shared.bytes_out.get(),
+            unacknowledged: u32::try_from(waiting.unwrap_or(0)).unwrap_or(u32::MAX),
+        }
+    } else if matches!(shared.phase.get(), Phase::Busy | Phase::Idle) && shared.awaits_body() {
+        Stall {
+            peer: Peer::Sends,
+            since: now,
+            bytes: shared.bytes_in.get(),
+            unacknowledged: 0,
+        }
+    } else {
+        if known.is_some() {
+            shared.stall.set(None);
+        }
+        return None;
+    };
+    let went_on = known.is_none_or(|known| {
+        known.peer != seen.peer
+            || match seen.peer {
+                Peer::Reads => {
+                    (known.bytes, known.unacknowledged) != (seen.bytes, seen.unacknowledged)
+                }
+                Peer::Sends => {
+                    let wanted = config.limits.body_rate_min * timeouts.body.as_secs();
+                    seen.bytes - known.bytes >= wanted.max(1)
+                }
+            }
+    });
+    if went_on {
+        shared.stall.set(Some(seen));
+        return None;
+    }
+    let elapsed = now.saturating_sub(known?.since);
+    match seen.peer {
+        Peer::Reads => (elapsed >= timeouts.write).then_some(Order::Reset),
+        Peer::Sends => (elapsed >= timeouts.body).then_some(Order::TimeOut),
     }
 }
 
@@ -174,7 +264,12 @@ impl Connections {
         let entries = self.0.entries.borrow();
         entries
             .iter()
-            .filter(|shared| matches!(shared.phase.get(), Phase::Busy | Phase::Upgraded))
+            .filter(|shared| {
+                matches!(
+                    shared.phase.get(),
+                    Phase::Busy | Phase::Upgraded | Phase::H2Busy
+                )
+            })
             .count()
     }
 
@@ -301,10 +396,13 @@ mod tests {
             let shared = Shared::new(None);
             shared.enter(phase);
             assert!(
-                registry.enter(&shared),
+                registry.enter(&shared, None),
                 "the first connection starts the sweep"
             );
-            assert!(!registry.enter(&Shared::new(None)), "and no other does");
+            assert!(
+                !registry.enter(&Shared::new(None), None),
+                "and no other does"
+            );
             let config = Rc::new(Config::default());
             let sweeping = tokio::task::spawn_local(registry.clone().sweep(config.clone()));
             test(shared.clone(), config.timeouts.clone()).await;
@@ -314,7 +412,7 @@ mod tests {
             }
             sweeping.await.unwrap();
             assert!(
-                registry.enter(&shared),
+                registry.enter(&shared, None),
                 "the sweep ended with the last connection"
             );
         });

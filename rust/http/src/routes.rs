@@ -122,7 +122,8 @@ mod tests {
         let info = Rc::new(ConnectionInfo {
             peer: address.clone(),
             local: address,
-            tls: false,
+            entry: crate::service::Entry::Plain,
+            tls: None,
         });
         let (head, ()) = http::Request::builder()
             .uri(path)

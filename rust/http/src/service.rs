@@ -19,8 +19,10 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, ResponseBody};
-use crate::h1_io::Shared;
+use crate::h1_io::{self, Shared};
+use crate::h2::Responder;
 use crate::record::Record;
+use crate::tls::TlsSession;
 
 /// Address of one end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +50,22 @@ pub struct ConnectionInfo {
     pub peer: Address,
     /// Our end.
     pub local: Address,
-    /// True when the bytes arrive through TLS.
-    pub tls: bool,
+    /// Which kind of listener accepted it.
+    pub entry: Entry,
+    /// What is known of the encryption, when the bytes arrive through TLS.
+    pub tls: Option<Rc<TlsSession>>,
+}
+
+/// What a listener does with its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Entry {
+    /// HTTP in the clear.
+    #[default]
+    Plain,
+    /// HTTP over TLS.
+    Tls,
+    /// HTTP in the clear that is answered with a redirect to https.
+    Redirect,
 }
 
 /// A response as services give it.
@@ -200,9 +216,26 @@ impl Draining {
 ///
 /// The default value sends nothing.
 #[derive(Clone, Default)]
-pub struct Hints(pub(crate) Option<(Rc<Shared>, u64)>);
+pub struct Hints(HintsTo);
+
+#[derive(Clone, Default)]
+enum HintsTo {
+    #[default]
+    Nobody,
+    /// The connection, and the number of the request.
+    Http1(Rc<Shared>, u64),
+    Http2(Rc<Responder>),
+}
 
 impl Hints {
+    pub(crate) fn http1(shared: Rc<Shared>, request: u64) -> Self {
+        Self(HintsTo::Http1(shared, request))
+    }
+
+    pub(crate) fn http2(responder: Rc<Responder>) -> Self {
+        Self(HintsTo::Http2(responder))
+    }
+
     /// Sends one `103` with these fields, and completes when its bytes have been written, so that a final response that
     /// is made afterwards cannot overtake it. Completes at once, and sends nothing, to an HTTP/1.0 client, after the
     /// final response, and when a field could not be written.
@@ -210,11 +243,32 @@ impl Hints {
     /// # Cancel safety
     /// Dropping the future withdraws the hint unless its bytes have begun to leave.
     pub fn send(&self, fields: HeaderMap) -> HintSent {
-        HintSent::new(self.0.clone(), fields)
+        HintSent(match &self.0 {
+            HintsTo::Nobody => None,
+            HintsTo::Http1(shared, request) => {
+                Some(h1_io::HintSent::new(shared.clone(), *request, fields))
+            }
+            HintsTo::Http2(responder) => {
+                responder.hint(fields);
+                None
+            }
+        })
     }
 }
 
-pub use crate::h1_io::HintSent;
+/// Completes when a `103` has been written; see [`Hints::send`].
+pub struct HintSent(Option<h1_io::HintSent>);
+
+impl Future for HintSent {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Some(sending) => Pin::new(sending).poll(cx),
+            None => Poll::Ready(()),
+        }
+    }
+}
 
 pub(crate) type Takeover = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>>>;
 

@@ -30,24 +30,38 @@ fn fresh_connection_that_sends_nothing_is_closed() {
 }
 
 #[test]
-fn dripping_head_is_closed() {
+fn dripping_head_is_408() {
     run(async {
         let server = TestServer::with(config(), hello);
-        let mut client = server.connect().await;
+        let client = server.connect().await;
         let start = tokio::time::Instant::now();
-        let drip = async {
-            loop {
-                use tokio::io::AsyncWriteExt;
-                // Each byte is activity; only the end of the head counts.
-                if client.stream.write_all(b"G").await.is_err() {
-                    break;
-                }
+        let (read, mut write) = client.stream.into_split();
+        let drip = tokio::task::spawn_local(async move {
+            use tokio::io::AsyncWriteExt;
+            // Each byte is activity; only the end of the head counts.
+            while write.write_all(b"G").await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-        };
-        drip.await;
+        });
+        let mut answer = Vec::new();
+        let mut read = read;
+        // It goes on sending, so it gets a reset in the end; before that, its answer.
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut answer).await;
         assert!(start.elapsed() >= HEAD);
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(answer.contains("\r\ndate: "), "{answer}");
+        assert!(
+            answer.ends_with("\r\n\r\nthe head of the request took too long\n"),
+            "{answer}"
+        );
+        drip.await.unwrap();
         server.connections_become(0).await;
+        assert_eq!(server.connections.requests(), 0);
     });
 }
 
@@ -58,6 +72,7 @@ fn later_head_has_the_same_time() {
         let mut client = server.connect().await;
         assert_eq!(client.get("/").await.text(), "hello");
         client.send("GET / HT").await;
+        assert_eq!(client.reply().await.unwrap().status, 408);
         assert!(client.is_closed().await);
     });
 }
@@ -72,6 +87,7 @@ fn head_that_begins_behind_a_request_has_the_same_time() {
             .send("GET / HTTP/1.1\r\nhost: t\r\n\r\nGET / HT")
             .await;
         assert_eq!(client.reply().await.unwrap().text(), "hello");
+        assert_eq!(client.reply().await.unwrap().status, 408);
         assert!(client.is_closed().await);
     });
 }

@@ -83,6 +83,79 @@ fn bodies_stay_with_their_requests() {
     });
 }
 
+#[test]
+fn requests_in_a_pipe_do_not_disturb_each_other() {
+    run(async {
+        let calls = Rc::new(Cell::new(0));
+        let server = {
+            let calls = calls.clone();
+            TestServer::later(move |mut request| {
+                calls.set(calls.get() + 1);
+                async move {
+                    let mut response = ok(path(&request));
+                    match request.head.uri.path() {
+                        "/slow" => tokio::time::sleep(Duration::from_millis(30)).await,
+                        "/error" => {
+                            *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+                        }
+                        "/unread" => return response,
+                        "/close" => {
+                            let close = HeaderValue::from_static("close");
+                            response.headers_mut().insert("connection", close);
+                        }
+                        other => panic!("{other} is behind the close"),
+                    }
+                    collect(&mut request.body).await.unwrap();
+                    response
+                }
+            })
+        };
+        let mut client = server.connect().await;
+        let request = |path: &str| {
+            format!("POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: 4\r\n\r\nGET ")
+        };
+        let all = ["/slow", "/error", "/unread", "/close", "/never"].map(request);
+        client.send(all.concat()).await;
+        for (expected, status) in [
+            ("/slow", 200),
+            ("/error", 500),
+            ("/unread", 200),
+            ("/close", 200),
+        ] {
+            let reply = client.reply().await.unwrap();
+            assert_eq!((reply.text(), reply.status), (expected, status));
+            let close = (expected == "/close").then_some("close");
+            assert_eq!(reply.field("connection"), close);
+        }
+        assert!(client.is_closed().await);
+        assert_eq!(calls.get(), 4);
+    });
+}
+
+#[test]
+fn response_that_breaks_off_ends_the_pipe() {
+    run(async {
+        let server = TestServer::new(|request| match request.head.uri.path() {
+            "/0" => ok("first").into(),
+            "/1" => {
+                let pieces = [
+                    Ok(http_body::Frame::data(bytes::Bytes::from_static(b"part"))),
+                    Err(framegate_http::body::Aborted),
+                ];
+                let stream = common::Frames(pieces.into());
+                ok(framegate_http::body::ResponseBody::Stream(Box::pin(stream))).into()
+            }
+            other => panic!("{other} is behind a response that was not whole"),
+        });
+        let mut client = server.connect().await;
+        client.send(common::pipelined(3)).await;
+        assert_eq!(client.reply().await.unwrap().text(), "first");
+        assert!(client.reply().await.is_none());
+        drop(client);
+        server.connections_become(0).await;
+    });
+}
+
 /// Numbers that look random and are the same each time.
 struct Numbers(u64);
 

@@ -7,7 +7,7 @@ mod common;
 use std::{cell::RefCell, rc::Rc};
 
 use common::{TestServer, collect, ok, run};
-use framegate_http::{Config, Limits, service::ResponseFuture};
+use framegate_http::{Config, Limits, Protocol, service::ResponseFuture};
 use http::{StatusCode, header::CONNECTION};
 
 /// What becomes of a vector.
@@ -81,6 +81,15 @@ const VECTORS: &[(&str, &str, Verdict)] = &[
     ("close", get!("Connection: close\r\n\r\n"), Last("")),
     ("close in a list", get!("Connection: x, close\r\n\r\n"), Last("")),
     ("close is not undone", get!("Connection: close\r\nConnection: keep-alive\r\n\r\n"), Last("")),
+    ("close in capitals", get!("Connection: CLOSE\r\n\r\n"), Last("")),
+    ("close between others", get!("Connection: keep-alive , close,x\r\n\r\n"), Last("")),
+    ("close in the second field", get!("Connection: x\r\nConnection: close\r\n\r\n"), Last("")),
+    ("words that contain close", get!("Connection: closed, unclose\r\n\r\n"), Served("")),
+    ("1.0 with close beside keep-alive", "GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", Last("")),
+    ("connection that names framing", post!("Connection: content-length, host\r\nContent-Length: 3\r\n\r\nabc"), Served("abc")),
+    ("get with a body", get!("Content-Length: 38\r\n\r\nGET /hidden HTTP/1.1\r\nHost: hidden\r\n\r\n"), Served("GET /hidden HTTP/1.1\r\nHost: hidden\r\n\r\n")),
+    ("length with underscore in its name", post!("Content_Length: 3\r\n\r\n"), Served("")),
+    ("trailers that name framing", chunked!("1\r\na\r\n0\r\nContent-Length: 50\r\nTransfer-Encoding: x\r\nHost: u\r\n\r\n"), Served("a")),
     // Host.
     ("no host", "GET / HTTP/1.1\r\n\r\n", Refused(400)),
     ("two hosts", "GET / HTTP/1.1\r\nHost: t\r\nHost: t\r\n\r\n", Refused(400)),
@@ -127,6 +136,13 @@ const VECTORS: &[(&str, &str, Verdict)] = &[
     ("quoted chunked", post!("Transfer-Encoding: \"chunked\"\r\n\r\n0\r\n\r\n"), Refused(400)),
     ("vertical tab before chunked", post!("Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n"), Refused(400)),
     ("space before colon of coding", post!("Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
+    ("coding with NUL", post!("Transfer-Encoding: chunked\0\r\n\r\n0\r\n\r\n"), Refused(400)),
+    ("vertical tab behind chunked", post!("Transfer-Encoding: chunked\x0b\r\n\r\n0\r\n\r\n"), Refused(400)),
+    ("coding with tab in its name", post!("Transfer\tEncoding: chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
+    ("coding behind a bare CR", post!("X: y\rTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
+    ("coding behind a bare LF", post!("X: y\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
+    ("coding before a space line", post!(" \r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
+    ("both, with expect", post!("Expect: 100-continue\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
     ("folded coding", post!("Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"), Refused(400)),
     // Lengths.
     ("length twice, equal", post!("Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"), Refused(400)),
@@ -160,6 +176,8 @@ const VECTORS: &[(&str, &str, Verdict)] = &[
     ("chunk without CRLF", chunked!("3\r\nabc0\r\n\r\n"), Refused(400)),
     ("chunk ended by LF", chunked!("3\r\nabc\n0\r\n\r\n"), Refused(400)),
     ("chunk ended by CR", chunked!("3\r\nabc\r0\r\n\r\n"), Refused(400)),
+    ("chunk extension with bare CR", chunked!("3;a\rb\r\nabc\r\n0\r\n\r\n"), Refused(400)),
+    ("last chunk with bare CR", chunked!("3\r\nabc\r\n0\r\r\n\r\n"), Refused(400)),
     ("chunk extension with bare LF", chunked!("3;a\nabc\r\n0\r\n\r\n"), Refused(400)),
     ("last chunk ended by LF", chunked!("3\r\nabc\r\n0\n\r\n"), Refused(400)),
     ("trailers ended by LF", chunked!("3\r\nabc\r\n0\r\nX: y\n\n"), Refused(400)),
@@ -391,9 +409,13 @@ async fn status_of(server: &TestServer, request: String) -> u16 {
 }
 
 #[test]
-fn preface_of_http_2_is_a_close() {
+fn preface_of_http_2_is_a_close_where_only_http_1_is_spoken() {
     run(async {
-        let server = limited(Limits::default());
+        let config = Config {
+            protocol: Protocol::Http1,
+            ..Config::default()
+        };
+        let server = TestServer::with(config, common::hello);
         let mut client = server.connect().await;
         client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         client.rest().await;

@@ -177,6 +177,14 @@ fn requests_that_cannot_be_upgraded_are_ordinary() {
                 "plain",
             ),
             (
+                "GET / HTTP/1.1\r\nhost: t\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n",
+                "plain",
+            ),
+            (
+                "POST / HTTP/1.1\r\nhost: t\r\nconnection: upgrade\r\nupgrade: tus/1, x\r\ncontent-length: 1\r\n\r\na",
+                "plain",
+            ),
+            (
                 "GET / HTTP/1.1\r\nhost: t\r\nupgrade: websocket\r\n\r\n",
                 "plain",
             ),
@@ -193,13 +201,16 @@ fn requests_that_cannot_be_upgraded_are_ordinary() {
                 "plain",
             ),
             (
-                "GET / HTTP/1.0\r\nhost: t\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+                "GET / HTTP/1.0\r\nhost: t\r\nconnection: upgrade, keep-alive\r\nupgrade: websocket\r\n\r\n",
                 "plain",
             ),
         ] {
             let mut client = server.connect().await;
             client.send(request).await;
-            assert_eq!(client.reply().await.unwrap().text(), seen, "{request}");
+            let reply = client.reply().await.unwrap();
+            assert_eq!((reply.status, reply.text()), (200, seen), "{request}");
+            // What was ignored changes nothing for the next request.
+            assert_eq!(client.get("/").await.text(), "plain", "{request}");
         }
     });
 }

@@ -6,6 +6,7 @@
 //! | [`frames`] | loan, publish, abandon, take, release, futexes, attach, reap, reliable, resize |
 //! | [`group`] | work-queue groups |
 //! | [`membership`] | groups that are founded, joined, left and ended |
+//! | [`retire`] | groups across a resize: when an old generation may go |
 //! | [`mailbox`] | requests, replies, their slots |
 //! | [`wake`] | event loops |
 //! | [`explore`] | the search through all states; sequentially consistent |
@@ -26,4 +27,5 @@ pub mod mailbox;
 pub mod membership;
 pub mod orderings;
 pub mod rc11;
+pub mod retire;
 pub mod wake;

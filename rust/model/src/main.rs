@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, mailbox, membership, wake};
+use framegate_model::{frames, group, mailbox, membership, retire, wake};
 
 // Of the big configurations; about 15 GB.
 const STATES_MAX: usize = 60_000_000;
@@ -90,6 +90,9 @@ fn main() -> ExitCode {
     for (name, is_quick, model) in membership::cases() {
         choice.configuration(name, is_quick, &model);
     }
+    for (name, is_quick, model) in retire::cases() {
+        choice.configuration(name, is_quick, &model);
+    }
     for (name, is_quick, model) in wake::cases() {
         choice.configuration(name, is_quick, &model);
     }
@@ -107,6 +110,9 @@ fn main() -> ExitCode {
             &format!("membership: {mutant:?}"),
             &membership::case_of(mutant),
         );
+    }
+    for mutant in retire::Mutant::ALL {
+        choice.mutant(&format!("retire: {mutant:?}"), &retire::case_of(mutant));
     }
     for mutant in wake::Mutant::ALL {
         choice.mutant(&format!("event loop: {mutant:?}"), &wake::case_of(mutant));

@@ -1,6 +1,6 @@
 //! The quick configurations of every model hold; every rule that is left out is noticed.
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, mailbox, membership, wake};
+use framegate_model::{frames, group, mailbox, membership, retire, wake};
 
 const STATES_MAX: usize = 5_000_000;
 
@@ -76,6 +76,20 @@ fn membership_holds() {
 fn membership_needs_every_rule() {
     for mutant in membership::Mutant::ALL {
         is_noticed(&mutant, &membership::case_of(mutant));
+    }
+}
+
+#[test]
+fn retirement_holds() {
+    for (name, _, model) in retire::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn retirement_needs_every_rule() {
+    for mutant in retire::Mutant::ALL {
+        is_noticed(&mutant, &retire::case_of(mutant));
     }
 }
 

@@ -6,11 +6,13 @@ mod event_loop;
 mod frames;
 mod gil;
 mod home;
+mod huge_pages;
 mod native;
 mod recording;
 mod selector;
 mod signals;
 mod stats;
+mod tls;
 mod worker;
 
 use pyo3::prelude::*;
@@ -32,9 +34,13 @@ mod _http {
     #[pymodule_export]
     use crate::frames::BodyHandle;
     #[pymodule_export]
+    use crate::huge_pages::collapse_heap;
+    #[pymodule_export]
     use crate::recording::{Player, Recorder, recording_contents};
     #[pymodule_export]
     use crate::stats::RuntimeRow;
+    #[pymodule_export]
+    use crate::tls::TlsContext;
     #[pymodule_export]
     use crate::worker::Worker;
 

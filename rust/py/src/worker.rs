@@ -10,13 +10,15 @@
 
 use std::{
     cell::RefCell,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use framegate_http::{Config, Connections, Limits, Listener, Server, Timeouts};
+use framegate_http::{
+    Config, Connections, Limits, Listener, Protocol, Server, Timeouts, service::Entry,
+};
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
@@ -33,6 +35,7 @@ use crate::gil;
 use crate::home::LoopBound;
 use crate::native::{AccessLog, LoopWatch, NativeThread, duplicate};
 use crate::stats::{Counter, Gauge, RuntimeRow};
+use crate::tls::{self, TlsContext};
 
 /// Where the access log goes.
 const STDOUT: i32 = 1;
@@ -43,6 +46,8 @@ const STDOUT: i32 = 1;
 ///     app: The ASGI application.
 ///     config: Settings by attribute, for instance `framegate.Config`.
 ///     state: The lifespan's state; each request gets a shallow copy. `None`: scopes have no state.
+///     tls: Certificates and keys, for listeners that speak TLS or redirect to it.
+///     `https_port`: Where redirects lead to.
 ///     row: The worker's row of the runtime segment; heartbeats and counters go there.
 ///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
 ///         proven. Slower; for tests and for comparison.
@@ -55,6 +60,7 @@ struct Inner {
     server: Server,
     connections: Connections,
     native: RefCell<Option<Native>>,
+    has_tls: bool,
 }
 
 /// The native thread and what it has on the loop.
@@ -83,12 +89,15 @@ impl Native {
 #[pymethods]
 impl Worker {
     #[new]
-    #[pyo3(signature = (app, config, *, state=None, row=None, plain_tasks=false))]
+    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
         config: &Bound<'_, PyAny>,
         state: Option<Py<PyDict>>,
+        tls: Option<&Bound<'_, TlsContext>>,
+        https_port: u16,
         row: Option<&Bound<'_, RuntimeRow>>,
         plain_tasks: bool,
     ) -> PyResult<Self> {
@@ -108,6 +117,9 @@ impl Worker {
                 spawner.spawn(task);
             },
         );
+        if let Some(tls) = tls {
+            server = server.with_tls(tls.get().tls(), https_port, tls::report(core.clone()));
+        }
         let connections = server.connections();
         let is_logged = config.getattr("access_log")?.is_truthy()?;
         let native = if is_logged || row.is_some() {
@@ -140,6 +152,7 @@ impl Worker {
             connections,
             server,
             native: RefCell::new(native),
+            has_tls: tls.is_some(),
         }))))))
     }
 
@@ -148,11 +161,13 @@ impl Worker {
     /// Args:
     ///     fd: File descriptor of a TCP or Unix socket. The worker owns it from here on, also when this fails:
     ///         give it `socket.detach()` or `os.dup(...)`.
+    ///     entry: What is spoken there: `plain` HTTP, HTTP over `tls`, or a `redirect` to https.
     ///
     /// Raises:
     ///     `OSError`: It is no socket, or cannot be used.
-    ///     `ValueError`: The socket does not listen, or is of another kind.
-    fn listen(&self, fd: i32) -> PyResult<()> {
+    ///     `ValueError`: The socket does not listen, or is of another kind, or there are no certificates.
+    #[pyo3(signature = (fd, *, entry="plain"))]
+    fn listen(&self, fd: i32, entry: &str) -> PyResult<()> {
         let inner = self.inner()?;
         if fd < 0 {
             return Err(PyValueError::new_err(format!(
@@ -165,12 +180,30 @@ impl Worker {
         }
         // SAFETY: open, and the caller's to give away, as the documentation demands.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let entry = match entry {
+            "plain" => Entry::Plain,
+            "tls" | "redirect" if !inner.has_tls => {
+                return Err(PyValueError::new_err("this worker has no certificates"));
+            }
+            "tls" => Entry::Tls,
+            "redirect" => Entry::Redirect,
+            _ => return Err(PyValueError::new_err(format!("no such entry: {entry}"))),
+        };
         let listener = listener(socket)?;
         let _context = inner.core.enter();
         inner
             .server
-            .listen(listener)
+            .listen_as(entry, listener)
             .map_err(|error| PyRuntimeError::new_err(format!("cannot listen: {error}")))
+    }
+
+    /// Read all certificates and keys anew; the outcome is logged. Open connections go on as they began.
+    fn reload_tls(&self) -> PyResult<()> {
+        let inner = self.0.get_or_raise()?.borrow().clone();
+        if let Some(inner) = inner {
+            inner.server.reload_tls();
+        }
+        Ok(())
     }
 
     /// Stop accepting; open connections go on.
@@ -320,16 +353,36 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
         limits: Limits {
             head_bytes_max: config.getattr("header_bytes_max")?.extract()?,
             header_count_max: config.getattr("header_count_max")?.extract()?,
+            handshakes_max: config.getattr("ssl_handshakes_max")?.extract()?,
+            target_bytes_max: config.getattr("target_bytes_max")?.extract()?,
+            body_bytes_max: config.getattr("max_body")?.extract()?,
+            body_rate_min: config.getattr("body_rate_min")?.extract()?,
+            connections_max: config.getattr("limit_concurrency")?.extract()?,
+            connection_requests_max: config.getattr("keep_alive_max_requests")?.extract()?,
             ..Limits::default()
         },
         timeouts: Timeouts {
             head: seconds("timeout_header")?,
+            handshake: seconds("ssl_handshake_timeout")?,
+            body: seconds("timeout_body")?,
+            write: seconds("timeout_write")?,
             idle: seconds("timeout_keep_alive")?,
+            linger: seconds("timeout_linger")?,
             ..Timeouts::default()
         },
+        protocol: Protocol::default(),
         date_header: config.getattr("date_header")?.is_truthy()?,
         receive_watermark: Some(set_receive_watermark),
+        unacknowledged: Some(unacknowledged),
     })
+}
+
+/// `SIOCOUTQ` (tcp(7), unix(7)): bytes in the send queue of a socket.
+fn unacknowledged(socket: RawFd) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int. On a descriptor that is closed or no socket it fails.
+    let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
+    (status == 0).then(|| u64::try_from(bytes).unwrap_or(0))
 }
 
 /// `SO_RCVLOWAT` (socket(7)). The kernel bounds it by half of the largest receive buffer, and wakes earlier when that is full.

@@ -171,6 +171,7 @@ impl Waiter {
         let this = self.contents();
         if this.state.get() == State::Pending {
             this.state.set(State::Done);
+            core.clear_current_task(py);
             let callbacks = this.callbacks.take();
             for (callback, context) in callbacks {
                 let (callback, context) = (callback.into_bound(py), context.into_bound(py));
@@ -496,14 +497,14 @@ fn waiter_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 // --- Awaitable
 
 enum Step {
-    /// Answers `None` at once, any number of times.
-    Ready,
     Fresh,
     Waiting(Waiter),
     Finished,
 }
 
 struct AwaitableContents {
+    /// Answers `None` at once, any number of times.
+    is_ready: bool,
     step: RefCell<Step>,
     /// Whom to ask, and for what. `None` for the ready one and after `tp_clear`.
     question: RefCell<Option<(Owner, Operation)>>,
@@ -539,8 +540,10 @@ impl Contents for AwaitableContents {
 impl AwaitableContents {
     /// One step: the answer, or `None` with the waiter to yield.
     fn advance<'py>(&self, py: Python<'py>) -> PyResult<Result<Bound<'py, PyAny>, Waiter>> {
+        if self.is_ready {
+            return Ok(Ok(py.None().into_bound(py)));
+        }
         match &*self.step.borrow() {
-            Step::Ready => return Ok(Ok(py.None().into_bound(py))),
             Step::Finished => {
                 return Err(PyRuntimeError::new_err(
                     "cannot reuse already awaited coroutine",
@@ -586,9 +589,6 @@ impl AwaitableContents {
 
     /// Nobody waits any more: take the waiter back from the exchange.
     fn give_up(&self, py: Python<'_>) {
-        if matches!(*self.step.borrow(), Step::Ready) {
-            return;
-        }
         if let Step::Waiting(waiter) = self.step.replace(Step::Finished) {
             let question = self.question.borrow();
             let owner = question
@@ -613,6 +613,7 @@ pub(crate) fn awaitable(
     object::allocate(
         awaitable_type(py)?,
         AwaitableContents {
+            is_ready: false,
             step: RefCell::new(Step::Fresh),
             question: RefCell::new(Some((owner, operation))),
         },
@@ -624,7 +625,8 @@ pub(crate) fn ready_awaitable(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     object::allocate(
         awaitable_type(py)?,
         AwaitableContents {
-            step: RefCell::new(Step::Ready),
+            is_ready: true,
+            step: RefCell::new(Step::Fresh),
             question: RefCell::new(None),
         },
     )
@@ -640,6 +642,13 @@ unsafe extern "C" fn awaitable_am_send(
     _value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
+    // SAFETY: as below; None is always alive. What every `await send(...)` of a short response comes to.
+    unsafe {
+        if contents::<AwaitableContents>(this).is_ready {
+            *result = ffi::Py_NewRef(ffi::Py_None());
+            return ffi::PySendResult::PYGEN_RETURN;
+        }
+    }
     slot(ffi::PySendResult::PYGEN_ERROR, |py| {
         // SAFETY: the receiver is an awaitable; `result` is where the interpreter wants the answer.
         unsafe {

@@ -37,6 +37,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::Future,
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -133,7 +134,7 @@ struct State {
     held: RefCell<Option<Head>>,
     /// The request's header map, emptied: a response needs no new one.
     spare_headers: RefCell<HeaderMap>,
-    /// `content-length` of the response.
+    /// `content-length` of the response, as the application said it.
     length: Cell<Option<u64>>,
     /// Body bytes sent (or discarded) so far.
     sent: Cell<u64>,
@@ -187,7 +188,7 @@ impl State {
     }
 
     /// Sets every field for a new request. The pattern names them all: a new field cannot be forgotten.
-    fn reset(&self, application: Rc<Application>, request: Request) {
+    fn reset(&self, application: Rc<Application>, request: &mut Request) {
         let Self {
             core: _,
             application: application_cell,
@@ -222,18 +223,18 @@ impl State {
             "an exchange is used again only when nothing waits for it"
         );
         pump.take();
-        let mut headers = request.head.headers;
+        let mut headers = mem::take(&mut request.head.headers);
         application_cell.replace(Some(application));
         phase.set(Phase::Start);
         is_head.set(request.head.method == Method::HEAD);
         ended.set(false);
         task.take();
         disconnected.set(false);
-        body.replace(request.body);
+        body.replace(mem::replace(&mut request.body, Body::empty()));
         incoming.set(Incoming::Open);
         begun.set(false);
         chunk.take();
-        hints.replace(request.hints);
+        hints.replace(mem::take(&mut request.hints));
         hint.take();
         held.take();
         headers.clear();
@@ -359,11 +360,8 @@ impl State {
                 return Ok(());
             }
             if name == header::CONTENT_LENGTH {
-                let repeated = fields.content_length.is_some();
-                fields.length(&value)?;
-                if repeated {
-                    return Ok(());
-                }
+                // The connection writes the length of a body that is there; `begin` puts in what it cannot know.
+                return fields.length(&value);
             }
             fields.server |= name == header::SERVER;
             headers.append(name, value);
@@ -447,9 +445,10 @@ impl State {
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if bodyless {
             let size = data.len();
-            if self.is_head.get()
+            if let Some(length) = self.length.get() {
+                headers.insert(header::CONTENT_LENGTH, length.into());
+            } else if self.is_head.get()
                 && !more
-                && self.length.get().is_none()
                 && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             {
                 // What GET would have said.
@@ -478,6 +477,9 @@ impl State {
             self.respond(status, headers, data.into());
             self.finish();
             return Ok(());
+        }
+        if let Some(length) = self.length.get() {
+            headers.insert(header::CONTENT_LENGTH, length.into());
         }
         self.push(data);
         self.phase.set(Phase::Streaming);
@@ -556,7 +558,8 @@ impl State {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
-        self.response.replace(Some(response));
+        // One response per request: there is nothing to be dropped, and so nothing that could look.
+        *self.response.borrow_mut() = Some(response);
         let waker = self.response_waker.take();
         if let Some(waker) = waker {
             self.core.wake(waker);
@@ -804,8 +807,8 @@ impl HttpExchange {
             .expect("connections use the exchange on its own thread")
     }
 
-    /// Begins a request.
-    pub(crate) fn begin(&self, application: Rc<Application>, request: Request) {
+    /// Begins a request: takes its header map, its body and its hints.
+    pub(crate) fn begin(&self, application: Rc<Application>, request: &mut Request) {
         application.call_begins();
         self.state().reset(application, request);
     }
@@ -988,7 +991,8 @@ impl Exchange for HttpExchange {
                 // No final chunk: the client must not take it for complete.
                 state.end.set(StreamEnd::Aborted);
             }
-            Phase::Discarding | Phase::Done => {}
+            Phase::Discarding => {}
+            Phase::Done => return,
         }
         state.finish();
     }

@@ -62,19 +62,24 @@ impl<'py> HttpMessage<'py> {
         let mut this = Self::default();
         // Six look-ups cost more than one walk over two or three items. No Python code runs while it lasts: keys that are not
         // the interned ones are compared as strings, others are passed by.
+        let mut left = message.len();
         let mut position = 0;
         let (mut key, mut value) = (null_mut(), null_mut());
-        // SAFETY: the dictionary is alive and, as nothing here runs Python code, does not change. What it gives is borrowed
-        // from it, and a value that is kept gets a reference.
-        while unsafe {
-            ffi::PyDict_Next(
-                message.as_ptr(),
-                &raw mut position,
-                &raw mut key,
-                &raw mut value,
-            )
-        } != 0
-        {
+        while left > 0 {
+            left -= 1;
+            // SAFETY: the dictionary is alive and, as nothing here runs Python code, does not change. What it gives is borrowed
+            // from it, and a value that is kept gets a reference.
+            let found = unsafe {
+                ffi::PyDict_Next(
+                    message.as_ptr(),
+                    &raw mut position,
+                    &raw mut key,
+                    &raw mut value,
+                )
+            };
+            if found == 0 {
+                break;
+            }
             // SAFETY: as above.
             let key = unsafe { Borrowed::from_ptr(py, key) };
             let place = if key.is(intern!(py, "type")) {

@@ -11,7 +11,10 @@
 
 use std::cell::RefCell;
 
-use framegate_http::service::{Address, ConnectionInfo};
+use framegate_http::{
+    service::{Address, ConnectionInfo},
+    tls::TlsSession,
+};
 use pyo3::{
     intern,
     prelude::*,
@@ -30,6 +33,8 @@ pub(crate) struct ScopeTemplate {
     template: Py<PyDict>,
     /// The one extension that every request has.
     early_hint: Py<PyDict>,
+    /// The extension `tls`, where there is TLS: what requests get copies of.
+    tls: Option<Py<PyDict>>,
     /// Lent: see the head of the file.
     extensions: RefCell<Py<PyDict>>,
     /// Lent while the lifespan's own state is empty.
@@ -54,6 +59,7 @@ impl ScopeTemplate {
         py: Python<'_>,
         application: &Application,
         connection: &ConnectionInfo,
+        version: http::Version,
     ) -> PyResult<Self> {
         let template = PyDict::new(py);
         let empty = PyBytes::new(py, b"");
@@ -63,9 +69,14 @@ impl ScopeTemplate {
         // Every key is there from the start, so that a copy is never grown.
         template.set_item(intern!(py, "type"), intern!(py, "http"))?;
         template.set_item(intern!(py, "asgi"), asgi)?;
-        template.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
+        let version = if version == http::Version::HTTP_2 {
+            intern!(py, "2")
+        } else {
+            intern!(py, "1.1")
+        };
+        template.set_item(intern!(py, "http_version"), version)?;
         template.set_item(intern!(py, "method"), intern!(py, "GET"))?;
-        let scheme = if connection.tls {
+        let scheme = if connection.tls.is_some() {
             intern!(py, "https")
         } else {
             intern!(py, "http")
@@ -88,6 +99,11 @@ impl ScopeTemplate {
         template.set_item(intern!(py, "extensions"), &extensions)?;
         Ok(Self {
             template: template.unbind(),
+            tls: connection
+                .tls
+                .as_deref()
+                .map(|session| tls_extension(py, session))
+                .transpose()?,
             early_hint: early_hint.unbind(),
             extensions: RefCell::new(extensions.unbind()),
             state: RefCell::new(state.unbind()),
@@ -120,7 +136,23 @@ impl ScopeTemplate {
         if let Some(method) = method {
             scope.set_item(intern!(py, "method"), method)?;
         }
+        self.add_tls(&scope)?;
         Ok(scope)
+    }
+
+    /// Adds the extension `tls` to a scope that has its other extensions.
+    pub(super) fn add_tls(&self, scope: &Bound<'_, PyDict>) -> PyResult<()> {
+        let Some(tls) = &self.tls else {
+            return Ok(());
+        };
+        let py = scope.py();
+        // Copies: what the template lends stays as it is, and no request sees what another one has changed.
+        let extensions = match scope.get_item(intern!(py, "extensions"))? {
+            Some(others) => others.cast_into::<PyDict>()?.copy()?,
+            None => PyDict::new(py),
+        };
+        extensions.set_item(intern!(py, "tls"), tls.bind(py).copy()?)?;
+        scope.set_item(intern!(py, "extensions"), extensions)
     }
 
     /// Gives the template another `extensions` when the last request kept or changed the one it had.
@@ -292,6 +324,20 @@ fn is_pair(pair: &Bound<'_, PyTuple>, name: &[u8], value: &[u8]) -> bool {
         })
     };
     is(1, value) && is(0, name)
+}
+
+/// The extension `tls` of ASGI, version 0.2. A handshake with a client certificate that is not valid fails, so there is no error
+/// to tell of.
+fn tls_extension(py: Python<'_>, session: &TlsSession) -> PyResult<Py<PyDict>> {
+    let tls = PyDict::new(py);
+    tls.set_item("server_cert", session.server_certificate())?;
+    let chain: Vec<String> = session.client_chain().collect();
+    tls.set_item("client_cert_chain", PyTuple::new(py, chain)?)?;
+    tls.set_item("client_cert_name", session.client_name())?;
+    tls.set_item("client_cert_error", py.None())?;
+    tls.set_item("tls_version", session.version())?;
+    tls.set_item("cipher_suite", session.cipher_suite())?;
+    Ok(tls.unbind())
 }
 
 /// `client`: address and port, or `None` for a Unix socket, where there is nothing to tell.

@@ -44,8 +44,9 @@
 //!
 //! # Invariants, and what must change together
 //! - `Extension::segment` is set exactly while [`start_lazy`] is on the stack with that task.
-//! - The task is entered in `_current_tasks` only while the coroutine's code runs; it is left before a step of asyncio's is
-//!   called, because `Task` refuses to be entered twice.
+//! - The task is entered in `_current_tasks` only while the coroutine's code runs. Afterwards the entry says `None` until the
+//!   next request, the end of `select`, or a step of asyncio's, whichever is first: `Task` refuses to be entered where there
+//!   is an entry ([`LoopCore::vacate`]).
 //! - Everything that can run Python may come back here through the task: no borrow is held across it.
 #![expect(
     unsafe_code,
@@ -438,9 +439,8 @@ fn start_lazy<'py>(
             // SAFETY: None is always alive.
             step(&coroutine, unsafe { ffi::Py_None() })
         });
-    if let Err(error) = current_tasks.del_item(event_loop) {
-        // Somebody else left the task: harmless here, a riddle for them.
-        core.report(py, "the current task of a request was removed", error);
+    if let Err(error) = core.vacate(current_tasks, event_loop) {
+        core.report(py, "the current task of a request could not be left", error);
     }
 
     let (started, held) = match first {
@@ -490,6 +490,7 @@ fn start_lazy<'py>(
             }
         }
         contents.held.replace(held);
+        core.clear_current_task(py);
         if let Err(error) = first_step.call0() {
             core.raise(error);
         }

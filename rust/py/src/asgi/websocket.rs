@@ -212,6 +212,7 @@ fn scope<'py>(
     let extensions = PyDict::new(py);
     extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
     scope.set_item(intern!(py, "extensions"), extensions)?;
+    template.add_tls(&scope)?;
     Ok(scope)
 }
 

@@ -1,0 +1,465 @@
+//! What must hold for any bytes, of every parser of this crate.
+//!
+//! Each target takes bytes of a stranger and panics when a property is broken. They are driven in two ways: by the tests below, with
+//! mutations of a few seeds that are the same each time, and by libFuzzer (`task fuzz:http`), which follows coverage.
+//!
+//! The property that finds most is that a stream means the same however it is cut: parsers that keep state between two reads
+//! differ exactly there. The first byte of the input chooses the cut.
+
+#![allow(clippy::missing_panics_doc, reason = "panics are what a target is for")]
+
+use std::{cell::RefCell, rc::Rc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
+use crate::framing::{Framing, HeadMarks};
+use crate::h1::is_host;
+use crate::h1_io::Socket;
+use crate::service::{Address, ConnectionInfo, Response, ResponseFuture, service_fn};
+use crate::websocket::{
+    frame::{Decoder, Part},
+    handshake::Offer,
+};
+use crate::{Config, Limits, Server};
+
+/// Takes bytes of a stranger; panics when a property is broken.
+pub type Target = fn(&[u8]);
+
+/// All targets, by name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("framing", framing),
+    ("frames", frames),
+    ("handshake", handshake),
+    ("hosts", hosts),
+    ("requests", requests),
+];
+
+/// Splits off the byte that chooses the cut.
+fn cut(data: &[u8]) -> (usize, &[u8]) {
+    match data.split_first() {
+        Some((size, rest)) => (1 + usize::from(*size) % 40, rest),
+        None => (1, data),
+    }
+}
+
+/// The observer of framing sees the same heads and ends in the same place however its input is cut, and counts bytes of a
+/// body right when they are read past it.
+pub fn framing(data: &[u8]) {
+    let (size, stream) = cut(data);
+    let whole = follow(stream, stream.len().max(1), false);
+    assert_eq!(follow(stream, size, false), whole);
+    assert_eq!(follow(stream, size, true), whole);
+}
+
+type Followed = (Vec<HeadMarks>, Option<usize>, bool, bool, u64);
+
+/// Follows a stream in pieces. With `past`, bytes of bodies of known length are only counted.
+fn follow(stream: &[u8], size: usize, past: bool) -> Followed {
+    let mut framing = Framing::default();
+    let mut marks = Vec::new();
+    let mut error = None;
+    let mut read = 0;
+    while read < stream.len() {
+        let mut piece = &stream[read..stream.len().min(read + size)];
+        let left = framing.body_left();
+        if past && left > 0 {
+            let taken = usize::try_from(left).map_or(piece.len(), |left| left.min(piece.len()));
+            assert_eq!(framing.read_body(taken as u64), left - taken as u64);
+            piece = &piece[..taken];
+        } else if let Err(bare) = framing.read(piece) {
+            assert!(bare.bytes_before <= piece.len());
+            // The line may have begun in an earlier piece; the place of its end is the same.
+            let line = stream[read + bare.bytes_before..]
+                .iter()
+                .position(|&byte| byte == b'\n');
+            error = line.map(|line| read + bare.bytes_before + line);
+            break;
+        }
+        read += piece.len();
+    }
+    for _ in 0..=stream.len() / 4 {
+        marks.push(framing.next_head());
+    }
+    (
+        marks,
+        error,
+        framing.is_in_head(),
+        framing.is_in_body(),
+        framing.body_left(),
+    )
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    Message(Vec<u8>),
+    Control(Vec<u8>),
+    Close(Option<(u16, String)>),
+    Failed(u16),
+}
+
+/// The decoder of WebSocket frames gives the same messages however its input is cut.
+pub fn frames(data: &[u8]) {
+    let (size, stream) = cut(data);
+    assert_eq!(decode(stream, size), decode(stream, stream.len().max(1)));
+}
+
+fn decode(stream: &[u8], size: usize) -> Vec<Seen> {
+    const LIMIT: u64 = 10_000;
+    let mut decoder = Decoder::new(LIMIT);
+    let mut input = Vec::new();
+    let mut message = Vec::new();
+    let mut seen = Vec::new();
+    for piece in stream.chunks(size) {
+        input.extend_from_slice(piece);
+        let mut taken = std::mem::take(&mut input);
+        let mut rest = &mut taken[..];
+        loop {
+            match decoder.next(&mut rest) {
+                Ok(None) => break,
+                Ok(Some(Part::Whole { payload, .. })) => {
+                    assert!(payload.len() as u64 <= LIMIT);
+                    seen.push(Seen::Message(payload.to_vec()));
+                }
+                Ok(Some(Part::Begin { .. })) => message.clear(),
+                Ok(Some(Part::Data(data))) => {
+                    message.extend_from_slice(data);
+                    assert!(message.len() as u64 <= LIMIT);
+                }
+                Ok(Some(Part::End)) => seen.push(Seen::Message(std::mem::take(&mut message))),
+                Ok(Some(Part::Ping(data) | Part::Pong(data))) => {
+                    assert!(data.len() <= 125);
+                    seen.push(Seen::Control(data.to_vec()));
+                }
+                Ok(Some(Part::Close(close))) => {
+                    seen.push(Seen::Close(
+                        close.map(|(code, reason)| (code, reason.to_owned())),
+                    ));
+                    return seen;
+                }
+                Err(failure) => {
+                    seen.push(Seen::Failed(failure.code));
+                    return seen;
+                }
+            }
+        }
+        input = rest.to_vec();
+    }
+    seen
+}
+
+/// An opening handshake is granted, refused or none, and a granted one is well-formed.
+pub fn handshake(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|&byte| byte == b'\n').take(20) {
+        let mut parts = line.splitn(2, |&byte| byte == b':');
+        let (name, value) = (parts.next().unwrap_or(b""), parts.next().unwrap_or(b""));
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
+            headers.append(name, value);
+        }
+    }
+    let mut request = Request::new(());
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    let (head, ()) = request.into_parts();
+    match Offer::of(&head) {
+        None => {}
+        Some(Err(rejected)) => assert!(rejected.status().is_client_error()),
+        Some(Ok(offer)) => {
+            for name in offer.subprotocols() {
+                let accepted = offer.accept(Some(name), HeaderMap::new());
+                let fields = accepted.map(http::Response::into_parts);
+                assert!(fields.is_ok_and(|(head, ())| head.status == 101));
+            }
+            assert!(offer.accept(None, HeaderMap::new()).is_ok());
+        }
+    }
+}
+
+/// What is taken for a host can be the authority of a URL, or is empty, and cannot end a line or a host.
+pub fn hosts(data: &[u8]) {
+    if is_host(data) {
+        assert!(data.is_ascii());
+        assert!(
+            !data
+                .iter()
+                .any(|byte| b" \t\r\n/?#@,\\\"<>^`{|}\0".contains(byte))
+        );
+    }
+}
+
+/// A server hands the same requests to its handler however the bytes of a connection are cut, serves nothing behind what it
+/// refused, and answers in HTTP.
+pub fn requests(data: &[u8]) {
+    let (size, stream) = cut(data);
+    // A head that has no end may be refused sooner or later.
+    let stream = [stream, b"\r\n\r\n"].concat();
+    let whole = serve(&stream, stream.len());
+    assert_eq!(serve(&stream, size), whole);
+}
+
+/// Requests whose bodies were whole, and the statuses of all responses.
+fn serve(stream: &[u8], size: usize) -> (Vec<String>, Vec<u16>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let handler = {
+            let seen = seen.clone();
+            service_fn(move |mut request| {
+                let seen = seen.clone();
+                ResponseFuture::later(async move {
+                    let mut body = Vec::new();
+                    let mut buffer = [0; 100];
+                    loop {
+                        match request.body.read(&mut buffer).await {
+                            Ok(0) => break,
+                            Ok(bytes) => body.extend_from_slice(&buffer[..bytes]),
+                            Err(_) => return Response::default(),
+                        }
+                    }
+                    let head = request.head;
+                    seen.borrow_mut().push(format!(
+                        "{} {} {:?} {}",
+                        head.method,
+                        head.uri,
+                        head.headers,
+                        body.escape_ascii()
+                    ));
+                    Response::default()
+                })
+            })
+        };
+        let config = Config {
+            limits: Limits {
+                body_bytes_max: Some(1000),
+                ..Limits::default()
+            },
+            ..Config::default()
+        };
+        let spawn = |task| drop(tokio::task::spawn_local(task));
+        let server = Server::new(handler, Rc::new(config), spawn);
+        let (client, socket) = UnixStream::pair().expect("a pair of sockets");
+        let info = ConnectionInfo {
+            peer: Address::Unix(None),
+            local: Address::Unix(None),
+            entry: crate::service::Entry::Plain,
+            tls: None,
+        };
+        server.0.start(Socket::Unix(socket), info);
+        let connections = server.connections();
+        let (mut read, mut write) = client.into_split();
+        let reading = tokio::task::spawn_local(async move {
+            let mut answer = Vec::new();
+            let _ = read.read_to_end(&mut answer).await;
+            answer
+        });
+        for piece in stream.chunks(size) {
+            if write.write_all(piece).await.is_err() {
+                break;
+            }
+            turns(3).await;
+        }
+        turns(100).await;
+        connections.drain(std::time::Duration::ZERO).await;
+        let answer = reading.await.expect("reads to the end");
+        (seen.take(), statuses(&answer))
+    })
+}
+
+/// Lets every other task run so many times, with what has arrived for it.
+async fn turns(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The statuses of final responses. After a refusal there is none.
+fn statuses(answer: &[u8]) -> Vec<u16> {
+    let mut statuses: Vec<u16> = Vec::new();
+    for line in answer.split(|&byte| byte == b'\n') {
+        let status = line
+            .strip_prefix(b"HTTP/1.1 ")
+            .or_else(|| line.strip_prefix(b"HTTP/1.0 "));
+        let Some(status) = status.and_then(|rest| std::str::from_utf8(rest.get(..3)?).ok()) else {
+            continue;
+        };
+        let status = status.parse().expect("a status is a number");
+        assert!(
+            statuses.last().is_none_or(|&before| before < 400),
+            "{status} after a refusal: {}",
+            answer.escape_ascii()
+        );
+        if status >= 200 {
+            statuses.push(status);
+        }
+    }
+    statuses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TARGETS;
+
+    const SEEDS: &[(&str, &[&[u8]])] = &[
+        (
+            "framing requests",
+            &[
+                b"\x07GET / HTTP/1.1\r\nHost: t\r\n\r\n",
+                b"\x03POST /a?b HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhelloGET /n HTTP/1.1\r\nhost: t\r\n\r\n",
+                b"\x00POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX: y\r\n\r\nGET /n HTTP/1.1\r\nhost: t\r\n\r\n",
+                b"\x0bGET http://u:80/a HTTP/1.1\r\nHost: t\r\nConnection: close, x\r\n\r\n",
+                b"\x01\r\nOPTIONS * HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD / HTTP/1.1\nHost: t\n\n",
+                b"\x05PUT / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+                b"\x02PUT / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+            ],
+        ),
+        (
+            "frames",
+            &[
+                b"\x04\x81\x83\x01\x02\x03\x04abc\x89\x80\0\0\0\0",
+                b"\x00\x01\x82\0\0\0\0ab\x80\x81\0\0\0\0c\x88\x82\0\0\0\0\x03\xe8",
+                b"\x02\x82\xfe\0\x80\0\0\0\0xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\x8a\x81\0\0\0\0p",
+                b"\x00\x82\xff\0\0\0\0\0\x01\0\0\0\0\0\0",
+            ],
+        ),
+        (
+            "handshake",
+            &[b"upgrade: websocket\nconnection: upgrade\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\nsec-websocket-protocol: a, b\n"],
+        ),
+        ("hosts", &[b"example.org:80", b"[::1]:8000", b"", b"a_b%20"]),
+    ];
+
+    /// Pieces that mean something to one parser or another.
+    const WORDS: &[&[u8]] = &[
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b" ",
+        b"\t",
+        b":",
+        b",",
+        b";",
+        b"0",
+        b"\0",
+        b"\x7f",
+        b"\xff",
+        b"\x80",
+        b"a",
+        b"+",
+        b"-",
+        b"\"",
+        b"\r\n\r\n",
+        b"Content-Length: 1\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"0\r\n\r\n",
+        b"HTTP/1.1",
+        b"HTTP/1.0",
+        b"Host: t\r\n",
+        b"Connection: close\r\n",
+        b"GET / HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"18446744073709551616",
+        b"ffffffffffffffff",
+    ];
+
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, end: usize) -> usize {
+            // xorshift64
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % end.max(1) as u64) as usize
+        }
+
+        fn mutate(&mut self, bytes: &mut Vec<u8>) {
+            let at = self.below(bytes.len() + 1);
+            match self.below(5) {
+                0 if at < bytes.len() => drop(bytes.remove(at)),
+                1 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                2 => {
+                    let end = bytes.len().min(at + 1 + self.below(20));
+                    let piece = bytes[at..end].to_vec();
+                    let to = self.below(bytes.len() + 1);
+                    bytes.splice(to..to, piece);
+                }
+                3 => {
+                    let end = bytes.len().min(at + self.below(20));
+                    bytes.drain(at..end);
+                }
+                _ => {
+                    let word = WORDS[self.below(WORDS.len())];
+                    bytes.splice(at..at, word.iter().copied());
+                }
+            }
+        }
+    }
+
+    fn drive(name: &str, rounds: usize) {
+        let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).unwrap();
+        let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
+        for (_, seeds) in SEEDS
+            .iter()
+            .filter(|(names, _)| names.split(' ').any(|known| known == name))
+        {
+            for seed in *seeds {
+                target(seed);
+            }
+            for _ in 0..rounds {
+                let mut bytes = seeds[numbers.below(seeds.len())].to_vec();
+                for _ in 0..=numbers.below(4) {
+                    numbers.mutate(&mut bytes);
+                }
+                let input = bytes.escape_ascii().to_string();
+                let broken = std::panic::catch_unwind(|| target(&bytes)).is_err();
+                assert!(!broken, "{name} broke on b\"{input}\"");
+            }
+        }
+    }
+
+    #[test]
+    fn framing_means_the_same_however_it_is_cut() {
+        drive("framing", 20_000);
+    }
+
+    #[test]
+    fn frames_mean_the_same_however_they_are_cut() {
+        drive("frames", 20_000);
+    }
+
+    #[test]
+    fn handshakes_are_granted_or_refused() {
+        drive("handshake", 5_000);
+    }
+
+    #[test]
+    fn hosts_cannot_end_a_line() {
+        drive("hosts", 20_000);
+    }
+
+    #[test]
+    fn requests_mean_the_same_however_they_are_cut() {
+        drive("requests", 600);
+    }
+
+    #[test]
+    fn every_target_has_seeds() {
+        for (name, _) in TARGETS {
+            assert!(
+                SEEDS
+                    .iter()
+                    .any(|(names, _)| names.split(' ').any(|known| known == *name)),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Heads over HTTP/2: which requests are served, and what is put right before a handler or the crate sees a head.
+//!
+//! The crate refuses what is malformed by RFC 9113, 8.2 and 8.3: names in upper case, fields of the connection, pseudo-fields that
+//! are unknown, repeated, missing or late, lengths that do not agree with the body. The rest is the same as over HTTP/1: a
+//! handler sees a target in origin form and one valid `host`, which is the first of the fields, as ASGI wants it. Crumbs of a
+//! cookie (RFC 9113, 8.2.3) are joined again.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+    uri::PathAndQuery,
+};
+
+use crate::config::Limits;
+use crate::h1::is_host;
+use crate::refusal::{Refusal, bad};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Checks a request and puts it into the form that handlers see.
+pub(super) fn admit(head: &mut Parts, limits: &Limits) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal(
+            StatusCode::NOT_IMPLEMENTED,
+            "CONNECT is not served\n",
+        ));
+    }
+    let uri = std::mem::take(&mut head.uri).into_parts();
+    if !matches!(
+        uri.scheme.as_ref().map(http::uri::Scheme::as_str),
+        Some("http" | "https")
+    ) {
+        return Err(bad("the scheme is neither http nor https\n"));
+    }
+    let target = uri
+        .path_and_query
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let text = target.as_str();
+    if text.len() > limits.target_bytes_max {
+        return Err(Refusal(
+            StatusCode::URI_TOO_LONG,
+            "the request target is too long\n",
+        ));
+    }
+    if !text.starts_with('/') && !(text == "*" && head.method == Method::OPTIONS) {
+        return Err(bad("the request target is not a path\n"));
+    }
+    let authority = uri.authority.as_ref().map(http::uri::Authority::as_str);
+    let fields = std::mem::take(&mut head.headers);
+    head.headers = fields_of(fields, authority, limits)?;
+    head.uri = Uri::from(target);
+    Ok(())
+}
+
+/// The fields as handlers see them: `host` first, one `cookie`.
+fn fields_of(
+    fields: HeaderMap,
+    authority: Option<&str>,
+    limits: &Limits,
+) -> Result<HeaderMap, Refusal> {
+    if fields.len() > limits.header_count_max {
+        return Err(Refusal(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the request has too many header fields\n",
+        ));
+    }
+    let host = host_of(&fields, authority)?;
+    if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(bad("the request has more than one Content-Length\n"));
+    }
+    let mut admitted = HeaderMap::with_capacity(fields.len() + 1);
+    admitted.insert(HOST, host);
+    let mut last = None;
+    let mut cookie = Vec::new();
+    let mut crumbs = 0;
+    for (name, value) in fields {
+        // A name is given with its first value only.
+        if name.is_some() {
+            last = name;
+        }
+        let Some(name) = &last else { continue };
+        if name == HOST {
+            continue;
+        }
+        if name == COOKIE {
+            crumbs += 1;
+            if crumbs > 1 {
+                cookie.extend_from_slice(b"; ");
+            }
+            cookie.extend_from_slice(value.as_bytes());
+            if crumbs > 1 {
+                continue;
+            }
+        }
+        admitted.append(name.clone(), value);
+    }
+    if crumbs > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&cookie)
+    {
+        admitted.insert(COOKIE, cookie);
+    }
+    Ok(admitted)
+}
+
+/// RFC 9113, 8.3.1: `:authority`, or `host` in its place; when both are there, they say the same.
+fn host_of(fields: &HeaderMap, authority: Option<&str>) -> Result<HeaderValue, Refusal> {
+    let mut hosts = fields.get_all(HOST).iter();
+    let (host, another) = (hosts.next(), hosts.next());
+    if another.is_some() {
+        return Err(bad("the request has more than one Host\n"));
+    }
+    let host = match (authority, host) {
+        (None, None) => return Err(bad("the request has neither :authority nor Host\n")),
+        (None, Some(host)) => host.clone(),
+        (Some(authority), host) => {
+            if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
+            {
+                return Err(bad("the Host is not the :authority\n"));
+            }
+            HeaderValue::from_str(authority)
+                .map_err(|_| bad("the :authority is not a host name with an optional port\n"))?
+        }
+    };
+    if is_host(host.as_bytes()) {
+        Ok(host)
+    } else {
+        Err(bad(
+            "the :authority is not a host name with an optional port\n",
+        ))
+    }
+}
+
+/// Takes out what belongs to a connection of HTTP/1 and must not stand in a response of HTTP/2 (RFC 9113, 8.2.2).
+pub(super) fn strip(headers: &mut HeaderMap) {
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}

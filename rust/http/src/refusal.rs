@@ -1,0 +1,70 @@
+//! Answers that the server gives in place of the handler. After each the connection is closed.
+//!
+//! They are given at three moments. A request that must not be served gets one instead of the handler's call (`h1`). A request that
+//! is waited for, and whose client broke a limit, gets one instead of the handler's response: whoever finds that leaves it with
+//! the connection ([`Shared::refuse`](crate::h1_io::Shared::refuse)), and the future of the response gives it and drops the
+//! handler's. A head that never became a request gets one as bytes ([`Refusal::to_bytes`]).
+
+use std::time::SystemTime;
+
+use http::{
+    HeaderValue, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE},
+};
+
+use crate::service::Response;
+
+/// Why something is not given to the handler, or taken away from it.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
+
+/// The head did not come in time.
+pub(crate) static HEAD_TOO_SLOW: Refusal = Refusal(
+    StatusCode::REQUEST_TIMEOUT,
+    "the head of the request took too long\n",
+);
+/// The body did not come in time.
+pub(crate) static BODY_TOO_SLOW: Refusal = Refusal(
+    StatusCode::REQUEST_TIMEOUT,
+    "the body of the request took too long\n",
+);
+/// The body is, or would be, over its limit.
+pub(crate) static BODY_TOO_LARGE: Refusal = Refusal(
+    StatusCode::PAYLOAD_TOO_LARGE,
+    "the body of the request is too large\n",
+);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// The request is not valid.
+pub(crate) fn bad(reason: &'static str) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, reason)
+}
+
+impl Refusal {
+    pub(crate) fn to_response(&self) -> Response {
+        let mut response = Response::new(self.1.into());
+        *response.status_mut() = self.0;
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(CONTENT_TYPE, TEXT);
+        response
+    }
+
+    /// The response as HTTP/1.1 writes it, for when there is no request that it could answer.
+    pub(crate) fn to_bytes(&self, date_header: bool) -> Vec<u8> {
+        let date = if date_header {
+            format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()))
+        } else {
+            String::new()
+        };
+        format!(
+            "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
+             content-length: {}\r\n{date}\r\n{}",
+            self.0,
+            self.1.len(),
+            self.1
+        )
+        .into_bytes()
+    }
+}
