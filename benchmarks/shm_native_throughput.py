@@ -10,6 +10,7 @@ from framegate_bench.comparison import Comparison
 
 CONTESTANTS = (
     transports.cpp("framegate C++", "throughput"),
+    transports.cpp("framegate C++, asleep", "throughput", "--wake", "asleep"),
     transports.cpp("framegate C++, spinning", "throughput", "--wake", "spin"),
     transports.cpp("framegate C++, read", "throughput", "--touch"),
     transports.rust("iceoryx2 Rust", "throughput"),

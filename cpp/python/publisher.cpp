@@ -244,6 +244,25 @@ Layout match(const Publisher& publisher, std::vector<Field> fields) {
     return lay_out(std::move(ordered));
 }
 
+// Copies what completes a frame of so many bytes, as fg_publisher_send does: subscribers that sleep
+// wake while the end of a large one is copied. `publisher`: who announces, or nullptr.
+void copy_announced(fg_publisher* publisher, const Source& source, std::byte* to,
+                    std::size_t frame_bytes) noexcept {
+    std::size_t copied = 0;
+    if (publisher != nullptr && frame_bytes >= FG_ANNOUNCE_BYTES_MIN && source.contiguous) {
+        copied = source.bytes > FG_ANNOUNCE_BYTES ? source.bytes - FG_ANNOUNCE_BYTES : 0;
+        if (copied != 0) {
+            std::memcpy(to, source.data, copied);
+        }
+        (void)fg_publisher_announce(publisher);  // a handle that is closed by now: publish says so
+    }
+    if (copied == 0) {
+        source.copy_to(to);
+    } else {
+        std::memcpy(to + copied, source.data + copied, source.bytes - copied);
+    }
+}
+
 // A loan that holds what `fill` writes.
 template <typename Fill>
 FilledLoan fill_loan(Publisher& publisher, const Layout& layout, std::optional<double> timeout,
@@ -329,8 +348,10 @@ FilledLoan fill_one(Publisher& publisher, nb::handle data, std::optional<double>
     } else {
         layout = lay_out({source.as_field("")});
     }
-    return fill_loan(publisher, layout, timeout,
-                     [&](std::byte* to) noexcept { source.copy_to(to); });
+    fg_publisher* const announcer = publisher.announcer();
+    return fill_loan(publisher, layout, timeout, [&](std::byte* to) noexcept {
+        copy_announced(announcer, source, to, layout.bytes);
+    });
 }
 
 FilledLoan fill_mapping(Publisher& publisher, nb::handle data, std::optional<double> timeout) {
@@ -360,9 +381,14 @@ FilledLoan fill_mapping(Publisher& publisher, nb::handle data, std::optional<dou
         }
         places.emplace_back(sources[i].get(), field->offset);
     }
+    fg_publisher* const announcer = publisher.announcer();
     return fill_loan(publisher, layout, timeout, [&](std::byte* to) noexcept {
         for (const auto& [source, offset] : places) {
-            source->copy_to(to + offset);
+            if (source == places.back().first) {
+                copy_announced(announcer, *source, to + offset, layout.bytes);
+            } else {
+                source->copy_to(to + offset);
+            }
         }
     });
 }

@@ -87,6 +87,9 @@ class Publisher {
     // Payload bytes of a slot now; they change when the topic is resized.
     [[nodiscard]] std::size_t slot_bytes() const;
     [[nodiscard]] fg_publisher* handle() const;
+    // For fg_publisher_announce; messages of callers and responders are nothing that subscribers wait
+    // for.
+    [[nodiscard]] fg_publisher* announcer() const { return is_borrowed_ ? nullptr : handle_; }
 
     // Whether that many bytes, taken as they are, make a frame of the topic.
     [[nodiscard]] bool takes_octets(std::size_t bytes) const {

@@ -426,6 +426,11 @@ fg_status fg_publisher_publish(fg_publisher* publisher, fg_loan* loan, const fg_
     return unwrap(publisher)->publish(loan, *info, sequence);
 }
 
+fg_status fg_publisher_announce(fg_publisher* publisher) {
+    FG_REQUIRE(publisher);
+    return unwrap(publisher)->announce();
+}
+
 fg_status fg_publisher_abandon(fg_publisher* publisher, fg_loan* loan) {
     FG_REQUIRE(publisher);
     FG_REQUIRE(loan);

@@ -16,11 +16,6 @@
 namespace framegate::impl {
 namespace {
 
-// relaxed: a flag that never goes back; fork and the sweep that sets it order everything else.
-std::uint32_t condition_of(const Topic& topic) {
-    return topic.fds_.condition.load(std::memory_order_relaxed);
-}
-
 std::uint64_t unix_ns() {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
@@ -57,6 +52,7 @@ fg_status Handle::sit_down(Generation& generation) {
                     topic_->name_);
     }
     seat_.generation = &generation;
+    seat_.view = generation.view_;
     seat_.records = records;
     seat_.first_sequence = generation.first_sequence();
     seat_.held = 0;
@@ -156,6 +152,7 @@ fg_status Handle::sit_in_older(Generation& generation, Seat** out) {
     }
     auto* seat = new (memory) Seat;
     seat->generation = &generation;
+    seat->view = generation.view_;
     seat->records = static_cast<unsigned char*>(records);
     seat->first_sequence = generation.first_sequence();
     seat->older = newer->older;
@@ -186,9 +183,6 @@ void Handle::leave_if_unused(Seat* older) {
         retire_generations(*topic_);
     }
 }
-
-bool Handle::is_alive() const { return condition_of(*topic_) == kAlive; }
-bool Handle::is_forked() const { return condition_of(*topic_) == kForked; }
 
 fg_status Handle::say_closed() const {
     return fail(FG_CLOSED, "the %s of topic \"%s\" was closed", kind_.noun, topic_->name_);
@@ -253,6 +247,7 @@ void Handle::finish_and_unlock() {
         detach(*topic_, self_);
         free_seat(seat_);
         seat_ = Seat{};
+        seat_.view = topic_->view_;
         seat_.generation = &topic_->first_;  // calls that come late see a view, then FG_CLOSED
     }
     Topic* topic = detached_ && references_ == 0 ? topic_ : nullptr;

@@ -61,6 +61,7 @@ class Handle {
     // Where the handle works: a generation and the kind's record for each of its slots.
     struct Seat {
         Generation* generation = nullptr;
+        SegmentView view;  // of it: here, every call spares a load that the next ones wait for
         unsigned char* records = nullptr;
         std::uint64_t first_sequence = 0;
         std::uint32_t held = 0;  // of an older seat: records in use
@@ -75,7 +76,7 @@ class Handle {
     // keeps the topic from here on. On failure the handle's memory is freed.
     fg_status begin(Topic& topic, const RowInfo& info);
     const char* noun() const { return kind_.noun; }
-    const SegmentView& view() const { return seat_.generation->view_; }
+    const SegmentView& view() const { return seat_.view; }
     const Identity& geometry() const { return seat_.generation->identity_; }
     const SharedWords& shared() const { return *topic_->view_.shared; }  // without lock_, too
     // After FG_MOVED, under lock_: goes on in the next generation. What is still held stays good in
@@ -90,8 +91,14 @@ class Handle {
     void leave_if_unused(Seat* older);
     // One record less is in use in it; frees it with the last.
     void let_go_of_one(Seat* older);
-    bool is_alive() const;   // neither forked nor poisoned
-    bool is_forked() const;  // copied by fork() in whatever state its lock was: leave it alone
+    // relaxed, both: a flag that never goes back; fork and the sweep that sets it order everything
+    // else.
+    bool is_alive() const {  // neither forked nor poisoned
+        return topic_->fds_.condition.load(std::memory_order_relaxed) == kAlive;
+    }
+    bool is_forked() const {  // copied by fork() in whatever state its lock was: leave it alone
+        return topic_->fds_.condition.load(std::memory_order_relaxed) == kForked;
+    }
     fg_status say_closed() const;
     // Runs `body` under lock_, on an open handle of this process; else says why not.
     template <typename Body>

@@ -142,8 +142,8 @@ struct SharedWords {
     Word groups;  // bit: this group is in use, its cursor holds publishers back. Written rarely
     alignas(kCacheLine) Word next_slot;  // where the next loan starts to look; only a hint
     alignas(kCacheLine) HalfWord wake;   // futex word of sleeping subscribers
-    HalfWord wake_reserved;
-    Word waiters[kHolderWords];  // bit: this participant sleeps (or is about to) on `wake`
+    HalfWord announced;                  // low half of a sequence that is about to be published
+    Word waiters[kHolderWords];          // bit: this participant sleeps (or is about to) on `wake`
     alignas(kCacheLine) Word fds[kHolderWords];  // bit: this participant has a wake socket
     alignas(kCacheLine) HalfWord space;          // futex word of loans that wait for a slot
     HalfWord space_reserved;
@@ -162,6 +162,7 @@ struct SharedWords {
 static_assert(sizeof(SharedWords) == 8 * kCacheLine && std::is_standard_layout_v<SharedWords>);
 static_assert(offsetof(SharedWords, groups) == 8 && offsetof(SharedWords, next_slot) == 64);
 static_assert(offsetof(SharedWords, wake) == 128 && offsetof(SharedWords, waiters) == 136);
+static_assert(offsetof(SharedWords, announced) == 132);
 static_assert(offsetof(SharedWords, fds) == 192 && offsetof(SharedWords, space) == 256);
 static_assert(offsetof(SharedWords, reliable) == 320 && offsetof(SharedWords, history) == 352);
 static_assert(offsetof(SharedWords, mailboxes) == 448);

@@ -12,16 +12,14 @@
 #include "liveness.hpp"
 #include "mail.hpp"
 #include "mailbox.hpp"
+#include "slots_hot.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"
 
 namespace framegate::impl {
-namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-
-}  // namespace
+using hot::kRelaxed;
 
 constinit const Handle::Kind Publisher::kKind = {
     .noun = "publisher",
@@ -140,7 +138,7 @@ fg_status Publisher::loan_locked(fg_loan* out) {
             return sealed_after(view(), load_head(view())) ? FG_MOVED : FG_TOPIC_FULL;
         }
     }
-    LoanAttempt attempt = try_loan(view(), self_);
+    LoanAttempt attempt = hot::try_loan(view(), self_);
     if (make_room_ != nullptr && attempt.result == LoanResult::kOk &&
         claimable_slots(view(), 1) == 0) {
         // Somebody else took the other one meanwhile.
@@ -205,26 +203,7 @@ fg_status Publisher::wait_for_loan(std::uint64_t bytes, std::int64_t timeout_ns,
     return status;
 }
 
-Handle::Seat* Publisher::seat_of(const fg_loan& loan) {
-    Seat* seat = loan.generation == geometry().generation
-                     ? &seat_
-                     : older_seat_of_generation(loan.generation);
-    const bool is_ours = seat != nullptr && seat->records != nullptr && loan.data != nullptr &&
-                         loan.slot < seat->generation->view_.slot_count && loan.ticket != 0 &&
-                         ticket(*seat, loan.slot) == loan.ticket;
-    return is_ours ? seat : nullptr;
-}
-
-void Publisher::forget(fg_loan* loan, Seat* seat) {
-    ticket(*seat, loan->slot) = 0;
-    loan->data = nullptr;
-    --live_;
-    if (seat != &seat_) {
-        let_go_of_one(seat);
-    }
-}
-
-fg_status Publisher::check_info(const fg_publish_info& info, Schema schema) const {
+fg_status Publisher::check_all_info(const fg_publish_info& info, Schema schema) const {
     const Topic& topic = *topic_;
     if (info.array_count > FG_ARRAYS_MAX || (info.array_count != 0 && info.arrays == nullptr)) {
         return fail(FG_INVALID_ARGUMENT, "the frame has %u arrays (at most %d) or they are NULL",
@@ -284,21 +263,7 @@ fg_status Publisher::check_info(const fg_publish_info& info, Schema schema) cons
     return FG_OK;
 }
 
-void Publisher::write_header(std::uint32_t index, const fg_publish_info& info, Schema schema) {
-    SlotRecord& slot = view().slots[index];
-    const bool by_schema =
-        schema == Schema::kTopic && info.array_count == 0 && topic_->identity_.schema_count != 0;
-    // relaxed: the COMMIT CAS of publish() releases them.
-    slot.bytes.store(info.bytes, kRelaxed);
-    slot.published_ns.store(monotonic_ns(), kRelaxed);
-    slot.timestamp_s.store(info.timestamp_s, kRelaxed);
-    slot.array_count.store(by_schema ? topic_->identity_.schema_count : info.array_count, kRelaxed);
-    slot.flags.store(by_schema ? kFrameArraysFromSchema : 0, kRelaxed);
-    slot.content_type_bytes.store(info.content_type_bytes, kRelaxed);
-    slot.user_metadata_bytes.store(info.user_metadata_bytes, kRelaxed);
-    if ((info.array_count | info.content_type_bytes | info.user_metadata_bytes) == 0) {
-        return;  // plain bytes do not touch the header page
-    }
+void Publisher::write_header_page(std::uint32_t index, const fg_publish_info& info) {
     const Generation& generation = *seat_.generation;
     auto* header =
         reinterpret_cast<SlotHeader*>(generation.slot_header(generation.data_write_, index));
@@ -352,30 +317,34 @@ fg_status Publisher::carry_over(fg_loan* loan, std::uint64_t bytes) {
 }
 
 // FG_MOVED: the generation of the loan is sealed, the loan still good.
-fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
-                                  std::uint64_t checksum, std::uint64_t* sequence) {
+[[gnu::always_inline]] inline fg_status Publisher::publish_once(fg_loan* loan,
+                                                                const fg_publish_info& info,
+                                                                std::uint64_t checksum,
+                                                                std::uint64_t* sequence) {
     write_header(loan->slot, info, Schema::kTopic);
     view().slots[loan->slot].checksum.store(checksum, kRelaxed);  // relaxed: as the header
-    const Publication publication =
-        framegate::impl::publish(view(), self_, loan->slot, loan->ticket);
+    const SegmentView& view = this->view();
+    ParticipantRow& row = view.participants[self_.index];
+    const Publication publication = hot::publish(view, self_, loan->slot, loan->ticket);
     if (publication.result == PublishResult::kMoved) {
         ticket(seat_, loan->slot) = publication.word;
         loan->ticket = publication.word;
         return FG_MOVED;
     }
     forget(loan, &seat_);
-    if (publication.result == PublishResult::kOk) {
-        ParticipantRow& row = view().participants[self_.index];
+    if (publication.result == PublishResult::kOk) [[likely]] {
         row.received.store(++published_, kRelaxed);  // relaxed: for inspectors
         row.cursor.store(publication.sequence, kRelaxed);
-        wake_subscribers(*topic_, publication.sequence);
+        // The newest frame before this one became claimable, so space sleepers, too.
+        if (any_of_marks(view, Mark::kWaiter, Mark::kFd, Mark::kSpaceWaiter)) [[unlikely]] {
+            wake_subscribers(*topic_, publication.sequence);
+            wake_space(*topic_);
+        }
+        *sequence = publication.sequence;
+        return FG_OK;
     }
-    wake_space(
-        *topic_);  // the newest frame before this one became claimable; or our slot became free
+    wake_space(*topic_);  // our slot became free
     switch (publication.result) {
-        case PublishResult::kOk:
-            *sequence = publication.sequence;
-            return FG_OK;
         case PublishResult::kLost:
             return fail(FG_LOAN_LOST,
                         "topic \"%s\": the loan was taken back, because this process looked dead "
@@ -385,6 +354,7 @@ fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
             return fail(FG_SEQUENCE_EXHAUSTED,
                         "topic \"%s\" used up its sequence numbers; create it again",
                         topic_->name_);
+        case PublishResult::kOk:
         case PublishResult::kMoved:
         case PublishResult::kCorrupt:
             break;
@@ -392,22 +362,16 @@ fg_status Publisher::publish_once(fg_loan* loan, const fg_publish_info& info,
     return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its ring contradicts its head", topic_->name_);
 }
 
-fg_status Publisher::claim_seat(fg_loan* loan, const char* verb, Seat** seat) {
-    *seat = seat_of(*loan);
-    if (*seat == nullptr) {
-        loan->data = nullptr;
-        return fail(FG_LOAN_LOST, "topic \"%s\": the loan was %s or abandoned before",
-                    topic_->name_, verb);
-    }
-    const fg_status status = check_usable(*topic_);
-    if (status != FG_OK) {
-        forget(loan, *seat);
-    }
-    return status;
+fg_status Publisher::say_not_loaned(fg_loan* loan, const char* verb) {
+    loan->data = nullptr;
+    return fail(FG_LOAN_LOST, "topic \"%s\": the loan was %s or abandoned before", topic_->name_,
+                verb);
 }
 
-fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
-                                    std::uint64_t checksum, std::uint64_t* sequence) {
+[[gnu::always_inline]] inline fg_status Publisher::publish_locked(fg_loan* loan,
+                                                                  const fg_publish_info& info,
+                                                                  std::uint64_t checksum,
+                                                                  std::uint64_t* sequence) {
     Seat* seat = nullptr;
     if (const fg_status status = claim_seat(loan, "published", &seat); status != FG_OK) {
         return status;
@@ -422,8 +386,15 @@ fg_status Publisher::publish_locked(fg_loan* loan, const fg_publish_info& info,
     if (const fg_status status = check_info(info, Schema::kTopic); status != FG_OK) {
         return status;  // the loan stays good
     }
-    fg_status status = seat == &seat_ ? publish_once(loan, info, checksum, sequence)
-                                      : static_cast<fg_status>(FG_MOVED);
+    const fg_status status = seat == &seat_ ? publish_once(loan, info, checksum, sequence)
+                                            : static_cast<fg_status>(FG_MOVED);
+    return status == FG_MOVED ? publish_later(loan, info, checksum, sequence) : status;
+}
+
+// The topic was resized after the loan.
+[[gnu::cold]] fg_status Publisher::publish_later(fg_loan* loan, const fg_publish_info& info,
+                                                 std::uint64_t checksum, std::uint64_t* sequence) {
+    fg_status status = FG_MOVED;
     while (status == FG_MOVED) {
         // Sealed is the generation of the loan or, if resizes follow each other, the one after.
         status =
@@ -454,6 +425,13 @@ fg_status Publisher::publish(fg_loan* loan, const fg_publish_info& info, std::ui
         *sequence = number;
     }
     return status;
+}
+
+fg_status Publisher::announce() {
+    return while_open([&] {
+        framegate::impl::announce(*topic_, hot::load_head(view()) + 1);
+        return static_cast<fg_status>(FG_OK);
+    });
 }
 
 fg_status Publisher::abandon(fg_loan* loan) {
@@ -492,8 +470,16 @@ fg_status Publisher::send(const void* data, const fg_publish_info& info, std::in
     if (const fg_status status = this->loan(info.bytes, timeout_ns, &loan); status != FG_OK) {
         return status;
     }
-    if (info.bytes != 0) {
-        std::memcpy(loan.data, data, info.bytes);
+    std::uint64_t copied = 0;
+    if (info.bytes >= FG_ANNOUNCE_BYTES_MIN) {
+        copied = info.bytes > FG_ANNOUNCE_BYTES ? info.bytes - FG_ANNOUNCE_BYTES : 0;
+        std::memcpy(loan.data, data, copied);
+        (void)
+            announce();  // a handle that is closed, forked or poisoned by now is publish()'s to report
+    }
+    if (info.bytes != copied) {
+        std::memcpy(static_cast<char*>(loan.data) + copied, static_cast<const char*>(data) + copied,
+                    info.bytes - copied);
     }
     return publish(&loan, info, sequence);
 }

@@ -22,13 +22,18 @@
 // 3. The newest `keep` frames (counted from a head that was helped first) are never claimed, so
 //    that a subscriber which read head finds its frame.
 // 4. A holder bit says who holds, so the same atomic step takes a lease and records it; clearing
-//    the bits of a dead participant is repeatable. Transitions out of an owned word are CASes from
-//    the exact word of the owner, including its incarnation, so a publisher whose row was given to
-//    somebody else notices.
+//    the bits of a dead participant is repeatable.
 // 5. Sleepers. Whoever makes progress possible changes something by a seq_cst RMW and then reads
 //    the sleepers' bits seq_cst; a sleeper sets its bit seq_cst, reads the futex word, then looks
 //    again seq_cst. Again one sees the other. What may unblock a loan: publish, abandon, put-back,
-//    the undo of a failed take, release, detach, scrub.
+//    the undo of a failed take, release, detach, scrub. A publish has two such changes and one RMW:
+//    PUB is stored before head is moved, and whoever reads the new head sees it.
+// 6. An owned word (TRY, CLAIM, COMMIT) is changed by its owner, or by a reaper that has proved the
+//    owner dead, so the owner may store where a CAS would cost three times as much: TRY to CLAIM to
+//    COMMIT to PUB. It looks at the word before COMMIT, because a publisher that lost its lock may
+//    have been reaped alive, and its slot be somebody else's by now; that can only narrow what a
+//    lost lock breaks (docs/design/crash-safety.md), as the bytes of the slot were written before.
+//    Put-back and abandon are CASes from the exact word.
 //
 // Bytes in a segment are written by other processes: every index is checked, every loop has a
 // bound.
@@ -38,6 +43,7 @@
 
 #include "group.hpp"
 #include "mailbox.hpp"
+#include "slots_hot.hpp"
 #include "steps.hpp"
 
 #ifdef FRAMEGATE_STEPS
@@ -46,50 +52,19 @@ std::uint32_t framegate_test_mutations = 0;
 #endif
 
 namespace framegate::impl {
-namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr auto kAcquire = std::memory_order_acquire;
-constexpr auto kRelease = std::memory_order_release;
-constexpr auto kSeqCst = std::memory_order_seq_cst;
+using hot::kAcquire;
+using hot::kRelaxed;
+using hot::kRelease;
+using hot::kSeqCst;
 
-// A publisher needs nanoseconds from TRY to CLAIM or back; longer means that it does not run.
-constexpr std::uint32_t kTryRereads = 256;
-// More lost races in a row than 256 publishers can cause; only a corrupt ring gets there.
-constexpr std::uint32_t kPublishAttemptsMax = 1U << 20;
+namespace hot {
+
 // As many as can be in play while one subscriber holds a frame: newest, held, free, one to spare.
 constexpr std::uint32_t kWarmSlots = 4;
 
-inline void cpu_pause() {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
-Word& ring_at(const SegmentView& view, std::uint64_t sequence) {
-    return view.ring[sequence & view.ring_mask];
-}
-
-// Somebody reads the frame, or a group has not finished it. The marks after the holders: a reaper
-// sets the mark before it clears the bit (group.cpp).
-bool any_holder(const SegmentView& view, const SlotRecord& slot, std::memory_order order) {
-    std::uint64_t all = 0;
-    for (std::uint32_t i = 0; i < view.participant_words; ++i) {
-        all |= slot.holders[i].load(order);
-    }
-    return (all | slot.marks.load(order)) != 0;
-}
-
-// The newest sequence that every reliable subscriber and every group has passed. Must be read after
-// head: a subscriber that attaches sets its bit, re-reads head and starts there, so either this
-// sees the bit or the subscriber sees our head.
-std::uint64_t reliable_bound(const SegmentView& view) {
+std::uint64_t slowest_cursor(const SegmentView& view) {
     std::uint64_t bound = ~std::uint64_t{0};
-    if (FG_MUTATED(kMutateNoReliableBound)) {
-        return bound;
-    }
     for (std::uint32_t i = 0; i < view.participant_words; ++i) {
         // seq_cst: pairs with set_mark(kReliable) and the head re-read of the attaching subscriber.
         std::uint64_t bits = view.shared->reliable[i].load(kSeqCst);
@@ -120,89 +95,6 @@ std::uint64_t reliable_bound(const SegmentView& view) {
     return bound;
 }
 
-}  // namespace
-
-Self self_of(std::uint32_t index, std::uint32_t incarnation) {
-    return {index, owner_of(index, incarnation), index / 64, std::uint64_t{1} << (index % 64)};
-}
-
-std::uint64_t load_head(const SegmentView& view) {
-    // seq_cst: the head re-read of a sleeper pairs with the head CAS and the waiter load of
-    // publishers. It is also the acquire that makes ring entries up to head visible.
-    return view.flow->head.load(kSeqCst);
-}
-
-std::uint64_t help_head(const SegmentView& view) {
-    std::uint64_t head = load_head(view);
-    if (FG_MUTATED(kMutateNoHelp)) {
-        return head;
-    }
-    // acquire: pairs with the ring CAS of the publisher that stopped.
-    const std::uint64_t entry = ring_at(view, head + 1).load(kAcquire);
-    if (entry_sequence(entry) == head + 1 && entry_slot(entry) != kClosedSlot) {
-        // seq_cst both ways: every head CAS, helpers included, pairs with the sleepers' head
-        // re-read.
-        if (view.flow->head.compare_exchange_strong(head, head + 1, kSeqCst, kSeqCst)) {
-            return head + 1;
-        }
-    }
-    return head;
-}
-
-bool sealed_after(const SegmentView& view, std::uint64_t sequence) {
-    // seq_cst: pairs with the ring CAS of the sealer; a promise begins by a mark and then this look.
-    return ring_at(view, sequence + 1).load(kSeqCst) == ring_entry(sequence + 1, kClosedSlot);
-}
-
-namespace {
-
-// One slot on its way from PUB or FREE to CLAIM; true if it got there.
-bool try_claim(const SegmentView& view, const Self& self, std::uint32_t index, std::uint64_t head,
-               std::uint64_t bound, LoanAttempt* attempt) {
-    SlotRecord& slot = view.slots[index];
-    std::uint64_t word =
-        slot.word.load(kAcquire);  // acquire: cheap pre-check, confirmed by the CAS
-    // The frame that a TRY of ours would protect. A FREE slot has none, whatever sequence its word
-    // still shows: a scrub of TRY must not bring back a frame whose bytes were half overwritten
-    // before the slot became free.
-    const std::uint64_t sequence = word_state(word) == SlotState::kPub ? word_sequence(word) : 0;
-    if (word_state(word) == SlotState::kPub) {
-        if (sequence + view.keep > head || sequence > bound) {
-            return false;
-        }
-    } else if (word_state(word) != SlotState::kFree) {
-        return false;
-    }
-    if (any_holder(view, slot, kRelaxed)) {  // relaxed: cheap pre-check, confirmed below
-        return false;
-    }
-    FG_STEP(kLoanCandidate);
-    // seq_cst: the claim/take pair (1); pairs with take()'s fetch_or and word load.
-    if (!slot.word.compare_exchange_strong(word, slot_word(sequence, self.owner, SlotState::kTry),
-                                           kSeqCst, kRelaxed)) {
-        return false;
-    }
-    FG_STEP(kLoanTry);
-    // seq_cst: second half of the pair. It also acquires the release of the last reader, whose
-    // reads thus happen before our writes.
-    if (any_holder(view, slot, kSeqCst) && !FG_MUTATED(kMutateNoHoldersRecheck)) {
-        std::uint64_t mine = slot_word(sequence, self.owner, SlotState::kTry);
-        // seq_cst: a put-back makes a slot claimable; pairs with space sleepers.
-        slot.word.compare_exchange_strong(mine, word, kSeqCst, kRelaxed);
-        attempt->space = true;
-        return false;
-    }
-    FG_STEP(kLoanChecked);
-    attempt->word = slot_word(sequence, self.owner, SlotState::kClaim);
-    // release is enough: takers that see CLAIM only give up. A plain store, since only the owner
-    // (or its reaper, which proves it dead) moves a TRY word.
-    slot.word.store(attempt->word, kRelease);
-    FG_STEP(kLoanClaimed);
-    attempt->slot = index;
-    attempt->result = LoanResult::kOk;
-    return true;
-}
-
 // Which slots to try first while nobody wants old frames: those whose frames were replaced last.
 // Their bytes are the likeliest to be in the caches and the address-translation buffers of this
 // machine: a ring of eight 1080p frames is 50 MB, the two or three slots that are really in play
@@ -218,46 +110,54 @@ bool try_claim_warm(const SegmentView& view, const Self& self, std::uint64_t hea
     }
     std::uint32_t index = 0;
     for (std::uint32_t i = 0; i < kWarmSlots && head > view.keep + i; ++i) {
-        if (find_frame(view, head - view.keep - i, &index) &&
-            try_claim(view, self, index, head, bound, attempt)) {
+        if (hot::find_frame(view, head - view.keep - i, &index) &&
+            hot::try_claim(view, self, index, head, bound, attempt)) {
             return true;
         }
     }
     return false;
 }
 
-}  // namespace
+}  // namespace hot
 
-LoanAttempt try_loan(const SegmentView& view, const Self& self) {
-    LoanAttempt attempt;
-    // Help first: the bound "newest keep" of a stale head would protect the wrong frames, for ever
-    // if all slots are in play (two slots, one publisher dead between ring and head).
-    const std::uint64_t head = help_head(view);
-    if (sealed_after(view, head)) {
-        attempt.result = LoanResult::kMoved;
-        return attempt;
-    }
-    const std::uint64_t bound = reliable_bound(view);
-    if (view.reuse_warm && try_claim_warm(view, self, head, bound, &attempt)) {
-        return attempt;
-    }
-    // relaxed: only a hint that spreads the loans, oldest frame first; every slot is looked at
-    // whatever it says, so two publishers that read the same value merely collide once.
-    const std::uint64_t start = view.flow->next_slot.load(kRelaxed);
-    auto index = start < view.slot_count ? static_cast<std::uint32_t>(start) : 0;
-    for (std::uint32_t i = 0; i < view.slot_count;
-         ++i, index = index + 1 < view.slot_count ? index + 1 : 0) {
-        if (try_claim(view, self, index, head, bound, &attempt)) {
-            view.flow->next_slot.store(index + 1, kRelaxed);  // relaxed: hint
-            return attempt;
-        }
-    }
-    return attempt;
+Self self_of(std::uint32_t index, std::uint32_t incarnation) {
+    return {index, owner_of(index, incarnation), index / 64, std::uint64_t{1} << (index % 64)};
 }
+
+// ---- out of line, for everybody else
+
+std::uint64_t load_head(const SegmentView& view) { return hot::load_head(view); }
+std::uint64_t help_head(const SegmentView& view) { return hot::help_head(view); }
+bool sealed_after(const SegmentView& view, std::uint64_t sequence) {
+    return hot::sealed_after(view, sequence);
+}
+LoanAttempt try_loan(const SegmentView& view, const Self& self) {
+    return hot::try_loan(view, self);
+}
+Publication publish(const SegmentView& view, const Self& self, std::uint32_t slot,
+                    std::uint64_t claim_word) {
+    return hot::publish(view, self, slot, claim_word);
+}
+bool find_frame(const SegmentView& view, std::uint64_t sequence, std::uint32_t* slot) {
+    return hot::find_frame(view, sequence, slot);
+}
+TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence,
+                 HeldFunction held, void* context) {
+    return hot::take(view, self, sequence, held, context);
+}
+bool still_frame(const SegmentView& view, std::uint32_t slot, std::uint64_t sequence) {
+    return hot::still_frame(view, slot, sequence);
+}
+bool release(const SegmentView& view, const Self& self, std::uint32_t slot,
+             std::uint64_t sequence) {
+    return hot::release(view, self, slot, sequence);
+}
+
+// ---- the rest
 
 std::uint32_t claimable_slots(const SegmentView& view, std::uint32_t enough) {
     const std::uint64_t head = help_head(view);
-    const std::uint64_t bound = reliable_bound(view);
+    const std::uint64_t bound = hot::reliable_bound(view);
     std::uint32_t count = 0;
     for (std::uint32_t i = 0; i < view.slot_count && count < enough; ++i) {
         // seq_cst: after the caller's own claim; two that claim the last two slots see each other.
@@ -266,66 +166,11 @@ std::uint32_t claimable_slots(const SegmentView& view, std::uint32_t enough) {
                                   word_sequence(word) + view.keep <= head &&
                                   word_sequence(word) <= bound;
         if ((is_old_frame || word_state(word) == SlotState::kFree) &&
-            !any_holder(view, view.slots[i], kRelaxed)) {  // relaxed: an estimate
+            !hot::any_holder(view, view.slots[i], kRelaxed)) {  // relaxed: an estimate
             ++count;
         }
     }
     return count;
-}
-
-Publication publish(const SegmentView& view, const Self& self, std::uint32_t index,
-                    std::uint64_t claim_word) {
-    SlotRecord& slot = view.slots[index];
-    std::uint64_t mine = claim_word;
-    PublishResult failure = PublishResult::kCorrupt;
-    for (std::uint32_t attempt = 0; attempt < kPublishAttemptsMax; ++attempt) {
-        std::uint64_t head = load_head(view);
-        const std::uint64_t sequence = head + 1;
-        if (sequence >= FG_SEQUENCE_MAX) {
-            failure = PublishResult::kExhausted;
-            break;
-        }
-        Word& entry = ring_at(view, sequence);
-        std::uint64_t old =
-            entry.load(kAcquire);  // acquire: pairs with the ring CAS of another publisher
-        if (entry_sequence(old) == sequence) {
-            if (entry_slot(old) == kClosedSlot) {
-                return {PublishResult::kMoved, 0, mine};
-            }
-            // Somebody committed this sequence: help, then take the next. seq_cst as every head
-            // CAS.
-            view.flow->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
-            continue;
-        }
-        if (entry_sequence(old) > sequence) {
-            continue;  // our head is old
-        }
-        const std::uint64_t commit = slot_word(sequence, self.owner, SlotState::kCommit);
-        // release: bytes and frame header before COMMIT; pairs with the word load of take(). From
-        // the exact own word: a publisher that was reaped alive learns it here, before anything is
-        // published.
-        if (!slot.word.compare_exchange_strong(mine, commit, kRelease, kRelaxed)) {
-            return {PublishResult::kLost, 0, 0};
-        }
-        mine = commit;
-        FG_STEP(kPublishCommitted);
-        // seq_cst (release needed): the publication. Pairs with the acquire loads of the ring.
-        if (!entry.compare_exchange_strong(old, ring_entry(sequence, index), kSeqCst, kRelaxed)) {
-            continue;
-        }
-        FG_STEP(kPublishRing);
-        // seq_cst: pairs with the head re-read of sleepers; our waiter load follows in the caller.
-        view.flow->head.compare_exchange_strong(head, sequence, kSeqCst, kSeqCst);
-        FG_STEP(kPublishHead);
-        // seq_cst: COMMIT -> PUB makes the slot claimable once newer frames exist; pairs with space
-        // sleepers. Failure means that a reaper already did it.
-        slot.word.compare_exchange_strong(mine, slot_word(sequence, 0, SlotState::kPub), kSeqCst,
-                                          kRelaxed);
-        FG_STEP(kPublishDone);
-        return {PublishResult::kOk, sequence, 0};
-    }
-    abandon(view, index, mine);
-    return {failure, 0, 0};
 }
 
 bool abandon(const SegmentView& view, std::uint32_t index, std::uint64_t own_word) {
@@ -338,83 +183,14 @@ bool abandon(const SegmentView& view, std::uint32_t index, std::uint64_t own_wor
     return ours;
 }
 
-bool find_frame(const SegmentView& view, std::uint64_t sequence, std::uint32_t* slot) {
-    const std::uint64_t entry =
-        ring_at(view, sequence).load(kAcquire);  // acquire: pairs with the publishing CAS
-    *slot = entry_slot(entry);
-    return entry_sequence(entry) == sequence && *slot < view.slot_count;
-}
-
-TakeAttempt take(const SegmentView& view, const Self& self, std::uint64_t sequence,
-                 HeldFunction held, void* context) {
-    TakeAttempt attempt;
-    if (!find_frame(view, sequence, &attempt.slot)) {
-        return attempt;
-    }
-    SlotRecord& slot = view.slots[attempt.slot];
-    // relaxed: spares a bit that would only be taken back; the answer that counts is read after
-    // announcing.
-    if (word_sequence(slot.word.load(kRelaxed)) != sequence) {
-        return attempt;
-    }
-    // seq_cst: the claim/take pair (1). The read-modify-write keeps the release sequence of other
-    // holders intact.
-    slot.holders[self.word].fetch_or(self.bit, kSeqCst);
-    FG_STEP(kTakeAnnounced);
-    attempt.result = TakeResult::kBusy;
-    for (std::uint32_t i = 0; i < kTryRereads; ++i) {
-        // seq_cst: second half of the pair; acquires bytes and frame header from the COMMIT (or
-        // PUB) CAS.
-        const std::uint64_t word = slot.word.load(kSeqCst);
-        const SlotState state = word_state(word);
-        if (word_sequence(word) != sequence || state == SlotState::kClaim ||
-            state == SlotState::kFree || state == SlotState::kHanded) {
-            attempt.result = TakeResult::kGone;
-            break;
-        }
-        if (state == SlotState::kPub || state == SlotState::kCommit) {
-            attempt.result = TakeResult::kOk;
-            FG_STEP(kTakeDone);
-            return attempt;
-        }
-        // TRY: our bit is set, so the publisher puts the frame back, unless it read the holders
-        // before.
-        cpu_pause();
-    }
-    if (!held(context, attempt.slot)) {
-        // seq_cst: the bit may have turned a loan away; pairs with space sleepers.
-        slot.holders[self.word].fetch_and(~self.bit, kSeqCst);
-        attempt.space = true;
-    }
-    return attempt;
-}
-
 bool settled_word(const SlotRecord& slot) {
-    for (std::uint32_t i = 0; i < kTryRereads; ++i) {
+    for (std::uint32_t i = 0; i < hot::kTryRereads; ++i) {
         if (word_state(slot.word.load(kSeqCst)) != SlotState::kTry) {  // seq_cst: as in take()
             return true;
         }
-        cpu_pause();
+        hot::cpu_pause();
     }
     return false;
-}
-
-bool still_frame(const SegmentView& view, std::uint32_t index, std::uint64_t sequence) {
-    const std::uint64_t word =
-        view.slots[index].word.load(kRelaxed);  // relaxed: a diagnosis, orders nothing
-    const SlotState state = word_state(word);
-    return word_sequence(word) == sequence &&
-           (state == SlotState::kPub || state == SlotState::kCommit || state == SlotState::kTry);
-}
-
-bool release(const SegmentView& view, const Self& self, std::uint32_t index,
-             std::uint64_t sequence) {
-    const bool intact = still_frame(view, index, sequence);
-    // seq_cst: release for the reads of the frame before the next owner's writes (pairs with its
-    // holder check), and seq_cst against space sleepers.
-    const std::uint64_t before = view.slots[index].holders[self.word].fetch_and(~self.bit, kSeqCst);
-    FG_STEP(kReleased);
-    return intact && (before & self.bit) != 0;
 }
 
 void set_mark(const SegmentView& view, const Self& self, Mark mark) {
@@ -518,7 +294,7 @@ void scrub_slots(const SegmentView& view, std::uint32_t index) {
             if (state == SlotState::kCommit) {
                 // acquire: pairs with the ring CAS; the ring alone decides whether this was
                 // published.
-                is_frame = ring_at(view, sequence).load(kAcquire) == ring_entry(sequence, i);
+                is_frame = hot::ring_at(view, sequence).load(kAcquire) == ring_entry(sequence, i);
             }
             const SlotState next = is_frame ? SlotState::kPub : SlotState::kFree;
             // seq_cst: makes a slot claimable; the kick that follows reads the sleepers' bits.

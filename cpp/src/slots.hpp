@@ -104,7 +104,7 @@ enum class Mark { kWaiter, kSpaceWaiter, kFd, kReliable, kHistory };
 void set_mark(const SegmentView& view, const Self& self, Mark mark);
 void clear_mark(const SegmentView& view, const Self& self, Mark mark);
 
-inline Word* marks(const SegmentView& view, Mark mark) {
+[[gnu::always_inline]] inline Word* marks(const SegmentView& view, Mark mark) {
     switch (mark) {
         case Mark::kWaiter:
             return view.shared->waiters;
@@ -120,16 +120,27 @@ inline Word* marks(const SegmentView& view, Mark mark) {
     return view.shared->reliable;
 }
 
-inline std::uint64_t mark_word(const SegmentView& view, Mark mark, std::uint32_t word) {
+[[gnu::always_inline]] inline std::uint64_t mark_word(const SegmentView& view, Mark mark,
+                                                      std::uint32_t word) {
     return marks(view, mark)[word].load(
         std::memory_order_seq_cst);  // seq_cst: sleepers, slots.cpp (5)
 }
 
 // On the hot path of everything that may have to wake somebody, so inline.
-inline bool any_mark(const SegmentView& view, Mark mark) {
-    std::uint64_t all = 0;
-    for (std::uint32_t i = 0; i < view.participant_words; ++i) {
+[[gnu::always_inline]] inline bool any_mark(const SegmentView& view, Mark mark) {
+    std::uint64_t all = mark_word(view, mark, 0);
+    for (std::uint32_t i = 1; i < view.participant_words; ++i) {
         all |= mark_word(view, mark, i);
+    }
+    return all != 0;
+}
+
+// The same of several kinds, for whoever has to wake somebody only if there is anybody at all.
+template <typename... Marks>
+[[gnu::always_inline]] inline bool any_of_marks(const SegmentView& view, Marks... kinds) {
+    std::uint64_t all = (mark_word(view, kinds, 0) | ...);
+    for (std::uint32_t i = 1; i < view.participant_words; ++i) {
+        all |= (mark_word(view, kinds, i) | ...);
     }
     return all != 0;
 }

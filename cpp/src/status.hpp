@@ -6,10 +6,10 @@
 namespace framegate::impl {
 
 // Remembers the text for fg_last_error() and returns the status.
-[[gnu::format(printf, 2, 3)]] fg_status fail(fg_status status, const char* format, ...);
+[[gnu::cold, gnu::format(printf, 2, 3)]] fg_status fail(fg_status status, const char* format, ...);
 // The same for a failed system call: appends strerror(errno) and turns well-known errnos into their
 // own status.
-[[gnu::format(printf, 1, 2)]] fg_status fail_errno(const char* format, ...);
+[[gnu::cold, gnu::format(printf, 1, 2)]] fg_status fail_errno(const char* format, ...);
 const char* last_error();
 
 }  // namespace framegate::impl

@@ -16,8 +16,8 @@ enum class Step : std::uint32_t {
     kLoanClaimed,         // slot word is CLAIM
     kPublishCommitted,    // slot word is COMMIT, ring not written
     kPublishRing,         // ring written, head not moved
-    kPublishHead,         // head moved, word still COMMIT
-    kPublishDone,         // word is PUB, nobody woken
+    kPublishWord,         // word is PUB, head not moved
+    kPublishDone,         // head moved, nobody woken
     kWakeBumped,          // futex word bumped, no FUTEX_WAKE
     kWakeSent,            // datagram sent, consumer still armed
     kAbandoned,           // slot free, space waiters not woken
@@ -93,8 +93,9 @@ enum Mutation : std::uint32_t {
     kMutateNoReturn = 16,             // members never look into generations that they have left
     kMutateNoMailScrub = 1U << 18,    // a scrub leaves half-written letters alone
     kMutateNoOpenRecheck = 1U << 19,  // a post does not look at the mailbox again
-    kMutateNoRecheck = 1U << 16,      // sleepers never look by themselves: a lost wake stays lost
-    kMutateNoSecondLook = 1U << 17,   // sleepers do not look again after saying that they sleep
+    kMutateNoRecheck = 1U
+        << 16,  // sleepers never look by themselves, nor spin: a lost wake stays lost
+    kMutateNoSecondLook = 1U << 17,  // sleepers do not look again after saying that they sleep
 };
 
 }  // namespace framegate::impl

@@ -15,13 +15,15 @@
 #include "header.hpp"
 #include "liveness.hpp"
 #include "mail.hpp"
+#include "slots_hot.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 
 namespace framegate::impl {
-namespace {
 
-constexpr auto kRelaxed = std::memory_order_relaxed;
+using hot::kRelaxed;
+
+namespace {
 
 // Each retry needs a publisher that went once around all slots meanwhile, or a corrupt segment.
 constexpr int kTakeRounds = 64;
@@ -29,6 +31,9 @@ constexpr int kTakeRounds = 64;
 // sweeps and gives up.
 constexpr int kBusyYields = 100;
 constexpr std::uint32_t kSpinNsMax = 1000000;
+// How long a thread that was woken for an announced frame looks for it: the copy of its last part,
+// on a machine ten times slower.
+constexpr std::uint64_t kAnnouncedNs = 200000;
 
 fg_status check_group(const fg_subscriber_options& options) {
     if (options.policy != FG_POLICY_GROUP) {
@@ -160,7 +165,7 @@ bool Subscriber::holds_in_seat(void* seat, std::uint32_t slot) {
     return lease_at(*static_cast<const Seat*>(seat), slot).count != 0;
 }
 
-Handle::Seat* Subscriber::seat_of(const fg_frame& frame) {
+[[gnu::always_inline]] inline Handle::Seat* Subscriber::seat_of(const fg_frame& frame) {
     Seat* seat =
         frame.sequence >= seat_.first_sequence ? &seat_ : older_seat_of_sequence(frame.sequence);
     if (seat == nullptr || seat->records == nullptr ||
@@ -171,14 +176,15 @@ Handle::Seat* Subscriber::seat_of(const fg_frame& frame) {
     return lease.count != 0 && lease.sequence == frame.sequence ? seat : nullptr;
 }
 
-Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
+[[gnu::always_inline]] inline Subscriber::Attempt Subscriber::lease(std::uint64_t sequence,
+                                                                    fg_frame* out) {
     std::uint32_t slot = 0;
     if (slots_held_ >= leases_max_ &&
         !(find_frame(view(), sequence, &slot) && lease_at(seat_, slot).count != 0 &&
           lease_at(seat_, slot).sequence == sequence)) {
         return Attempt::kQuota;
     }
-    const TakeAttempt attempt = framegate::impl::take(view(), self_, sequence, holds, this);
+    const TakeAttempt attempt = hot::take(view(), self_, sequence, holds, this);
     if (attempt.space) {
         wake_space(*topic_);
     }
@@ -189,8 +195,9 @@ Subscriber::Attempt Subscriber::lease(std::uint64_t sequence, fg_frame* out) {
 }
 
 // Records a lease that was just taken.
-Subscriber::Attempt Subscriber::adopt(Seat& seat, std::uint32_t slot, std::uint64_t sequence,
-                                      fg_frame* out) {
+[[gnu::always_inline]] inline Subscriber::Attempt Subscriber::adopt(Seat& seat, std::uint32_t slot,
+                                                                    std::uint64_t sequence,
+                                                                    fg_frame* out) {
     Lease& lease = lease_at(seat, slot);
     lease.sequence = sequence;
     if (lease.count++ == 0) {
@@ -209,7 +216,8 @@ Subscriber::Attempt Subscriber::adopt(Seat& seat, std::uint32_t slot, std::uint6
 }
 
 // True if the frame was protected to the end.
-bool Subscriber::drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequence) {
+[[gnu::always_inline]] inline bool Subscriber::drop_lease(Seat& seat, std::uint32_t slot,
+                                                          std::uint64_t sequence) {
     const SegmentView& view = seat.generation->view_;
     --live_;
     if (--lease_at(seat, slot).count != 0) {
@@ -217,7 +225,7 @@ bool Subscriber::drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequen
     }
     --slots_held_;
     view.participants[self_.index].leases.store(slots_held_, kRelaxed);
-    const bool intact = framegate::impl::release(view, self_, slot, sequence);
+    const bool intact = hot::release(view, self_, slot, sequence);
     wake_space(*topic_);
     if (&seat != &seat_) {
         let_go_of_one(&seat);
@@ -229,7 +237,7 @@ bool Subscriber::drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequen
 
 // FG_MOVED comes without a text: it never leaves the subscriber.
 fg_status Subscriber::nothing_new(std::uint64_t head) const {
-    return sealed_after(view(), head) ? FG_MOVED : FG_EMPTY;
+    return hot::sealed_after(view(), head) ? FG_MOVED : FG_EMPTY;
 }
 
 fg_status Subscriber::over_quota() const {
@@ -244,7 +252,8 @@ fg_status Subscriber::nonsense(std::uint64_t sequence) const {
                 topic_->name_, sequence);
 }
 
-void Subscriber::moved_to(std::uint64_t position, std::uint64_t lost) {
+[[gnu::always_inline]] inline void Subscriber::moved_to(std::uint64_t position,
+                                                        std::uint64_t lost) {
     position_ = position;
     lost_ += lost;
     lost_before_next_ += lost;
@@ -263,16 +272,17 @@ void Subscriber::moved_to(std::uint64_t position, std::uint64_t lost) {
     }
 }
 
-void Subscriber::delivered(fg_frame* out) {
+[[gnu::always_inline]] inline void Subscriber::delivered(fg_frame* out) {
     out->lost = lost_before_next_;
     lost_before_next_ = 0;
     view().participants[self_.index].received.store(++received_,
                                                     kRelaxed);  // relaxed: for inspectors
 }
 
-fg_status Subscriber::take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy) {
+[[gnu::always_inline]] inline fg_status Subscriber::take_newest(Mode mode, bool busy_is_gone,
+                                                                fg_frame* out, bool* busy) {
     for (int round = 0; round < kTakeRounds; ++round) {
-        const std::uint64_t head = load_head(view());
+        const std::uint64_t head = hot::load_head(view());
         if (head == 0 || (mode == Mode::kLatest && head <= position_)) {
             return nothing_new(head);
         }
@@ -302,7 +312,7 @@ fg_status Subscriber::take_newest(Mode mode, bool busy_is_gone, fg_frame* out, b
 
 fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
     for (int round = 0; round < kTakeRounds; ++round) {
-        const std::uint64_t head = load_head(view());
+        const std::uint64_t head = hot::load_head(view());
         if (head <= position_) {
             return nothing_new(head);
         }
@@ -343,7 +353,7 @@ fg_status Subscriber::take_next(bool busy_is_gone, fg_frame* out, bool* busy) {
 }
 
 fg_status Subscriber::take_of_group(bool busy_is_gone, fg_frame* out, bool* busy) {
-    const std::uint64_t head = load_head(view());
+    const std::uint64_t head = hot::load_head(view());
     if (!has_unseen(head)) {
         return nothing_new(head);
     }
@@ -474,7 +484,8 @@ Subscriber::Mode Subscriber::mode() const {
     return policy_ == FG_POLICY_LATEST ? Mode::kLatest : Mode::kNext;
 }
 
-fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy) {
+[[gnu::always_inline]] inline fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone,
+                                                                fg_frame* out, bool* busy) {
     if (closed_) {
         return say_closed();
     }
@@ -485,9 +496,9 @@ fg_status Subscriber::take_locked(Mode mode, bool busy_is_gone, fg_frame* out, b
     }
     // The newest frame may be in the next generation already. A peek leaves the position alone, so it
     // does not leave unseen frames of a queue behind.
-    while (
-        mode != Mode::kNext && sealed_after(view(), load_head(view())) &&
-        (mode == Mode::kLatest || policy_ == FG_POLICY_LATEST || position_ >= load_head(view()))) {
+    while (mode != Mode::kNext && hot::sealed_after(view(), hot::load_head(view())) &&
+           (mode == Mode::kLatest || policy_ == FG_POLICY_LATEST ||
+            position_ >= hot::load_head(view()))) {
         const fg_status status = go_on();
         if (status == FG_EMPTY) {
             break;
@@ -639,7 +650,7 @@ fg_status Subscriber::nack(fg_frame* frame) {
     return status;
 }
 
-fg_status Subscriber::end_lease(fg_frame* frame) {
+[[gnu::always_inline]] inline fg_status Subscriber::end_lease(fg_frame* frame) {
     Seat* seat = seat_of(*frame);
     if (seat == nullptr) {
         return fail(FG_LEASE_LOST, "topic \"%s\": the frame was released before", topic_->name_);
@@ -671,7 +682,7 @@ fg_status Subscriber::unseen_locked() {
     for (;;) {
         // seq_cst inside: after the waiter bit (or `armed`) was set; pairs with the head CAS of
         // publishers.
-        const std::uint64_t head = load_head(view());
+        const std::uint64_t head = hot::load_head(view());
         fg_status status = has_unseen(head) ? static_cast<fg_status>(FG_OK) : nothing_new(head);
         if (status != FG_MOVED) {
             return status;
@@ -694,20 +705,55 @@ fg_status Subscriber::wait(std::int64_t timeout_ns) {
     return timeout_ns == 0 ? static_cast<fg_status>(FG_TIMEOUT) : wait_until(Deadline(timeout_ns));
 }
 
-fg_status Subscriber::wait_until(const Deadline& deadline) {
-    if (spin_ns_ != 0) {
-        const std::uint64_t end = monotonic_ns() + spin_ns_;
-        do {
+// Looks without sleeping. FG_EMPTY: it did not come.
+fg_status Subscriber::look_for(std::uint64_t ns, const Deadline& deadline) {
+    const std::uint64_t end = monotonic_ns() + ns;
+    for (;;) {
+        {
             const Locked guard(lock_);
             if (const fg_status status = unseen_locked(); status != FG_EMPTY) {
                 return status;
             }
-        } while (monotonic_ns() < end);
+        }
+        if (monotonic_ns() >= end || deadline.slice_ns() == 0) {
+            return FG_EMPTY;
+        }
+        hot::cpu_pause();
     }
+}
+
+bool Subscriber::is_next_announced() {
+    const Locked guard(lock_);
+    return is_announced(shared(), hot::load_head(view()) + 1);
+}
+
+// Looks for as long as was asked for, or as the last frames make it worth; then sleeps.
+fg_status Subscriber::wait_until(const Deadline& deadline) {
+    const std::uint64_t began = monotonic_ns();
+    std::uint64_t look_ns = spin_ns_;
+    if (look_ns == 0 && !FG_MUTATED(kMutateNoRecheck)) {
+        const Locked guard(lock_);
+        look_ns = cadence_.look_ns();
+    }
+    const fg_status status =
+        look_ns != 0 ? look_for(look_ns, deadline) : static_cast<fg_status>(FG_EMPTY);
+    if (status == FG_EMPTY) {
+        return sleep_until(deadline, look_ns != 0 ? 0 : began);
+    }
+    const Locked guard(lock_);
+    if (status == FG_OK) {
+        cadence_.came_after(monotonic_ns() - began, false);
+    }
+    return status;
+}
+
+// `began`: the wait, if nothing was looked for before; else 0.
+fg_status Subscriber::sleep_until(const Deadline& deadline, std::uint64_t began) {
     if (const fg_status failed = begin_sleep(); failed != FG_OK) {
         return failed;
     }
     fg_status status = FG_OK;
+    bool woken = false;
     for (bool is_first = true;; is_first = false) {
         // seq_cst, after the bit and before the head: whoever publishes after our look at head sees
         // the bit, and the bump makes the sleep return.
@@ -721,6 +767,14 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
         if (status != FG_EMPTY) {
             break;
         }
+        if (woken && is_next_announced()) {
+            status = look_for(kAnnouncedNs, deadline);
+            if (status != FG_EMPTY) {
+                break;
+            }
+            woken = false;
+            continue;  // the futex word must be read before the last look
+        }
         FG_STEP(kWaiting);
         const std::int64_t slice = deadline.slice_ns();
         if (slice == 0) {
@@ -728,6 +782,7 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
             break;
         }
         const SleepResult slept = futex_sleep(shared().wake, value, slice);
+        woken = slept == SleepResult::kWoken;
         if (slept == SleepResult::kInterrupted) {
             status = fail(FG_INTERRUPTED, "topic \"%s\": a signal interrupted the wait for a frame",
                           topic_->name_);
@@ -740,6 +795,14 @@ fg_status Subscriber::wait_until(const Deadline& deadline) {
             const Locked guard(lock_);
             help_head(view());
             look_again();
+        }
+    }
+    {
+        const Locked guard(lock_);  // before end_sleep(), which may be the handle's end
+        if (status == FG_OK && began != 0) {
+            cadence_.came_after(monotonic_ns() - began, true);
+        } else {
+            cadence_.did_not_come();
         }
     }
     end_sleep();
@@ -813,7 +876,7 @@ fg_status Subscriber::stats(fg_subscriber_stats* out) {
     out->leases_max = leases_max_;
     out->policy = policy_;
     out->position = position_;
-    out->head = load_head(view());
+    out->head = hot::load_head(view());
     out->received = received_;
     out->lost = lost_;
     out->corrupt = corrupt_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cadence.hpp"
 #include "framegate/shm.h"
 #include "group.hpp"
 #include "handle.hpp"
@@ -46,10 +47,10 @@ class Subscriber : public Handle {
     void start(bool newest, std::uint64_t head);
     bool is_member() const { return policy_ == FG_POLICY_GROUP; }
     Mode mode() const;
-    Attempt lease(std::uint64_t sequence, fg_frame* out);
-    Attempt adopt(Seat& seat, std::uint32_t slot, std::uint64_t sequence, fg_frame* out);
-    fg_status end_lease(fg_frame* frame);
-    bool drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequence);
+    inline Attempt lease(std::uint64_t sequence, fg_frame* out);
+    inline Attempt adopt(Seat& seat, std::uint32_t slot, std::uint64_t sequence, fg_frame* out);
+    inline fg_status end_lease(fg_frame* frame);
+    inline bool drop_lease(Seat& seat, std::uint32_t slot, std::uint64_t sequence);
     static Lease& lease_at(const Seat& seat, std::uint32_t slot) {
         return reinterpret_cast<Lease*>(seat.records)[slot];
     }
@@ -57,10 +58,10 @@ class Subscriber : public Handle {
         return static_cast<const Lease*>(record)->count != 0;
     }
     // The seat in which this subscriber leases the frame; nullptr if it does not.
-    Seat* seat_of(const fg_frame& frame);
+    inline Seat* seat_of(const fg_frame& frame);
     void adapt_quota();
-    fg_status take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
-    fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
+    inline fg_status take_locked(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
+    inline fg_status take_newest(Mode mode, bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_next(bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_of_group(bool busy_is_gone, fg_frame* out, bool* busy);
     fg_status take_given_back(GroupTake* taken, Seat** seat);
@@ -70,19 +71,23 @@ class Subscriber : public Handle {
     fg_status nonsense(std::uint64_t sequence) const;
     bool has_unseen(std::uint64_t head);
     void look_again();
-    void moved_to(std::uint64_t position, std::uint64_t lost);
-    void delivered(fg_frame* out);
+    inline void moved_to(std::uint64_t position, std::uint64_t lost);
+    inline void delivered(fg_frame* out);
     fg_status verify(Mode mode, fg_frame* out);
     fg_status unseen_locked();
     fg_status wait_until(const Deadline& deadline);
+    fg_status sleep_until(const Deadline& deadline, std::uint64_t began);
+    bool is_next_announced();
+    fg_status look_for(std::uint64_t ns, const Deadline& deadline);
 
     std::uint32_t policy_ = FG_POLICY_LATEST;
-    std::uint32_t spin_ns_ = 0;
+    std::uint32_t spin_ns_ = 0;  // as asked for; 0: as the frames come
     std::uint32_t group_ = kNoGroup;
     std::uint32_t leases_wanted_ = 0;  // as asked for; 0: half of the slots
     // Under lock_.
     std::uint32_t leases_max_ = 1;
     std::uint32_t slots_held_ = 0;
+    Cadence cadence_;
     std::uint64_t position_ = 0;  // last sequence taken or skipped
     std::uint64_t received_ = 0;
     std::uint64_t lost_ = 0;

@@ -4,6 +4,11 @@
 // head CAS (seq_cst pair with the sleeper, see slots.cpp). Threads sleep on a futex word that is
 // bumped only to wake.
 //
+// Waking takes tens of microseconds, as long as copying hundreds of kilobytes. So the publisher of a
+// large frame announces it while the last part of it is being copied: it wakes the threads then, and
+// they look for that frame for a bounded time before they sleep again. An announcement is a hint and
+// promises nothing: whoever announced may die, be late or publish nothing.
+//
 // Event loops cannot sleep on a futex. Their fd bit means "has a wake socket" and stays set until
 // detach, because a publisher that cleared and set it could hide a newer arming. `armed` is the
 // sequence that the consumer waits for. A publisher sends first and disarms (CAS from the value it
@@ -116,13 +121,6 @@ void wake_fds(Topic& topic, Wanted wanted) {
 
 }  // namespace
 
-std::uint64_t monotonic_ns() {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1000000000U +
-           static_cast<std::uint64_t>(now.tv_nsec);
-}
-
 SleepResult futex_sleep(const HalfWord& word, std::uint32_t value, std::int64_t timeout_ns) {
     if (timeout_ns <= 0) {
         return SleepResult::kTimeout;
@@ -142,6 +140,12 @@ void wake_sleepers_now(Topic& topic) {
         1, std::memory_order_seq_cst);  // a sleeper that read the old value returns
     FG_STEP(kWakeBumped);
     futex_wake_all(topic.view_.shared->wake);
+}
+
+void announce_now(Topic& topic, std::uint64_t sequence) {
+    topic.view_.shared->announced.store(static_cast<std::uint32_t>(sequence),
+                                        std::memory_order_relaxed);  // relaxed: a hint
+    wake_sleepers_now(topic);
 }
 
 void wake_fds_up_to(Topic& topic, std::uint64_t sequence) {

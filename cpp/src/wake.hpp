@@ -6,11 +6,10 @@
 #include "fork.hpp"
 #include "layout.hpp"
 #include "slots.hpp"
+#include "stamp.hpp"
 #include "topic.hpp"
 
 namespace framegate::impl {
-
-std::uint64_t monotonic_ns();
 
 enum class SleepResult { kWoken, kTimeout, kInterrupted };
 // Sleeps while the word has this value, at most `timeout_ns`.
@@ -26,6 +25,17 @@ inline void wake_sleepers(Topic& topic) {
     if (any_mark(topic.view_, Mark::kWaiter)) {
         wake_sleepers_now(topic);
     }
+}
+// Before a publication that follows within microseconds: sleeping threads wake and look for it.
+void announce_now(Topic& topic, std::uint64_t sequence);
+inline void announce(Topic& topic, std::uint64_t sequence) {
+    if (any_mark(topic.view_, Mark::kWaiter)) {
+        announce_now(topic, sequence);
+    }
+}
+inline bool is_announced(const SharedWords& shared, std::uint64_t sequence) {
+    // relaxed: a hint; the bump of the futex word came after it.
+    return shared.announced.load(std::memory_order_relaxed) == static_cast<std::uint32_t>(sequence);
 }
 // After a publication: sleeping subscribers, then armed event loops.
 inline void wake_subscribers(Topic& topic, std::uint64_t sequence) {

@@ -28,6 +28,7 @@ TEST_CASE("loan and frame are RAII") {
     fg_array array = framegate::make_array("pixels", FG_DTYPE_UINT8, {4, 5});
     auto loan = publisher->loan(20);
     loan->bytes()[19] = std::byte{7};
+    CHECK(publisher->announce());
     framegate::FrameInfo info(20);
     info.arrays = &array;
     info.array_count = 1;

@@ -337,7 +337,7 @@ const char* const kNames[] = {"",
                               "LoanClaimed",
                               "PublishCommitted",
                               "PublishRing",
-                              "PublishHead",
+                              "PublishWord",
                               "PublishDone",
                               "WakeBumped",
                               "WakeSent",
@@ -479,7 +479,7 @@ TEST_CASE("death between ring and head does not wedge two slots") {
 // Nobody publishes afterwards: only the bounded re-check can find the frame.
 TEST_CASE("frame of a publisher that died before waking anybody arrives") {
     for (const Step step :
-         {Step::kPublishRing, Step::kPublishHead, Step::kPublishDone, Step::kWakeBumped}) {
+         {Step::kPublishRing, Step::kPublishWord, Step::kPublishDone, Step::kWakeBumped}) {
         const std::string name = kNames[static_cast<std::size_t>(step)];
         CAPTURE(name);
         const test::RuntimeDirectory directory;

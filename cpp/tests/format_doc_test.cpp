@@ -45,6 +45,7 @@ constexpr Field kFields[] = {
     FG_FIELD(SharedWords, groups),
     FG_FIELD(SharedWords, next_slot),
     FG_FIELD(SharedWords, wake),
+    FG_FIELD(SharedWords, announced),
     FG_FIELD(SharedWords, waiters),
     FG_FIELD(SharedWords, fds),
     FG_FIELD(SharedWords, space),

@@ -216,7 +216,7 @@ void play_role(Step step, Ledger* ledger) {
         case Step::kLoanClaimed:
         case Step::kPublishCommitted:
         case Step::kPublishRing:
-        case Step::kPublishHead:
+        case Step::kPublishWord:
         case Step::kPublishDone:
             publish_for_ever(worker);
             break;
@@ -321,7 +321,7 @@ constexpr Death kDeaths[] = {
     {Step::kLoanClaimed, "LoanClaimed"},
     {Step::kPublishCommitted, "PublishCommitted"},
     {Step::kPublishRing, "PublishRing"},
-    {Step::kPublishHead, "PublishHead"},
+    {Step::kPublishWord, "PublishWord"},
     {Step::kPublishDone, "PublishDone"},
     {Step::kReapLocked, "ReapLocked"},
     {Step::kReapMarks, "ReapMarks"},

@@ -661,7 +661,8 @@ class Subscriber(_shm.Subscriber):
             default `newest` for `latest` and `next` for the others. For a group it counts when
             this subscriber is its first member.
         spin: Seconds (0.001 at most) to busy-wait for a frame before sleeping. Costs a core; helps
-            only on an idle one.
+            only on an idle one. By default 50 us, what sleeping and waking costs anyway, and only
+            while frames come that fast; 1e-9 never does.
         wait: Seconds to wait for somebody to create the topic; None waits for ever.
         name: What inspectors show for this subscriber; by default the name of the program.
 

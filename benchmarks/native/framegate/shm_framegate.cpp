@@ -1,7 +1,7 @@
 // framegate from C++ over the C ABI, and what the machine allows, measured; prints JSON.
 //
 //     shm_framegate cycle|send|empty|latency|throughput|memcpy|futex|idle --cores 0,1 --seconds 0.5
-//                   [--size 64] [--wake futex|fd|spin] [--touch] [--count]
+//                   [--size 64] [--wake futex|asleep|fd|spin] [--touch] [--count]
 //
 // The protocol of the two processes is that of apps/shm_measure.py: the reader is the process that
 // was started; the writer sends one frame when it is told to ("g"), after a pause in which the
@@ -144,6 +144,7 @@ struct Reader {
         check(fg_topic_create(name.data(), name.size(), &topic_options, &topic), "create");
         fg_subscriber_options subscriber_options;
         fg_subscriber_options_init(&subscriber_options);
+        subscriber_options.spin_ns = options.wake == "asleep" ? 1 : 0;
         check(fg_subscriber_open(topic, &subscriber_options, &subscriber), "subscriber");
         if (options.wake == "fd") {
             check(fg_subscriber_event_fd(subscriber, &fd), "event fd");
@@ -230,7 +231,10 @@ int measure_cycle(const Options& options) {
         const bool whole = options.mode == "cycle";
         for (long i = 0; i < times; ++i) {
             check(fg_publisher_loan(writer.publisher, options.size, 0, &loan), "loan");
-            *static_cast<volatile std::uint64_t*>(loan.data) = static_cast<std::uint64_t>(i);
+            auto* words = static_cast<volatile std::uint64_t*>(loan.data);
+            for (std::size_t at = 0; at < options.size / 8; ++at) {
+                words[at] = static_cast<std::uint64_t>(i);
+            }
             check(fg_publisher_publish(writer.publisher, &loan, &writer.info, nullptr), "publish");
             if (whole) {
                 check(fg_subscriber_take(reader.subscriber, 0, &frame), "take");
@@ -299,10 +303,17 @@ int measure_memcpy(const Options& options) {
 
 // ---- two processes
 
-void print_latency(std::vector<std::uint64_t>& times) {
+// `cpu_us`: of the reading thread, per frame.
+void print_latency(std::vector<std::uint64_t>& times, double cpu_us = 0) {
     std::sort(times.begin(), times.end());
-    printf("{\"frames\": %zu, \"p50_us\": %.3f, \"p99_us\": %.3f}\n", times.size(),
-           percentile(times, 0.5) / 1000, percentile(times, 0.99) / 1000);
+    printf("{\"frames\": %zu, \"p50_us\": %.3f, \"p99_us\": %.3f, \"cpu_us\": %.3f}\n",
+           times.size(), percentile(times, 0.5) / 1000, percentile(times, 0.99) / 1000, cpu_us);
+}
+
+double thread_cpu_us() {
+    timespec used{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return static_cast<double>(used.tv_sec) * 1e6 + static_cast<double>(used.tv_nsec) / 1e3;
 }
 
 // A futex wake and nothing else: the least that waking a sleeper can cost.
@@ -380,9 +391,11 @@ int measure_latency(const Options& options) {
     peer.wait_ready();
     std::vector<std::uint64_t> times;
     std::uint64_t end = 0;
+    double cpu_us = 0;
     for (int frames = 0;; ++frames) {
         if (frames == kWarmupFrames) {
             times.clear();
+            cpu_us = thread_cpu_us();
             end = now_ns() + static_cast<std::uint64_t>(options.seconds * 1e9);
         }
         Peer::go_on();
@@ -401,9 +414,10 @@ int measure_latency(const Options& options) {
             break;
         }
     }
+    cpu_us = (thread_cpu_us() - cpu_us) / static_cast<double>(times.size());
     peer.end();
     reader.close_all();
-    print_latency(times);
+    print_latency(times, cpu_us);
     return 0;
 }
 

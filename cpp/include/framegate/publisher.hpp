@@ -110,6 +110,10 @@ class Publisher {
         return sequence;
     }
 
+    /// Wakes sleeping subscribers for a frame that follows within some ten microseconds; `send` does
+    /// it for large ones.
+    Result<void> announce() { return Result<void>::from(fg_publisher_announce(raw_.get())); }
+
     /// Takes the control messages that came since the last time, oldest first; never waits.
     Result<std::vector<fg_control>> controls() {
         std::vector<fg_control> messages(FG_MAILBOX_BYTES_MAX / sizeof(fg_control));

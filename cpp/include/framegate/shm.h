@@ -456,8 +456,19 @@ void fg_publish_info_init(fg_publish_info* info);
 fg_status fg_publisher_publish(fg_publisher* publisher, fg_loan* loan, const fg_publish_info* info,
                                uint64_t* sequence);
 
+/* What is copied in about the time in which a sleeping thread wakes. */
+#define FG_ANNOUNCE_BYTES (512 * 1024)
+#define FG_ANNOUNCE_BYTES_MIN (256 * 1024)
+
 /* Its topic, for the functions above; valid as long as the publisher. Do not close it. */
 fg_topic* fg_publisher_topic(const fg_publisher* publisher);
+
+/* Says that the next frame follows within some ten microseconds: threads that sleep in a take or
+ * wait are woken now, and are awake when it is published instead of starting to wake then. For who
+ * fills a large loan: call it when FG_ANNOUNCE_BYTES of it are still to be written. Costs nothing if
+ * nobody sleeps; nothing depends on it. fg_publisher_send does it for frames of FG_ANNOUNCE_BYTES_MIN
+ * and more. */
+fg_status fg_publisher_announce(fg_publisher* publisher);
 
 /* Gives an unpublished loan back. Hot. Safe to call on a loan whose data is NULL. */
 fg_status fg_publisher_abandon(fg_publisher* publisher, fg_loan* loan);
@@ -489,13 +500,18 @@ enum {
     FG_START_NEWEST = 2   /* the newest frame that exists now counts as unseen */
 };
 
+/* As long as going to sleep and waking costs, in the subscriber and in the publisher that wakes it.
+ */
+#define FG_SPIN_NS 50000
+
 typedef struct fg_subscriber_options {
     uint32_t struct_bytes;
     uint32_t policy;     /* default FG_POLICY_LATEST */
     uint32_t start;      /* default FG_START_DEFAULT */
     uint32_t leases_max; /* 1..slots - keep; 0, the default: half of the slots, at least 1 */
     uint32_t
-        spin_ns; /* busy-wait this long before sleeping; default 0; at most 1 ms. Costs a core */
+        spin_ns; /* busy-wait this long before sleeping; at most 1 ms, which costs a core. 0, the
+                    default: FG_SPIN_NS, and only while frames come that fast */
     uint32_t name_bytes; /* at most FG_PARTICIPANT_NAME_BYTES_MAX */
     const char* name;    /* shown by inspectors; may be NULL */
     /* FG_POLICY_GROUP: the group to join, or to found: 1 to FG_GROUP_NAME_BYTES_MAX letters, digits,

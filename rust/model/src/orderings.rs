@@ -141,7 +141,7 @@ pub fn pairs() -> Vec<Pair> {
             ],
         ),
         pair(
-            "word to PUB or FREE, space bits / space bit, word",
+            "word to PUB or FREE by a CAS, space bits / space bit, word",
             |o| {
                 program(
                     &[("word", 1), ("space", 0)],
@@ -156,6 +156,65 @@ pub fn pairs() -> Vec<Pair> {
             &[
                 ("word CAS acq_rel", 0, AcqRel),
                 ("space load acquire", 1, Acquire),
+                ("space bit acq_rel", 2, AcqRel),
+                ("word load acquire", 3, Acquire),
+            ],
+        ),
+        pair(
+            "PUB, head CAS, space bits / space bit, head, word",
+            |o| {
+                program(
+                    &[("word", 3), ("head", 0), ("space", 0)],
+                    vec![
+                        vec![
+                            Write("word", 4, Relaxed),
+                            Cas("head", 0, 1, o[0], "_"),
+                            Read("space", o[1], "space"),
+                        ],
+                        vec![
+                            Or("space", 1, o[2], "_"),
+                            Read("head", o[3], "_"),
+                            Read("word", SeqCst, "word"),
+                        ],
+                    ],
+                    |out| out.get("space") == 0 && out.get("word") == 3,
+                )
+            },
+            &[SeqCst; 4],
+            &[
+                ("head CAS acq_rel", 0, AcqRel),
+                ("space load acquire", 1, Acquire),
+                ("space bit acq_rel", 2, AcqRel),
+                ("head load acquire", 3, Acquire),
+            ],
+        ),
+        pair(
+            "PUB, head moved by a helper, head touched, space bits / space bit, head, word",
+            |o| {
+                program(
+                    &[("word", 3), ("head", 1), ("space", 0)],
+                    vec![
+                        vec![
+                            Write("word", 4, Relaxed),
+                            Cas("head", 0, 1, SeqCst, "_"),
+                            Or("head", 0, o[0], "_"),
+                            Read("space", o[1], "space"),
+                        ],
+                        vec![
+                            Or("space", 1, o[2], "_"),
+                            Read("head", o[3], "_"),
+                            Read("word", SeqCst, "word"),
+                        ],
+                    ],
+                    |out| out.get("space") == 0 && out.get("word") == 3,
+                )
+            },
+            &[SeqCst; 4],
+            &[
+                ("head touched acq_rel", 0, AcqRel),
+                ("space load acquire", 1, Acquire),
+                ("space bit acq_rel", 2, AcqRel),
+                ("head load acquire", 3, Acquire),
             ],
         ),
         pair(
@@ -225,29 +284,30 @@ pub fn pairs() -> Vec<Pair> {
             ],
         ),
         pair(
-            "bytes, COMMIT / word load, bytes",
+            "bytes, COMMIT, PUB / word load, bytes",
             |o| {
                 program(
                     &[("data", 5), ("word", 1), ("holders", 0)],
                     vec![
                         vec![
                             Write("data", 9, Plain),
-                            Cas("word", 1, 3, o[0], "_"),
-                            Cas("word", 3, 4, SeqCst, "_"),
+                            Write("word", 3, o[0]),
+                            Write("word", 4, o[1]),
                         ],
                         vec![
                             Or("holders", 1, SeqCst, "_"),
-                            Read("word", o[1], "word"),
+                            Read("word", o[2], "word"),
                             Read("data", Plain, "data"),
                         ],
                     ],
                     |out| out.get("word") >= 3 && out.get("word") != u32::MAX && out.has_race,
                 )
             },
-            &[Release, SeqCst],
+            &[Release, Release, SeqCst],
             &[
-                ("COMMIT CAS relaxed", 0, Relaxed),
-                ("word load relaxed", 1, Relaxed),
+                ("COMMIT relaxed", 0, Relaxed),
+                ("PUB relaxed", 1, Relaxed),
+                ("word load relaxed", 2, Relaxed),
             ],
         ),
         pair(

@@ -126,8 +126,8 @@ impl Topic {
                 .compare_exchange(old, entry(sequence, index as u64), AcqRel, Acquire)
                 .is_ok()
             {
-                let _ = self.head.compare_exchange(head, sequence, AcqRel, Acquire);
                 slot.word.store(word(sequence, PUB), Release);
+                let _ = self.head.compare_exchange(head, sequence, AcqRel, Acquire);
                 return sequence;
             }
         }

@@ -319,7 +319,7 @@ impl Frames {
                     } else {
                         None
                     };
-                    me.at = At::PublishHead;
+                    me.at = At::PublishPub;
                     me.entry = Entry::default();
                     self.set_entry(&mut next, sequence, process.slot);
                     next.slots[slot].bytes = sequence;
@@ -330,16 +330,16 @@ impl Frames {
                     me.entry = Entry::default();
                 }
             }
-            At::PublishHead => {
-                me.at = At::PublishPub;
-                if state.head == process.head {
-                    next.head += 1;
-                }
-            }
             At::PublishPub => {
                 let is_mine = state.slots[slot].word == word(sequence, i, SlotState::Commit);
                 violation = (!is_mine).then_some("COMMIT was taken away from a living publisher");
                 next.slots[slot].word = published(sequence);
+                me.at = At::PublishHead;
+            }
+            At::PublishHead => {
+                if state.head == process.head {
+                    next.head += 1;
+                }
                 *me = self.after_publish(&process, Mutant::NoSpaceWakeOnPublish);
                 if self.sleep {
                     *me = Process::publisher(At::WakeReadBits, process.count);
