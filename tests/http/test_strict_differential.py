@@ -61,12 +61,17 @@ STRICTER: dict[str, tuple[bytes, str]] = {
         "RFC 9112, 6.1: its framing is faulty",
     ),
     "folded line": (rb"\n[ \t]", "RFC 9112, 5.2: a server has to refuse or to replace it"),
+    "DEL in a field": (rb"\n[^\r\n]*\x7f", "RFC 9110, 5.5: a control character; no value has it"),
 }
 STRICTER_IN_BODIES: dict[str, tuple[bytes, str]] = {
     "bare LF in trailers": (rb"\r\n0+[ \t]*\r\n.*(?<!\r)\n", "as in heads"),
     "control bytes in an extension": (
-        rb"\n[0-9a-f]+[ \t]*;[^\r\n]*[\x00-\x08\x0b-\x1f\x7f]",
+        rb"(?:^|\n)[0-9a-f]+[ \t]*;[^\r\n]*[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]",
         "RFC 9112, 7.1.1: tokens and quoted strings have none",
+    ),
+    "bare CR in an extension": (
+        rb"(?:^|\n)[0-9a-f]+[ \t]*;[^\n]*\r[^\n]",
+        "RFC 9112, 2.2: a CR alone is invalid outside the content",
     ),
     "folded trailer": (rb"\r\n0+[ \t]*\r\n.*\n[ \t]", "as in heads"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,6 +59,33 @@ def read_to_end(connection: Any) -> bytes:
     while chunk := connection.recv(65536):
         received += chunk
     return received
+
+
+def exchange(connection: Any, data: bytes, timeout_s: float = 20) -> Iterator[bytes]:
+    """Send `data` and yield what comes back, until the end.
+
+    On one thread: OpenSSL's connections are not made for two at a time, not even one that sends and
+    one that receives, and older Pythons have no lock around them.
+    """
+    connection.setblocking(False)
+    left = memoryview(data)
+    try:
+        while True:
+            try:
+                while left:
+                    left = left[connection.send(left[:65536]) :]
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                pass
+            try:
+                while chunk := connection.recv(65536):
+                    yield chunk
+                return
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                pass
+            ready = select.select([connection], [connection] if left else [], [], timeout_s)
+            assert any(ready), f"nothing came or went for {timeout_s} s; {len(left)} bytes unsent"
+    finally:
+        connection.settimeout(timeout_s)
 
 
 ServeTls = Callable[..., TlsClient]

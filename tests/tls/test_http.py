@@ -13,7 +13,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tls.apps import answer, app, pattern
-from tls.conftest import ServeTls, TlsClient, read_to_end
+from tls.conftest import ServeTls, TlsClient, exchange, read_to_end
 
 
 def split(response: bytes) -> tuple[bytes, bytes]:
@@ -43,12 +43,8 @@ def test_request_bodies_arrive(serve_tls: ServeTls, count: int) -> None:
     sent = pattern(count)
     with serve_tls(app).connect() as connection:
         head = f"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {count}\r\n"
-        thread = threading.Thread(
-            target=connection.sendall, args=(head.encode() + b"connection: close\r\n\r\n" + sent,)
-        )
-        thread.start()
-        _, body = split(read_to_end(connection))
-        thread.join()
+        request = head.encode() + b"connection: close\r\n\r\n" + sent
+        _, body = split(b"".join(exchange(connection, request)))
     assert body == sent
 
 
@@ -299,10 +295,9 @@ def test_ingest_gives_the_same_result(serve_tls: ServeTls) -> None:
     with client.connect() as connection:
         for _ in range(2):
             head = f"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {len(sent)}\r\n\r\n"
-            thread = threading.Thread(target=connection.sendall, args=(head.encode() + sent,))
-            thread.start()
             received = b""
-            while len(received.partition(b"\r\n\r\n")[2]) < len(sent):
-                received += connection.recv(65536)
-            thread.join()
+            for chunk in exchange(connection, head.encode() + sent):
+                received += chunk
+                if len(received.partition(b"\r\n\r\n")[2]) >= len(sent):
+                    break
             assert split(received)[1] == sent

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 import framegate
 from tls.apps import pattern
-from tls.conftest import ServeTls
+from tls.conftest import ServeTls, exchange
 
 TOPIC = "camera/tls"
 SHAPE = (1000, 1000, 3)
@@ -45,12 +44,11 @@ def test_frames_arrive_whole(serve_tls: ServeTls) -> None:
         for sequence in (1, 2, 3):
             sent = bytes([sequence]) + pattern(size - 1)
             head = f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
-            thread = threading.Thread(target=connection.sendall, args=(head + sent,))
-            thread.start()
             received = b""
-            while not received.endswith(b"]"):
-                received += connection.recv(4096)
-            thread.join()
+            for chunk in exchange(connection, head + sent):
+                received += chunk
+                if received.endswith(b"]"):
+                    break
             assert json.loads(received.partition(b"\r\n\r\n")[2]) == [sequence, size, True]
             with framegate.Subscriber(TOPIC, policy="latest") as subscriber:
                 frame = subscriber.take(timeout=5)
