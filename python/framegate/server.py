@@ -13,10 +13,11 @@ on another one: not a matter of speed, there is nothing that would call it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
@@ -117,9 +118,11 @@ def serve_until_stopped(
 
     notifier = Notifier(os.environ)
 
+    status = f"serves {_name(config)} on {' '.join(listeners.urls)}"
+
     def ready(worker: Worker) -> None:
         _announce(config, listeners.urls, tools.build_info())
-        notifier.ready(f"serves {_name(config)} on {' '.join(listeners.urls)}")
+        notifier.ready(status)
         if notifier.watchdog_seconds is not None:
             feed_watchdog(notifier.watchdog_seconds)
 
@@ -127,6 +130,12 @@ def serve_until_stopped(
         # From the loop that runs the application: a loop that is blocked is what it shall find.
         notifier.watchdog()
         asyncio.get_running_loop().call_later(seconds, feed_watchdog, seconds)
+
+    @contextlib.contextmanager
+    def reloading() -> Iterator[None]:
+        notifier.reloading("reads certificates")
+        yield
+        notifier.ready(status)
 
     def clean_up() -> None:
         listeners.close()
@@ -139,6 +148,7 @@ def serve_until_stopped(
             listeners.of_worker[0],
             on_ready=ready,
             on_stopping=lambda: notifier.stopping("stopping"),
+            reloading=reloading,
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
             toolkit=tools,

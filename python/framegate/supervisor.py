@@ -423,9 +423,13 @@ class Supervisor:
     def _answer_signals(self) -> None:
         if self._reload_answered != self._reload_requests:
             self._reload_answered = self._reload_requests
-            for place in self._places:
-                if place.channel is not None and not self._is_stopping:
-                    place.channel.send_order("reload-tls")
+            if not self._is_stopping:
+                self._notifier.reloading("reads certificates")
+                for place in self._places:
+                    if place.channel is not None:
+                        place.channel.send_order("reload-tls")
+                # Each worker reads them in its own time, and serves with the old ones until then.
+                self._notifier.ready(self._status())
         # Two counters, each written on one side only: a handler may run between any two steps here.
         while self._stop_answered < self._stop_requests:
             self._stop_answered += 1

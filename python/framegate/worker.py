@@ -211,6 +211,7 @@ class Worker:
         on_ready: Called on the loop once connections are accepted.
         on_worker_startup: Called on the loop when the startup of `framegate.worker` begins.
         on_stopping: Called on the loop once it was asked to stop.
+        reloading: Entered on the loop around reading certificates anew.
         close_listeners: Closes them, and whatever belongs to them; each of them if None.
         startup_deadline: Monotonic time by which lifespan startup has to be over.
         is_supervised: Whether somebody else tells the user about stopping.
@@ -232,6 +233,7 @@ class Worker:
         on_ready: Callable[[], None] = lambda: None,
         on_worker_startup: Callable[[], None] = lambda: None,
         on_stopping: Callable[[], None] = lambda: None,
+        reloading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
         close_listeners: Callable[[], None] | None = None,
         startup_deadline: float | None = None,
         is_supervised: bool = False,
@@ -248,6 +250,7 @@ class Worker:
         self._on_ready = on_ready
         self._on_worker_startup = on_worker_startup
         self._on_stopping = on_stopping
+        self._reloading = reloading
         self._close_listeners = close_listeners or self._close_each_listener
         self._place = place
         self._startup_deadline = startup_deadline
@@ -266,7 +269,8 @@ class Worker:
         def reload() -> None:
             # Without a core there is nothing to reload: it will read the files of that moment.
             if self._core is not None:
-                self._core.reload_tls()
+                with self._reloading():
+                    self._core.reload_tls()
 
         loop = self._loop
         if loop is not None:
@@ -557,6 +561,7 @@ def run_worker(
     on_ready: Callable[[Worker], None],
     on_worker_startup: Callable[[], None] = lambda: None,
     on_stopping: Callable[[], None] = lambda: None,
+    reloading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     close_listeners: Callable[[], None] | None = None,
     toolkit: Toolkit | None = None,
     is_supervised: bool = False,
@@ -575,6 +580,7 @@ def run_worker(
         on_ready: Called on the loop once connections are accepted.
         on_worker_startup: Called on the loop when the startup of `framegate.worker` begins.
         on_stopping: Called on the loop once it was asked to stop.
+        reloading: Entered on the loop around reading certificates anew.
         close_listeners: Closes them, and whatever belongs to them; each of them if None.
         toolkit: What makes the loop and the core; the native ones if None.
         is_supervised: Whether signals come from a supervisor.
@@ -631,6 +637,7 @@ def run_worker(
                 on_worker_startup=worker_startup,
                 on_ready=ready,
                 on_stopping=on_stopping,
+                reloading=reloading,
                 close_listeners=close_listeners,
                 startup_deadline=deadline,
                 is_supervised=is_supervised,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -168,6 +169,24 @@ def words(options: dict[str, str]) -> list[str]:
     return [
         word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)
     ]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_service_manager_is_told(
+    launch: Launch, authority: Authority, tmp_path: Path, workers: int
+) -> None:
+    """RELOADING=1, then READY=1 (sd_notify(3))."""
+    options = words(authority.issue("localhost").write(tmp_path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        extra = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        server = launch("tls_app:app", *options, "--workers", str(workers), extra=extra)
+        assert manager.recv(4096).startswith(b"READY=1\n")
+        server.signal(signal.SIGHUP)
+        assert manager.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(4096).startswith(b"READY=1\n")
+        assert server.stop() == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
