@@ -111,6 +111,7 @@ __all__ = [
     "WorkerStartFailed",
     "describe",
     "suggestion",
+    "summary",
 ]
 
 # Exit codes of `platform serve` and of every worker process.
@@ -422,6 +423,12 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def summary(error: BaseException) -> str:
+    """Return the type of somebody else's exception, and what it says if it says anything."""
+    name = type(error).__name__
+    return f"{name}: {error}" if str(error) else name
 
 
 def describe(error: FramegateError) -> str:

@@ -21,7 +21,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Final
 
 from framegate.config import Config, suggestion
-from framegate.errors import AppImportError
+from framegate.errors import AppImportError, summary
 
 __all__ = ["Application", "import_attribute", "is_importing", "load_application"]
 
@@ -155,8 +155,7 @@ def _import_module(name: str, import_string: str, directory: str) -> ModuleType:
 
 
 def _broken(name: str, error: BaseException) -> AppImportError:
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return AppImportError(f'module "{name}" failed while it was imported: {what}')
+    return AppImportError(f'module "{name}" failed while it was imported: {summary(error)}')
 
 
 def _raised_by_import_system(traceback: TracebackType | None) -> bool:
@@ -204,8 +203,7 @@ def _call_factory(factory: Any, name: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise AppImportError(f'factory "{name}" failed: {what}') from error
+        raise AppImportError(f'factory "{name}" failed: {summary(error)}') from error
     finally:
         _importing.reset(token)
     if inspect.iscoroutine(application):

@@ -51,8 +51,9 @@ UNSENT_BYTES_MAX: Final = 128 * 1024
 """What the kernel holds of a response beyond what the peer's window takes (`TCP_NOTSENT_LOWAT`).
 
 Without it a client that does not read makes the kernel hold 3 to 4 MiB for each connection; 500 of
-them made others wait for seconds. Twice the default of `send_buffer_bytes`: while the kernel sends
-what it has, the application comes up with more.
+them made others wait for seconds; and what is there cannot be overtaken by a response of HTTP/2
+that has a higher priority. Twice the default of `send_buffer_bytes`: while the kernel sends what it
+has, the application comes up with more.
 """
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")

@@ -13,7 +13,7 @@ import inspect
 from typing import Any
 
 from framegate.config import Config, suggestion
-from framegate.errors import AppImportError
+from framegate.errors import AppImportError, summary
 from framegate.importer import Application, import_attribute
 
 __all__ = ["wrap"]
@@ -55,8 +55,7 @@ def _wrap_once(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: it must not end the server silently
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise AppImportError(f"{name} failed: {what}") from error
+        raise AppImportError(f"{name} failed: {summary(error)}") from error
     if inspect.iscoroutine(wrapped):
         wrapped.close()
         raise AppImportError(

@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use crate::h2::SendWatermark;
 use crate::protocol::Protocol;
 
 /// How the server treats connections. One value serves all listeners of a worker.
@@ -24,9 +23,6 @@ pub struct Config {
     pub date_header: bool,
     /// What is spoken where nothing else says so. Default [`Protocol::Sniff`]: the first bytes of a connection tell.
     pub protocol: Protocol,
-    /// Sets `TCP_NOTSENT_LOWAT` of a socket that speaks HTTP/2: what waits in the kernel cannot be overtaken by a response of
-    /// higher priority. Brought by the caller for the same reason as the next one. Default `None`: the kernel takes megabytes.
-    pub send_watermark: Option<SendWatermark>,
     /// Sets `SO_RCVLOWAT` of a socket. While a large body is read straight into its slot, the reader then wakes once per half
     /// a megabyte and not for every few packets. The system call needs `unsafe`, which this crate forbids, so the caller brings
     /// it. Default `None`: every arrival wakes the reader.
@@ -56,7 +52,6 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             date_header: true,
             protocol: Protocol::default(),
-            send_watermark: None,
             receive_watermark: None,
             send_file: None,
             unacknowledged: None,

@@ -34,7 +34,9 @@ use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::known_host::KnownHost;
 use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
-use crate::refusal::{BODY_TOO_LARGE, Refusal, bad};
+use crate::refusal::{
+    BODY_TOO_LARGE, Refusal, bad, connect, repeated_host, repeated_length, target_too_long,
+};
 use crate::registry::Registry;
 use crate::service::{
     ConnectionInfo, Handler, Hints, Permit, Request, Response, ResponseFuture, Upgrade,
@@ -279,7 +281,7 @@ fn refuse_host(
         (None, _) if head.version == Version::HTTP_10 => None,
         (None, _) => Some(bad("the request has no Host\n")),
         (Some(host), 1) if known.is_host(host.as_bytes()) => None,
-        (Some(_), 2..) => Some(bad("the request has more than one Host\n")),
+        (Some(_), 2..) => Some(repeated_host()),
         (Some(_), _) => Some(bad("the Host is not a host name with an optional port\n")),
     }
 }
@@ -291,13 +293,13 @@ fn refuse_framing(
     marks: HeadMarks,
 ) -> Option<Refusal> {
     if marks != HeadMarks::default() {
-        return Some(bad(if marks.length_and_coding {
-            "the request has both Content-Length and Transfer-Encoding\n"
+        return Some(if marks.length_and_coding {
+            bad("the request has both Content-Length and Transfer-Encoding\n")
         } else if marks.repeated_length {
-            "the request has more than one Content-Length\n"
+            repeated_length()
         } else {
-            "a line of the request's head ends without CR\n"
-        }));
+            bad("a line of the request's head ends without CR\n")
+        });
     }
     let coding = fields.coding?;
     if fields.codings > 1 {
@@ -311,26 +313,23 @@ fn refuse_framing(
     }
 }
 
+/// A path, or `*` for OPTIONS.
+pub(crate) fn is_origin_form(target: &str, method: &Method) -> bool {
+    target.starts_with('/') || (target == "*" && method == Method::OPTIONS)
+}
+
 /// RFC 9112, 3.2: a path, `*` for OPTIONS, or a URL; authority form belongs to CONNECT, which makes a proxy.
 fn refuse_target(head: &http::request::Parts, target_bytes_max: usize) -> Option<Refusal> {
     if head.method == Method::CONNECT {
-        return Some(Refusal(
-            StatusCode::NOT_IMPLEMENTED,
-            "CONNECT is not served\n",
-        ));
+        return Some(connect());
     }
     let uri = &head.uri;
     let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
     if target.len() > target_bytes_max {
-        return Some(Refusal(
-            StatusCode::URI_TOO_LONG,
-            "the request target is too long\n",
-        ));
+        return Some(target_too_long());
     }
     let is_ours = match (uri.scheme_str(), uri.authority()) {
-        (None, None) => {
-            target.starts_with('/') || (target == "*" && head.method == Method::OPTIONS)
-        }
+        (None, None) => is_origin_form(target, &head.method),
         (Some("http" | "https"), Some(authority)) => {
             !authority.as_str().is_empty()
                 && is_host(authority.as_str().as_bytes())

@@ -204,11 +204,6 @@ impl Shared {
         }
     }
 
-    /// The TLS handshake is done: a request may come.
-    pub(crate) fn handshake_over(&self) {
-        self.enter(Phase::Head);
-    }
-
     /// A request begins; true when the connection takes no other after it.
     pub(crate) fn begin_request(&self) -> bool {
         let left = self.requests_left.get().saturating_sub(1);
@@ -728,8 +723,7 @@ impl SocketIo {
                 break;
             }
             let rest = &head[hints.written..];
-            let result =
-                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, rest));
+            let result = self.socket.borrow_mut().poll_write(cx, rest);
             self.note_write(&result);
             let written = ready!(result)?;
             if written == 0 {
@@ -748,9 +742,7 @@ impl SocketIo {
     fn hints_wait(&self) -> bool {
         !self.shared.hints.borrow().heads.is_empty()
     }
-}
 
-impl SocketIo {
     /// Writes slices some of which stand for bytes of files. Nothing may copy those.
     fn poll_write_files(
         &mut self,
@@ -759,9 +751,7 @@ impl SocketIo {
     ) -> Poll<io::Result<usize>> {
         let mut socket = self.socket.borrow_mut();
         let result = match sendfile::split(slices) {
-            Next::Memory(slices) => {
-                either!(&mut *socket, io => Pin::new(io).poll_write_vectored(cx, slices))
-            }
+            Next::Memory(slices) => socket.poll_write_vectored(cx, slices),
             Next::File { place, bytes } => {
                 self.shared.files.poll_send(cx, &mut socket, place, bytes)
             }
@@ -827,8 +817,7 @@ impl AsyncWrite for SocketIo {
         if self.shared.files.waits() {
             return self.poll_write_files(cx, &[IoSlice::new(bytes)]);
         }
-        let result =
-            either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes));
+        let result = self.socket.borrow_mut().poll_write(cx, bytes);
         self.note_write(&result);
         result
     }
@@ -846,12 +835,8 @@ impl AsyncWrite for SocketIo {
         }
         let mut small = [0; GATHERED_BYTES_MAX];
         let result = match gather(slices, &mut small) {
-            Some(bytes) => {
-                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write(cx, bytes))
-            }
-            None => {
-                either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_write_vectored(cx, slices))
-            }
+            Some(bytes) => self.socket.borrow_mut().poll_write(cx, bytes),
+            None => self.socket.borrow_mut().poll_write_vectored(cx, slices),
         };
         self.note_write(&result);
         result
@@ -887,6 +872,6 @@ impl AsyncWrite for SocketIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(&mut *self.socket.borrow_mut(), io => Pin::new(io).poll_shutdown(cx))
+        self.socket.borrow_mut().poll_shutdown(cx)
     }
 }

@@ -79,7 +79,6 @@ pub mod websocket;
 
 pub use config::{Config, Limits, ReceiveWatermark, SendFile, Timeouts, Unacknowledged};
 pub use error::Error;
-pub use h2::SendWatermark;
 pub use listener::{Listener, Server, Task};
 pub use protocol::Protocol;
 pub use registry::Connections;

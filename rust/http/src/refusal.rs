@@ -34,7 +34,25 @@ pub(crate) static BODY_TOO_LARGE: Refusal = Refusal(
     "the body of the request is too large\n",
 );
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// `content-type` of what is said in words.
+pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// A proxy serves it; this is none.
+pub(crate) fn connect() -> Refusal {
+    Refusal(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served\n")
+}
+
+pub(crate) fn target_too_long() -> Refusal {
+    Refusal(StatusCode::URI_TOO_LONG, "the request target is too long\n")
+}
+
+pub(crate) fn repeated_host() -> Refusal {
+    bad("the request has more than one Host\n")
+}
+
+pub(crate) fn repeated_length() -> Refusal {
+    bad("the request has more than one Content-Length\n")
+}
 
 /// The request is not valid.
 pub(crate) fn bad(reason: &'static str) -> Refusal {

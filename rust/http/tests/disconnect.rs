@@ -19,17 +19,7 @@ use tokio::io::AsyncWriteExt;
 #[test]
 fn waiting_handler_is_dropped() {
     run(async {
-        let dropped = Event::default();
-        let server = {
-            let dropped = dropped.clone();
-            TestServer::new(move |_| {
-                let guard = SetOnDrop(dropped.clone());
-                ResponseFuture::later(async move {
-                    let _guard = guard;
-                    std::future::pending().await
-                })
-            })
-        };
+        let (server, dropped) = TestServer::that_never_answers();
         let mut client = server.connect().await;
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
         until(|| server.connections.busy() == 1).await;
@@ -147,17 +137,7 @@ fn stream_of_a_response_is_dropped() {
 #[test]
 fn reset_is_noticed_like_a_close() {
     run(async {
-        let dropped = Event::default();
-        let server = {
-            let dropped = dropped.clone();
-            TestServer::new(move |_| {
-                let guard = SetOnDrop(dropped.clone());
-                ResponseFuture::later(async move {
-                    let _guard = guard;
-                    std::future::pending().await
-                })
-            })
-        };
+        let (server, dropped) = TestServer::that_never_answers();
         let mut client = server.connect().await;
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
         until(|| server.connections.busy() == 1).await;

@@ -3,8 +3,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Event, SetOnDrop, TestServer, hello, ok, run, until};
-use framegate_http::service::ResponseFuture;
+use common::{Event, TestServer, hello, ok, run, until};
 use tokio::{net::TcpStream, time::Instant};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -68,17 +67,7 @@ fn busy_connection_finishes_and_says_close() {
 #[test]
 fn busy_connection_is_cut_at_the_deadline() {
     run(async {
-        let dropped = Event::default();
-        let server = {
-            let dropped = dropped.clone();
-            TestServer::new(move |_| {
-                let guard = SetOnDrop(dropped.clone());
-                ResponseFuture::later(async move {
-                    let _guard = guard;
-                    std::future::pending().await
-                })
-            })
-        };
+        let (server, dropped) = TestServer::that_never_answers();
         let mut busy = server.connect().await;
         busy.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
         let idle = server.connect().await;

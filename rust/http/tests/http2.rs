@@ -4,7 +4,7 @@ mod common;
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use common::{Event, Frames, SetOnDrop, TestServer, hello, ok, quick, run, stream, until};
+use common::{Event, Frames, TestServer, hello, ok, quick, run, stream, until};
 use framegate_http::{
     Config, Limits, Protocol, Timeouts,
     body::{Aborted, ResponseBody},
@@ -308,17 +308,7 @@ fn response_that_breaks_off_is_a_reset() {
 #[test]
 fn client_that_gives_up_ends_the_handler() {
     run(async {
-        let dropped = Event::default();
-        let server = {
-            let dropped = dropped.clone();
-            TestServer::new(move |_| {
-                let guard = SetOnDrop(dropped.clone());
-                ResponseFuture::later(async move {
-                    let _guard = guard;
-                    std::future::pending().await
-                })
-            })
-        };
+        let (server, dropped) = TestServer::that_never_answers();
         let mut client = connect(&server).await;
         let (response, mut body) = client.send_request(get("/"), false).unwrap();
         until(|| server.connections.busy() == 1).await;
@@ -331,12 +321,23 @@ fn client_that_gives_up_ends_the_handler() {
 
 #[test]
 fn urgent_response_overtakes_a_lazy_one() {
-    run(async {
+    overtakes(200_000, 400_000);
+}
+
+#[test]
+fn urgent_response_overtakes_a_lazy_one_that_waits_for_little_window() {
+    // Less than is handed over before anybody has to queue.
+    overtakes(65_535, 140_000);
+}
+
+/// With a connection's window of that size; what the lazy one has when the urgent one is whole is less than `lazy_max`.
+fn overtakes(window: u32, lazy_max: usize) {
+    run(async move {
         let server = TestServer::new(|_| ok(Bytes::from(vec![0; 1 << 20])).into());
         let stream = TcpStream::connect(server.address).await.unwrap();
         let (mut client, connection) = h2::client::Builder::new()
             .initial_window_size(1 << 24)
-            .initial_connection_window_size(200_000)
+            .initial_connection_window_size(window)
             .handshake::<_, Bytes>(stream)
             .await
             .unwrap();
@@ -376,7 +377,7 @@ fn urgent_response_overtakes_a_lazy_one() {
             }
         }
         assert!(
-            lazy_bytes < 400_000,
+            lazy_bytes < lazy_max,
             "{lazy_bytes} bytes of the lazy response came before the urgent one was whole"
         );
     });

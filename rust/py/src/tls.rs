@@ -87,13 +87,10 @@ fn options(config: &Bound<'_, PyAny>) -> PyResult<TlsOptions> {
 
 /// What is offered to clients: what the setting `http` allows.
 fn alpn(config: &Bound<'_, PyAny>) -> PyResult<Vec<Vec<u8>>> {
-    let http: Option<String> = match config.getattr_opt("http")? {
-        Some(http) => http.extract()?,
-        None => None,
-    };
-    let offered: &[&[u8]] = match http.as_deref() {
-        Some("1") => &[b"http/1.1"],
-        Some("2") => &[b"h2"],
+    let http: String = config.getattr("http")?.extract()?;
+    let offered: &[&[u8]] = match &*http {
+        "1" => &[b"http/1.1"],
+        "2" => &[b"h2"],
         _ => &[b"h2", b"http/1.1"],
     };
     Ok(offered.iter().map(|name| name.to_vec()).collect())

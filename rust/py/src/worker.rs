@@ -355,7 +355,7 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
         limits: Limits {
             head_bytes_max: config.getattr("header_bytes_max")?.extract()?,
             header_count_max: config.getattr("header_count_max")?.extract()?,
-            streams_max: config.getattr("http2_max_concurrent_streams")?.extract()?,
+            streams_max,
             handlers_max: streams_max as usize * 2,
             stream_window_bytes: config
                 .getattr("http2_initial_stream_window_size")?
@@ -383,7 +383,6 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             ..Timeouts::default()
         },
         protocol: protocol(&config.getattr("http")?)?,
-        send_watermark: Some(set_send_watermark),
         date_header: config.getattr("date_header")?.is_truthy()?,
         receive_watermark: Some(set_receive_watermark),
         send_file: Some(send_file),
@@ -421,22 +420,6 @@ fn set_receive_watermark(socket: BorrowedFd<'_>, bytes: usize) {
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_RCVLOWAT,
-            (&raw const bytes).cast(),
-            length,
-        );
-    }
-}
-
-/// `TCP_NOTSENT_LOWAT` (tcp(7)). Sockets that are not TCP refuse it.
-fn set_send_watermark(socket: BorrowedFd<'_>, bytes: usize) {
-    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
-    // SAFETY: the descriptor is open, as its type says, and the option is an int of that length.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NOTSENT_LOWAT,
             (&raw const bytes).cast(),
             length,
         );

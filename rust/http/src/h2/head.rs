@@ -13,8 +13,8 @@ use http::{
 };
 
 use crate::config::Limits;
-use crate::h1::is_host;
-use crate::refusal::{Refusal, bad};
+use crate::h1::{is_host, is_origin_form};
+use crate::refusal::{Refusal, bad, connect, repeated_host, repeated_length, target_too_long};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -22,10 +22,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Checks a request and puts it into the form that handlers see.
 pub(super) fn admit(head: &mut Parts, limits: &Limits) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
-        return Err(Refusal(
-            StatusCode::NOT_IMPLEMENTED,
-            "CONNECT is not served\n",
-        ));
+        return Err(connect());
     }
     let uri = std::mem::take(&mut head.uri).into_parts();
     if !matches!(
@@ -39,13 +36,9 @@ pub(super) fn admit(head: &mut Parts, limits: &Limits) -> Result<(), Refusal> {
         .unwrap_or_else(|| PathAndQuery::from_static("/"));
     let text = target.as_str();
     if text.len() > limits.target_bytes_max {
-        return Err(Refusal(
-            StatusCode::URI_TOO_LONG,
-            "the request target is too long\n",
-        ));
+        return Err(target_too_long());
     }
-    let is_ours = text.starts_with('/') || (text == "*" && head.method == Method::OPTIONS);
-    if !is_ours {
+    if !is_origin_form(text, &head.method) {
         return Err(bad("the request target is not a path\n"));
     }
     let authority = uri.authority.as_ref().map(http::uri::Authority::as_str);
@@ -69,7 +62,7 @@ fn fields_of(
     }
     let host = host_of(&fields, authority)?;
     if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(bad("the request has more than one Content-Length\n"));
+        return Err(repeated_length());
     }
     let mut admitted = HeaderMap::with_capacity(fields.len() + 1);
     admitted.insert(HOST, host);
@@ -110,7 +103,7 @@ fn host_of(fields: &HeaderMap, authority: Option<&str>) -> Result<HeaderValue, R
     let mut hosts = fields.get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     if another.is_some() {
-        return Err(bad("the request has more than one Host\n"));
+        return Err(repeated_host());
     }
     let host = match (authority, host) {
         (None, None) => return Err(bad("the request has neither :authority nor Host\n")),

@@ -29,7 +29,6 @@ mod tap;
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    os::fd::BorrowedFd,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -52,12 +51,6 @@ use stream::Exchange;
 pub(crate) use stream::{RequestStream, Responder};
 use tap::Tap;
 
-/// Sets `TCP_NOTSENT_LOWAT` of a socket to a number of bytes. Failing only lets more wait in the kernel.
-pub type SendWatermark = fn(BorrowedFd<'_>, usize);
-
-/// Bytes that wait unsent in the kernel before the socket takes no more. Whatever is there cannot be overtaken, so few; a
-/// round trip of 1 ms at 128 MB/s is as many.
-const UNSENT_BYTES_MAX: usize = 128 * 1024;
 /// Requests that are taken before the handler is called for them, so that a client with many cannot hold back the answers.
 const BATCH_MAX: usize = 64;
 /// Batches after which other tasks of the thread get their turn.
@@ -178,9 +171,6 @@ pub(crate) async fn serve(
     info: Rc<ConnectionInfo>,
     handler: Rc<dyn Handler>,
 ) -> Option<SocketIo> {
-    if let Some(set) = server.config.send_watermark {
-        set(io.socket().borrow().as_fd(), UNSENT_BYTES_MAX);
-    }
     let observed = Rc::new(Observed {
         shared: shared.clone(),
         gate: Gate::new(server.config.limits.buffer_bytes_max),

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode, Version,
+    HeaderMap, Method, StatusCode, Version,
     header::{CONTENT_LENGTH, CONTENT_TYPE, DATE},
 };
 use http_body::Body as _;
@@ -24,7 +24,7 @@ use crate::body::{Body, ResponseBody};
 use crate::error::Error;
 use crate::h1::{Declared, declare, length_of, new_record};
 use crate::record::{Meter, Record};
-use crate::refusal::{BODY_TOO_LARGE, Refusal};
+use crate::refusal::{BODY_TOO_LARGE, Refusal, TEXT};
 use crate::service::{Hints, Permit, Request, Response, ResponseFuture};
 
 /// Bytes of one piece of a body: a frame of the size that every client takes.
@@ -261,16 +261,13 @@ impl Exchange {
             head.headers.remove(CONTENT_LENGTH);
             declared = Declared::No;
         }
-        let bodyless = self.is_head
-            || matches!(
-                head.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            );
+        let has_none = matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        let bodyless = self.is_head || has_none;
         if let Declared::No = declared
-            && !matches!(
-                head.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            )
+            && !has_none
             && let Some(length) = body.size_hint().exact()
             && (length > 0 || !self.is_head)
         {
@@ -312,10 +309,7 @@ impl Exchange {
 fn internal_error() -> (http::response::Parts, ResponseBody) {
     let mut head = http::Response::new(()).into_parts().0;
     head.status = StatusCode::INTERNAL_SERVER_ERROR;
-    head.headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    head.headers.insert(CONTENT_TYPE, TEXT);
     (head, ResponseBody::Empty)
 }
 

@@ -28,7 +28,7 @@ use super::session::TlsSession;
 use super::source::{Source, TlsEvent};
 use super::stream::TlsStream;
 use crate::connection::{self, Membership};
-use crate::h1_io::{Shared, Socket, SocketIo};
+use crate::h1_io::{Phase, Shared, Socket, SocketIo};
 use crate::listener::ServerState;
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
@@ -109,7 +109,7 @@ pub(crate) async fn run(
     match outcome {
         Outcome::Tls(stream, session) => {
             info.tls = Some(session);
-            shared.handshake_over();
+            shared.enter(Phase::Head);
             let protocol = match stream.tls().alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 Some(b"http/1.1") => Protocol::Http1,

@@ -14,6 +14,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::source::Source;
 use crate::body::ResponseBody;
+use crate::refusal::TEXT;
 use crate::service::{ConnectionInfo, Entry, Handler, Request, Response, ResponseFuture, Service};
 
 const ACME_PREFIX: &str = "/.well-known/acme-challenge/";
@@ -82,8 +83,7 @@ impl Handler for Redirect {
         } else {
             *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
             *response.body_mut() = "No certificate of this server is for that host.\n".into();
-            let text = HeaderValue::from_static("text/plain; charset=utf-8");
-            response.headers_mut().insert(header::CONTENT_TYPE, text);
+            response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
         }
         response.into()
     }

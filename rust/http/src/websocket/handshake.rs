@@ -24,6 +24,8 @@ use http::{
 };
 use sha1::{Digest, Sha1};
 
+use crate::refusal::TEXT;
+
 /// RFC 6455, section 1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -199,10 +201,7 @@ impl Rejected {
         *response.status_mut() = self.status;
         let fields = response.headers_mut();
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
-        fields.insert(
-            http::header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        fields.insert(http::header::CONTENT_TYPE, TEXT);
         if self.status == StatusCode::UPGRADE_REQUIRED {
             // RFC 6455, section 4.2.2: say which versions are understood.
             fields.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

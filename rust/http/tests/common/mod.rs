@@ -78,6 +78,20 @@ impl TestServer {
         Self::with_service(config, service_fn(answer))
     }
 
+    /// A server whose handler waits for ever, and the event that it was dropped.
+    pub fn that_never_answers() -> (Self, Event) {
+        let dropped = Event::default();
+        let told = dropped.clone();
+        let server = Self::new(move |_| {
+            let guard = SetOnDrop(told.clone());
+            ResponseFuture::later(async move {
+                let _guard = guard;
+                std::future::pending().await
+            })
+        });
+        (server, dropped)
+    }
+
     pub fn new(answer: impl Fn(Request) -> ResponseFuture + 'static) -> Self {
         Self::with(Config::default(), answer)
     }

@@ -415,7 +415,7 @@ impl State {
                 return Ok(());
             }
             if name == header::CONNECTION {
-                fields.close |= has_close(&value);
+                fields.close |= has_token(&value, b"close");
                 return Ok(());
             }
             if name == header::CONTENT_LENGTH {
@@ -864,12 +864,8 @@ impl Fields {
 
 /// `TE: trailers` (RFC 9110, 6.5.1): the client and everybody on the way to it keeps trailers.
 fn takes_trailers(request: &HeaderMap) -> bool {
-    request.get_all(header::TE).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|&byte| byte == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-    })
+    let mut values = request.get_all(header::TE).iter();
+    values.any(|value| has_token(value, b"trailers"))
 }
 
 /// RFC 9110, 6.5.1: fields that frame or route a message, or tell how to read it.
@@ -893,11 +889,12 @@ fn is_no_trailer(name: &HeaderName) -> bool {
     )
 }
 
-fn has_close(value: &HeaderValue) -> bool {
+/// Of a comma-separated list.
+fn has_token(value: &HeaderValue, wanted: &[u8]) -> bool {
     value
         .as_bytes()
         .split(|&byte| byte == b',')
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
 fn too_long(length: u64) -> PyErr {
