@@ -420,16 +420,16 @@ impl Sending {
 
     /// Window for a part of the piece, when it is this stream's turn; 0 when the stream is over.
     fn poll_room(&mut self, cx: &mut Context<'_>, gate: &Gate) -> Poll<usize> {
-        match &self.turn {
-            None if gate.is_free() => {}
-            None => {
-                let number = self.stream.stream_id().as_u32();
-                let turn = gate.enter(number, self.priority);
-                let polled = gate.poll_turn(&turn, cx);
-                self.turn = Some(turn);
-                ready!(polled);
-            }
-            Some(turn) => ready!(gate.poll_turn(turn, cx)),
+        let polled = match &self.turn {
+            None if gate.is_free() => Poll::Ready(()),
+            None => self.queue_up(cx, gate),
+            Some(turn) => gate.poll_turn(turn, cx),
+        };
+        if polled.is_pending() {
+            // The crate shares the connection's window out in the order that it was asked: what it gave or would give to this
+            // stream is for the one that is first.
+            self.stream.reserve_capacity(0);
+            return Poll::Pending;
         }
         self.stream
             .reserve_capacity(self.piece.len().min(PIECE_BYTES_MAX));
@@ -444,13 +444,25 @@ impl Sending {
                 Poll::Pending => break,
             }
         }
-        // Without a turn it is in nobody's way; the next poll asks for one if somebody waits.
-        if let Some(turn) = &self.turn
-            && gate.is_stream_blocked()
-        {
-            gate.step_aside(turn);
+        match &self.turn {
+            Some(turn) if gate.is_stream_blocked() => gate.step_aside(turn),
+            // It is first, and stays it.
+            Some(_) => {}
+            // In nobody's way: when its own window opens, it looks who waits.
+            None if gate.is_stream_blocked() => {}
+            // Who waits for the connection's window waits in the queue, or the next one would not know that there is another.
+            None => drop(self.queue_up(cx, gate)),
         }
         Poll::Pending
+    }
+
+    /// Takes a place in the queue.
+    fn queue_up(&mut self, cx: &mut Context<'_>, gate: &Gate) -> Poll<()> {
+        let number = self.stream.stream_id().as_u32();
+        let turn = gate.enter(number, self.priority);
+        let polled = gate.poll_turn(&turn, cx);
+        self.turn = Some(turn);
+        polled
     }
 
     /// The body is over.
