@@ -169,7 +169,7 @@ pub fn deflate(data: &[u8]) {
         let whole = inflate(agreement, stream, stream.len().max(1), true);
         assert_eq!(inflate(agreement, stream, size, true), whole);
 
-        let mut compressor = Compressor::new(&agreement, 1, None);
+        let mut compressor = Compressor::new(agreement, 1, None);
         let (mut wire, mut plain) = (Vec::new(), 0);
         let mut sent = Vec::new();
         for piece in stream.chunks(size * 30).chain([stream]) {

@@ -138,7 +138,7 @@ impl Client {
         let permit = agreement
             .keeps_context()
             .then(|| ContextPermit::acquire(usize::MAX).unwrap());
-        outbox.compress_with(Compressor::new(&agreement, 1, permit));
+        outbox.compress_with(Compressor::new(agreement, 1, permit));
         let echo = Echo {
             outbox: outbox.clone(),
             seen: seen.clone(),
@@ -673,7 +673,7 @@ async fn small_messages_are_left_alone() {
         let mut client = Client::new(SHARED);
         client
             .outbox
-            .compress_with(Compressor::new(&SHARED, 64, None));
+            .compress_with(Compressor::new(SHARED, 64, None));
         for (length, pays) in [(63, false), (64, true)] {
             client.outbox.text(&"a".repeat(length));
             let (_, message, compressed) = client.receive().await;

@@ -106,7 +106,7 @@ pub struct Agreement {
 
 impl Agreement {
     /// Has the connection to keep state between messages?
-    pub fn keeps_context(&self) -> bool {
+    pub fn keeps_context(self) -> bool {
         self.server_takeover || self.client_takeover
     }
 }
@@ -153,7 +153,7 @@ pub struct Compressor {
 
 impl Compressor {
     /// For a connection with this agreement; the permit of one that keeps state is given back with the compressor.
-    pub fn new(agreement: &Agreement, bytes_min: usize, permit: Option<ContextPermit>) -> Self {
+    pub fn new(agreement: Agreement, bytes_min: usize, permit: Option<ContextPermit>) -> Self {
         Self {
             window_bits: agreement.server_window_bits,
             bytes_min,
@@ -211,23 +211,23 @@ const fn deflated_room(length: usize) -> usize {
 }
 
 /// A compressor that all connections use. Level 1: half the time of the next one for a third more bytes.
-fn shared_compressor(window_bits: u8) -> Box<Deflate> {
-    Box::new(Deflate::new_with_config(DeflateConfig {
+fn shared_compressor(window_bits: u8) -> Deflate {
+    Deflate::new_with_config(DeflateConfig {
         level: 1,
         window_bits: -i32::from(window_bits),
         ..DeflateConfig::default()
-    }))
+    })
 }
 
 /// A compressor that one connection keeps. Whoever pays for that with memory wants small messages: level 2. Higher ones take
 /// longer and gain little.
-fn context_compressor(window_bits: u8) -> Box<Deflate> {
-    Box::new(Deflate::new_with_config(DeflateConfig {
+fn context_compressor(window_bits: u8) -> Deflate {
+    Deflate::new_with_config(DeflateConfig {
         level: 2,
         window_bits: -i32::from(window_bits),
         mem_level: CONTEXT_MEMORY_LEVEL,
         ..DeflateConfig::default()
-    }))
+    })
 }
 
 /// Deflates a message that refers to none before it.
@@ -246,11 +246,11 @@ fn deflate_alone(window_bits: u8, payload: &[u8], space: &mut [u8]) -> Option<us
 /// or the message has more than 4 GiB; then the state is gone.
 fn deflate(
     kept: &mut Option<Box<Deflate>>,
-    new: impl FnOnce() -> Box<Deflate>,
+    new: impl FnOnce() -> Deflate,
     payload: &[u8],
     space: &mut [u8],
 ) -> Option<usize> {
-    let state = kept.get_or_insert_with(new);
+    let state = kept.get_or_insert_with(|| Box::new(new()));
     let (taken, made) = (state.total_in(), state.total_out());
     let status = state.compress(payload, space, DeflateFlush::SyncFlush);
     let taken = state.total_in() - taken;
@@ -317,7 +317,10 @@ impl Inflation {
         mut piece: &[u8],
         sink: &mut M,
     ) -> Result<(), Failure> {
-        let inflater = self.inflater.get_or_insert_with(take_inflater);
+        let inflater = self.inflater.get_or_insert_with(|| {
+            let spare = INFLATER.take();
+            spare.unwrap_or_else(|| Box::new(Inflate::new(false, WINDOW_BITS_MAX)))
+        });
         loop {
             let left = self.message_bytes_max - self.bytes;
             let want = piece
@@ -399,12 +402,6 @@ impl Inflation {
         }
         Ok(())
     }
-}
-
-fn take_inflater() -> Box<Inflate> {
-    INFLATER
-        .take()
-        .unwrap_or_else(|| Box::new(Inflate::new(false, WINDOW_BITS_MAX)))
 }
 
 /// What one call of the inflater did.

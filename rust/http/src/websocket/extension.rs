@@ -69,8 +69,8 @@ pub fn accept(offers: &[DeflateOffer], settings: &Settings) -> Option<Accepted> 
     }
     Some(Accepted {
         agreement,
-        compressor: Compressor::new(&agreement, settings.bytes_min, permit),
-        header: offer.answer(&agreement),
+        compressor: Compressor::new(agreement, settings.bytes_min, permit),
+        header: offer.answer(agreement),
     })
 }
 
@@ -114,7 +114,7 @@ impl DeflateOffer {
     }
 
     /// Every message stands alone.
-    fn without_context(&self) -> Agreement {
+    fn without_context(self) -> Agreement {
         Agreement {
             server_window_bits: self.server_window_bits.unwrap_or(WINDOW_BITS_MAX),
             server_takeover: false,
@@ -123,7 +123,7 @@ impl DeflateOffer {
     }
 
     /// Messages refer to earlier ones, unless the client does not want that.
-    fn with_context(&self) -> Agreement {
+    fn with_context(self) -> Agreement {
         let offered = self.server_window_bits.unwrap_or(WINDOW_BITS_MAX);
         Agreement {
             server_window_bits: if self.server_no_takeover {
@@ -138,7 +138,7 @@ impl DeflateOffer {
 
     /// The field that tells the client. `client_max_window_bits` is never named: a smaller window would make the client's
     /// messages larger and save us nothing.
-    fn answer(&self, agreement: &Agreement) -> HeaderValue {
+    fn answer(self, agreement: Agreement) -> HeaderValue {
         let mut value = String::from("permessage-deflate");
         if !agreement.server_takeover {
             value.push_str("; server_no_context_takeover");
