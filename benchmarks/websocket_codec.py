@@ -1,4 +1,7 @@
-"""What does the WebSocket codec cost, without server and Python? Echo of 128 bytes, 32 connections, 16 under way."""
+"""What does the WebSocket codec cost, without server and Python?
+
+Echo of 128 bytes, 32 connections, 16 under way.
+"""
 
 from framegate_bench.__main__ import main
 from framegate_bench.question import Bar, Phase, Question
@@ -13,7 +16,7 @@ QUESTION = Question(
     unit="message",
     servers=(codec("framegate"), codec("fastwebsockets"), hyper()),
     phases=(
-        # All 16 messages of a connection arrive in one read: what is written for each costs a call for each.
+        # All 16 messages of a connection arrive in one read; a write for each is a call for each.
         Phase("fixed", "32,000 messages/s in bursts of 16", LOAD, rate=32_000),
         Phase("closed", "closed loop", LOAD),
         Phase("large", "1 MiB, 4 connections, closed loop", LARGE),

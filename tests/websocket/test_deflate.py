@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import zlib
 from collections.abc import Callable
@@ -42,7 +43,9 @@ def messages(count: int = 60, size: int = 2048) -> list[str | bytes]:
     numbers = random.Random(42)
     found: list[str | bytes] = []
     for number in range(count):
-        words = (f'{{"id": {numbers.randrange(10**6)}, "name": "grüße-{number}"}}' for _ in range(99))
+        words = (
+            f'{{"id": {numbers.randrange(10**6)}, "name": "grüße-{number}"}}' for _ in range(99)
+        )
         text = ", ".join(words)[:size]
         found.append((text, text.encode(), numbers.randbytes(size))[number % 3])
     return found
@@ -84,8 +87,9 @@ def test_sixty_messages_both_ways_with_wsproto(
 ) -> None:
     server = serve(echo_app, lifespan="off", ws_per_message_deflate=mode)
     options = {
-        name: value for name, value in OFFERS[offer].items() if not isinstance(value, bool) or
-        name != "client_max_window_bits"
+        name: value
+        for name, value in OFFERS[offer].items()
+        if not isinstance(value, bool) or name != "client_max_window_bits"
     }
     with Peer(server, PerMessageDeflate(**options)) as peer:
         for message in messages():
@@ -189,7 +193,7 @@ def test_any_messages_in_any_fragments_are_what_wsproto_makes_of_them(
         for message, cuts, ping in pieces:
             kind: Any = TextMessage if isinstance(message, str) else BytesMessage
             bounds = [0, *sorted(min(cut, len(message)) for cut in cuts), len(message)]
-            for start, end in zip(bounds, bounds[1:-1], strict=False):
+            for start, end in itertools.pairwise(bounds[:-1]):
                 peer.send_event(kind(data=message[start:end], message_finished=False))
                 if ping:
                     peer.send_event(Ping(payload=b"between"))
@@ -369,9 +373,7 @@ def test_bombs_cost_no_memory(serve: Any, accepting: Any, raw: Any) -> None:
 
 
 @pytest.mark.parametrize("headers", [[(b"sec-websocket-extensions", b"")]])
-def test_an_application_declines_compression(
-    serve: Any, raw: Any, saw: Any, headers: Any
-) -> None:
+def test_an_application_declines_compression(serve: Any, raw: Any, saw: Any, headers: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         if scope["path"] == "/plain":
