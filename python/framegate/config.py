@@ -481,8 +481,8 @@ class Choice(Kind):
             value = str(int(value))
         word = value.strip().lower() if isinstance(value, str) else ""
         word = {str(number): meaning for number, meaning in self.numbers}.get(word, word)
-        if self.flag and word in _TRUE | _FALSE:
-            word = self.flag[word in _FALSE]
+        if self.flag and word in TRUE_WORDS | FALSE_WORDS:
+            word = self.flag[word in FALSE_WORDS]
         if word not in self.words:
             hint = suggestion(word, self.words) if word else ""
             raise ValueError(f"expected {self.accepts()}{hint}")
