@@ -151,7 +151,8 @@ def test_body_that_stalls_is_408_and_others_are_served(serve: Serve) -> None:
                 seen.append(scope["path"])
                 return
             if not event["more_body"]:
-                return await respond(send, b"whole")
+                break
+        await respond(send, b"whole")
 
     server = serve(app, lifespan="off", timeout_body=0.3)
     with Client(server.connect()) as client:
@@ -202,6 +203,34 @@ def test_early_hints(serve: Serve) -> None:
         exchange = client.answer(client.request())
         assert exchange.hints == [{":status": "103", "link": "</a.css>; rel=preload"}]
         assert (exchange.status, exchange.body) == (200, b"body")
+
+
+def test_hints_wait_for_a_client_that_does_not_read(serve: Serve) -> None:
+    """An application that has more to hint at than anybody takes is held up, and ends with its client."""
+    total, sent = 20_000, [0]
+    over = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/":
+            try:
+                for number in range(total):
+                    # No table of a header compressor holds a value of that size.
+                    link = b"</%d>; rel=preload" % number + b"x" * 5000
+                    await send({"type": "http.response.early_hint", "links": [link]})
+                    sent[0] += 1
+            finally:
+                over.set()
+        await respond(send, b"body")
+
+    server = serve(app, lifespan="off", timeout_write=1)
+    with Client(server.connect()) as client:
+        stream = client.request()
+        # Silent from here on: it is cut in the end.
+        assert over.wait(20)
+        assert 10 < sent[0] < total / 2
+        assert client.exchanges[stream].hints == []
+    with Client(server.connect()) as client:
+        assert client.answer(client.request("/other")).body == b"body"
 
 
 def test_application_that_fails(serve: Serve) -> None:
