@@ -33,7 +33,7 @@ from framegate.errors import (
 )
 from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
-from framegate.logging import banner, configure, logger
+from framegate.logging import banner, configure_from, logger
 from framegate.open_files import raise_open_files_limit
 from framegate.runtime_segment import open_segment
 from framegate.systemd import Notifier
@@ -100,10 +100,14 @@ def serve_until_stopped(
     Raises:
         FramegateError: It never started.
     """
-    configure(config.log_level)
+    configure_from(config)
     for warning in config.warnings:
         logger.warning("%s", warning)
     logger.debug("%d open files are allowed", raise_open_files_limit())
+    if config.reload:
+        from framegate.reloader import Reloader
+
+        return Reloader(config).run()
     if config.workers > 1:
         from framegate.supervisor import Supervisor
 
@@ -199,6 +203,11 @@ class Server:
             raise WorkerError(
                 f"a Server has one worker, not {self.config.workers}",
                 fix="use framegate.run() or `platform serve` for several",
+            )
+        if self.config.reload:
+            raise WorkerError(
+                "a Server cannot reload: it is inside another program",
+                fix="use `platform serve --reload`",
             )
         self._toolkit: Toolkit = NativeToolkit()
         self._worker: Worker | None = None

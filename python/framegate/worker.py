@@ -36,6 +36,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+from framegate.access_pipe import access_log_fd
 from framegate.build import build_info
 from framegate.channel import Channel, WorkerReport
 from framegate.config import Config
@@ -50,7 +51,7 @@ from framegate.errors import (
 from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
 from framegate.listener import listener_addresses, start_listening
-from framegate.logging import configure, dump_stacks, logger
+from framegate.logging import configure_from, dump_stacks, logger
 from framegate.worker_scope import WorkerPlace, WorkerScope
 
 __all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
@@ -177,14 +178,16 @@ class NativeToolkit:
                 native_row = _http.RuntimeRow(fd, row.place)
             finally:
                 os.close(fd)
-        core: HttpCore = _http.Worker(
-            application,
-            config,
-            state=state,
-            tls=self._tls,
-            https_port=https_port,
-            row=native_row,
-        )
+        with access_log_fd(config) as log_fd:
+            core: HttpCore = _http.Worker(
+                application,
+                config,
+                state=state,
+                tls=self._tls,
+                https_port=https_port,
+                row=native_row,
+                log_fd=log_fd,
+            )
         if config.huge_pages:
             # The application is loaded and started: its heap has the shape that it keeps.
             moved = _http.collapse_heap()
@@ -571,6 +574,7 @@ def run_worker(
     ends_process: bool = True,
     redirect_count: int = 0,
     on_worker: Callable[[Worker], None] = lambda worker: None,
+    load: Callable[[Config], Application] = load_application,
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -590,6 +594,7 @@ def run_worker(
         ends_process: Whether nothing comes after this but the end of the process.
         redirect_count: How many of the sockets, at the end, only redirect to https.
         on_worker: Called with the worker before it serves.
+        load: Imports the application.
 
     Returns:
         The exit code.
@@ -611,7 +616,7 @@ def run_worker(
                 EXIT_STARTUP,
             )
             tools.prepare(config)
-            application = load_application(config)
+            application = load(config)
 
             def worker_startup() -> None:
                 seconds = config.timeout_worker_startup
@@ -687,7 +692,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         return EXIT_STOPPED
     workers: list[Worker] = []
     _watch_supervisor(channel, spec.supervisor_pid, workers)
-    configure(spec.config.log_level, prefix=f"worker {spec.index + 1}: ")
+    configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit()
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     is_ready = False
@@ -704,7 +709,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             )
         )
 
-    try:
+    def serve(load: Callable[[Config], Application], *, ends_process: bool = True) -> int:
         return run_worker(
             spec.config,
             listeners,
@@ -716,7 +721,24 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             place=WorkerPlace(spec.index, spec.config.workers, spec.generation),
             redirect_count=spec.redirect_count,
             on_worker=workers.append,
+            load=load,
+            ends_process=ends_process,
         )
+
+    def serve_in_development() -> int:
+        from framegate import live_reload
+
+        try:
+            return serve(live_reload.load, ends_process=False)
+        except FramegateError as error:
+            if is_ready:
+                raise
+            channel.send_report(WorkerReport("failed", text=describe(error)))
+            broken = live_reload.broken_application(error, spec.config)
+            return serve(lambda config: broken)
+
+    try:
+        return serve_in_development() if spec.config.reload else serve(load_application)
     except WorkerStartFailed as error:
         # Not the application's failure but this worker's: the supervisor may try again.
         print(describe(error), file=sys.stderr, flush=True)
