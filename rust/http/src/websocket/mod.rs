@@ -2,6 +2,7 @@
 //!
 //! - [`handshake`]: is the request a valid opening handshake, and which responses answer it.
 //! - [`frame`]: bytes to parts of messages and back; no input or output of its own.
+//! - [`heartbeat`]: pings, and when a silent peer counts as lost.
 //! - [`message`]: where payload goes.
 //! - [`outbox`]: the write queue.
 //! - [`session`]: one open WebSocket: ping, close, limits, and the turn of the one who uses it.
@@ -12,6 +13,7 @@
 
 pub mod frame;
 pub mod handshake;
+pub mod heartbeat;
 pub mod message;
 pub mod outbox;
 pub mod session;
