@@ -17,9 +17,10 @@ use http::{
 use http_body::Body as _;
 
 use super::{
-    Streams, head,
+    Observed, Streams, head,
     outlet::Outlet,
-    priority::{Gate, Priority},
+    priority::Priority,
+    stall::Waits,
     tunnel::{Opening, StreamDraining, Tunnel},
 };
 use crate::body::{Body, ResponseBody};
@@ -47,17 +48,24 @@ pub(crate) struct RequestStream {
 impl RequestStream {
     /// The next bytes. What is given out may be sent again by the client: the handler has taken it.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let responder = &self.responder;
+        if responder.waits.is_given_up() {
+            return Poll::Ready(Some(Err(Error::too_slow())));
+        }
         while !self.ended {
-            let Some(data) = ready!(self.stream.poll_data(cx)) else {
+            let Some(data) = ready!(responder.body_is_here(self.stream.poll_data(cx), cx)) else {
                 self.ended = true;
                 break;
             };
             let data = data.map_err(Error::from_h2)?;
             let Some(allowed) = self.allowed.checked_sub(data.len() as u64) else {
-                self.responder.refuse(&BODY_TOO_LARGE);
+                if let Some(waiting) = responder.refuse(&BODY_TOO_LARGE) {
+                    waiting.wake();
+                }
                 return Poll::Ready(Some(Err(Error::too_large())));
             };
             self.allowed = allowed;
+            responder.waits.took(data.len());
             let released = self.stream.flow_control().release_capacity(data.len());
             if let Err(error) = released {
                 return Poll::Ready(Some(Err(Error::from_h2(error))));
@@ -69,7 +77,7 @@ impl RequestStream {
                 return Poll::Ready(Some(Ok(data)));
             }
         }
-        match ready!(self.stream.poll_trailers(cx)) {
+        match ready!(responder.body_is_here(self.stream.poll_trailers(cx), cx)) {
             Ok(trailers) => {
                 self.trailers = trailers;
                 Poll::Ready(None)
@@ -91,30 +99,64 @@ impl RequestStream {
     }
 }
 
-/// The way back to the client, until the final response is made.
+impl Drop for RequestStream {
+    fn drop(&mut self) {
+        self.responder.waits.end_body();
+        let bodies = &self.responder.observed.bodies;
+        bodies.set(bodies.get() - 1);
+    }
+}
+
+/// What the reader of a request's body and the writer of its response share, and the way back to the client until the final
+/// response is made.
 pub(crate) struct Responder {
+    pub(super) observed: Rc<Observed>,
+    pub(super) waits: Waits,
     respond: RefCell<Option<SendResponse<Bytes>>>,
     /// What is answered in place of the handler's response.
     refusal: Cell<Option<&'static Refusal>>,
-    /// Who waits for the handler's response.
+    /// The exchange's task, while that waits.
     waiting: RefCell<Option<Waker>>,
 }
 
 impl Responder {
-    fn new(respond: SendResponse<Bytes>) -> Rc<Self> {
+    fn new(observed: &Rc<Observed>, respond: SendResponse<Bytes>) -> Rc<Self> {
         Rc::new(Self {
+            observed: observed.clone(),
+            waits: Waits::default(),
             respond: RefCell::new(Some(respond)),
             refusal: Cell::new(None),
             waiting: RefCell::default(),
         })
     }
 
-    /// Answers for the handler, unless it has answered.
-    fn refuse(&self, refusal: &'static Refusal) {
+    /// Answers for the handler, unless it has answered. The caller wakes who has to know.
+    pub(super) fn refuse(&self, refusal: &'static Refusal) -> Option<Waker> {
         self.refusal.set(Some(refusal));
-        if let Some(waiting) = &*self.waiting.borrow() {
-            waiting.wake_by_ref();
+        self.waker()
+    }
+
+    /// The exchange's task, if that waits.
+    pub(super) fn waker(&self) -> Option<Waker> {
+        self.waiting.borrow().clone()
+    }
+
+    /// The exchange's task waits.
+    fn wait(&self, cx: &Context<'_>) {
+        match &mut *self.waiting.borrow_mut() {
+            Some(known) => known.clone_from(cx.waker()),
+            unknown => *unknown = Some(cx.waker().clone()),
         }
+    }
+
+    /// Notes whether the client is waited for.
+    fn body_is_here<T>(self: &Rc<Self>, polled: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        if polled.is_pending() {
+            self.observed.watch.wait_for_body(self, cx.waker());
+        } else {
+            self.waits.end_body();
+        }
+        polled
     }
 
     /// Sends a `103`. It cannot be overtaken: frames of a stream keep their order.
@@ -127,6 +169,12 @@ impl Responder {
             // Fails when the client is gone, which others notice.
             let _ = respond.send_informational(response);
         }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.observed.watch.leave(&self.waits);
     }
 }
 
@@ -186,7 +234,7 @@ impl Exchange {
             .map(|_| Meter::new(new_record(&streams.info, &head)));
         let mut exchange = Self {
             streams: streams.clone(),
-            responder: Responder::new(respond),
+            responder: Responder::new(&streams.observed, respond),
             meter: meter.clone(),
             is_head: head.method == Method::HEAD,
             priority: Priority::of(&head.headers),
@@ -217,6 +265,8 @@ impl Exchange {
         } else if stream.is_end_stream() {
             Body::empty()
         } else {
+            let bodies = &streams.observed.bodies;
+            bodies.set(bodies.get() + 1);
             let stream = RequestStream {
                 stream,
                 left,
@@ -243,7 +293,7 @@ impl Exchange {
 
     fn leave_queue(&mut self) {
         if let Stage::Sending(sending) = &mut self.stage {
-            sending.outlet.leave(&self.streams.observed.gate);
+            sending.outlet.leave();
         }
     }
 
@@ -298,7 +348,7 @@ impl Exchange {
             .ok()?;
         // As over HTTP/1.1 the record tells of the handshake.
         streams.shared.request_over(self.meter.take());
-        let outlet = Outlet::new(stream, self.priority);
+        let outlet = Outlet::new(stream, self.responder.clone(), self.priority);
         Some(takeover(Upgraded {
             stream: Box::pin(Tunnel::new(streams.clone(), incoming, outlet)),
             leftover: Bytes::new(),
@@ -357,7 +407,7 @@ impl Exchange {
                 None
             }
             Ok(stream) => Some(Sending {
-                outlet: Outlet::new(stream, self.priority),
+                outlet: Outlet::new(stream, self.responder.clone(), self.priority),
                 body,
                 piece: Bytes::new(),
                 broken: false,
@@ -388,16 +438,20 @@ impl Sending {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        gate: &Gate,
+        responder: &Responder,
         meter: Option<&Meter>,
     ) -> Poll<Sent> {
+        if responder.waits.is_reset() {
+            self.outlet.stream.send_reset(Reason::CANCEL);
+            return Poll::Ready(Sent::Broken);
+        }
         loop {
             if self.broken {
                 self.outlet.stream.send_reset(Reason::INTERNAL_ERROR);
                 return Poll::Ready(Sent::Broken);
             }
             if self.piece.is_empty() {
-                match ready!(self.poll_piece(cx, gate)) {
+                match ready!(self.poll_piece(cx)) {
                     Some(Ok(data)) => self.piece = data,
                     Some(Err(Sent::Broken)) => return self.break_off(cx),
                     Some(Err(sent)) => return Poll::Ready(sent),
@@ -408,7 +462,7 @@ impl Sending {
                 }
                 continue;
             }
-            let room = match self.outlet.poll_room(cx, gate, self.piece.len()) {
+            let room = match self.outlet.poll_room(cx, self.piece.len()) {
                 Poll::Ready(0) => return Poll::Ready(Sent::Lost),
                 Poll::Ready(room) => room,
                 Poll::Pending if self.outlet.is_reset(cx) => return Poll::Ready(Sent::Lost),
@@ -425,7 +479,7 @@ impl Sending {
                 Some(left) => left == 0,
                 None => self.piece.is_empty() && self.body.is_end_stream(),
             };
-            if !self.outlet.send(gate, data, ends) {
+            if !self.outlet.send(data, ends) {
                 return Poll::Ready(Sent::Lost);
             }
             if ends {
@@ -442,15 +496,11 @@ impl Sending {
     }
 
     /// The next piece of the body, `None` at its end.
-    fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-        gate: &Gate,
-    ) -> Poll<Option<Result<Bytes, Sent>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Sent>>> {
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                self.outlet.step_aside(gate);
+                self.outlet.step_aside();
                 return if self.outlet.is_reset(cx) {
                     Poll::Ready(Some(Err(Sent::Lost)))
                 } else {
@@ -503,18 +553,24 @@ impl Future for Exchange {
             match &mut me.stage {
                 Stage::Done => return Poll::Ready(()),
                 Stage::Waiting(answer) => {
-                    let answered = Pin::new(answer).poll(cx);
-                    let response = match me.responder.refusal.take() {
-                        Some(refusal) => Poll::Ready(refusal.to_response()),
-                        None => answered,
-                    };
+                    // A handler that is answered for does not run again; and running, it may find that it is.
+                    let refusal = &me.responder.refusal;
+                    let mut response = Poll::Pending;
+                    let refused = refusal.take().or_else(|| {
+                        response = Pin::new(answer).poll(cx);
+                        refusal.take()
+                    });
+                    if let Some(refused) = refused {
+                        me.responder.waits.forgive();
+                        response = Poll::Ready(refused.to_response());
+                    }
                     if let Poll::Ready(response) = response {
                         // Frees what the handler held before its response is written.
                         me.stage = Stage::Done;
                         me.stage = me.answer(response);
                         continue;
                     }
-                    me.responder.waiting.replace(Some(cx.waker().clone()));
+                    me.responder.wait(cx);
                     let reset = match &mut *me.responder.respond.borrow_mut() {
                         Some(respond) => respond.poll_reset(cx).is_ready(),
                         None => true,
@@ -522,12 +578,19 @@ impl Future for Exchange {
                     return if reset { me.lose() } else { Poll::Pending };
                 }
                 Stage::Open(tunnel) => {
-                    ready!(tunnel.as_mut().poll(cx));
+                    // A client that opens no window for too long is given up: dropping the tunnel resets the stream.
+                    if !me.responder.waits.is_reset() && tunnel.as_mut().poll(cx).is_pending() {
+                        me.responder.wait(cx);
+                        return Poll::Pending;
+                    }
                     me.stage = Stage::Done;
                 }
                 Stage::Sending(sending) => {
-                    let gate = &me.streams.observed.gate;
-                    match ready!(sending.poll_send(cx, gate, me.meter.as_deref())) {
+                    let sent = sending.poll_send(cx, &me.responder, me.meter.as_deref());
+                    if sent.is_pending() {
+                        me.responder.wait(cx);
+                    }
+                    match ready!(sent) {
                         Sent::Whole => me.complete = true,
                         Sent::Broken => {}
                         Sent::Lost => me.streams.count_reset(),

@@ -145,22 +145,21 @@ impl AsyncWrite for Tunnel {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let gate = &me.streams.observed.gate;
-        let room = match me.outlet.poll_room(cx, gate, bytes.len()) {
+        let room = match me.outlet.poll_room(cx, bytes.len()) {
             Poll::Pending if !me.outlet.is_reset(cx) => return Poll::Pending,
             Poll::Pending => 0,
             Poll::Ready(room) => room,
         };
         let piece = Bytes::copy_from_slice(&bytes[..room.min(bytes.len())]);
         let count = piece.len();
-        if count == 0 || !me.outlet.send(gate, piece, false) {
+        if count == 0 || !me.outlet.send(piece, false) {
             return Poll::Ready(Err(me.lose(io::ErrorKind::BrokenPipe)));
         }
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.outlet.step_aside(&self.streams.observed.gate);
+        self.outlet.step_aside();
         Poll::Ready(Ok(()))
     }
 
@@ -168,7 +167,7 @@ impl AsyncWrite for Tunnel {
         let me = &mut *self;
         if !me.shut {
             me.shut = true;
-            me.outlet.leave(&me.streams.observed.gate);
+            me.outlet.leave();
             if me.outlet.stream.send_data(Bytes::new(), true).is_err() {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
@@ -179,6 +178,6 @@ impl AsyncWrite for Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        self.outlet.leave(&self.streams.observed.gate);
+        self.outlet.leave();
     }
 }
