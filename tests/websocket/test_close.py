@@ -245,6 +245,8 @@ def test_both_close_at_once(serve: Any, accepting: Any, raw: Any, saw: Any) -> N
     assert saw.next() == disconnect(4002)
 
 
+# Two threads: the state of an HTTP/2 client belongs to one.
+@pytest.mark.parametrize("http", ["h1"])
 def test_the_last_message_survives_a_client_that_keeps_talking(
     serve: Any, accepting: Any, raw: Any
 ) -> None:
