@@ -43,6 +43,7 @@ use framegate_http::{
     body::ResponseBody,
     service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
     websocket::{
+        deflate,
         handshake::{self, Offer},
         session,
     },
@@ -76,6 +77,8 @@ pub(crate) struct Settings {
     pub(crate) send_buffer_bytes: u64,
     /// Limits of a WebSocket.
     pub(crate) websocket: session::Settings,
+    /// How WebSocket messages are compressed.
+    pub(crate) deflate: deflate::Settings,
     /// `server: framegate`, unless the application sends its own.
     server_header: bool,
     /// Added to every response.
@@ -111,6 +114,11 @@ impl Settings {
                 ping_timeout: seconds(config, "ws_ping_timeout")?,
                 ..session::Settings::default()
             },
+            deflate: deflate::Settings {
+                mode: deflate_mode(&config.getattr("ws_per_message_deflate")?)?,
+                bytes_min: config.getattr("ws_deflate_min_size")?.extract()?,
+                contexts_max: config.getattr("ws_deflate_max_contexts")?.extract()?,
+            },
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
         })
@@ -142,6 +150,17 @@ fn seconds(config: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Duration>> 
                 .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
         })
         .transpose()
+}
+
+fn deflate_mode(word: &Bound<'_, PyAny>) -> PyResult<deflate::Mode> {
+    match word.cast::<PyString>()?.to_str()? {
+        "off" => Ok(deflate::Mode::Off),
+        "shared" => Ok(deflate::Mode::Shared),
+        "context" => Ok(deflate::Mode::Context),
+        other => Err(PyValueError::new_err(format!(
+            "ws_per_message_deflate is {other:?}"
+        ))),
+    }
 }
 
 /// What a request is called with. Used again when the request left no trace.
