@@ -408,6 +408,22 @@ class Seconds(Kind):
         return f"{value:g}"
 
 
+@dataclass(frozen=True)
+class SecondsOrOff(Seconds):
+    """A duration, or `off`, which is `None`."""
+
+    def parse(self, value: object) -> Any:
+        if value is None or (isinstance(value, str) and value.strip().lower() in {"off", "none"}):
+            return None
+        return super().parse(value)
+
+    def accepts(self) -> str:
+        return f"{super().accepts()}, or off"
+
+    def show(self, value: Any) -> str:
+        return "off" if value is None else super().show(value)
+
+
 TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 
@@ -1182,6 +1198,24 @@ class Config:
         Bytes(minimum=1, maximum=2**32),
         group=LIMITS,
         help="Size of a WebSocket message; a larger one closes the connection with 1009.",
+    )
+    ws_ping_interval: float | None = setting(
+        20.0,
+        SecondsOrOff(minimum=0.1),
+        group=LIMITS,
+        help=(
+            "Send a ping over a WebSocket whose client has been silent for so long. It finds "
+            "clients that vanished, and keeps proxies from forgetting the connection."
+        ),
+    )
+    ws_ping_timeout: float | None = setting(
+        20.0,
+        SecondsOrOff(minimum=0.1),
+        group=LIMITS,
+        help=(
+            "Give a WebSocket up (1006) when nothing at all came from its client for so long after "
+            "a ping. Time in which the application blocks the event loop does not count."
+        ),
     )
     send_buffer_bytes: int = setting(
         65_536,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from framegate.config import SETTINGS, Config, Seconds, Setting, Source, suggestion
+from framegate.config import SETTINGS, Config, Seconds, SecondsOrOff, Setting, Source, suggestion
 from framegate.errors import ConfigError
 
 # One value per setting that differs from its default, as text and as what the text becomes.
@@ -51,6 +51,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "http2_initial_connection_window_size": ("2MiB", 2**21),
     "http2_keep_alive_interval": ("1m", 60.0),
     "ws_max_size": ("1MiB", 2**20),
+    "ws_ping_interval": ("500ms", 0.5),
+    "ws_ping_timeout": ("off", None),
     "send_buffer_bytes": ("4096", 4096),
     "ws_per_message_deflate": ("Context", "context"),
     "ws_deflate_min_size": ("1KiB", 1024),
@@ -443,7 +445,8 @@ def test_limits_have_two_sides(setting: Setting) -> None:
     for good in (minimum, maximum):
         assert setting.parse(good, origin) == good
         assert setting.parse(str(good), origin) == good
-    for bad in (minimum - step, maximum + step, "", "x", None if setting.default else "1x", True):
+    may_be_none = setting.default is None or isinstance(setting.kind, SecondsOrOff)
+    for bad in (minimum - step, maximum + step, "", "x", "1x" if may_be_none else None, True):
         with pytest.raises(ConfigError):
             setting.parse(bad, origin)
 

@@ -554,6 +554,41 @@ def test_ws_max_size() -> None:
         assert caught.value.rcvd.code == 1009
 
 
+def open_websocket(server: RunningServer) -> socket.socket:
+    """A WebSocket that says nothing by itself."""
+    peer = open_connection(server)
+    peer.sendall(
+        b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n"
+    )
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += peer.recv(1)
+    return peer
+
+
+@effect("ws_ping_interval")
+def test_ws_ping_interval() -> None:
+    with serving(ws_ping_interval=0.3) as server, open_websocket(server) as peer:
+        assert peer.recv(2) == b"\x89\0"
+    with serving(ws_ping_interval="off") as server, open_websocket(server) as peer:
+        peer.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            peer.recv(2)
+
+
+@effect("ws_ping_timeout")
+def test_ws_ping_timeout() -> None:
+    with serving(ws_ping_interval=0.3, ws_ping_timeout=0.3) as server:
+        with open_websocket(server) as peer:
+            assert peer.recv(2) == b"\x89\0"
+            assert peer.recv(4) == b"\x88\x0e" + (1011).to_bytes(2, "big")
+    with serving(ws_ping_interval=0.3, ws_ping_timeout="off") as server:
+        with open_websocket(server) as peer:
+            for _ in range(4):
+                assert peer.recv(2) == b"\x89\0"
+
+
 @effect("ws_per_message_deflate")
 def test_ws_per_message_deflate() -> None:
     agreed = {}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from websocket.raw import RawWebSocket
+from peers.h2_websocket import TunnelSocket
+from websocket.raw import RawWebSocket, RawWebSocketOverHttp2
 
 Application = Callable[[Any, Any, Any], Any]
 
@@ -39,11 +40,29 @@ def saw() -> Recorder:
     return Recorder()
 
 
+OVER_BOTH = {"test_backpressure", "test_close", "test_framing", "test_messages", "test_ping"}
+"""Modules whose tests with raw connections run over HTTP/1.1 and over HTTP/2."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Choose what raw connections speak, where the test does not choose itself."""
+    markers = metafunc.definition.iter_markers("parametrize")
+    if "raw" in metafunc.fixturenames and not any("http" in mark.args[0] for mark in markers):
+        over_both = metafunc.module.__name__.rpartition(".")[2] in OVER_BOTH
+        metafunc.parametrize("http", ["h1", "h2"] if over_both else ["h1"])
+
+
 @pytest.fixture
-def raw() -> Iterator[Callable[[Any], RawWebSocket]]:
+def raw(http: str) -> Iterator[Callable[[Any], RawWebSocket]]:
     """Open raw connections: `raw(server)`; they are closed at the end of the test."""
+
+    def connect(server: Any) -> RawWebSocket:
+        if http == "h2":
+            return RawWebSocketOverHttp2(TunnelSocket(server.connect()))
+        return RawWebSocket(server.connect())
+
     with ExitStack() as stack:
-        yield lambda server: stack.enter_context(RawWebSocket(server.connect()))
+        yield lambda server: stack.enter_context(connect(server))
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:

@@ -1,4 +1,4 @@
-"""A WebSocket client on a bare socket: it can send what no library would."""
+"""A WebSocket client on a bare socket or a stream of HTTP/2: it can send what no library would."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import struct
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
+
+from peers.h2_websocket import TunnelSocket
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -64,7 +66,8 @@ class Response:
 class RawWebSocket:
     """One connection; `buffer` holds what was read and not used."""
 
-    socket: socket.socket
+    socket: Any
+    """A `socket.socket`, or what looks like one."""
     response: Response = field(default_factory=lambda: Response(0, []))
     buffer: bytearray = field(default_factory=bytearray)
 
@@ -96,8 +99,13 @@ class RawWebSocket:
     def open(self, **options: Any) -> RawWebSocket:
         """Do the opening handshake."""
         response = self.request(**options)
-        assert response.status == 101, response
+        assert response.status == self.accepted, response
         return self
+
+    @property
+    def accepted(self) -> int:
+        """The status of a response that opens."""
+        return 101
 
     def send(self, *frames: bytes) -> None:
         """Send bytes."""
@@ -175,3 +183,37 @@ class RawWebSocket:
         traceback: TracebackType | None,
     ) -> None:
         self.socket.close()
+
+
+OF_A_CONNECTION = {"host", "upgrade", "connection", "sec-websocket-key"}
+"""Fields of a handshake that HTTP/2 does not have."""
+
+
+@dataclass
+class RawWebSocketOverHttp2(RawWebSocket):
+    """The same on a stream of HTTP/2."""
+
+    socket: TunnelSocket
+
+    def request(
+        self,
+        headers: Any = HANDSHAKE,
+        *,
+        target: str = "/",
+        line: str | None = None,
+        behind: bytes = b"",
+    ) -> Response:
+        """Send the request, read the head of the response, then send what comes behind."""
+        assert line is None, "HTTP/2 has no request line"
+        fields = [field for field in headers if field[0] not in OF_A_CONNECTION]
+        exchange = self.socket.connect(target, fields)
+        assert exchange.status is not None
+        self.response = Response(exchange.status, list(exchange.headers.items()))
+        if behind:
+            self.socket.sendall(behind)
+        return self.response
+
+    @property
+    def accepted(self) -> int:
+        """The status of a response that opens."""
+        return 200

@@ -245,6 +245,8 @@ def test_both_close_at_once(serve: Any, accepting: Any, raw: Any, saw: Any) -> N
     assert saw.next() == disconnect(4002)
 
 
+# Two threads: the state of an HTTP/2 client belongs to one.
+@pytest.mark.parametrize("http", ["h1"])
 def test_the_last_message_survives_a_client_that_keeps_talking(
     serve: Any, accepting: Any, raw: Any
 ) -> None:
@@ -270,6 +272,8 @@ def test_the_last_message_survives_a_client_that_keeps_talking(
     assert client.read_to_end() == b""
 
 
+# hyper-h2 takes the first GOAWAY for the end; over HTTP/2 the core's own tests show it.
+@pytest.mark.parametrize("http", ["h1"])
 def test_a_draining_server_says_1012(serve: Any, accepting: Any, raw: Any, saw: Any) -> None:
     @accepting
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -288,6 +292,7 @@ def test_a_draining_server_says_1012(serve: Any, accepting: Any, raw: Any, saw: 
     assert saw.next() == disconnect(1012)
 
 
+@pytest.mark.parametrize("http", ["h1"])
 def test_a_client_that_ignores_the_drain_is_cut(
     serve: Any, accepting: Any, raw: Any, saw: Any
 ) -> None:

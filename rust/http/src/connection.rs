@@ -32,7 +32,7 @@ use crate::listener::ServerState;
 use crate::overload;
 use crate::protocol::{self, Protocol};
 use crate::refusal::{BODY_TOO_SLOW, HEAD_TOO_SLOW, Refusal};
-use crate::registry::Registry;
+use crate::registry::{Registry, Sweep};
 use crate::service::{ConnectionInfo, Draining, Upgraded};
 
 type Http1 = http1::Connection<TokioIo<SocketIo>, ConnectionService>;
@@ -146,7 +146,7 @@ pub(crate) async fn run(
                 }
             }
             Served::Switched(switched, leftover) => {
-                take_over(switched, leftover, &shared).await;
+                take_over(switched, leftover, &shared, &server.registry).await;
                 break;
             }
             Served::Done(io) => {
@@ -380,7 +380,7 @@ fn detach(http1: Http1, shared: &Shared, kept: &Kept, left: u64) -> Served {
 }
 
 /// Runs what the handler left for after the `101`.
-async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
+async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>, registry: &Rc<Registry>) {
     let Some(takeover) = shared.take_takeover() else {
         return;
     };
@@ -389,7 +389,8 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>) {
     let upgraded = Upgraded {
         stream: Box::pin(io),
         leftover,
-        draining: Draining(shared.clone()),
+        draining: Draining::connection(shared.clone()),
+        sweep: Sweep::new(registry.clone()),
     };
     let mut session = pin!(takeover(upgraded));
     poll_fn(|cx| {

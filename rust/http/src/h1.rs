@@ -188,7 +188,7 @@ impl ConnectionService {
         let upgrade = has_upgrade_field && wants_websocket(&head);
         let exchange = exchange(ResponseFuture::Ready(None));
         to_origin_form(&mut head);
-        let upgrade = upgrade.then(|| Upgrade(shared.clone()));
+        let upgrade = upgrade.then(|| Upgrade::http1(shared.clone()));
         let hints = if is_http_10 {
             Hints::default()
         } else {

@@ -81,4 +81,4 @@ pub use config::{Config, Limits, ReceiveWatermark, SendFile, Timeouts, Unacknowl
 pub use error::Error;
 pub use listener::{Listener, Server, Task};
 pub use protocol::Protocol;
-pub use registry::Connections;
+pub use registry::{Connections, Sweep, Swept};

@@ -34,12 +34,26 @@ pub(crate) static BODY_TOO_LARGE: Refusal = Refusal(
     "the body of the request is too large\n",
 );
 
+/// A WebSocket was asked for where none is: an ordinary success would look like one over HTTP/2.
+pub(crate) static NO_WEBSOCKET: Refusal = Refusal(
+    StatusCode::NOT_IMPLEMENTED,
+    "there is no WebSocket at this path\n",
+);
+
 /// `content-type` of what is said in words.
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// A proxy serves it; this is none.
 pub(crate) fn connect() -> Refusal {
     Refusal(StatusCode::NOT_IMPLEMENTED, "CONNECT is not served\n")
+}
+
+/// An extended CONNECT for something else than WebSocket.
+pub(crate) fn other_protocol() -> Refusal {
+    Refusal(
+        StatusCode::NOT_IMPLEMENTED,
+        "the only protocol of an extended CONNECT that is served is websocket\n",
+    )
 }
 
 pub(crate) fn target_too_long() -> Refusal {

@@ -12,7 +12,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Poll, Waker},
     time::Duration,
 };
@@ -39,6 +39,32 @@ pub(crate) struct Registry {
     listeners: RefCell<Vec<Waker>>,
     drains: RefCell<Vec<Waker>>,
     pub(crate) handshakes: Rc<Handshakes>,
+    /// What else the sweep looks at.
+    swept: RefCell<Vec<Weak<dyn Swept>>>,
+}
+
+/// Something that has a limit of time and no timer: the sweep over all connections looks at it.
+pub trait Swept {
+    /// The time on the sweep's clock. Gives who is to be woken, if anything is due.
+    ///
+    /// A connection is open as long as this exists, or the sweep does not run.
+    fn sweep(&self, now: Duration) -> Option<Waker>;
+}
+
+/// The sweep of a server.
+#[derive(Clone)]
+pub struct Sweep(Rc<Registry>);
+
+impl Sweep {
+    pub(crate) fn new(registry: Rc<Registry>) -> Self {
+        Self(registry)
+    }
+
+    /// Has the sweep look at it as well, as long as somebody else holds it.
+    pub fn watch<T: Swept + 'static>(&self, swept: &Rc<T>) {
+        let swept: Weak<T> = Rc::downgrade(swept);
+        self.0.swept.borrow_mut().push(swept);
+    }
 }
 
 impl Registry {
@@ -56,6 +82,7 @@ impl Registry {
             listeners: RefCell::default(),
             drains: RefCell::default(),
             handshakes: Rc::default(),
+            swept: RefCell::default(),
         })
     }
 
@@ -144,6 +171,15 @@ impl Registry {
                     wakers.extend(shared.give_order(order));
                 }
             }
+            self.swept
+                .borrow_mut()
+                .retain(|swept| match swept.upgrade() {
+                    Some(swept) => {
+                        wakers.extend(swept.sweep(clock));
+                        true
+                    }
+                    None => false,
+                });
             // Outside the borrow: a waker may run foreign code.
             wakers.drain(..).for_each(Waker::wake);
             if self.entries.borrow().is_empty() {

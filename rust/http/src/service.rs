@@ -21,8 +21,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, ResponseBody};
 use crate::h1_io::{self, Shared};
-use crate::h2::{self, Responder};
+use crate::h2::{self, Opening, Responder, StreamDraining};
 use crate::record::Record;
+use crate::registry::Sweep;
 use crate::sendfile::FileSender;
 use crate::tls::TlsSession;
 
@@ -161,9 +162,9 @@ pub struct Request {
     pub body: Body,
     /// Sends informational responses ahead of the final one.
     pub hints: Hints,
-    /// The head has an `Upgrade` field, whatever it says.
+    /// The head has an `Upgrade` field, whatever it says, or is an extended CONNECT of HTTP/2.
     pub has_upgrade_field: bool,
-    /// Present when the client asked to upgrade to WebSocket.
+    /// Present when the client asked for a WebSocket.
     pub upgrade: Option<Upgrade>,
     /// The record that will be made of this request.
     pub record: Record,
@@ -201,38 +202,60 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Byte stream of an upgraded connection.
+/// What an open WebSocket reads and writes.
 pub trait ByteStream: AsyncRead + AsyncWrite {}
 impl<T: AsyncRead + AsyncWrite + ?Sized> ByteStream for T {}
 
-/// What is left of a connection after a `101`.
+/// What is left after a `101`, or after the `200` to an extended CONNECT of HTTP/2.
 pub struct Upgraded {
-    /// The socket.
+    /// The socket, or one stream of it.
     pub stream: Pin<Box<dyn ByteStream>>,
     /// Bytes that were read beyond the request's head; they come before what `stream` yields.
     pub leftover: Bytes,
-    /// Tells when the server wants the connection to end.
+    /// Tells when the server wants it to end.
     pub draining: Draining,
+    /// The sweep over all connections, for limits of time.
+    pub sweep: Sweep,
 }
 
-/// Tells an upgraded connection that the server is shutting down. The connection is cut at the drain's deadline.
+/// Tells a WebSocket that the server is shutting down. The connection is cut at the drain's deadline.
 #[derive(Clone)]
-pub struct Draining(pub(crate) Rc<Shared>);
+pub struct Draining(DrainingOf);
+
+#[derive(Clone)]
+enum DrainingOf {
+    Connection(Rc<Shared>),
+    Stream(Rc<StreamDraining>),
+}
 
 impl Draining {
-    /// True once the server drains.
-    pub fn is_draining(&self) -> bool {
-        self.0.is_draining()
+    pub(crate) fn connection(shared: Rc<Shared>) -> Self {
+        Self(DrainingOf::Connection(shared))
     }
 
-    /// Completes once the server drains. Wakes the connection's own task only: poll it there.
-    pub fn poll_draining(&self, _cx: &mut Context<'_>) -> Poll<()> {
-        // The sweep wakes the connection's task, which is the task that polls this.
-        if self.0.is_draining() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+    pub(crate) fn stream(stream: Rc<StreamDraining>) -> Self {
+        Self(DrainingOf::Stream(stream))
+    }
+
+    /// True once the server drains.
+    pub fn is_draining(&self) -> bool {
+        match &self.0 {
+            DrainingOf::Connection(shared) => shared.is_draining(),
+            DrainingOf::Stream(stream) => stream.is_draining(),
         }
+    }
+
+    /// Completes once the server drains. To be polled by the task that runs what was left with [`Upgrade::accept`]: no other
+    /// is woken.
+    pub fn poll_draining(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_draining() {
+            return Poll::Ready(());
+        }
+        // The task of a connection is woken by the drain.
+        if let DrainingOf::Stream(stream) = &self.0 {
+            stream.wait(cx.waker());
+        }
+        Poll::Pending
     }
 }
 
@@ -312,16 +335,33 @@ impl Future for HintSent {
 
 pub(crate) type Takeover = Box<dyn FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>>>;
 
-/// Takes over the connection after a `101 Switching Protocols`.
-pub struct Upgrade(pub(crate) Rc<Shared>);
+/// Takes over the connection after a `101 Switching Protocols`, or a stream of HTTP/2 after a `200`.
+pub struct Upgrade(UpgradeOf);
+
+enum UpgradeOf {
+    Http1(Rc<Shared>),
+    Http2(Rc<Opening>),
+}
 
 impl Upgrade {
-    /// `then` runs on the connection's task once the `101` response that the handler returns has been written. When the
-    /// response has another status, `then` is dropped uncalled.
+    pub(crate) fn http1(shared: Rc<Shared>) -> Self {
+        Self(UpgradeOf::Http1(shared))
+    }
+
+    pub(crate) fn http2(opening: Rc<Opening>) -> Self {
+        Self(UpgradeOf::Http2(opening))
+    }
+
+    /// `then` runs once the response that the handler returns has been handed over: a `101` over HTTP/1.1, on the connection's
+    /// task when the response has been written; a `200` over HTTP/2, on a task of the stream. When the response has another
+    /// status, `then` is dropped uncalled.
     pub fn accept(
         self,
         then: impl FnOnce(Upgraded) -> Pin<Box<dyn Future<Output = ()>>> + 'static,
     ) {
-        self.0.set_takeover(Box::new(then));
+        match self.0 {
+            UpgradeOf::Http1(shared) => shared.set_takeover(Box::new(then)),
+            UpgradeOf::Http2(opening) => opening.set(Box::new(then)),
+        }
     }
 }

@@ -4,7 +4,10 @@
 //! are unknown, repeated, missing or late, lengths that do not agree with the body. The rest is the same as over HTTP/1: a
 //! handler sees a target in origin form and one valid `host`, which is the first of the fields, as ASGI wants it. Crumbs of a
 //! cookie (RFC 9113, 8.2.3) are joined again.
+//!
+//! CONNECT is served for one thing only, to open a WebSocket (RFC 8441); then it has a path and a scheme like any request.
 
+use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
     header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
@@ -14,7 +17,9 @@ use http::{
 
 use crate::config::Limits;
 use crate::h1::{is_host, is_origin_form};
-use crate::refusal::{Refusal, bad, connect, repeated_host, repeated_length, target_too_long};
+use crate::refusal::{
+    Refusal, bad, connect, other_protocol, repeated_host, repeated_length, target_too_long,
+};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -22,7 +27,11 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Checks a request and puts it into the form that handlers see.
 pub(super) fn admit(head: &mut Parts, limits: &Limits) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
-        return Err(connect());
+        match head.extensions.get::<Protocol>() {
+            None => return Err(connect()),
+            Some(protocol) if protocol.as_str() != "websocket" => return Err(other_protocol()),
+            Some(_) => {}
+        }
     }
     let uri = std::mem::take(&mut head.uri).into_parts();
     if !matches!(

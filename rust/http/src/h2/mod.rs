@@ -1,8 +1,8 @@
 //! HTTP/2 (RFC 9113) on the `h2` crate: one connection, its streams, and what bounds them.
 //!
 //! The crate knows frames, header compression and windows. What it leaves to its user is here: which requests are served
-//! ([`head`]), how a response is written ([`stream`]), in which order ([`priority`]), when a client asks for too much
-//! ([`guard`]), and when it takes too long ([`stall`]).
+//! ([`head`]), how a response is written ([`stream`]), in which order ([`priority`]), what a WebSocket reads and writes
+//! ([`tunnel`]), when a client asks for too much ([`guard`]), and when it takes too long ([`stall`]).
 //!
 //! # A turn
 //! The connection's task takes every request that has arrived, then calls the handler for each, then has the crate write once:
@@ -23,13 +23,16 @@
 mod guard;
 mod head;
 mod hint;
+mod outlet;
 mod priority;
 mod stall;
 mod stream;
 mod tap;
+mod tunnel;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
@@ -55,6 +58,7 @@ use stall::Watch;
 use stream::Exchange;
 pub(crate) use stream::{RequestStream, Responder};
 use tap::Tap;
+pub(crate) use tunnel::{Opening, StreamDraining};
 
 /// Requests that are taken before the handler is called for them, so that a client with many cannot hold back the answers.
 const BATCH_MAX: usize = 64;
@@ -73,6 +77,10 @@ const PENDING_RESETS_MAX: usize = 20;
 /// Errors of ours that a client provokes on its streams; above: `ENHANCE_YOUR_CALM` (`MadeYouReset`). The crate has 1024; a
 /// client that is not broken provokes none.
 const LOCAL_RESETS_MAX: usize = 128;
+/// Bytes by which `DATA` frames of less than 256 bytes fall short of that, as long as nobody has read them, in windows of the
+/// connection; above: `ENHANCE_YOUR_CALM`. Each costs about 300 bytes of memory. The crate has half a window, which is 2,300
+/// frames: a browser sends each small message of a WebSocket as a frame of its own, and a burst of them may well be larger.
+const TINY_FRAMES_WINDOWS_MAX: usize = 2;
 /// Streams that were reset by us, remembered for frames that are still under way. The crate's defaults.
 const RESETS_REMEMBERED: usize = 50;
 const RESET_REMEMBERED_FOR: std::time::Duration = std::time::Duration::from_secs(1);
@@ -126,6 +134,8 @@ pub(crate) struct Streams {
     flooded: Cell<bool>,
     /// The connection has had all the requests that it may have.
     spent: Cell<bool>,
+    /// Tunnels that want to know when the server drains, by their number.
+    drain_waiters: RefCell<HashMap<u32, Waker>>,
 }
 
 impl Streams {
@@ -153,6 +163,12 @@ impl Streams {
         }
     }
 
+    /// Has every tunnel say that it ends.
+    fn tell_drain(&self) {
+        let waiting = std::mem::take(&mut *self.drain_waiters.borrow_mut());
+        waiting.into_values().for_each(Waker::wake);
+    }
+
     /// False when the client has sent too much that carries nothing.
     fn check_frames(&self) -> bool {
         let idle = self.observed.idle_frames.take();
@@ -170,6 +186,7 @@ fn builder(config: &Config) -> Builder {
     let narrow = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX >> 1);
     let mut builder = Builder::new();
     builder
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams_max)
         // Also bounds CONTINUATION: 1.25 times the list, in frames.
         .max_header_list_size(narrow(limits.head_bytes_max))
@@ -177,7 +194,7 @@ fn builder(config: &Config) -> Builder {
         .max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
         .max_concurrent_reset_streams(RESETS_REMEMBERED)
         .reset_stream_duration(RESET_REMEMBERED_FOR)
-        .data_frame_budget((limits.connection_window_bytes as usize / 2).max(25_600))
+        .data_frame_budget(TINY_FRAMES_WINDOWS_MAX * limits.connection_window_bytes as usize)
         .max_send_buffer_size(limits.buffer_bytes_max)
         .initial_window_size(limits.stream_window_bytes)
         .initial_connection_window_size(limits.connection_window_bytes);
@@ -222,6 +239,7 @@ pub(crate) async fn serve(
         idle_frames: Budget::new(IDLE_FRAMES_MAX),
         flooded: Cell::new(false),
         spent: Cell::new(false),
+        drain_waiters: RefCell::default(),
     });
     let ended = match handshake(tap, &server.config, shared).await? {
         Ok(http2) => run(http2, &streams).await,
@@ -273,6 +291,9 @@ async fn run(mut http2: Http2, streams: &Rc<Streams>) -> bool {
         if (shared.is_draining() || streams.spent.get()) && !told_to_drain {
             told_to_drain = true;
             http2.graceful_shutdown();
+        }
+        if shared.is_draining() {
+            streams.tell_drain();
         }
         turn(&mut http2, streams, &mut accepted, cx).map(|()| true)
     })

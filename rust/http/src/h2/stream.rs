@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use h2::{Reason, RecvStream, server::SendResponse};
 use http::{
     HeaderMap, Method, StatusCode, Version,
     header::{CONTENT_LENGTH, CONTENT_TYPE, DATE},
@@ -18,18 +18,20 @@ use http_body::Body as _;
 
 use super::{
     Observed, Streams, head,
-    priority::{Gate, Priority, Turn},
+    outlet::Outlet,
+    priority::Priority,
     stall::Waits,
+    tunnel::{Opening, StreamDraining, Tunnel},
 };
 use crate::body::{Body, ResponseBody};
 use crate::error::Error;
 use crate::h1::{Declared, declare, length_of, new_record};
 use crate::record::{Meter, Record};
-use crate::refusal::{BODY_TOO_LARGE, Refusal, TEXT};
-use crate::service::{Hints, Permit, Request, Response, ResponseFuture};
-
-/// Bytes of one piece of a body: a frame of the size that every client takes.
-const PIECE_BYTES_MAX: usize = 16 * 1024;
+use crate::refusal::{BODY_TOO_LARGE, NO_WEBSOCKET, Refusal, TEXT, bad};
+use crate::registry::Sweep;
+use crate::service::{
+    Draining, Hints, Permit, Request, Response, ResponseFuture, Takeover, Upgrade, Upgraded,
+};
 
 /// The body of a request.
 pub(crate) struct RequestStream {
@@ -171,6 +173,8 @@ pub(super) struct Exchange {
     meter: Option<Rc<Meter>>,
     is_head: bool,
     priority: Priority,
+    /// Of an extended CONNECT, until it is answered.
+    connect: Option<(Rc<Opening>, RecvStream)>,
     stage: Stage,
     complete: bool,
 }
@@ -178,17 +182,16 @@ pub(super) struct Exchange {
 enum Stage {
     Waiting(ResponseFuture),
     Sending(Sending),
+    /// What the handler left for the tunnel.
+    Open(Pin<Box<dyn Future<Output = ()>>>),
     Done,
 }
 
 struct Sending {
-    stream: SendStream<Bytes>,
+    outlet: Outlet,
     body: ResponseBody,
     /// Of the body, not handed over yet.
     piece: Bytes,
-    /// The place in the queue, once it has one.
-    turn: Option<Rc<Turn>>,
-    priority: Priority,
     /// The handler gave up, and the connection had its chance to write what came before: a reset takes back what is unsent.
     broken: bool,
     /// Bytes that are still to be sent by what the response declares.
@@ -223,6 +226,7 @@ impl Exchange {
             meter: meter.clone(),
             is_head: head.method == Method::HEAD,
             priority: Priority::of(&head.headers),
+            connect: None,
             stage: Stage::Done,
             complete: false,
         };
@@ -237,7 +241,16 @@ impl Exchange {
             exchange.stage = Stage::Waiting(BODY_TOO_LARGE.to_response().into());
             return exchange;
         }
-        let body = if stream.is_end_stream() {
+        let opening = (head.method == Method::CONNECT).then(Rc::<Opening>::default);
+        if opening.is_some() && stream.is_end_stream() {
+            let refusal = bad("a WebSocket handshake does not end its stream\n");
+            exchange.stage = Stage::Waiting(refusal.to_response().into());
+            return exchange;
+        }
+        let body = if let Some(opening) = &opening {
+            exchange.connect = Some((opening.clone(), stream));
+            Body::empty()
+        } else if stream.is_end_stream() {
             Body::empty()
         } else {
             let bodies = &streams.observed.bodies;
@@ -257,8 +270,8 @@ impl Exchange {
             head,
             body,
             hints: Hints::http2(exchange.responder.clone()),
-            has_upgrade_field: false,
-            upgrade: None,
+            has_upgrade_field: opening.is_some(),
+            upgrade: opening.map(Upgrade::http2),
             record: Record(meter),
             permit: Permit::new(&streams.running),
         });
@@ -267,10 +280,8 @@ impl Exchange {
     }
 
     fn leave_queue(&mut self) {
-        if let Stage::Sending(sending) = &mut self.stage
-            && let Some(turn) = sending.turn.take()
-        {
-            self.streams.observed.gate.leave(&turn);
+        if let Stage::Sending(sending) = &mut self.stage {
+            sending.outlet.leave();
         }
     }
 
@@ -279,6 +290,59 @@ impl Exchange {
         self.streams.count_reset();
         self.stage = Stage::Done;
         Poll::Ready(())
+    }
+
+    /// Hands the head over, and says what comes then.
+    fn answer(&mut self, response: Response) -> Stage {
+        let Some((opening, incoming)) = self.connect.take() else {
+            return self.respond(response).map_or(Stage::Done, Stage::Sending);
+        };
+        let takeover = opening.take();
+        if !response.status().is_success() {
+            return self.respond(response).map_or(Stage::Done, Stage::Sending);
+        }
+        match takeover {
+            Some(takeover) if response.status() == StatusCode::OK => self
+                .open(response, incoming, takeover)
+                .map_or(Stage::Done, Stage::Open),
+            // The client would take any 2xx for an open WebSocket.
+            _ => self
+                .respond(NO_WEBSOCKET.to_response())
+                .map_or(Stage::Done, Stage::Sending),
+        }
+    }
+
+    /// Answers 200 without an end, which makes a tunnel of the stream. `None` when the client is gone.
+    fn open(
+        &mut self,
+        response: Response,
+        incoming: RecvStream,
+        takeover: Takeover,
+    ) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+        let streams = &self.streams;
+        let mut head = response.into_parts().0;
+        head::strip(&mut head.headers);
+        head.headers.remove(CONTENT_LENGTH);
+        if streams.server.config.date_header && !head.headers.contains_key(DATE) {
+            head.headers.insert(DATE, streams.server.date.now());
+        }
+        if let Some(meter) = &self.meter {
+            meter.responded(head.status);
+        }
+        let mut respond = self.responder.respond.take()?;
+        let number = respond.stream_id().as_u32();
+        let stream = respond
+            .send_response(http::Response::from_parts(head, ()), false)
+            .ok()?;
+        // As over HTTP/1.1 the record tells of the handshake.
+        streams.shared.request_over(self.meter.take());
+        let outlet = Outlet::new(stream, self.responder.clone(), self.priority);
+        Some(takeover(Upgraded {
+            stream: Box::pin(Tunnel::new(streams.clone(), incoming, outlet)),
+            leftover: Bytes::new(),
+            draining: Draining::stream(StreamDraining::new(streams.clone(), number)),
+            sweep: Sweep::new(streams.server.registry.clone()),
+        }))
     }
 
     /// Hands the head over; `None` when the response is done with it or the client is gone.
@@ -331,12 +395,10 @@ impl Exchange {
                 None
             }
             Ok(stream) => Some(Sending {
-                stream,
+                outlet: Outlet::new(stream, self.responder.clone(), self.priority),
                 body,
                 piece: Bytes::new(),
-                turn: None,
                 broken: false,
-                priority: self.priority,
                 left,
             }),
             Err(_) => None,
@@ -364,21 +426,20 @@ impl Sending {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        responder: &Rc<Responder>,
+        responder: &Responder,
         meter: Option<&Meter>,
     ) -> Poll<Sent> {
-        let gate = &responder.observed.gate;
         if responder.waits.is_reset() {
-            self.stream.send_reset(Reason::CANCEL);
+            self.outlet.stream.send_reset(Reason::CANCEL);
             return Poll::Ready(Sent::Broken);
         }
         loop {
             if self.broken {
-                self.stream.send_reset(Reason::INTERNAL_ERROR);
+                self.outlet.stream.send_reset(Reason::INTERNAL_ERROR);
                 return Poll::Ready(Sent::Broken);
             }
             if self.piece.is_empty() {
-                match ready!(self.poll_piece(cx, gate)) {
+                match ready!(self.poll_piece(cx)) {
                     Some(Ok(data)) => self.piece = data,
                     Some(Err(Sent::Broken)) => return self.break_off(cx),
                     Some(Err(sent)) => return Poll::Ready(sent),
@@ -389,12 +450,10 @@ impl Sending {
                 }
                 continue;
             }
-            let room = match self.poll_room(cx, gate, responder) {
+            let room = match self.outlet.poll_room(cx, self.piece.len()) {
                 Poll::Ready(0) => return Poll::Ready(Sent::Lost),
                 Poll::Ready(room) => room,
-                Poll::Pending if self.stream.poll_reset(cx).is_ready() => {
-                    return Poll::Ready(Sent::Lost);
-                }
+                Poll::Pending if self.outlet.is_reset(cx) => return Poll::Ready(Sent::Lost),
                 Poll::Pending => return Poll::Pending,
             };
             let data = self.piece.split_to(room.min(self.piece.len()));
@@ -408,9 +467,7 @@ impl Sending {
                 Some(left) => left == 0,
                 None => self.piece.is_empty() && self.body.is_end_stream(),
             };
-            gate.handed(self.turn.as_deref(), data.len());
-            responder.waits.handed(data.len());
-            if self.stream.send_data(data, ends).is_err() {
+            if !self.outlet.send(data, ends) {
                 return Poll::Ready(Sent::Lost);
             }
             if ends {
@@ -427,19 +484,12 @@ impl Sending {
     }
 
     /// The next piece of the body, `None` at its end.
-    fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-        gate: &Gate,
-    ) -> Poll<Option<Result<Bytes, Sent>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Sent>>> {
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
-                if let Some(turn) = &self.turn {
-                    gate.step_aside(turn);
-                }
-                let reset = self.stream.poll_reset(cx).is_ready();
-                return if reset {
+                self.outlet.step_aside();
+                return if self.outlet.is_reset(cx) {
                     Poll::Ready(Some(Err(Sent::Lost)))
                 } else {
                     Poll::Pending
@@ -462,60 +512,6 @@ impl Sending {
         })
     }
 
-    /// Window for a part of the piece, when it is this stream's turn; 0 when the stream is over.
-    fn poll_room(
-        &mut self,
-        cx: &mut Context<'_>,
-        gate: &Gate,
-        responder: &Rc<Responder>,
-    ) -> Poll<usize> {
-        responder.waits.end_window();
-        let polled = match &self.turn {
-            None if gate.is_free() => Poll::Ready(()),
-            None => self.queue_up(cx, gate),
-            Some(turn) => gate.poll_turn(turn, cx),
-        };
-        if polled.is_pending() {
-            // The crate shares the connection's window out in the order that it was asked: what it gave or would give to this
-            // stream is for the one that is first.
-            self.stream.reserve_capacity(0);
-            return Poll::Pending;
-        }
-        self.stream
-            .reserve_capacity(self.piece.len().min(PIECE_BYTES_MAX));
-        loop {
-            let room = self.stream.capacity();
-            if room > 0 {
-                return Poll::Ready(room);
-            }
-            match self.stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(0),
-                Poll::Pending => break,
-            }
-        }
-        if gate.is_stream_blocked() {
-            responder.observed.watch.wait_for_window(responder);
-            // In nobody's way: when its own window opens, it looks who waits.
-            if let Some(turn) = &self.turn {
-                gate.step_aside(turn);
-            }
-        } else if self.turn.is_none() {
-            // Who waits for the connection's window waits in the queue, or the next one would not know that there is another.
-            let _ = self.queue_up(cx, gate);
-        }
-        Poll::Pending
-    }
-
-    /// Takes a place in the queue.
-    fn queue_up(&mut self, cx: &mut Context<'_>, gate: &Gate) -> Poll<()> {
-        let number = self.stream.stream_id().as_u32();
-        let turn = gate.enter(number, self.priority);
-        let polled = gate.poll_turn(&turn, cx);
-        self.turn = Some(turn);
-        polled
-    }
-
     /// The body is over.
     fn finish(&mut self, trailers: Option<HeaderMap>) -> Sent {
         if self.left.is_some_and(|left| left > 0) {
@@ -524,9 +520,9 @@ impl Sending {
         let sent = match trailers {
             Some(mut trailers) => {
                 head::strip(&mut trailers);
-                self.stream.send_trailers(trailers)
+                self.outlet.stream.send_trailers(trailers)
             }
-            None => self.stream.send_data(Bytes::new(), true),
+            None => self.outlet.stream.send_data(Bytes::new(), true),
         };
         if sent.is_ok() {
             Sent::Whole
@@ -559,9 +555,7 @@ impl Future for Exchange {
                     if let Poll::Ready(response) = response {
                         // Frees what the handler held before its response is written.
                         me.stage = Stage::Done;
-                        if let Some(sending) = me.respond(response) {
-                            me.stage = Stage::Sending(sending);
-                        }
+                        me.stage = me.answer(response);
                         continue;
                     }
                     me.responder.wait(cx);
@@ -570,6 +564,14 @@ impl Future for Exchange {
                         None => true,
                     };
                     return if reset { me.lose() } else { Poll::Pending };
+                }
+                Stage::Open(tunnel) => {
+                    // A client that opens no window for too long is given up: dropping the tunnel resets the stream.
+                    if !me.responder.waits.is_reset() && tunnel.as_mut().poll(cx).is_pending() {
+                        me.responder.wait(cx);
+                        return Poll::Pending;
+                    }
+                    me.stage = Stage::Done;
                 }
                 Stage::Sending(sending) => {
                     let sent = sending.poll_send(cx, &me.responder, me.meter.as_deref());

@@ -1,7 +1,11 @@
 //! The opening handshake (RFC 6455, section 4.2): which requests ask for a WebSocket, and what answers them.
 //!
-//! A request asks for a WebSocket when its `upgrade` field names `websocket`. What is then wrong with it is answered
-//! here and never reaches an application: the client wanted a WebSocket, so an ordinary response would mislead it.
+//! Over HTTP/1.1 a request asks for a WebSocket when its `upgrade` field names `websocket`, and a `101` opens it. Over HTTP/2
+//! (RFC 8441) it is a CONNECT whose `:protocol` is `websocket`, and a `200` opens it; there is no key, because nothing but a
+//! WebSocket client can send such a request. The other fields mean the same in both.
+//!
+//! What is wrong with the request is answered here and never reaches an application: the client wanted a WebSocket, so an
+//! ordinary response would mislead it.
 
 use std::fmt;
 
@@ -40,7 +44,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// A valid opening handshake.
 #[derive(Debug)]
 pub struct Offer {
-    accept: HeaderValue,
+    /// Answers the key of the request; over HTTP/2 there is none.
+    accept: Option<HeaderValue>,
     subprotocols: Vec<String>,
 }
 
@@ -51,7 +56,7 @@ pub struct Rejected {
     reason: &'static str,
 }
 
-/// The `101` that an application asked for cannot be sent.
+/// The response that an application asked for cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcceptError {
     /// The chosen subprotocol is not one of those that the client offered; it would have to fail the connection.
@@ -66,21 +71,43 @@ pub enum AcceptError {
 }
 
 impl Offer {
-    /// Looks for an opening handshake in a request over HTTP/1.1. `None` for a request that does not ask for a
-    /// WebSocket.
+    /// Looks for an opening handshake in a request. `None` for one that does not ask for a WebSocket. Over HTTP/2 every CONNECT
+    /// that is served asks for one.
     ///
     /// # Errors
     ///
     /// It asks for one, but breaks the handshake's rules; answer with [`Rejected::response`].
     pub fn of(head: &Parts) -> Option<Result<Self, Rejected>> {
+        if head.version == Version::HTTP_2 {
+            return (head.method == Method::CONNECT).then(|| Self::check_connect(head));
+        }
         // RFC 9110, section 7.8: a server ignores an upgrade field in a request of HTTP/1.0.
         if head.version != Version::HTTP_11 || !has_token(&head.headers, &UPGRADE, "websocket") {
             return None;
         }
-        Some(Self::check(head))
+        Some(Self::check_upgrade(head))
     }
 
-    fn check(head: &Parts) -> Result<Self, Rejected> {
+    /// RFC 8441, section 5.
+    fn check_connect(head: &Parts) -> Result<Self, Rejected> {
+        let headers = &head.headers;
+        if headers.contains_key(CONTENT_LENGTH) {
+            return Err(Rejected::bad_request("a WebSocket handshake has no body"));
+        }
+        match only(headers, &SEC_WEBSOCKET_VERSION) {
+            Some(version) if version == "13" => {}
+            // A 426 names what to upgrade to, which HTTP/2 does not have.
+            Some(_) => return Err(Rejected::bad_request(OTHER_VERSION)),
+            None => return Err(Rejected::bad_request(NO_VERSION)),
+        }
+        Ok(Self {
+            accept: None,
+            subprotocols: subprotocols(headers)?,
+        })
+    }
+
+    /// RFC 6455, section 4.2.1.
+    fn check_upgrade(head: &Parts) -> Result<Self, Rejected> {
         let headers = &head.headers;
         if head.method != Method::GET {
             return Err(Rejected::bad_request(
@@ -105,14 +132,10 @@ impl Offer {
             Some(_) => {
                 return Err(Rejected {
                     status: StatusCode::UPGRADE_REQUIRED,
-                    reason: "only version 13 of WebSocket is spoken here",
+                    reason: OTHER_VERSION,
                 });
             }
-            None => {
-                return Err(Rejected::bad_request(
-                    "not exactly one sec-websocket-version field",
-                ));
-            }
+            None => return Err(Rejected::bad_request(NO_VERSION)),
         }
         let Some(key) = only(headers, &SEC_WEBSOCKET_KEY) else {
             return Err(Rejected::bad_request(
@@ -127,19 +150,16 @@ impl Offer {
                 "sec-websocket-key is not 16 bytes in base64",
             ));
         }
-        let mut subprotocols = Vec::new();
-        for name in elements(headers, &SEC_WEBSOCKET_PROTOCOL) {
-            if !name.bytes().all(is_token_byte) {
-                return Err(Rejected::bad_request(
-                    "sec-websocket-protocol holds something that is not a token",
-                ));
-            }
-            subprotocols.push(name.to_owned());
-        }
         Ok(Self {
-            accept: accept_value(key.as_bytes()),
-            subprotocols,
+            accept: Some(accept_value(key.as_bytes())),
+            subprotocols: subprotocols(headers)?,
         })
+    }
+
+    /// Does a success of any kind tell the client that the WebSocket is open? Then a response in place of the handshake's must
+    /// be none.
+    pub fn success_accepts(&self) -> bool {
+        self.accept.is_none()
     }
 
     /// The subprotocols that the client offers, in its order of preference.
@@ -147,7 +167,7 @@ impl Offer {
         &self.subprotocols
     }
 
-    /// The `101` that opens the WebSocket, with `headers` beside the fields of the handshake.
+    /// The `101`, or over HTTP/2 the `200`, that opens the WebSocket, with `headers` beside the fields of the handshake.
     pub fn accept(
         &self,
         subprotocol: Option<&str>,
@@ -160,12 +180,15 @@ impl Offer {
             return Err(AcceptError::ReservedHeader(name.clone()));
         }
         let mut response = Response::new(());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = headers;
+        if let Some(accept) = &self.accept {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let fields = response.headers_mut();
+            fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            fields.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
+        }
         let fields = response.headers_mut();
-        *fields = headers;
-        fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        fields.insert(SEC_WEBSOCKET_ACCEPT, self.accept.clone());
         if let Some(chosen) = subprotocol {
             let offered = self.subprotocols.iter().any(|offered| offered == chosen);
             let value = HeaderValue::from_str(chosen).ok().filter(|_| offered);
@@ -202,14 +225,34 @@ impl Rejected {
         let fields = response.headers_mut();
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
         fields.insert(http::header::CONTENT_TYPE, TEXT);
-        if self.status == StatusCode::UPGRADE_REQUIRED {
+        if self.reason == OTHER_VERSION {
             // RFC 6455, section 4.2.2: say which versions are understood.
             fields.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
             fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
             fields.insert(CONNECTION, HeaderValue::from_static("upgrade, close"));
         }
         response
     }
+}
+
+const OTHER_VERSION: &str = "only version 13 of WebSocket is spoken here";
+const NO_VERSION: &str = "not exactly one sec-websocket-version field";
+
+/// The elements of `sec-websocket-protocol`, of all its fields.
+fn subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Rejected> {
+    elements(headers, &SEC_WEBSOCKET_PROTOCOL)
+        .map(|name| {
+            if name.bytes().all(is_token_byte) {
+                Ok(name.to_owned())
+            } else {
+                Err(Rejected::bad_request(
+                    "sec-websocket-protocol holds something that is not a token",
+                ))
+            }
+        })
+        .collect()
 }
 
 /// Makes an ordinary response out of one that an application gave instead of accepting: fields of the handshake and of
@@ -405,6 +448,64 @@ mod tests {
             Offer::of(&request(&twice)).unwrap().unwrap_err().status(),
             StatusCode::BAD_REQUEST
         );
+    }
+
+    fn connect(fields: &[(&str, &str)]) -> Parts {
+        let mut builder = http::Request::builder()
+            .method(Method::CONNECT)
+            .version(Version::HTTP_2)
+            .uri("/chat");
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn connect_of_http2_is_answered_200_without_fields_of_the_connection() {
+        let head = connect(&[
+            ("host", "server.example.com"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-protocol", "soap"),
+            ("sec-websocket-protocol", "chat, wamp"),
+        ]);
+        let offer = Offer::of(&head).unwrap().unwrap();
+        assert!(offer.success_accepts());
+        assert_eq!(offer.subprotocols(), ["soap", "chat", "wamp"]);
+        let mut headers = HeaderMap::new();
+        headers.append("set-cookie", HeaderValue::from_static("a=1"));
+        let response = offer.accept(Some("chat"), headers).unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+        assert_eq!(response.headers()["set-cookie"], "a=1");
+        assert_eq!(response.headers().len(), 2);
+        let mut get = connect(&[("sec-websocket-version", "13")]);
+        get.method = Method::GET;
+        assert!(Offer::of(&get).is_none());
+    }
+
+    #[test]
+    fn broken_handshakes_of_http2_are_rejected() {
+        for fields in [
+            &[][..],
+            &[("sec-websocket-version", "8")],
+            &[
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-version", "13"),
+            ],
+            &[("sec-websocket-version", "13"), ("content-length", "0")],
+            &[
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-protocol", "a b"),
+            ],
+        ] {
+            let rejected = Offer::of(&connect(fields)).unwrap().unwrap_err();
+            assert_eq!(rejected.status(), StatusCode::BAD_REQUEST, "{fields:?}");
+            let response = rejected.response();
+            assert!(!response.headers().contains_key("upgrade"));
+            let told = response.headers().contains_key("sec-websocket-version");
+            assert_eq!(told, fields.first().is_some_and(|field| field.1 == "8"));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`extension`]: which parameters of permessage-deflate are agreed on.
 //! - [`deflate`]: messages smaller on their way, and as they were again.
 //! - [`frame`]: bytes to parts of messages and back; no input or output of its own.
+//! - [`heartbeat`]: pings, and when a silent peer counts as lost.
 //! - [`message`]: where payload goes.
 //! - [`outbox`]: the write queue.
 //! - [`session`]: one open WebSocket: ping, close, limits, and the turn of the one who uses it.
@@ -16,6 +17,7 @@ pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod handshake;
+pub mod heartbeat;
 pub mod message;
 pub mod outbox;
 pub mod session;

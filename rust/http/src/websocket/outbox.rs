@@ -48,6 +48,8 @@ struct Queue {
     pong: Option<(u8, [u8; frame::CONTROL_BYTES_MAX])>,
     /// Where in `bytes` a queued pong ends; until it is written no other is queued.
     pong_end: usize,
+    /// The same of a ping that asks whether the peer is there.
+    beat_end: usize,
     /// Makes messages smaller, where that was agreed on.
     compressor: Option<Box<Compressor>>,
     /// A close frame was queued, or the link is lost: nothing is taken any more.
@@ -135,6 +137,11 @@ impl Outbox {
         }
     }
 
+    /// Who wakes the session, for the sweep, which has time and runtime to do so.
+    pub(super) fn take_waker(&self) -> Option<Waker> {
+        self.waker.borrow_mut().take()
+    }
+
     /// The session is being polled by the task of `waker`.
     pub(super) fn attend(&self, waker: &Waker) {
         self.attended.set(true);
@@ -205,6 +212,25 @@ impl Outbox {
         self.queue.borrow_mut().pong = Some((payload.len() as u8, latest));
     }
 
+    /// Queues a ping that asks whether the peer is there, unless one waits to be written.
+    pub(super) fn beat(&self) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.beat_end > queue.written || queue.sealed {
+            return;
+        }
+        if queue.bytes.capacity() == 0 {
+            queue.bytes = SPARE.take();
+        }
+        frame::encode_ping(&mut queue.bytes, &[]);
+        queue.beat_end = queue.bytes.len();
+    }
+
+    /// Has that ping been written?
+    pub(super) fn beat_is_out(&self) -> bool {
+        let queue = self.queue.borrow();
+        queue.beat_end <= queue.written
+    }
+
     /// Queues the pong that is due, in front of what will be queued from now on.
     pub(super) fn queue_pong(&self) {
         self.queue.borrow_mut().queue_pong();
@@ -251,7 +277,7 @@ impl Queue {
         self.written += count;
         if self.written == self.bytes.len() {
             let mut bytes = std::mem::take(&mut self.bytes);
-            (self.written, self.pong_end) = (0, 0);
+            (self.written, self.pong_end, self.beat_end) = (0, 0, 0);
             if bytes.capacity() <= SPARE_BYTES_MAX {
                 bytes.clear();
                 SPARE.set(bytes);
@@ -260,6 +286,7 @@ impl Queue {
             // The peer reads slowly: do not keep what it has.
             self.bytes.drain(..self.written);
             self.pong_end = self.pong_end.saturating_sub(self.written);
+            self.beat_end = self.beat_end.saturating_sub(self.written);
             self.written = 0;
         }
     }

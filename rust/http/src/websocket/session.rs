@@ -25,6 +25,7 @@
 //! | the handler | [`Outbox::close`], then the peer's answer is awaited for the close timeout | the answer, or 1006 |
 //! | a rule was broken | close frame with the failure's code, no answer is awaited | that code |
 //! | the link is lost | none | 1006 |
+//! | the peer is silent for too long ([`Heartbeat`]) | close frame with 1011, no answer is awaited | 1006 |
 //!
 //! Then everything unsent is flushed, our side is half-closed, and what still arrives is read and dropped until the
 //! peer closes its side or the close timeout is over. Closing a socket that has unread input would reset the connection,
@@ -54,6 +55,7 @@ use super::{
     Failure, code,
     deflate::{Agreement, Inflation},
     frame::{self, Decoder, Part},
+    heartbeat::Heartbeat,
     message::{MessageSink, NO_ROOM, fill},
     outbox::Outbox,
 };
@@ -62,6 +64,8 @@ use super::{
 const READ_BYTES: usize = 64 * 1024;
 /// From this many bytes on, the rest of a payload is read straight into the memory of the [`MessageSink`].
 const DIRECT_BYTES_MIN: u64 = 16 * 1024;
+/// What a peer is told, and what is reported, when it does not answer a ping.
+const NO_PONG: &str = "ping timeout";
 /// Turns after which other tasks of the thread get theirs, however much more has arrived.
 const TURNS_MAX: usize = 32;
 
@@ -72,16 +76,23 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// How long the peer's answer to a close frame is awaited, and again how long until it closes its side.
     pub close_timeout: Duration,
+    /// Silence of the peer after which it gets a ping. `None` never asks.
+    pub ping_interval: Option<Duration>,
+    /// Further silence, once the ping is written, after which the peer counts as lost. `None` waits for ever.
+    pub ping_timeout: Option<Duration>,
     /// What was agreed on about compressed messages.
     pub deflate: Option<Agreement>,
 }
 
 impl Default for Settings {
-    /// 16 MiB as uvicorn has it: a limit for messages that are kept in memory. 10 s: several round trips of a bad link.
+    /// 16 MiB as uvicorn has it: a limit for messages that are kept in memory. 10 s: several round trips of a bad link. 20 s and
+    /// 20 s: below the minute after which proxies and address translators forget a silent connection.
     fn default() -> Self {
         Self {
             message_bytes_max: 16 * 1024 * 1024,
             close_timeout: Duration::from_secs(10),
+            ping_interval: Some(Duration::from_secs(20)),
+            ping_timeout: Some(Duration::from_secs(20)),
             deflate: None,
         }
     }
@@ -176,6 +187,7 @@ pub struct Session<S, H: Handler> {
     mute: bool,
     /// Runs while the end of the peer is awaited.
     deadline: Option<Pin<Box<Sleep>>>,
+    heartbeat: Option<Rc<Heartbeat>>,
 }
 
 /// What decoding led to.
@@ -195,9 +207,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
         outbox: Rc<Outbox>,
         handler: H,
     ) -> Self {
+        let heartbeat = settings
+            .ping_interval
+            .map(|interval| Heartbeat::new(outbox.clone(), interval, settings.ping_timeout));
         Self {
             stream,
             handler,
+            heartbeat: heartbeat.map(Rc::new),
             outbox,
             settings,
             decoder: Decoder::new(settings.message_bytes_max)
@@ -214,12 +230,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
         }
     }
 
+    /// What the sweep over all connections has to look at ([`Sweep::watch`](crate::Sweep::watch)), or the peer is never asked.
+    pub fn heartbeat(&self) -> Option<&Rc<Heartbeat>> {
+        self.heartbeat.as_ref()
+    }
+
     /// Turns until nothing can go on.
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURNS_MAX {
             if self.stage == Stage::Open && self.outbox.is_closing() {
                 self.stage = Stage::Closing;
                 self.restart_deadline();
+            }
+            if let Some(heartbeat) = &self.heartbeat {
+                heartbeat.beat();
             }
             let flushed = self.flush(cx);
             if self.stage == Stage::Ending && flushed.is_ready() && self.half_close(cx).is_ready() {
@@ -234,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
             if self.stage == Stage::Done {
                 return Poll::Ready(());
             }
-            if advanced || self.is_unattended(flushed.is_pending()) {
+            if advanced || self.is_unattended(flushed.is_pending()) || self.is_given_up() {
                 continue;
             }
             return self.wait(cx);
@@ -259,6 +283,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
         unsent || (self.stage == Stage::Open && self.outbox.is_closing())
     }
 
+    /// Ends the WebSocket when the peer is silent for too long.
+    fn is_given_up(&mut self) -> bool {
+        let silent = self.heartbeat.as_ref().is_some_and(|it| it.is_silent());
+        if !silent || self.stage != Stage::Open {
+            return false;
+        }
+        self.outbox
+            .answer_close(Some((code::INTERNAL_ERROR, NO_PONG)));
+        self.end(Closed {
+            reason: NO_PONG.to_owned(),
+            ..Closed::lost()
+        });
+        true
+    }
+
+    /// Is anything read from the peer?
+    fn listen(&self, listens: bool) {
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.listen(listens);
+        }
+    }
+
     fn restart_deadline(&mut self) {
         let timeout = self.settings.close_timeout;
         match &mut self.deadline {
@@ -279,6 +325,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
                 Some(Poll::Pending) => return Poll::Pending,
                 Some(Poll::Ready(Ok(count))) if count > 0 => {
                     self.unflushed = true;
+                    if let Some(heartbeat) = &self.heartbeat {
+                        heartbeat.wrote();
+                    }
                     if self.deadline.is_some() {
                         // A slow reader is not a dead one.
                         self.restart_deadline();
@@ -325,9 +374,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
                 return true;
             }
             if sated {
+                self.listen(false);
                 return self.starve();
             }
         } else if self.stage == Stage::Open && !self.handler.wants_message() {
+            self.listen(false);
             return self.starve();
         }
         let direct = self.stage == Stage::Open && self.input.is_empty();
@@ -336,6 +387,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
         } else {
             self.read_buffered(cx)
         };
+        self.listen(true);
         match read {
             Poll::Pending => self.starve(),
             Poll::Ready(Ok(Read::Some)) => true,
@@ -354,6 +406,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
         self.mute
     }
 
+    /// Bytes came.
+    fn hear(&self) {
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.heard();
+        }
+    }
+
     /// Reads into the scratch buffer of the thread, behind what was left over, and decodes it there.
     fn read_buffered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let mut scratch = take_scratch();
@@ -370,6 +429,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
             SCRATCH.set(Some(scratch));
             return read.map_ok(|()| Read::End);
         }
+        self.hear();
         let (decoded, left) = self.decode(&mut scratch[..there]);
         if left == 0 {
             self.input = BytesMut::new();
@@ -398,6 +458,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
         let count = data.len();
         if count == 0 {
             return Poll::Ready(Ok(Read::End));
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.heard();
         }
         if let Err(failure) = self.decoder.payload_read(data) {
             self.fail(failure);

@@ -34,6 +34,7 @@ use std::{
     future::poll_fn,
     rc::Rc,
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use ::bytes::Bytes;
@@ -109,6 +110,8 @@ impl Settings {
             send_buffer_bytes: config.getattr("send_buffer_bytes")?.extract()?,
             websocket: session::Settings {
                 message_bytes_max: config.getattr("ws_max_size")?.extract()?,
+                ping_interval: seconds(config, "ws_ping_interval")?,
+                ping_timeout: seconds(config, "ws_ping_timeout")?,
                 ..session::Settings::default()
             },
             deflate: deflate::Settings {
@@ -136,6 +139,17 @@ impl Settings {
             headers.append(name.clone(), value.clone());
         }
     }
+}
+
+/// A setting that is a duration, or off.
+fn seconds(config: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Duration>> {
+    let value: Option<f64> = config.getattr(name)?.extract()?;
+    value
+        .map(|value| {
+            Duration::try_from_secs_f64(value)
+                .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
+        })
+        .transpose()
 }
 
 fn deflate_mode(word: &Bound<'_, PyAny>) -> PyResult<deflate::Mode> {

@@ -37,7 +37,7 @@ use std::{
 
 use framegate_http::{
     body::{Aborted, ResponseBody},
-    service::{Request, Response, ResponseFuture, Upgrade},
+    service::{Permit, Request, Response, ResponseFuture, Upgrade},
     websocket::{
         Kind, code,
         extension::{DeflateOffer, deflate_offers},
@@ -99,6 +99,8 @@ struct State {
     settings: Settings,
     /// Taken by `accept`.
     upgrade: RefCell<Option<Upgrade>>,
+    /// Until the application's coroutine has ended.
+    permit: RefCell<Option<Permit>>,
     answer: Answer,
     denial: Denial,
     outbox: Rc<Outbox>,
@@ -145,6 +147,7 @@ pub(crate) fn serve(
         deflate_offers: deflate_offers(&request.head.headers),
         settings: application.settings.websocket,
         upgrade: RefCell::new(request.upgrade.take()),
+        permit: RefCell::new(Some(request.permit)),
         answer: Answer::default(),
         task: RefCell::default(),
         denial: Denial::default(),
@@ -424,6 +427,11 @@ impl State {
                 "status {status} is informational and cannot end a handshake"
             )));
         }
+        if status.is_success() && self.offer.success_accepts() {
+            return Err(PyValueError::new_err(format!(
+                "status {status} would tell a client of HTTP/2 that the WebSocket is accepted"
+            )));
+        }
         let mut response = Response::new(ResponseBody::Empty);
         *response.status_mut() = status;
         *response.headers_mut() = self.headers(message.headers.as_ref())?;
@@ -688,6 +696,7 @@ impl Exchange for WebSocketExchange {
         }
         let application = &state.application;
         application.call_ended();
+        drop(state.permit.take());
         if let Err(error) = result {
             application.report(py, error);
         }

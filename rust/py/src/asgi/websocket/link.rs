@@ -115,7 +115,7 @@ impl Drop for User {
     }
 }
 
-/// The life of a connection after its `101`.
+/// The life of a connection after its `101`, or of a stream after its `200`.
 pub(super) struct Link {
     session: Session<Pin<Box<dyn ByteStream>>, User>,
     exchange: Py<WebSocketExchange>,
@@ -134,10 +134,16 @@ impl Link {
             stream,
             leftover,
             draining,
+            sweep,
         } = upgraded;
+        let exchange = Python::attach(|py| user.exchange.clone_ref(py));
+        let session = Session::new(stream, &leftover, settings, outbox, user);
+        if let Some(heartbeat) = session.heartbeat() {
+            sweep.watch(heartbeat);
+        }
         Self {
-            exchange: Python::attach(|py| user.exchange.clone_ref(py)),
-            session: Session::new(stream, &leftover, settings, outbox, user),
+            exchange,
+            session,
             draining: Some(draining),
         }
     }
