@@ -22,14 +22,14 @@
 //! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     future::Future,
     io::{self, IoSlice},
     mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -45,6 +45,7 @@ use crate::config::SendFile;
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::half_close::{self, HalfClose};
+use crate::h2::Observed;
 use crate::record::{Meter, RecordSink};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
@@ -153,6 +154,8 @@ pub(crate) struct Shared {
     /// Bytes of files that leave through the kernel.
     pub(crate) files: FileQueue,
     framing: RefCell<Framing>,
+    /// What is known of the streams, over HTTP/2.
+    pub(crate) streams: OnceCell<Weak<Observed>>,
     /// Records of responses that hyper has, but that are not wholly written.
     unwritten: RefCell<Vec<Rc<Meter>>>,
     pub(crate) sink: Option<Rc<dyn RecordSink>>,
@@ -191,6 +194,7 @@ impl Shared {
             tls: Cell::new(false),
             rewound: Cell::new(false),
             framing: RefCell::default(),
+            streams: OnceCell::new(),
             unwritten: RefCell::default(),
             sink,
         })
@@ -210,6 +214,11 @@ impl Shared {
             self.pinged.set(false);
             self.epoch.set(self.epoch.get().wrapping_add(1));
         }
+    }
+
+    /// What is known of the streams of a connection that speaks HTTP/2.
+    pub(crate) fn streams(&self) -> Option<Rc<Observed>> {
+        self.streams.get()?.upgrade()
     }
 
     /// A request begins; true when the connection takes no other after it.
