@@ -44,8 +44,8 @@ use tokio::{
 use crate::config::SendFile;
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
-use crate::half_close::{self, HalfClose};
 use crate::h2::Observed;
+use crate::half_close::{self, HalfClose};
 use crate::record::{Meter, RecordSink};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
