@@ -26,7 +26,7 @@ from peers import h2_client
 from peers.h11_client import Client
 from peers.raw import head, read_head, reset
 
-ROUNDS = int(os.environ.get("FRAMEGATE_SOAK_REQUESTS", "10000")) // 8
+ROUNDS = int(os.environ.get("FRAMEGATE_SOAK_REQUESTS", "5000")) // 8
 """Eight requests or connections each. `task test:soak` makes 100,000 of them."""
 
 WEBSOCKET = head(

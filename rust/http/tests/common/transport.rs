@@ -75,6 +75,8 @@ impl Transport {
     pub async fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).await.unwrap();
         if OVER_TLS {
+            // Two small records in a row would wait for an acknowledgement.
+            socket.set_nodelay(true).unwrap();
             Self::Tls(Box::new(Session::open(socket).await.unwrap()))
         } else {
             Self::Tcp(socket)
