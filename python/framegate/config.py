@@ -471,12 +471,18 @@ class Choice(Kind):
     words: tuple[str, ...] = ()
     numbers: tuple[tuple[int, str], ...] = ()
     """Numbers that mean the same: those of uvicorn, which are constants of Python's `ssl`."""
+    flag: tuple[str, str] | None = None
+    """What true and false mean, where uvicorn has a flag."""
 
     def parse(self, value: object) -> str:
+        if isinstance(value, bool) and self.flag:
+            return self.flag[not value]
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(int(value))
         word = value.strip().lower() if isinstance(value, str) else ""
         word = {str(number): meaning for number, meaning in self.numbers}.get(word, word)
+        if self.flag and word in TRUE_WORDS | FALSE_WORDS:
+            word = self.flag[word in FALSE_WORDS]
         if word not in self.words:
             hint = suggestion(word, self.words) if word else ""
             raise ValueError(f"expected {self.accepts()}{hint}")
@@ -701,6 +707,7 @@ LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 LifespanMode = Literal["auto", "on", "off"]
 TlsVersions = Literal["all", "tls1.2", "tls1.3"]
 ClientCertificates = Literal["none", "optional", "required"]
+PerMessageDeflate = Literal["shared", "context", "off"]
 HttpVersions = Literal["auto", "1", "2"]
 LogFormat = Literal["text", "json"]
 
@@ -709,6 +716,7 @@ LISTENING: Final = "Listening"
 TLS: Final = "TLS"
 LIFE: Final = "Workers and their life"
 LIMITS: Final = "Limits"
+WEBSOCKET: Final = "WebSocket"
 RESPONSES: Final = "Responses"
 LOGGING: Final = "Logging"
 DEVELOPMENT: Final = "Development"
@@ -1195,6 +1203,35 @@ class Config:
             "it bounds memory per slow client."
         ),
     )
+    ws_per_message_deflate: PerMessageDeflate = setting(
+        "shared",
+        Choice(words=("shared", "context", "off"), flag=("shared", "off")),
+        group=WEBSOCKET,
+        help=(
+            "Compress WebSocket messages for clients that offer it. shared (also true) compresses "
+            "each message by itself and costs a connection no memory; context refers to earlier "
+            "messages, which makes similar small ones much smaller and costs up to 180 KiB per "
+            "connection."
+        ),
+    )
+    ws_deflate_min_size: int = setting(
+        64,
+        Bytes(minimum=1, maximum=2**32),
+        group=WEBSOCKET,
+        help=(
+            "WebSocket messages below this leave as they are: a few bytes less do not make a "
+            "packet less. Messages that would not get smaller are never compressed."
+        ),
+    )
+    ws_deflate_max_contexts: int = setting(
+        256,
+        Integer(minimum=0, maximum=2**20),
+        group=WEBSOCKET,
+        help=(
+            "WebSockets per worker that may keep a context, which is at most 45 MB; above it "
+            "their messages are compressed as in shared."
+        ),
+    )
     date_header: bool = setting(
         True,
         Flag(),
@@ -1247,6 +1284,59 @@ class Config:
         Flag(),
         group=LOGGING,
         help="Write one line per request to stdout.",
+    )
+
+    reload: bool = setting(
+        False,
+        Flag(),
+        group=DEVELOPMENT,
+        help=(
+            "Start the worker anew when code changes; pages in the browser follow, and show why "
+            "an application does not start. Needs watchfiles. For development only."
+        ),
+    )
+    reload_dirs: tuple[str, ...] = setting(
+        (),
+        FilePaths(placeholder="DIRECTORY"),
+        group=DEVELOPMENT,
+        command_line=("--reload-dir",),
+        help=(
+            "Watch this directory and those below, in place of the application's package; "
+            "repeatable. Virtual environments and hidden directories are left out."
+        ),
+    )
+    reload_includes: tuple[str, ...] = setting(
+        (),
+        Patterns(),
+        group=DEVELOPMENT,
+        command_line=("--reload-include",),
+        help="Files that also start the worker anew, beside *.py; repeatable.",
+    )
+    reload_excludes: tuple[str, ...] = setting(
+        (),
+        Patterns(),
+        group=DEVELOPMENT,
+        command_line=("--reload-exclude",),
+        help="Files and directories that are not watched; repeatable.",
+    )
+    reload_delay: float = setting(
+        0.05,
+        Seconds(minimum=0.001, maximum=60.0),
+        group=DEVELOPMENT,
+        help=(
+            "How long nothing more must change before the worker is started anew: an editor "
+            "saves in several steps, a version control system many files."
+        ),
+    )
+    debug: bool = setting(
+        False,
+        Flag(),
+        group=DEVELOPMENT,
+        help=(
+            "Answer an exception of the application with a page that shows source, local "
+            "variables and the request, with secrets masked; to clients on this machine only. "
+            "Refused unless all addresses are loopback."
+        ),
     )
 
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
@@ -1307,8 +1397,38 @@ class Config:
                 "with ssl_ca_certs, or set ssl_ca_system"
             )
 
+    def _check_development(self) -> None:
+        if self.reload and self.workers != 1:
+            raise ConfigError(
+                f"reload and workers={self.workers} ({self.origins['workers']}) contradict each "
+                "other: what is developed has one worker"
+            )
+        if self.reload and self.app is not None and not isinstance(self.app, str):
+            raise ConfigError(
+                'reload needs the application as a string such as "module:app", because it is '
+                "imported anew"
+            )
+        if not self.debug:
+            return
+        from framegate.binds import TcpBind, parse_bind
+
+        addresses = [*self.bind] or [self.uds or (f"fd://{self.fd}" if self.fd is not None else "")]
+        for address in filter(None, addresses):
+            bind = parse_bind(address) if address != self.uds else None
+            if not isinstance(bind, TcpBind) or not _is_loopback(bind.host):
+                raise ConfigError(
+                    f"debug shows source and variables, so {address} is refused; "
+                    "listen on 127.0.0.1"
+                )
+        if not any(addresses) and not _is_loopback(self.host):
+            raise ConfigError(
+                f"debug shows source and variables, so host {self.host} "
+                f"({self.origins['host']}) is refused; listen on 127.0.0.1"
+            )
+
     def _check_together(self) -> None:
         self._check_tls()
+        self._check_development()
         target = self.origins["target_bytes_max"]
         if target.source > Source.DEFAULT and self.target_bytes_max > self.header_bytes_max:
             raise ConfigError(
@@ -1424,6 +1544,11 @@ class Config:
         data = json.loads(text)
         origins = {name: Origin(Source(rank), at) for name, (rank, at) in data["origins"].items()}
         return cls(**data["values"], origins=origins)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to it."""
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
 
 
 def _settings() -> tuple[Setting, ...]:

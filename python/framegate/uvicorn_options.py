@@ -45,7 +45,6 @@ INSTEAD: Final[dict[str, str]] = {
     ),
     "limit_max_requests": "restart workers from outside, one after the other",
     "limit_max_requests_jitter": "restart workers from outside, one after the other",
-    "ws_per_message_deflate": "leave it out, messages are not compressed",
     "ws_ping_interval": "leave it out, let the application send its own messages",
     "ws_ping_timeout": "leave it out, let the application send its own messages",
 }

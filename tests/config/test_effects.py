@@ -568,6 +568,53 @@ def test_ws_max_size() -> None:
         assert caught.value.rcvd.code == 1009
 
 
+@effect("ws_per_message_deflate")
+def test_ws_per_message_deflate() -> None:
+    agreed = {}
+    for mode in ("shared", "context", "off"):
+        with serving(ws_per_message_deflate=mode) as server:
+            with connect(server.urls[0].replace("http", "ws")) as client:
+                agreed[mode] = [repr(extension) for extension in client.protocol.extensions]
+    assert "local_no_context_takeover=True" in agreed["shared"][0]
+    assert "local_no_context_takeover=False" in agreed["context"][0]
+    assert agreed["off"] == []
+
+
+def sent_bytes(server: RunningServer, messages: int) -> int:
+    """How long the frames are in which messages of 1000 bytes come back."""
+    with connect(server.urls[0].replace("http", "ws")) as client:
+        seen: list[int] = []
+        (extension,) = client.protocol.extensions
+        decode = extension.decode
+
+        def measure(frame: Any, *, max_size: int | None = None) -> Any:
+            seen.append(len(frame.data))
+            return decode(frame, max_size=max_size)
+
+        extension.decode = measure  # type: ignore[method-assign]
+        for _ in range(messages):
+            client.send(b"0123456789" * 100)
+            client.recv(TIMEOUT_SECONDS)
+        return sum(seen)
+
+
+@effect("ws_deflate_min_size")
+def test_ws_deflate_min_size() -> None:
+    for size, compressed in ((1000, True), (1001, False)):
+        with serving(ws_deflate_min_size=size) as server:
+            assert (sent_bytes(server, 1) < 1000) is compressed
+
+
+@effect("ws_deflate_max_contexts")
+def test_ws_deflate_max_contexts() -> None:
+    sizes = []
+    for contexts in (0, 1):
+        options: dict[str, Any] = {"ws_per_message_deflate": "context"}
+        with serving(ws_deflate_max_contexts=contexts, **options) as server:
+            sizes.append(sent_bytes(server, 10))
+    assert sizes[1] < sizes[0] / 1.5
+
+
 @effect("send_buffer_bytes")
 def test_send_buffer_bytes() -> None:
     total, chunk = 64 * 2**20, 2**20  # far more than the kernel buffers on the way
@@ -702,6 +749,12 @@ def test_use_colors(launch: Launch) -> None:
 
 # Effects that need more than a few lines: setting, file below tests/, test.
 SHOWN_ELSEWHERE = [
+    ("reload", "development/test_reload.py", "test_saved_code_is_served_and_pages_get_the_script"),
+    ("reload_dirs", "development/test_reload.py", "test_directories_that_are_named"),
+    ("reload_includes", "development/test_reload.py", "test_reload_dir_include_exclude_and_delay"),
+    ("reload_excludes", "development/test_reload.py", "test_reload_dir_include_exclude_and_delay"),
+    ("reload_delay", "development/test_reload.py", "test_reload_dir_include_exclude_and_delay"),
+    ("debug", "development/test_debug.py", "test_debug_page_shows_source_variables_and_request"),
     ("log_config", "cli/test_log_config.py", "test_configuration_of_uvicorn_works_as_it_is"),
     ("ssl_certfile", "tls/test_handshake.py", "test_key_in_the_file_of_the_certificate"),
     ("ssl_keyfile", "tls/test_handshake.py", "test_every_form_of_key"),
@@ -724,7 +777,8 @@ SHOWN_ELSEWHERE = [
 def test_effect_that_is_shown_elsewhere(name: str, file: str, test: str) -> None:
     text = (Path(__file__).parents[1] / file).read_text()
     assert f"def {test}" in text
-    assert name in text or "--" + name.replace("_", "-") in text
+    spellings = next(item.command_line for item in SETTINGS if item.name == name)
+    assert name in text or any(spelling in text for spelling in spellings)
 
 
 def test_every_setting_has_a_test_of_its_effect() -> None:
