@@ -1087,7 +1087,18 @@ class Config:
         group=LIMITS,
         help=(
             "Cut a client that reads nothing for so long while bytes wait for it; the application "
-            "gets http.disconnect. Slow but steady readers are not concerned."
+            "gets http.disconnect. Slow but steady readers are not concerned. The kernel drops "
+            "what it could not deliver after as long, also when the connection is closed here."
+        ),
+    )
+    timeout_half_close: float = setting(
+        1.0,
+        Seconds(minimum=0.0, maximum=3600.0),
+        group=LIMITS,
+        help=(
+            "How long a client that has closed its side after a whole request is still answered "
+            "while nothing is written to it: it may read on, or be gone. A second is more than "
+            "most answers take; then the application gets http.disconnect. 0: at once."
         ),
     )
     timeout_linger: float = setting(

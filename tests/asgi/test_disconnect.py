@@ -42,7 +42,8 @@ class Probe:
 
 def run(serve: Any, handler: Any, *, leave: Any, request: bytes | None = None) -> Probe:
     probe = Probe(handler)
-    server = serve(probe, lifespan="off")
+    # A close looks like a half-close until this time is over.
+    server = serve(probe, lifespan="off", timeout_half_close=0.0)
     client = server.connect()
     client.sendall(request or head("GET", "/"))
     assert probe.waiting.wait(10)

@@ -34,6 +34,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "timeout_startup": ("500ms", 0.5),
     "timeout_body": ("2m", 120.0),
     "timeout_write": ("10s", 10.0),
+    "timeout_half_close": ("100ms", 0.1),
     "timeout_linger": ("500ms", 0.5),
     "target_bytes_max": ("2KiB", 2048),
     "max_body": ("16MiB", 2**24),

@@ -379,6 +379,20 @@ def test_timeout_write() -> None:
         assert status(response(server)) == 200
 
 
+@effect("timeout_half_close")
+def test_timeout_half_close() -> None:
+    async def slow(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.7)
+        await answer(send, b"late")
+
+    for seconds, expected in ((0.0, ""), (10.0, "late")):
+        with serving(slow, lifespan="off", timeout_half_close=seconds) as server:
+            with open_connection(server) as peer:
+                peer.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                peer.shutdown(socket.SHUT_WR)
+                assert read_to_end(peer).rpartition("\r\n\r\n")[2] == expected
+
+
 @effect("timeout_linger")
 def test_timeout_linger() -> None:
     for seconds, expected in ((0.0, False), (10.0, True)):

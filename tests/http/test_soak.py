@@ -22,11 +22,21 @@ from typing import Any
 import pytest
 
 from apps import read_body, respond
+from peers import h2_client
 from peers.h11_client import Client
-from peers.raw import head, reset
+from peers.raw import head, read_head, reset
 
-ROUNDS = int(os.environ.get("FRAMEGATE_SOAK_REQUESTS", "10000")) // 8
+ROUNDS = int(os.environ.get("FRAMEGATE_SOAK_REQUESTS", "5000")) // 8
 """Eight requests or connections each. `task test:soak` makes 100,000 of them."""
+
+WEBSOCKET = head(
+    "GET",
+    "/",
+    "upgrade: websocket",
+    "connection: upgrade",
+    "sec-websocket-version: 13",
+    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+)
 
 
 def resident_bytes() -> int:
@@ -34,7 +44,17 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
+async def echo(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message.get("bytes") or b""})
+
+
 async def application(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "websocket":
+        await echo(receive, send)
+        return
     match scope["path"]:
         case "/upload":
             await respond(send, str(len(await read_body(receive))).encode())
@@ -79,16 +99,81 @@ def misbehave(server: Any, generator: random.Random) -> None:
     for kind in kinds:
         client = server.connect()
         kind(client)
+        leave(client, generator)
+
+
+def leave(client: socket.socket, generator: random.Random) -> None:
+    """Go without a word, in one of two ways."""
+    if generator.random() < 0.5:
+        reset(client)
+    else:
+        client.close()
+
+
+def misbehave_over_http2(server: Any, generator: random.Random) -> None:
+    """Leave streams in every state, and a frame in the middle."""
+    client = h2_client.Client(server.connect())
+    streams = [
+        client.request("/wait"),
+        client.request("/stream"),
+        client.request("/fail"),
+        client.request("/upload", b"part", method="POST", ends=False),
+    ]
+    for stream in streams:
         if generator.random() < 0.5:
-            reset(client)
-        else:
-            client.close()
+            client.state.reset_stream(stream)
+    client.flush()
+    if generator.random() < 0.5:
+        client.socket.sendall(b"\x00\x10\x00\x00\x00\x00\x00\x00\x01half of a frame")
+    leave(client.socket, generator)
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """A frame of WebSocket, masked with a key that changes nothing."""
+    return bytes([first, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+def misbehave_over_websocket(server: Any, generator: random.Random) -> None:
+    """Leave at any moment of a session, with or without its end."""
+    client = server.connect()
+    client.sendall(WEBSOCKET)
+    match generator.randrange(5):
+        case 0:  # before the answer
+            pass
+        case 1:  # messages whose echo nobody reads
+            client.sendall(frame(0x82, b"x" * 100) * 20)
+        case 2:  # half of a frame
+            client.sendall(frame(0x82, b"x" * 100)[:50])
+        case 3:  # no frame at all
+            client.sendall(b"\xff" * 50)
+        case _:  # an orderly end
+            read_head(client)
+            client.sendall(frame(0x82, b"hello") + frame(0x88, b"\x03\xe8"))
+            received = b""
+            while piece := client.recv(100):
+                received += piece
+            assert received == b"\x82\x05hello\x88\x02\x03\xe8"
+    leave(client, generator)
 
 
 def behave(client: Client, generator: random.Random) -> None:
     path = generator.choice(["/", "/stream", "/upload", "/touch", "/fail"])
     body = b"x" * generator.randrange(2000) if path == "/upload" else b""
     client.request("POST" if body else "GET", path, body=body)
+
+
+def behave_over_http2(client: h2_client.Client, generator: random.Random) -> None:
+    body = b"x" * generator.randrange(2000)
+    streams = [
+        client.request("/stream"),
+        client.request("/upload", body, method="POST"),
+        client.request("/touch"),
+    ]
+    for stream in streams:
+        while not client.exchanges[stream].is_over:
+            assert client.read()
+        assert client.exchanges.pop(stream).status == 200
+    client.events.clear()
 
 
 def settle(server: Any) -> None:
@@ -122,11 +207,17 @@ def test_thousands_of_bad_clients_leave_nothing_behind(serve: Any, silence: None
     generator = random.Random(7)
 
     def round_of(count: int) -> None:
-        client = Client(server.connect())
-        for _ in range(count):
+        client, client2 = Client(server.connect()), h2_client.Client(server.connect())
+        for number in range(count):
             misbehave(server, generator)
             behave(client, generator)
+            # A tenth of each: these clients are slow, being written in Python.
+            if number % 10 == 0:
+                misbehave_over_http2(server, generator)
+                misbehave_over_websocket(server, generator)
+                behave_over_http2(client2, generator)
         client.socket.close()
+        client2.socket.close()
         settle(server)
 
     round_of(ROUNDS // 5)

@@ -226,16 +226,27 @@ pub struct Timeouts {
     ///   `body_that_finds_no_room_is_not_the_clients_fault`
     pub body: Duration,
     /// Without progress of a client that does not read, while bytes wait to be written to it. What the peer's kernel has taken
-    /// counts as progress.
+    /// counts as progress. Our kernel has the same time to hand on what it has taken from us (`TCP_USER_TIMEOUT`), also when the
+    /// connection is closed on our side.
     ///
     /// - over it: the connection is cut with a reset, and the handler learns that the client is gone
     /// - over HTTP/2: a stream whose window is not opened is reset with `CANCEL`; a connection whose window is not opened, or
     ///   whose socket takes nothing, ends
     /// - reason: a reader that takes nothing for so long is gone, or holds memory on purpose
     /// - tests: `reader_that_takes_nothing_is_cut`, `slow_reader_is_served_to_the_end`,
-    ///   `stream_whose_window_is_never_opened_is_reset`, `connection_whose_window_is_never_opened_is_ended`,
-    ///   `windows_that_are_opened_slowly_are_enough`
+    ///   `kernel_forgets_what_nobody_takes_after_the_close`, `stream_whose_window_is_never_opened_is_reset`,
+    ///   `connection_whose_window_is_never_opened_is_ended`, `windows_that_are_opened_slowly_are_enough`
     pub write: Duration,
+    /// Silence towards a client that has closed its side of the connection after a whole request, while its response is due or
+    /// under way. Such a client may still read, or may be gone: only bytes that its kernel takes tell that it is there, and each
+    /// of them begins this time anew.
+    ///
+    /// - over it: the client counts as gone, and the handler learns that
+    /// - over HTTP/2: the end of the connection is the end of its streams, at once: a stream has an end of its own
+    /// - reason: longer than most handlers take to answer tools that half-close, and short enough that little is done for a client
+    ///   that has left
+    /// - tests: `half_closed_client_gets_its_answer`, `half_closed_client_counts_as_gone_when_its_time_is_over`
+    pub half_close: Duration,
     /// A kept-alive connection without a request.
     ///
     /// - over it: close
@@ -297,6 +308,7 @@ impl Default for Timeouts {
             handshake: Duration::from_secs(10),
             body: Duration::from_secs(60),
             write: Duration::from_secs(30),
+            half_close: Duration::from_secs(1),
             idle: Duration::from_secs(75),
             park_after: Some(Duration::from_millis(500)),
             linger: Duration::from_secs(2),

@@ -204,7 +204,7 @@ async fn wait_for_reader(detached: &mut Detached, shared: &Shared) -> bool {
                 detached.io.reset_on_close();
                 return Poll::Ready(false);
             }
-            Some(Order::Park | Order::Ping) | None => {}
+            Some(Order::Park | Order::Ping | Order::Look | Order::HangUp) | None => {}
         }
         let answered = detached.exchange.poll_answer(cx);
         // A handler may wait for a hint to be written before it reads on. A failure is found again by whoever writes next.
@@ -266,7 +266,9 @@ async fn run_http1(
                 let parts = connection.take().expect("is there").into_parts();
                 return Poll::Ready(Served::Parked(parts.io.into_inner(), parts.read_buf));
             }
-            Some(Order::Park | Order::Ping) | None => {}
+            // The read that follows finds the end of the stream.
+            Some(Order::HangUp) => shared.half_close.give_up(),
+            Some(Order::Park | Order::Ping | Order::Look) | None => {}
         }
         if shared.is_draining() && !told_to_drain {
             told_to_drain = true;
@@ -401,7 +403,7 @@ async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>, registry:
                 return Poll::Ready(());
             }
             Some(Order::Close | Order::TimeOut) => return Poll::Ready(()),
-            Some(Order::Park | Order::Ping) | None => {}
+            Some(Order::Park | Order::Ping | Order::Look | Order::HangUp) | None => {}
         }
         session.as_mut().poll(cx)
     })

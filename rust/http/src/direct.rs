@@ -44,7 +44,11 @@ use crate::error::Error;
 use crate::h1_io::{Shared, Socket};
 
 /// Smallest rest of a body that is read directly. Below it, a second hyper connection costs more than it saves.
+#[cfg(not(any(test, feature = "fuzzing")))]
 pub(crate) const DIRECT_BYTES_MIN: u64 = 64 * 1024;
+/// So that bodies of a fuzzer's inputs are large.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) const DIRECT_BYTES_MIN: u64 = 24;
 
 /// After so many bytes other tasks get their turn, even when the socket has more.
 const BURST_BYTES_MAX: usize = 1024 * 1024;

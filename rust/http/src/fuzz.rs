@@ -16,6 +16,8 @@ use tokio::{
     net::UnixStream,
 };
 
+use crate::body::Body;
+use crate::error::Error;
 use crate::framing::{Framing, HeadMarks};
 use crate::h1::is_host;
 use crate::h1_io::Socket;
@@ -41,6 +43,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("handshake", handshake),
     ("hosts", hosts),
     ("requests", requests),
+    ("direct", direct),
 ];
 
 /// Splits off the byte that chooses the cut.
@@ -363,12 +366,105 @@ pub fn requests(data: &[u8]) {
     let (size, stream) = cut(data);
     // A head that has no end may be refused sooner or later.
     let stream = [stream, b"\r\n\r\n"].concat();
-    let whole = serve(&stream, stream.len());
-    assert_eq!(serve(&stream, size), whole);
+    let (served, answers) = serve(&stream, stream.len(), Reading::All(100));
+    let (again, same) = serve(&stream, size, Reading::All(100));
+    assert_eq!((whole(&again), same), (whole(&served), answers));
 }
 
-/// Requests whose bodies were whole, and the statuses of all responses.
-fn serve(stream: &[u8], size: usize) -> (Vec<String>, Vec<u16>) {
+/// A handler that reads a body past hyper, in part or whole, by whatever means and however the bytes come, reads what
+/// one reads that gets the connection's bytes at once, and no byte of a body is ever taken for a request. The second byte of
+/// the input chooses how the handler reads.
+pub fn direct(data: &[u8]) {
+    let (size, rest) = cut(data);
+    let Some((choice, stream)) = rest.split_first() else {
+        return;
+    };
+    let stream = [stream, b"\r\n\r\n"].concat();
+    let bytes = 1 + usize::from(*choice) / 4;
+    let reading = match choice % 4 {
+        0 => Reading::All(bytes),
+        1 => Reading::Some(bytes),
+        2 => Reading::Mixed(bytes),
+        _ => Reading::Nothing,
+    };
+    let (all, _) = serve(&stream, stream.len(), Reading::All(100));
+    let (read, _) = serve(&stream, size, reading);
+    if let Reading::All(_) = reading {
+        assert_eq!(whole(&read), whole(&all));
+    }
+    // A body that is not read to its end may end the connection, sooner or later.
+    assert!(read.len() <= all.len(), "{read:?} {all:?}");
+    for (one, other) in read.iter().zip(&all) {
+        assert_eq!(one.head, other.head);
+        let bytes = one.body.len().min(other.body.len());
+        assert_eq!(one.body[..bytes], other.body[..bytes]);
+        assert!(
+            one.body.len() <= bytes || !other.is_whole,
+            "{one:?} {other:?}"
+        );
+    }
+}
+
+/// A request as its handler saw it.
+#[derive(Debug, PartialEq)]
+struct Served {
+    head: String,
+    /// As far as it was read.
+    body: Vec<u8>,
+    is_whole: bool,
+}
+
+fn whole(served: &[Served]) -> Vec<&Served> {
+    served.iter().filter(|request| request.is_whole).collect()
+}
+
+/// How a handler reads a body.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// To its end, in pieces of so many bytes.
+    All(usize),
+    /// So many bytes in pieces of three, and then no more.
+    Some(usize),
+    /// So many bytes at once, then whatever comes.
+    Mixed(usize),
+    Nothing,
+}
+
+impl Reading {
+    /// Reads, and hands on what was read. True at the body's end.
+    async fn read(self, body: &mut Body, mut give: impl FnMut(&[u8])) -> Result<bool, Error> {
+        let mut buffer = [0; 100];
+        match self {
+            Self::All(size) => loop {
+                match body.read(&mut buffer[..size]).await? {
+                    0 => return Ok(true),
+                    bytes => give(&buffer[..bytes]),
+                }
+            },
+            Self::Some(count) => {
+                for _ in 0..count.div_ceil(3) {
+                    match body.read(&mut buffer[..3]).await? {
+                        0 => return Ok(true),
+                        bytes => give(&buffer[..bytes]),
+                    }
+                }
+            }
+            Self::Mixed(size) => {
+                let bytes = body.read(&mut buffer[..size]).await?;
+                give(&buffer[..bytes]);
+                while let Some(data) = body.data().await {
+                    give(&data?);
+                }
+                return Ok(true);
+            }
+            Self::Nothing => {}
+        }
+        Ok(false)
+    }
+}
+
+/// Requests, and the statuses of all responses.
+fn serve(stream: &[u8], size: usize, reading: Reading) -> (Vec<Served>, Vec<u16>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -381,23 +477,16 @@ fn serve(stream: &[u8], size: usize) -> (Vec<String>, Vec<u16>) {
             service_fn(move |mut request| {
                 let seen = seen.clone();
                 ResponseFuture::later(async move {
-                    let mut body = Vec::new();
-                    let mut buffer = [0; 100];
-                    loop {
-                        match request.body.read(&mut buffer).await {
-                            Ok(0) => break,
-                            Ok(bytes) => body.extend_from_slice(&buffer[..bytes]),
-                            Err(_) => return Response::default(),
-                        }
-                    }
                     let head = request.head;
-                    seen.borrow_mut().push(format!(
-                        "{} {} {:?} {}",
-                        head.method,
-                        head.uri,
-                        head.headers,
-                        body.escape_ascii()
-                    ));
+                    let at = seen.borrow().len();
+                    seen.borrow_mut().push(Served {
+                        head: format!("{} {} {:?}", head.method, head.uri, head.headers),
+                        body: Vec::new(),
+                        is_whole: false,
+                    });
+                    let give = |data: &[u8]| seen.borrow_mut()[at].body.extend_from_slice(data);
+                    let read = reading.read(&mut request.body, give).await;
+                    seen.borrow_mut()[at].is_whole = read.is_ok_and(|is_whole| is_whole);
                     Response::default()
                 })
             })
@@ -484,6 +573,16 @@ mod tests {
                 b"\x01\r\nOPTIONS * HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD / HTTP/1.1\nHost: t\n\n",
                 b"\x05PUT / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
                 b"\x02PUT / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+            ],
+        ),
+        (
+            "direct",
+            &[
+                // The second byte: all in pieces of 12, then some, mixed, nothing.
+                b"\x07\x30POST /a HTTP/1.1\r\nHost: t\r\nContent-Length: 64\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: t\r\n\r\nGET /smuggled HTTP/1.1\r\nHGET /n HTTP/1.1\r\nHost: t\r\n\r\n",
+                b"\x10\x19POST /b HTTP/1.1\r\nHost: t\r\nContent-Length: 40\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\nabcdefghPUT /c HTTP/1.1\r\nHost: t\r\nContent-Length: 30\r\n\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\nabGET /n HTTP/1.1\r\nHost: t\r\n\r\n",
+                b"\x20\x2aPOST /d HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 30\r\n\r\n0123456789GET / HTTP/1.0\r\n\r\n0GET /n HTTP/1.1\r\nHost: t\r\n\r\n",
+                b"\x02\x33POST /e HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 25\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\nxGET /n HTTP/1.1\r\nHost: t\r\n\r\n",
             ],
         ),
         (
@@ -629,6 +728,11 @@ mod tests {
     #[test]
     fn requests_mean_the_same_however_they_are_cut() {
         drive("requests", 600);
+    }
+
+    #[test]
+    fn bodies_that_are_read_past_hyper_are_the_same_bodies() {
+        drive("direct", 600);
     }
 
     #[test]

@@ -45,6 +45,7 @@ use crate::config::SendFile;
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::h2::Observed;
+use crate::half_close::{self, HalfClose};
 use crate::record::{Meter, RecordSink};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
@@ -77,6 +78,10 @@ pub(crate) enum Order {
     Reset,
     /// The client is too slow: it is told so if that is possible, and the connection ends.
     TimeOut,
+    /// Look whether a client that has closed its side was lost.
+    Look,
+    /// A client that has closed its side counts as gone.
+    HangUp,
 }
 
 /// What the sweep waits for a peer to do, and how far that was at the beginning.
@@ -115,8 +120,10 @@ pub(crate) struct Shared {
     pub(crate) pinged: Cell<bool>,
     /// Nothing that was written waits in hyper or here.
     pub(crate) flushed: Cell<bool>,
-    /// The peer has closed its side.
+    /// The peer has closed its side, and that counts as the end.
     pub(crate) eof: Cell<bool>,
+    /// The peer has closed its side while it is being answered.
+    pub(crate) half_close: HalfClose,
     /// The socket failed.
     pub(crate) broken: Cell<bool>,
     /// The last attempt to read found nothing: more is wanted of the peer.
@@ -168,6 +175,7 @@ impl Shared {
             pinged: Cell::new(false),
             flushed: Cell::new(true),
             eof: Cell::new(false),
+            half_close: HalfClose::default(),
             broken: Cell::new(false),
             awaits_read: Cell::new(false),
             awaits_write: Cell::new(false),
@@ -318,6 +326,18 @@ impl Shared {
             && self.flushed.get()
             && !framing.is_in_head()
             && !framing.is_in_body()
+    }
+
+    /// A whole request is being answered, and nothing of another one was read.
+    fn is_answering(&self) -> bool {
+        let framing = self.framing.borrow();
+        let is_due = match self.phase.get() {
+            Phase::Busy => true,
+            // Or the response still leaves.
+            Phase::Idle => !self.flushed.get(),
+            _ => false,
+        };
+        is_due && !framing.is_in_head() && !framing.is_in_body()
     }
 
     /// A request is over; `meter` is its record, if one is made.
@@ -667,13 +687,24 @@ impl SocketIo {
         self.socket.borrow().poll_read_ready(cx)
     }
 
+    /// The stream has ended. Ready when that is the end of the connection.
+    fn poll_end(&self) -> Poll<io::Result<()>> {
+        let shared = &*self.shared;
+        if shared.is_answering() && shared.half_close.keep() {
+            if let Some(error) = half_close::failure(self.socket.borrow().as_fd()) {
+                shared.broken.set(true);
+                return Poll::Ready(Err(error));
+            }
+            // Whoever writes the answer runs the connection's task, and so does the sweep.
+            return Poll::Pending;
+        }
+        shared.eof.set(true);
+        Poll::Ready(Ok(()))
+    }
+
     /// Follows what was read; returns how many of the bytes hyper may see.
     fn note_read(&mut self, bytes: &[u8]) -> usize {
         let shared = &*self.shared;
-        if bytes.is_empty() {
-            shared.eof.set(true);
-            return 0;
-        }
         shared
             .bytes_in
             .set(shared.bytes_in.get() + bytes.len() as u64);
@@ -801,6 +832,9 @@ impl AsyncRead for SocketIo {
             if room == 0 {
                 return Poll::Ready(Ok(()));
             }
+            if buf.filled().len() == before {
+                return me.poll_end();
+            }
             let seen = me.note_read(&buf.filled()[before..]);
             buf.set_filled(before + seen);
             if seen > 0 || !me.malformed {
@@ -877,6 +911,10 @@ impl AsyncWrite for SocketIo {
         }
         self.shared.flushed.set(true);
         self.shared.finish_records(false);
+        if self.shared.half_close.is_kept() && self.shared.phase.get() == Phase::Idle {
+            // All is written: hyper may find the end of the stream now.
+            self.shared.wake_task();
+        }
         Poll::Ready(Ok(()))
     }
 

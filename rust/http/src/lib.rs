@@ -44,7 +44,8 @@
 //! # Cancel safety
 //! - A client that goes away drops what works for it: the future of [`service::ResponseFuture::Later`], the stream of a
 //!   response, the future of an upgrade. Dropping is how they learn of it. One that has left unread bytes behind, such
-//!   as a part of its body, is noticed when those are read or when the response is written.
+//!   as a part of its body, is noticed when those are read or when the response is written. One that has closed its side
+//!   after a whole request may still be there; see [`Timeouts::half_close`].
 //! - [`body::Body::data`] and [`service::Hints::send`] may be dropped at any point; see there.
 //! - [`ingest::ingest`] abandons its loan when it is dropped.
 //! - Dropping a connection's task closes the socket and gives everything back.
@@ -63,6 +64,7 @@ pub mod fuzz;
 mod h1;
 mod h1_io;
 mod h2;
+mod half_close;
 pub mod ingest;
 mod known_host;
 mod listener;

@@ -11,6 +11,7 @@ use std::{
 };
 
 use hyper::server::conn::http1;
+use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
@@ -214,6 +215,10 @@ impl Server {
         match listener.into() {
             Listener::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
+                // What it accepts inherits this, closed connections keep it, and without it the kernel resends to a peer that
+                // is gone for a quarter of an hour. Failing costs only that.
+                let write = self.0.config.timeouts.write;
+                let _ = SockRef::from(&listener).set_tcp_user_timeout(Some(write));
                 let listener = TcpListener::from_std(listener)?;
                 (self.0.spawn)(Box::pin(accept(state, listener, entry)));
             }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::h1_io::{Order, Peer, Phase, Shared, Stall};
+use crate::half_close;
 use crate::tls::{CROWDED, Handshakes};
 
 /// Open connections, counters, and who waits for the last one to go.
@@ -193,6 +194,9 @@ impl Registry {
 /// What a connection is due for, if anything. `crowded`: others wait for the places of handshakes.
 fn due(shared: &Shared, now: Duration, config: &Config, crowded: bool) -> Option<Order> {
     if let Some(order) = stalled(shared, now, config) {
+        return Some(order);
+    }
+    if let Some(order) = half_close::due(shared, now, config) {
         return Some(order);
     }
     let timeouts = &config.timeouts;

@@ -79,7 +79,7 @@ fn socket_is_not_read_while_the_handler_does_not_poll() {
         );
         go.set();
         let write = writer.await.unwrap();
-        let mut client = common::Client::new(read.reunite(write).unwrap());
+        let mut client = common::Client::reunite(read, write);
         assert_eq!(client.reply().await.unwrap().text(), length.to_string());
     });
 }

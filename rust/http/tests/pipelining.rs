@@ -235,7 +235,7 @@ fn valid_requests_of_any_shape_and_in_any_pieces_are_served() {
                 write
             });
             let write = writer.await.unwrap();
-            let mut client = Client::new(read.reunite(write).unwrap());
+            let mut client = Client::reunite(read, write);
             for (n, body) in bodies.iter().enumerate() {
                 let reply = client.reply().await.unwrap();
                 assert_eq!(
@@ -280,7 +280,7 @@ fn nine_thousand_pipelined_requests_with_hints_stay_in_place() {
         });
         // The reader begins late, so that the socket is full by then.
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut client = Client::new(read.reunite(writer.await.unwrap()).unwrap());
+        let mut client = Client::reunite(read, writer.await.unwrap());
         for n in 0..REQUESTS {
             let mut reply = client.reply().await.unwrap();
             if n.is_multiple_of(3) {

@@ -92,7 +92,7 @@ fn slow_reader_is_served_to_the_end() {
         let mut read = 0;
         while read < LARGE {
             sleep(WRITE / 3).await;
-            read += client.stream.read(&mut buffer).await.unwrap();
+            read += client.stream.read_exact(&mut buffer).await.unwrap();
         }
         assert!(start.elapsed() > WRITE * 2);
     });

@@ -386,6 +386,7 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
             handshake: seconds("ssl_handshake_timeout")?,
             body: seconds("timeout_body")?,
             write: seconds("timeout_write")?,
+            half_close: seconds("timeout_half_close")?,
             idle: seconds("timeout_keep_alive")?,
             ping_after: Some(seconds("http2_keep_alive_interval")?),
             ping_answer: seconds("http2_keep_alive_interval")?,

@@ -286,7 +286,7 @@ async fn run(mut http2: Http2, streams: &Rc<Streams>) -> bool {
                 return Poll::Ready(false);
             }
             Some(Order::Ping) => ping(pings.as_mut(), cx),
-            Some(Order::Park) | None => {}
+            Some(Order::Park | Order::Look | Order::HangUp) | None => {}
         }
         if (shared.is_draining() || streams.spent.get()) && !told_to_drain {
             told_to_drain = true;

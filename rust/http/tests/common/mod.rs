@@ -6,6 +6,8 @@
     reason = "each test file uses a part of this"
 )]
 
+mod transport;
+
 use std::{
     cell::RefCell,
     collections::VecDeque,
@@ -22,13 +24,11 @@ use bytes::Bytes;
 use framegate_http::{
     Config, Connections, Server, Task, Timeouts,
     body::{Aborted, Body, ResponseBody},
-    service::{Request, Response, ResponseFuture, Service, service_fn},
+    service::{Entry, Request, Response, ResponseFuture, Service, service_fn},
 };
 use http_body::Frame as BodyFrame;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+pub use transport::{OVER_TLS, Transport};
 
 /// Longest time that a test may take; only a bug takes it.
 const WATCHDOG: Duration = Duration::from_secs(20);
@@ -60,7 +60,12 @@ impl TestServer {
     pub fn start(server: Server) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        server.listen(listener).unwrap();
+        let (server, entry) = if OVER_TLS {
+            (transport::with_tls(server), Entry::Tls)
+        } else {
+            (server, Entry::Plain)
+        };
+        server.listen_as(entry, listener).unwrap();
         let connections = server.connections();
         Self {
             server,
@@ -82,7 +87,14 @@ impl TestServer {
     pub fn that_never_answers() -> (Self, Event) {
         let dropped = Event::default();
         let told = dropped.clone();
-        let server = Self::new(move |_| {
+        let config = Config {
+            timeouts: Timeouts {
+                half_close: Duration::from_millis(20),
+                ..quick()
+            },
+            ..Config::default()
+        };
+        let server = Self::with(config, move |_| {
             let guard = SetOnDrop(told.clone());
             ResponseFuture::later(async move {
                 let _guard = guard;
@@ -104,7 +116,7 @@ impl TestServer {
     }
 
     pub async fn connect(&self) -> Client {
-        Client::new(TcpStream::connect(self.address).await.unwrap())
+        Client::new(Transport::connect(self.address).await)
     }
 
     /// Waits until the number of connections is `count`.
@@ -200,20 +212,26 @@ impl Reply {
 }
 
 pub struct Client {
-    pub stream: TcpStream,
+    pub stream: Transport,
     buffer: Vec<u8>,
 }
 
 impl Client {
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Transport) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
         }
     }
 
+    /// The client whose connection was split.
+    pub fn reunite(read: ReadHalf<Transport>, write: WriteHalf<Transport>) -> Self {
+        Self::new(read.unsplit(write))
+    }
+
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Reads more; false at the end of the stream or when it was reset.
