@@ -16,9 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 from framegate.config import LogLevel
+from framegate.steady_stream import SteadyStream
 
 __all__ = ["LineFormatter", "banner", "configure", "logger"]
 
@@ -63,7 +64,7 @@ def configure(level: LogLevel, *, prefix: str = "", stream: TextIO | None = None
     logger.setLevel(level.upper())
     if logger.handlers:
         return
-    target = stream or sys.stderr
+    target = stream or cast(TextIO, SteadyStream(sys.stderr))
     handler = logging.StreamHandler(target)
     handler.setFormatter(LineFormatter(prefix=prefix, colour=_has_colour(target)))
     logger.addHandler(handler)

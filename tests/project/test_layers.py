@@ -17,15 +17,19 @@ PARENT_PROCESS = {
     "channel",
     "ciphers",
     "config",
+    "cores",
     "errors",
     "listener",
     "logging",
     "name_lock",
+    "recycling",
     "runtime_segment",
     "socket_holder",
+    "steady_stream",
     "supervisor",
     "systemd",
     "unix_socket",
+    "worker_process",
 }
 NATIVE = {
     "_http": {
