@@ -1302,11 +1302,6 @@ class Config:
             )
         if reason:
             self._check_middleware_crosses(reason)
-        if self.limit_max_requests_jitter and self.limit_max_requests is None:
-            raise ConfigError(
-                f"{self.origins['limit_max_requests_jitter']} is set, but there is no "
-                "limit_max_requests that it could be added to"
-            )
 
     def _check_middleware_crosses(self, reason: str) -> None:
         import json

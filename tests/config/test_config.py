@@ -32,7 +32,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "worker_restarts_max": ("9", 9),
     "worker_timeout": ("30s", 30.0),
     "limit_max_requests": ("10000", 10000),
-    "limit_max_requests_jitter": ("0", 0),
+    "limit_max_requests_jitter": ("500", 500),
     "limit_max_rss": ("512MiB", 2**29),
     "limit_max_lifetime": ("24h", 86_400.0),
     "log_stalls": ("500ms", 0.5),

@@ -8,7 +8,6 @@ import random
 import pytest
 
 from framegate.config import Config
-from framegate.errors import ConfigError
 from framegate.recycling import Allotment, Usage, private_bytes
 from server_process import Launch
 from supervisor.load import Load
@@ -49,9 +48,8 @@ def test_jitter_spreads_workers_and_never_shortens() -> None:
     assert drawn == set(range(100, 151))
 
 
-def test_jitter_alone_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no limit_max_requests that it could be added to"):
-        Config(app="a:b", limit_max_requests_jitter=5)
+def test_jitter_alone_limits_nothing() -> None:
+    assert allotment(limit_max_requests_jitter=5).spent(Usage(10**9, 0, 0)) == ""
 
 
 def test_memory_counts_what_the_process_has_for_itself() -> None:

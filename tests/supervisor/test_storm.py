@@ -124,9 +124,9 @@ class Unread:
             if text := body(peer):
                 return int(text)
 
-    def is_stopped(self) -> bool:
+    def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60) == 0
+        return self.process.wait(60)
 
 
 def fill(fd: int) -> None:
@@ -153,7 +153,7 @@ def test_log_that_nobody_reads_stops_nobody(tmp_path: Path, workers: str) -> Non
             os.kill(first, signal.SIGKILL)  # its death is a line, too
             while server.get() == first:
                 pass
-        assert server.is_stopped()
+        assert server.stop() == 0
     finally:
         os.close(reader)
         os.close(writer)
@@ -184,7 +184,7 @@ def test_full_disk_under_the_log_stops_nobody(tmp_path: Path, workers: str) -> N
             os.kill(first, signal.SIGKILL)
             while server.get() == first:
                 pass
-        assert server.is_stopped()
+        assert server.stop() == 0
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
