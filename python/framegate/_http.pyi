@@ -171,6 +171,7 @@ class Worker:
         row: RuntimeRow | None = None,
         stalls: tuple[float, int, int] | None = None,
         parent: tuple[int, float] | None = None,
+        log_fd: int | None = None,
         plain_tasks: bool = False,
     ) -> Worker: ...
     def listen(self, fd: int, *, entry: str = "plain") -> None: ...

@@ -138,7 +138,7 @@ def open_listeners(config: Config, workers: int | None = None) -> Listeners:
     Raises:
         ListenError: An address is in use, not allowed or does not exist.
     """
-    count = config.workers if workers is None else workers
+    count = (config.workers or 1) if workers is None else workers
     opening = _Opening(count, may_grow=bool(config.supervised_because))
     listeners = opening.listeners
     listeners.scheme = "https" if config.ssl_certfile else "http"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from framegate.config import Config
-from framegate.logging import configure, logger
+from framegate.logging import configure_from, logger
 from framegate.open_files import raise_open_files_limit
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def serve_until_stopped(
     Raises:
         FramegateError: It never started.
     """
-    configure(config.log_level)
+    configure_from(config)
     for warning in config.warnings:
         logger.warning("%s", warning)
     logger.debug("%d open files are allowed", raise_open_files_limit())

@@ -42,6 +42,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+from framegate.access_pipe import access_log_fd
 from framegate.build import build_info
 from framegate.channel import Channel, Order, WorkerReport, WorkerSpec
 from framegate.config import Config
@@ -56,7 +57,7 @@ from framegate.errors import (
 from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
 from framegate.listener import listener_addresses, start_listening
-from framegate.logging import configure, dump_stacks, logger
+from framegate.logging import configure_from, dump_stacks, logger
 from framegate.stalls import StallWatch
 from framegate.worker_scope import WorkerPlace, WorkerScope
 
@@ -212,16 +213,18 @@ class NativeToolkit:
         parent = None
         if self._supervisor_pid is not None:
             parent = (self._supervisor_pid, ORPHAN_SECONDS + stop_seconds(config))
-        core: HttpCore = _http.Worker(
-            application,
-            config,
-            state=state,
-            tls=self._tls,
-            https_port=https_port,
-            row=native_row,
-            stalls=None if watch is None else watch.terms,
-            parent=parent,
-        )
+        with access_log_fd(config) as log_fd:
+            core: HttpCore = _http.Worker(
+                application,
+                config,
+                state=state,
+                tls=self._tls,
+                https_port=https_port,
+                row=native_row,
+                log_fd=log_fd,
+                stalls=None if watch is None else watch.terms,
+                parent=parent,
+            )
         if watch is not None:
             watch.hand_over()
         if config.huge_pages:
@@ -733,6 +736,9 @@ def run_worker(
                 place=place,
                 redirect_count=redirect_count,
             )
+            if signals.is_stopping:
+                # What the handler raised was caught where nothing is: in a callback of the import.
+                worker.stop()
             on_worker(worker)
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
@@ -776,7 +782,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
     workers: list[Worker] = []
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     _watch_supervisor(channel, spec, workers, listeners)
-    configure(spec.config.log_level, prefix=f"worker {spec.index + 1}: ")
+    configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
     is_ready = False
 

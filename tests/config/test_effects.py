@@ -8,6 +8,7 @@ Both sides of a limit are shown where it has two.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -665,8 +666,29 @@ def test_access_log(launch: Launch) -> None:
         assert ("GET /pid" in server.text) is expected
 
 
+@effect("log_format")
+def test_log_format(launch: Launch) -> None:
+    server = launch("supervised_apps:app", "--log-format", "json").wait_ready()
+    assert server.get("/pid")
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.lines]
+    (access,) = [line for line in lines if line["logger"] == "framegate.access"]
+    assert (access["method"], access["target"], access["status"]) == ("GET", "/pid", 200)
+    (ready,) = [line for line in lines if line.get("message", "").startswith("ready: pid")]
+    assert (ready["level"], ready["pid"]) == ("info", server.pid)
+
+
+@effect("use_colors")
+def test_use_colors(launch: Launch) -> None:
+    for word, expected in (("--use-colors", True), ("--no-use-colors", False)):
+        server = launch("supervised_apps:app", word, extra={"FORCE_COLOR": "1"}).wait_ready()
+        assert server.stop() == 0
+        assert ("\x1b[" in server.text) is expected
+
+
 # Effects that need more than a few lines: setting, file below tests/, test.
 SHOWN_ELSEWHERE = [
+    ("log_config", "cli/test_log_config.py", "test_configuration_of_uvicorn_works_as_it_is"),
     ("ssl_certfile", "tls/test_handshake.py", "test_key_in_the_file_of_the_certificate"),
     ("ssl_keyfile", "tls/test_handshake.py", "test_every_form_of_key"),
     ("ssl_keyfile_password", "tls/test_errors.py", "test_right"),

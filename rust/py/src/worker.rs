@@ -18,7 +18,8 @@ use std::{
 };
 
 use framegate_http::{
-    Config, Connections, Limits, Listener, Protocol, Server, Timeouts, service::Entry,
+    Config, Connections, Limits, Listener, Protocol, Server, Timeouts, access_log::Format,
+    service::Entry,
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
@@ -39,7 +40,7 @@ use crate::stall::{ParentWatch, StallWatch};
 use crate::stats::{Counter, Gauge, RuntimeRow};
 use crate::tls::{self, TlsContext};
 
-/// Where the access log goes.
+/// Where the access log goes unless somebody says otherwise.
 const STDOUT: i32 = 1;
 /// What calls of the application get to end by themselves after their connection was cut, and again when they are cancelled.
 const NOTICE: Duration = Duration::from_millis(250);
@@ -56,6 +57,7 @@ const NOTICE: Duration = Duration::from_millis(250);
 ///     stalls: Seconds after which a loop that does not turn is told of, the socket where, and the signal of `faulthandler`
 ///         or 0 (`framegate/stalls.py`).
 ///     parent: Process id of the supervisor, and the seconds after its death in which the process has to have ended.
+///     `log_fd`: Where the access log goes, as JSON; it is duplicated. `None`: standard output, as `log_format` says.
 ///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
 ///         proven. Slower; for tests and for comparison.
 #[pyclass(frozen, module = "framegate._http")]
@@ -97,7 +99,7 @@ impl Native {
 impl Worker {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
-    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, plain_tasks=false))]
+    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, log_fd=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
@@ -108,6 +110,7 @@ impl Worker {
         row: Option<&Bound<'_, RuntimeRow>>,
         stalls: Option<(f64, i32, i32)>,
         parent: Option<(i32, f64)>,
+        log_fd: Option<i32>,
         plain_tasks: bool,
     ) -> PyResult<Self> {
         let core = LoopCore::current().ok_or_else(|| {
@@ -134,13 +137,20 @@ impl Worker {
         let watches = watches(stalls, parent)?;
         let native = if is_logged || row.is_some() || watches.is_some() {
             let output = is_logged
-                .then(|| duplicate(STDOUT))
+                .then(|| duplicate(log_fd.unwrap_or(STDOUT)))
                 .transpose()
                 .map_err(os_error)?;
             let row = row.map(|row| Arc::clone(&row.get().0));
             let watches = watches.unwrap_or_default();
             let thread = NativeThread::start(row, output, watches).map_err(os_error)?;
-            let log = is_logged.then(|| thread.access_log(&core));
+            let is_json = config.getattr("log_format")?.eq("json")?;
+            // Whoever gives a descriptor reads it with a program.
+            let format = if is_json || log_fd.is_some() {
+                Format::Json
+            } else {
+                Format::Text
+            };
+            let log = is_logged.then(|| thread.access_log(&core, format));
             if let Some(log) = &log {
                 server = server.with_records(log.clone());
             }

@@ -220,7 +220,7 @@ impl Application {
             ready: awaitable::ready_awaitable(py)?.unbind(),
             logger: py
                 .import("logging")?
-                .call_method1("getLogger", ("framegate",))?
+                .call_method1("getLogger", ("framegate.asgi",))?
                 .unbind(),
             disconnected: py
                 .import("framegate.errors")?
