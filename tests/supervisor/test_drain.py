@@ -61,6 +61,7 @@ def test_upload_may_go_on_until_the_end_of_the_grace(launch: Launch, workers: st
     server.wait_event("events")
     server.signal(signal.SIGTERM)
     read_until(events, b"data: bye")  # half of it is over
+    events.close()
     peer.sendall(b"def")
     assert body(peer) == "6"
     assert server.wait() == 0
@@ -89,6 +90,7 @@ def test_everything_at_once_ends_within_the_deadline(launch: Launch, workers: st
             item.recv(timeout=60)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1012  # service restart
+        item.close()
     assert server.wait() == 0
     assert time.monotonic() - begin < grace + 20  # a watchdog of the test, not a bound
     assert len(server.events("shutdown")) == int(workers)

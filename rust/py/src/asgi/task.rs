@@ -213,7 +213,7 @@ impl Starter {
 }
 
 impl TaskMode {
-    /// The tasks of requests and WebSockets of `event_loop` that have not ended, each with the exchange it is for.
+    /// The tasks of requests and `WebSockets` of `event_loop` that have not ended, each with the exchange it is for.
     ///
     /// Found among all tasks of the loop, so that running requests need not be entered anywhere: only the end of a worker
     /// asks.
