@@ -471,12 +471,18 @@ class Choice(Kind):
     words: tuple[str, ...] = ()
     numbers: tuple[tuple[int, str], ...] = ()
     """Numbers that mean the same: those of uvicorn, which are constants of Python's `ssl`."""
+    flag: tuple[str, str] | None = None
+    """What true and false mean, where uvicorn has a flag."""
 
     def parse(self, value: object) -> str:
+        if isinstance(value, bool) and self.flag:
+            return self.flag[not value]
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(int(value))
         word = value.strip().lower() if isinstance(value, str) else ""
         word = {str(number): meaning for number, meaning in self.numbers}.get(word, word)
+        if self.flag and word in TRUE_WORDS | FALSE_WORDS:
+            word = self.flag[word in FALSE_WORDS]
         if word not in self.words:
             hint = suggestion(word, self.words) if word else ""
             raise ValueError(f"expected {self.accepts()}{hint}")
@@ -701,6 +707,7 @@ LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 LifespanMode = Literal["auto", "on", "off"]
 TlsVersions = Literal["all", "tls1.2", "tls1.3"]
 ClientCertificates = Literal["none", "optional", "required"]
+PerMessageDeflate = Literal["shared", "context", "off"]
 HttpVersions = Literal["auto", "1", "2"]
 LogFormat = Literal["text", "json"]
 
@@ -709,6 +716,7 @@ LISTENING: Final = "Listening"
 TLS: Final = "TLS"
 LIFE: Final = "Workers and their life"
 LIMITS: Final = "Limits"
+WEBSOCKET: Final = "WebSocket"
 RESPONSES: Final = "Responses"
 LOGGING: Final = "Logging"
 DEVELOPMENT: Final = "Development"
@@ -1235,6 +1243,35 @@ class Config:
         help=(
             "Unsent bytes per connection above which send() waits. The high-water mark of asyncio; "
             "it bounds memory per slow client."
+        ),
+    )
+    ws_per_message_deflate: PerMessageDeflate = setting(
+        "shared",
+        Choice(words=("shared", "context", "off"), flag=("shared", "off")),
+        group=WEBSOCKET,
+        help=(
+            "Compress WebSocket messages for clients that offer it. shared (also true) compresses "
+            "each message by itself and costs a connection no memory; context refers to earlier "
+            "messages, which makes similar small ones much smaller and costs up to 180 KiB per "
+            "connection."
+        ),
+    )
+    ws_deflate_min_size: int = setting(
+        64,
+        Bytes(minimum=1, maximum=2**32),
+        group=WEBSOCKET,
+        help=(
+            "WebSocket messages below this leave as they are: a few bytes less do not make a "
+            "packet less. Messages that would not get smaller are never compressed."
+        ),
+    )
+    ws_deflate_max_contexts: int = setting(
+        256,
+        Integer(minimum=0, maximum=2**20),
+        group=WEBSOCKET,
+        help=(
+            "WebSockets per worker that may keep a context, which is at most 45 MB; above it "
+            "their messages are compressed as in shared."
         ),
     )
     date_header: bool = setting(

@@ -52,7 +52,9 @@ def _values(kind: Kind) -> dict[str, Any]:
             return {"anyOf": [{"type": "boolean"}, {"enum": words}]}
         case config.Choice():
             numbers = [number for number, _ in kind.numbers]
-            return {"enum": [*kind.words, *numbers, *map(str, numbers)]}
+            words = sorted({*kind.words, *(config.TRUE_WORDS | config.FALSE_WORDS)})
+            values = [True, False, *words] if kind.flag else [*kind.words]
+            return {"enum": [*values, *numbers, *map(str, numbers)]}
         case config.Bytes():
             text = r"[0-9]+\s*([kKmMgG][iI][bB]|[bB])?"
             return _number("integer", kind.minimum, kind.maximum, text)

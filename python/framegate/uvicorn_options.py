@@ -43,7 +43,6 @@ INSTEAD: Final[dict[str, str]] = {
         "leave it out, messages that the application does not read hold up the client, at most "
         "--ws-max-size of them"
     ),
-    "ws_per_message_deflate": "leave it out, messages are not compressed",
     "ws_ping_interval": "leave it out, let the application send its own messages",
     "ws_ping_timeout": "leave it out, let the application send its own messages",
 }

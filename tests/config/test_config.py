@@ -59,6 +59,9 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "http2_keep_alive_interval": ("1m", 60.0),
     "ws_max_size": ("1MiB", 2**20),
     "send_buffer_bytes": ("4096", 4096),
+    "ws_per_message_deflate": ("Context", "context"),
+    "ws_deflate_min_size": ("1KiB", 1024),
+    "ws_deflate_max_contexts": ("0", 0),
     "date_header": ("off", False),
     "server_header": ("no", False),
     "headers": ("x-a: 1\nx-b: 2", (("x-a", "1"), ("x-b", "2"))),
@@ -413,6 +416,11 @@ def test_several_workers_need_an_import_string() -> None:
     assert Config(app=app).workers == 1
     with pytest.raises(ConfigError, match=r"workers=2 .* needs the application as a string"):
         Config(app=app, workers=2)
+
+
+@pytest.mark.parametrize(("value", "mode"), [(True, "shared"), ("no", "off"), ("ON", "shared")])
+def test_a_flag_of_uvicorn_is_understood_where_there_are_modes(value: object, mode: str) -> None:
+    assert load(options={"ws_per_message_deflate": value}).ws_per_message_deflate == mode
 
 
 def test_config_is_frozen_and_replaceable() -> None:
