@@ -106,6 +106,9 @@ STALLS_SEEN: Final = 2
 RECYCLE_AGAIN_SECONDS: Final = 60.0
 """After a successor failed, its worker is left alone for so long, due or not."""
 
+ATTEMPTS_MAX: Final = 5
+"""How often a successor is started again that was killed by a signal."""
+
 WORKERS_MAX: Final = 512
 """As for the setting `workers`."""
 
@@ -278,9 +281,10 @@ class Supervisor:
                 self._read(key.data)
             else:
                 self._drain_wakeups(key.fileobj)
-        self._answer_signals()
+        # Deaths first: one that came before a request to stop is not one "while stopping".
         for worker in self._processes():
             self._reap(worker)
+        self._answer_signals()
         now = time.monotonic()
         self._feed_watchdog(now)
         if self._is_stopping:
@@ -400,7 +404,9 @@ class Supervisor:
                 how = status_text(status)
                 logger.error("%s (pid %d) ended with %s as it left", worker.name, worker.pid, how)
         elif is_successor:
-            self._successor_failed(f"ended with {status_text(status)}")
+            # A signal says nothing about the code: somebody or something killed it.
+            is_chance = status < 0 and not worker.killed_because
+            self._successor_failed(f"ended with {status_text(status)}", may_repeat=is_chance)
         else:
             self._on_death(place, worker, status)
 
@@ -554,11 +560,16 @@ class Supervisor:
         self._retiring.append(worker)
         worker.retire(self._stop_seconds(worker) + STOP_MARGIN_SECONDS)
 
-    def _successor_failed(self, what: str) -> None:
+    def _successor_failed(self, what: str, *, may_repeat: bool = False) -> None:
         replacement, self._replacement = self._replacement, None
         if replacement is None:
             return
-        old = replacement.old
+        place, old = replacement.place, replacement.old
+        if may_repeat and old.attempts < ATTEMPTS_MAX:
+            old.attempts += 1
+            logger.warning("%s: the successor %s: once more", place.name, what)
+            self._due.appendleft((place, old, replacement.reason))
+            return
         old.is_due = False
         old.recycled_after = time.monotonic() + RECYCLE_AGAIN_SECONDS
         logger.error("%s (pid %d) stays: its successor %s", replacement.place.name, old.pid, what)

@@ -100,6 +100,7 @@ class WorkerProcess:
         has_worker_scope: Whether its stop includes a shutdown of `framegate.worker`.
         is_due: Whether it waits to be replaced.
         recycled_after: Not to be replaced before.
+        attempts: How often its successor was started again.
         stalled_count: How many times in a row its loop was found standing still.
     """
 
@@ -117,6 +118,7 @@ class WorkerProcess:
     has_worker_scope: bool = False
     is_due: bool = False
     recycled_after: float = 0.0
+    attempts: int = 0
     stalled_count: int = 0
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
@@ -74,33 +75,33 @@ def test_everything_at_once_ends_within_the_deadline(launch: Launch, workers: st
     grace = 1.0
     words = ("--workers", workers, "--timeout-graceful-shutdown", f"{grace}")
     server = launch(APP, *words).wait_ready()
-    sockets = [connect(f"ws://127.0.0.1:{server.port}/ws") for _ in range(4)]
-    server.wait_event("websocket", 4)
-    events = [server.request("/events") for _ in range(4)]
-    server.wait_event("events", 4)
-    uploads = [upload(server) for _ in range(4)]
-    server.wait_event("upload", 4)
-    stuck = [server.request("/stuck") for _ in range(4)]
-    server.wait_event("stuck", 4)
-    idle = socket.create_connection(("127.0.0.1", server.port), timeout=60)
-    begin = time.monotonic()
-    server.signal(signal.SIGTERM)
-    for item in sockets:
-        with pytest.raises(ConnectionClosed) as closed:
-            item.recv(timeout=60)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1012  # service restart
-        item.close()
-    assert server.wait() == 0
-    assert time.monotonic() - begin < grace + 20  # a watchdog of the test, not a bound
+    with contextlib.ExitStack() as stack:
+        url = f"ws://127.0.0.1:{server.port}/ws"
+        sockets = [stack.enter_context(connect(url)) for _ in range(4)]
+        server.wait_event("websocket", 4)
+        for path in ("events", "stuck"):
+            for _ in range(4):
+                stack.enter_context(server.request(f"/{path}"))
+            server.wait_event(path, 4)
+        for _ in range(4):
+            stack.enter_context(upload(server))
+        server.wait_event("upload", 4)
+        stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+        begin = time.monotonic()
+        server.signal(signal.SIGTERM)
+        for item in sockets:
+            with pytest.raises(ConnectionClosed) as closed:
+                item.recv(timeout=60)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012  # service restart
+        assert server.wait() == 0
+        assert time.monotonic() - begin < grace + 20  # a watchdog of the test, not a bound
     assert len(server.events("shutdown")) == int(workers)
     assert len(server.events("told")) == 4
     assert len(server.events("upload-cut")) == 4
     assert len(server.events("cancelled")) == 4
     assert "ended by force" not in server.text
     assert "is killed" not in server.text
-    for peer in (*events, *uploads, *stuck, idle):
-        peer.close()
 
 
 @WORKERS

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from privileges import needs_root
-from server_process import COMMAND, HERE, Launch, ServerProcess, body, wait_for_death
+from server_process import COMMAND, HERE, Launch, body, wait_for_death
 from supervisor.load import Load
 
 APP = "supervised_apps:app"
@@ -187,11 +187,6 @@ def test_full_disk_under_the_log_stops_nobody(tmp_path: Path, workers: str) -> N
         assert server.stop() == 0
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def limit_files(server: ServerProcess, count: int) -> None:
-    for pid in (server.pid, *children(server.pid)):
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (count, count))
 
 
 def open_files(pid: int) -> int:
