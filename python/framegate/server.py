@@ -195,6 +195,11 @@ class Server:
                 else f"a Server cannot replace its worker, as {reason}={value} asks",
                 fix="use framegate.run() or `platform serve`, which have a supervisor",
             )
+        if self.config.reload:
+            raise WorkerError(
+                "a Server cannot reload: it is inside another program",
+                fix="use `platform serve --reload`",
+            )
         self._toolkit: Toolkit = NativeToolkit()
         self._worker: Worker | None = None
         self._addresses: list[Address] = []

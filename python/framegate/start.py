@@ -38,6 +38,10 @@ def serve_until_stopped(
     for warning in config.warnings:
         logger.warning("%s", warning)
     logger.debug("%d open files are allowed", raise_open_files_limit())
+    if config.reload:
+        from framegate.reloader import Reloader
+
+        return Reloader(config).run()
     if config.supervised_because:
         from framegate.supervisor import Supervisor
 
