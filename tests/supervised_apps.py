@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 Scope = dict[str, Any]
 
 NEVER = asyncio.Event()
+LEAK: list[bytearray] = []
 
 
 def note(event: str) -> None:
@@ -54,6 +56,17 @@ async def app(scope: Scope, receive: Any, send: Any) -> None:
         case "/block":
             note("block")
             time.sleep(600)
+        case "/pause":  # with the GIL, now and then
+            note("pause")
+            time.sleep(2.5)
+            await answer(send, str(os.getpid()))
+        case "/compute":  # with the GIL, all the time: what a regular expression does that explodes
+            note("compute")
+            re.match(r"(a|a)*b", "a" * int(os.environ.get("EXPONENT", "24")))
+            await answer(send, str(os.getpid()))
+        case "/leak":
+            LEAK.append(bytearray(b"x") * (64 << 20))
+            await answer(send, str(os.getpid()))
         case "/kill":
             os.kill(os.getpid(), signal.SIGKILL)
         case "/exit":
@@ -84,6 +97,80 @@ async def failing_later(scope: Scope, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan" and os.path.exists(os.environ["HOLD"]):
         return await failing(scope, receive, send)
     return await app(scope, receive, send)
+
+
+async def hanging_later(scope: Scope, receive: Any, send: Any) -> None:
+    """The first worker starts; its successor never does."""
+    if scope["type"] == "lifespan" and os.path.exists(os.environ["HOLD"]):
+        return await hanging(scope, receive, send)
+    return await app(scope, receive, send)
+
+
+async def waiting_later(scope: Scope, receive: Any, send: Any) -> None:
+    """The first worker starts at once, its successor when the test's file is gone."""
+    if scope["type"] == "lifespan" and os.path.exists(os.environ["HOLD"]):
+        await receive()
+        note("startup")
+        while os.path.exists(os.environ["HOLD"]):
+            await asyncio.sleep(0.01)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        note("shutdown")
+        await send({"type": "lifespan.shutdown.complete"})
+        return None
+    return await app(scope, receive, send)
+
+
+async def streams(scope: Scope, receive: Any, send: Any) -> None:
+    """Whatever keeps a server from stopping."""
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        note("websocket")
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return None
+    match scope["path"]:
+        case "/events":  # server-sent events, as libraries for it do them
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+            await receive()
+            note("events")
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            note("told")
+            await send({"type": "http.response.body", "body": b"data: bye\n\n"})
+        case "/upload":
+            note("upload")
+            count = 0
+            while True:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    note("upload-cut")
+                    return None
+                count += len(event["body"])
+                if not event["more_body"]:
+                    break
+            await answer(send, str(count))
+        case "/stuck":
+            note("stuck")
+            try:
+                await NEVER.wait()
+            except asyncio.CancelledError:
+                note("cancelled")
+                raise
+        case "/stubborn":
+            note("stubborn")
+            while True:
+                try:
+                    await NEVER.wait()
+                except asyncio.CancelledError:
+                    note("not-cancelled")
+        case _:
+            await app(scope, receive, send)
+    return None
 
 
 async def bad_shutdown(scope: Scope, receive: Any, send: Any) -> None:

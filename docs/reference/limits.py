@@ -55,7 +55,9 @@ def limits() -> list[Limit]:
     source, bridge = CONFIG.read_text(), BRIDGE.read_text()
     settings = {setting.name: setting for setting in SETTINGS}
     names = dict(
-        re.findall(r'(\w+): (?:Some\()?(?:config\s*\.getattr|seconds)\("(\w+)"\)\?', bridge)
+        re.findall(
+            r'(\w+): (?:\w+ = )?(?:Some\()?(?:config\s*\.getattr|seconds)\("(\w+)"\)\?', bridge
+        )
     )
     found = []
     for struct in STRUCTS:

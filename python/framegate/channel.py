@@ -1,8 +1,14 @@
 """What a supervisor and a worker process say to each other, over one Unix socket pair.
 
-Down: one line, the `WorkerSpec`; then a line per order, such as `reload-tls`. End of file means
-that the supervisor is gone, however it went, and the worker drains and ends: even kill -9 cannot
-forget to close it.
+Down: one line, the `WorkerSpec`; then a line per order. End of file means that the supervisor is
+gone, however it went, and the worker drains and ends: even kill -9 cannot forget to close it.
+
+| order        | the worker                                                               |
+|--------------|--------------------------------------------------------------------------|
+| `reload-tls` | reads certificates anew                                                  |
+| `retire`     | another one accepts already: stops, and loses nobody who is connected    |
+| `adopt`      | also accepts from the sockets that come with it (SCM_RIGHTS)             |
+
 Up: one line per event of the worker: `worker-startup` when its own startup begins, `ready`, or
 `failed` with the text for the user.
 
@@ -11,9 +17,9 @@ Lines of JSON, because both ends are Python and a person can read them in strace
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
+from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
@@ -24,8 +30,23 @@ __all__ = ["Channel", "Order", "WorkerReport", "WorkerSpec"]
 
 LINE_BYTES_MAX: Final = 1 << 20
 
-Order = Literal["reload-tls"]
-"""What a supervisor may want of a worker."""
+FDS_MAX: Final = 64
+"""Sockets that may come with one order; the kernel's own limit is 253 (SCM_MAX_FD)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a supervisor wants of a worker.
+
+    Attributes:
+        kind: What to do.
+        fds: For `adopt`: sockets, which belong to whoever has the order.
+        redirect_count: How many of them, at the end, only redirect to https.
+    """
+
+    kind: Literal["reload-tls", "retire", "adopt"]
+    fds: tuple[int, ...] = ()
+    redirect_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +56,8 @@ class WorkerSpec:
     Attributes:
         config: The settings.
         index: Which worker it is, from 0; its successors have the same.
+        worker_count: How many there are.
+        row: Its row of the runtime segment.
         generation: How many workers of that index there were before.
         supervisor_pid: Its parent.
         listener_fds: Inherited sockets to accept from.
@@ -44,6 +67,8 @@ class WorkerSpec:
 
     config: Config
     index: int
+    worker_count: int
+    row: int
     generation: int
     supervisor_pid: int
     listener_fds: tuple[int, ...]
@@ -88,6 +113,7 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self._buffer = b""
+        self._fds: list[int] = []
 
     def fileno(self) -> int:
         """Return the descriptor, for a selector."""
@@ -130,25 +156,40 @@ class Channel:
         *lines, self._buffer = self._buffer.split(b"\n")
         return [WorkerReport(**json.loads(line)) for line in lines]
 
-    def send_order(self, order: Order) -> None:
-        """Send an order down; nothing if nobody is there, or does not read."""
-        with contextlib.suppress(OSError):
-            self._end.sendall(json.dumps(order).encode() + b"\n")
+    def send_order(self, order: Order) -> bool:
+        """Send an order down; return whether it left: nobody may be there, or read."""
+        line = json.dumps([order.kind, len(order.fds), order.redirect_count]).encode() + b"\n"
+        try:
+            # Some bytes to a socket pair: all of them or none.
+            socket.send_fds(self._end, [line], order.fds)
+        except OSError:
+            return False
+        return True
 
-    def orders(self) -> Iterator[str]:
+    def orders(self) -> Iterator[Order]:
         """Wait for orders, until the other side is gone."""
         try:
             while True:
                 *lines, self._buffer = self._buffer.split(b"\n")
                 for line in lines:
-                    yield json.loads(line)
-                self._fill()
+                    kind, count, redirect_count = json.loads(line)
+                    fds, self._fds = self._fds[:count], self._fds[count:]
+                    yield Order(kind, tuple(fds), redirect_count)
+                self._fill(fds_max=FDS_MAX)
         except EOFError:
             return
 
-    def _fill(self) -> None:
+    def _fill(self, *, fds_max: int = 0) -> None:
         try:
-            chunk = self._end.recv(65536)
+            if fds_max:
+                # Not socket.recv_fds: the application's children must not inherit them.
+                space = socket.CMSG_SPACE(fds_max * array("i").itemsize)
+                chunk, ancillary, _, _ = self._end.recvmsg(65536, space, socket.MSG_CMSG_CLOEXEC)
+                for level, kind, data in ancillary:
+                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                        self._fds.extend(array("i", data))
+            else:
+                chunk = self._end.recv(65536)
         except ConnectionError:
             chunk = b""
         if not chunk:

@@ -59,7 +59,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _serve(options: dict[str, Any]) -> int:
-    from framegate.server import serve_until_stopped
+    from framegate.start import serve_until_stopped
 
     file = options.pop("config", None)
     config = Config.load(command_line=options, file=file)

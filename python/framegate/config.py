@@ -999,13 +999,66 @@ class Config:
     )
     workers: int = setting(
         1,
-        Integer(minimum=1, maximum=512),
+        Integer(minimum=0, maximum=512),
         group=LIFE,
         environment=("WEB_CONCURRENCY",),
         help=(
             "Worker processes. One runs in this process; more get a supervisor, "
-            "which replaces those that crash."
+            "which replaces those that crash. 0 is one per core that may be used: of the affinity "
+            "mask and within the CPU quota of the control group."
         ),
+    )
+    worker_restarts_max: int = setting(
+        5,
+        Integer(minimum=0, maximum=1000),
+        group=LIFE,
+        help=(
+            "How often within a minute one worker may crash and is started again; once more stops "
+            "the server with exit code 1. A rare flaw must not stop a server, a loop must."
+        ),
+    )
+    worker_timeout: float = setting(
+        0.0,
+        Seconds(minimum=0.0),
+        group=LIFE,
+        help=(
+            "Kill and replace a worker whose event loop has stood still for so long. 0 is never: "
+            "a worker that computes is busy, not dead; it is logged with its stack in any case."
+        ),
+    )
+    limit_max_requests: int | None = setting(
+        None,
+        Integer(minimum=1),
+        group=LIFE,
+        help=(
+            "Replace a worker after so many requests, against leaks; without losing any. Looked at "
+            "twice a second, so somewhat more may be served."
+        ),
+    )
+    limit_max_requests_jitter: int = setting(
+        0,
+        Integer(minimum=0),
+        group=LIFE,
+        help=(
+            "Add a random number up to this one to limit_max_requests, anew for each worker: all "
+            "of them would be due in the same moment otherwise."
+        ),
+    )
+    limit_max_rss: int | None = setting(
+        None,
+        Bytes(minimum=2**20, maximum=2**62),
+        group=LIFE,
+        help=(
+            "Replace a worker that has more resident memory of its own: without files and shared "
+            "memory. "
+            "Leave room: for a moment there are the old one and the new one."
+        ),
+    )
+    limit_max_lifetime: float | None = setting(
+        None,
+        Seconds(minimum=0.1, maximum=366 * 86_400.0),
+        group=LIFE,
+        help="Replace a worker after so long, one after the other.",
     )
     huge_pages: bool = setting(
         True,
@@ -1301,6 +1354,15 @@ class Config:
         group=LOGGING,
         help="Least severe level of the lines that the server itself writes to stderr.",
     )
+    log_stalls: float = setting(
+        5.0,
+        Seconds(minimum=0.0),
+        group=LOGGING,
+        help=(
+            "Log an event loop that has stood still for so long, with the Python stack that holds "
+            "it up: nobody else is served meanwhile. 0 is never. Looked at twice a second."
+        ),
+    )
     log_format: LogFormat = setting(
         "text",
         Choice(words=("text", "json")),
@@ -1400,6 +1462,14 @@ class Config:
 
         return tuple(CIPHER_SUITES[name] for name in self.ssl_ciphers)
 
+    @property
+    def supervised_because(self) -> str:
+        """The setting for which workers have to be processes of their own; empty if none asks."""
+        if self.workers != 1:
+            return "workers"
+        asking = ("worker_timeout", "limit_max_requests", "limit_max_rss", "limit_max_lifetime")
+        return next((name for name in asking if getattr(self, name)), "")
+
     def _check_tls(self) -> None:
         names = ("ssl_keyfile", "ssl_ca_certs", "ssl_crl", "ssl_ca_system")
         if not self.ssl_certfile:
@@ -1476,29 +1546,30 @@ class Config:
             for name in ("host", "port", "uds", "fd"):
                 if self.origins[name].source is not Source.DEFAULT:
                     raise ConfigError(f"bind and {name} are both set; say it all with bind")
-        if self.workers > 1 and self.app is not None and not isinstance(self.app, str):
+        reason = self.supervised_because
+        if reason and self.app is not None and not isinstance(self.app, str):
             raise ConfigError(
-                f"workers={self.workers} ({self.origins['workers']}) needs the application as a "
-                'string such as "module:app", because every worker process imports it'
+                f"{reason}={getattr(self, reason)} ({self.origins[reason]}) needs the application "
+                'as a string such as "module:app", because every worker process imports it'
             )
-        if self.workers > 1:
-            self._check_middleware_crosses()
+        if reason:
+            self._check_middleware_crosses(reason)
 
-    def _check_middleware_crosses(self) -> None:
+    def _check_middleware_crosses(self, reason: str) -> None:
         import json
 
         for factory, options in self.middleware:
             if not isinstance(factory, str):
                 raise ConfigError(
-                    f"workers={self.workers} needs middleware as strings such as "
+                    f"{reason}={getattr(self, reason)} needs middleware as strings such as "
                     f'"module:Factory", not {factory!r}: every worker process imports it'
                 )
             try:
                 json.dumps(options)
             except (TypeError, ValueError) as error:
                 raise ConfigError(
-                    f"workers={self.workers} sends the options of middleware {factory} to its "
-                    f"workers as JSON: {error}"
+                    f"{reason}={getattr(self, reason)} sends the options of middleware {factory} "
+                    f"to its workers as JSON: {error}"
                 ) from None
 
     @classmethod

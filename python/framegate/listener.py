@@ -81,6 +81,8 @@ class Listeners:
     scheme: str = "http"
     _owned: list[_Closable] = field(default_factory=list)
     _addresses: list[Address] = field(default_factory=list)
+    _own_ports: set[int] = field(default_factory=set)
+    """Places in the lists of `of_worker` where each worker has a socket of its own."""
 
     @property
     def addresses(self) -> list[Address]:
@@ -95,6 +97,27 @@ class Listeners:
         """The addresses as a person types them."""
         return [_url(address, self.scheme) for address in self.addresses]
 
+    def add_worker(self) -> list[socket.socket]:
+        """Bind the sockets of one more worker.
+
+        Raises:
+            OSError: The kernel has no descriptor, or no right any more, for another socket.
+        """
+        added: list[socket.socket] = []
+        made: list[socket.socket] = []
+        try:
+            for number, item in enumerate(self.of_worker[0]):
+                if number in self._own_ports:
+                    item = _bind_tcp(item.family, item.getsockname(), share=True)
+                    made.append(item)
+                added.append(item)
+        except BaseException:
+            for item in made:
+                item.close()
+            raise
+        self.of_worker.append(added)
+        return added
+
     def close(self) -> None:
         """Close all sockets and remove the files of Unix sockets that are still ours."""
         for item in self._owned:  # while the sockets are open: the files are looked at
@@ -105,13 +128,18 @@ class Listeners:
                 one.close()
 
 
-def open_listeners(config: Config) -> Listeners:
+def open_listeners(config: Config, workers: int | None = None) -> Listeners:
     """Bind everything that a configuration asks for.
+
+    Args:
+        config: The settings.
+        workers: For how many worker processes, where that is not `config.workers`.
 
     Raises:
         ListenError: An address is in use, not allowed or does not exist.
     """
-    opening = _Opening(config.workers)
+    count = (config.workers or 1) if workers is None else workers
+    opening = _Opening(count, may_grow=bool(config.supervised_because))
     listeners = opening.listeners
     listeners.scheme = "https" if config.ssl_certfile else "http"
     try:
@@ -188,9 +216,11 @@ def _binds(config: Config) -> Iterator[tuple[Bind, str]]:
 class _Opening:
     """The sockets so far, while more are bound."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, may_grow: bool) -> None:
         self.listeners = Listeners([[] for _ in range(workers)])
         self._workers = workers
+        # The kernel lets a socket join only where all others said so when they were bound.
+        self._is_port_shared = workers > 1 or may_grow
         self._owned = self.listeners._owned
         self._taken: list[tuple[int, bytes, int, str]] = []
         self._inodes: dict[int, str] = {}
@@ -222,6 +252,8 @@ class _Opening:
             else:
                 break
         for bound in per_address:
+            if self._is_port_shared:
+                self.listeners._own_ports.add(len(self.listeners.of_worker[0]))
             for sockets, item in zip(self.listeners.of_worker, bound, strict=True):
                 sockets.append(item)
 
@@ -265,7 +297,7 @@ class _Opening:
                     self._claim(family, rest[0], port, bind)
                 _bind_tcp(family, address, share=False).close()
             for _ in range(self._workers):
-                item = _bind_tcp(family, address, share=self._workers > 1)
+                item = _bind_tcp(family, address, share=self._is_port_shared)
                 bound.append(item)
                 address = (rest[0], item.getsockname()[1], *rest[1:])
         except OSError as error:
@@ -291,7 +323,7 @@ class _Opening:
                     fix="drop one of them",
                 )
         self._taken.append((family, packed, port, str(bind)))
-        if self._workers > 1:
+        if self._is_port_shared:
             try:
                 self._owned.append(NameLock(f"tcp:{host}:{port}"))
             except AddressLockedError as holder:

@@ -26,9 +26,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 from framegate.config import Config, LogFormat, LogLevel, Source
+from framegate.steady_stream import SteadyStream
 
 __all__ = ["JsonFormatter", "LineFormatter", "banner", "configure", "configure_from", "logger"]
 
@@ -118,7 +119,7 @@ def configure(
     logger.setLevel(level.upper())
     if logger.handlers:
         return
-    target = stream or sys.stderr
+    target = stream or cast(TextIO, SteadyStream(sys.stderr))
     handler = logging.StreamHandler(target)
     if form == "json":
         handler.setFormatter(JsonFormatter(prefix=prefix))

@@ -32,8 +32,8 @@ from framegate.config import Config
 from framegate.errors import EXIT_STOPPED
 from framegate.listener import Listeners, open_listeners, start_listening
 from framegate.logging import banner, logger
-from framegate.supervisor import _worker_command
 from framegate.watching import CODE, Watch, roots
+from framegate.worker_process import worker_command
 
 __all__ = ["Reloader"]
 
@@ -156,6 +156,8 @@ class Reloader:
             spec = WorkerSpec(
                 config=self._config,
                 index=0,
+                worker_count=1,
+                row=0,
                 generation=self._generation,
                 supervisor_pid=os.getpid(),
                 listener_fds=fds,
@@ -164,7 +166,7 @@ class Reloader:
             )
             self._started_at = time.monotonic()
             self._process = subprocess.Popen(
-                [*_worker_command(), str(theirs.fileno())],
+                [*worker_command(), str(theirs.fileno())],
                 pass_fds=(*fds, theirs.fileno()),
                 process_group=0,
             )

@@ -1,4 +1,4 @@
-"""The runtime segment: one small file per server, one row per worker.
+"""The runtime segment: one small file per server, one row per worker process.
 
 Layout (u64 in the byte order of the machine; the worker's side declares the same numbers in
 `rust/py/src/stats.rs`, and a test compares them):
@@ -14,7 +14,8 @@ A row is identity and gauges in its first 64 bytes, and counters in the rest. Ru
 - Gauges (connections, lag) die with the worker.
 
 The file lies in the runtime directory, is readable by its owner only, and is removed at exit. Its
-creator holds a lock on it; a file without a living creator is removed by the next server.
+creator holds a lock on it; a file without a living creator is removed by its workers, which outlive
+it for a moment, or by the next server.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ RUNTIME_LAYOUT: Final[dict[str, int]] = {
     "row_connections": 32,
     "row_counters": 64,
 }
+
+# The first of the counters, and the only one that anybody but a reader of all looks at.
+_REQUESTS: Final = RUNTIME_LAYOUT["row_counters"]
 
 _WORD: Final = struct.Struct("=Q")
 _MASK: Final = (1 << 64) - 1
@@ -148,6 +152,10 @@ class RuntimeSegment:
     def read(self, index: int, name: str) -> int:
         """Return one value of a worker's row by its name in the layout, such as `row_pid`."""
         return self._get(self._row(index) + RUNTIME_LAYOUT[name])
+
+    def requests(self, index: int) -> int:
+        """Return how many requests the worker of a row has served."""
+        return self._get(self._row(index) + _REQUESTS)
 
     def counters(self) -> list[int]:
         """Return the sum of all counters over the dead and the living."""

@@ -33,9 +33,9 @@ from framegate.errors import (
 )
 from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
-from framegate.logging import banner, configure_from, logger
-from framegate.open_files import raise_open_files_limit
+from framegate.logging import banner, logger
 from framegate.runtime_segment import open_segment
+from framegate.start import serve_until_stopped
 from framegate.systemd import Notifier
 from framegate.worker import (
     NativeToolkit,
@@ -47,7 +47,7 @@ from framegate.worker import (
     run_worker,
 )
 
-__all__ = ["RunningServer", "Server", "build_info", "run", "serve_until_stopped"]
+__all__ = ["RunningServer", "Server", "build_info", "run", "serve_alone"]
 
 
 def run(app: Any, **options: Any) -> None:
@@ -84,10 +84,10 @@ def run(app: Any, **options: Any) -> None:
         raise SystemExit(code)
 
 
-def serve_until_stopped(
+def serve_alone(
     config: Config, *, toolkit: Toolkit | None = None, ends_process: bool = True
 ) -> int:
-    """Serve in this process, or with a supervisor if there are several workers.
+    """Serve in this process.
 
     Args:
         config: The settings.
@@ -100,19 +100,7 @@ def serve_until_stopped(
     Raises:
         FramegateError: It never started.
     """
-    configure_from(config)
-    for warning in config.warnings:
-        logger.warning("%s", warning)
-    logger.debug("%d open files are allowed", raise_open_files_limit())
-    if config.reload:
-        from framegate.reloader import Reloader
-
-        return Reloader(config).run()
-    if config.workers > 1:
-        from framegate.supervisor import Supervisor
-
-        return Supervisor(config).run()
-    tools: Toolkit = toolkit or NativeToolkit()
+    tools: Toolkit = toolkit or NativeToolkit(owns_process=True)
     listeners = open_listeners(config)
     segment = open_segment(1)
     row = None
@@ -199,10 +187,13 @@ class Server:
             options["app"] = app
         base = config or Config()
         self.config = base.replace(**options) if options else base
-        if self.config.workers > 1:
+        if reason := self.config.supervised_because:
+            value = getattr(self.config, reason)
             raise WorkerError(
-                f"a Server has one worker, not {self.config.workers}",
-                fix="use framegate.run() or `platform serve` for several",
+                f"a Server has one worker, not {value}"
+                if reason == "workers"
+                else f"a Server cannot replace its worker, as {reason}={value} asks",
+                fix="use framegate.run() or `platform serve`, which have a supervisor",
             )
         if self.config.reload:
             raise WorkerError(

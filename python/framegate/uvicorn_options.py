@@ -36,15 +36,13 @@ INSTEAD: Final[dict[str, str]] = {
         "none sees another's"
     ),
     "timeout_worker_healthcheck": (
-        "leave it out, a busy worker is not killed; --timeout-startup bounds the start"
+        "leave it out, a busy worker is logged and not killed; with --worker-timeout it is"
     ),
     "ws": "leave it out, WebSockets are served by the Rust core",
     "ws_max_queue": (
         "leave it out, messages that the application does not read hold up the client, at most "
         "--ws-max-size of them"
     ),
-    "limit_max_requests": "restart workers from outside, one after the other",
-    "limit_max_requests_jitter": "restart workers from outside, one after the other",
     "ws_ping_interval": "leave it out, let the application send its own messages",
     "ws_ping_timeout": "leave it out, let the application send its own messages",
 }

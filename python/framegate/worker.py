@@ -10,9 +10,15 @@ Invariants:
   process, each in a thread of its own.
 - Lifespan shutdown runs whenever startup completed, whatever happened in between; that of the
   scope `framegate.worker` (`worker_scope.py`) likewise.
-- Everything after "asked to stop" has a deadline. The first request to stop lets exchanges finish
-  for `timeout_graceful_shutdown`; the second cuts them and leaves the application's shutdown
-  `HASTY_SECONDS`; the third ends the process on the spot.
+- A worker that retires (another one accepts from the same sockets) loses nobody: connections are
+  not closed between two requests until they had time for one more, whose answer says that it is
+  the last one.
+- Everything after "asked to stop" has a deadline. After half of the grace period `receive()` tells
+  streams that the client is gone; at its end what is still open is cut, and calls of the
+  application that go on are cancelled.
+  The first request to stop lets exchanges finish for `timeout_graceful_shutdown`; the second cuts
+  them and leaves the application's shutdown `HASTY_SECONDS`; the third ends the process on the
+  spot.
 - Deadlines that asyncio keeps are worthless while Python code blocks the loop, so a process that
   framegate owns has a watchdog thread behind each: it shows all stacks and ends the process.
 
@@ -38,7 +44,7 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from framegate.access_pipe import access_log_fd
 from framegate.build import build_info
-from framegate.channel import Channel, WorkerReport
+from framegate.channel import Channel, Order, WorkerReport, WorkerSpec
 from framegate.config import Config
 from framegate.errors import (
     EXIT_RUNTIME,
@@ -52,6 +58,7 @@ from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
 from framegate.listener import listener_addresses, start_listening
 from framegate.logging import configure_from, dump_stacks, logger
+from framegate.stalls import StallWatch
 from framegate.worker_scope import WorkerPlace, WorkerScope
 
 __all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
@@ -62,8 +69,22 @@ SHUTDOWN_SECONDS: Final = 5.0
 HASTY_SECONDS: Final = 3.0
 """What it gets after a second request to stop."""
 
+IDLE_SECONDS: Final = 5.0
+"""How long a worker that retires leaves connections without a request open; at most half the grace.
+
+Clients that reuse connections send the next request within milliseconds or after minutes. The first
+learn from its answer that the connection ends; the others have the ordinary risk of every client
+that reuses an old connection, and its remedy: to try again.
+"""
+
 FIRST_PLACE: Final = WorkerPlace()
 """The place of a worker that is alone."""
+
+PORT_SECONDS: Final = 1.0
+"""How long an orphan may take to stop listening, before that is done behind its loop's back."""
+
+ORPHAN_SECONDS: Final = 5.0
+"""How much later than all other deadlines the native thread ends a worker without a supervisor."""
 
 MARGIN_SECONDS: Final = 2.0
 """How much later than asyncio's own deadline a watchdog acts."""
@@ -93,8 +114,11 @@ class HttpCore(Protocol):
     def stop_accepting(self) -> None:
         """Close its listening sockets."""
 
-    def drain(self, seconds: float) -> Any:
-        """Awaitable: let exchanges finish, cut the rest; the number of those that were cut."""
+    def drain(self, seconds: float, *, idle_seconds: float = 0.0) -> Any:
+        """Awaitable: let exchanges finish, cut the rest; the number of those that were cut.
+
+        Connections without a request may begin one for `idle_seconds`.
+        """
 
     def close(self) -> None:
         """Cut what is left; done when the loop has run once more."""
@@ -128,9 +152,16 @@ class Toolkit(Protocol):
 
 
 class NativeToolkit:
-    """The real ones."""
+    """The real ones.
 
-    def __init__(self) -> None:
+    Args:
+        owns_process: Whether the process is framegate's: loops that stand still are logged.
+        supervisor_pid: Without which it must not live long.
+    """
+
+    def __init__(self, *, owns_process: bool = False, supervisor_pid: int | None = None) -> None:
+        self._owns_process = owns_process
+        self._supervisor_pid = supervisor_pid
         self._tls: Any = None
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
@@ -178,6 +209,10 @@ class NativeToolkit:
                 native_row = _http.RuntimeRow(fd, row.place)
             finally:
                 os.close(fd)
+        watch = self._watch_stalls(config)
+        parent = None
+        if self._supervisor_pid is not None:
+            parent = (self._supervisor_pid, ORPHAN_SECONDS + stop_seconds(config))
         with access_log_fd(config) as log_fd:
             core: HttpCore = _http.Worker(
                 application,
@@ -187,16 +222,32 @@ class NativeToolkit:
                 https_port=https_port,
                 row=native_row,
                 log_fd=log_fd,
+                stalls=None if watch is None else watch.terms,
+                parent=parent,
             )
+        if watch is not None:
+            watch.hand_over()
         if config.huge_pages:
             # The application is loaded and started: its heap has the shape that it keeps.
             moved = _http.collapse_heap()
             logger.debug("%d MiB of the heap are in huge pages", moved >> 20)
         return core
 
+    def _watch_stalls(self, config: Config) -> StallWatch | None:
+        if not self._owns_process or not config.log_stalls:
+            return None
+        # Before it is killed for it, it has to be known where it stood.
+        return StallWatch(min(config.log_stalls, config.worker_timeout or config.log_stalls))
+
     def build_info(self) -> dict[str, Any]:
         """Return how the native modules were built."""
         return build_info()
+
+
+def stop_seconds(config: Config) -> float:
+    """Return what a stop takes at most that is asked for once."""
+    grace = config.timeout_graceful_shutdown
+    return grace + SHUTDOWN_SECONDS + config.timeout_worker_shutdown
 
 
 class StopRequested(KeyboardInterrupt):
@@ -224,6 +275,7 @@ class Worker:
 
     Attributes:
         has_worker_scope: Whether the application has a shutdown of `framegate.worker` to do.
+        accepts_no_more: Set once its sockets are closed.
     """
 
     def __init__(
@@ -259,12 +311,43 @@ class Worker:
         self._startup_deadline = startup_deadline
         self._stop_level = logging.DEBUG if is_supervised else logging.INFO
         self._row = row
+        self.accepts_no_more = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_retiring = False
         self._stop_count = 0
         self._stopped_at = 0.0
         self._core: HttpCore | None = None
         self._stop = asyncio.Event()
         self._haste = asyncio.Event()
+
+    def retire(self) -> None:
+        """Know, when it is asked to stop, that others accept already; from any thread."""
+        self._is_retiring = True
+
+    def adopt(self, sockets: Sequence[socket.socket], redirect_count: int) -> None:
+        """Accept from more sockets, from any thread; the last ones only redirect to https."""
+
+        def accept() -> None:
+            core = self._core
+            if core is None or self._stop.is_set():
+                close()
+                return
+            start_listening(sockets, self._config.backlog)
+            for number, item in enumerate(sockets):
+                is_served = number < len(sockets) - redirect_count
+                core.listen(item.detach(), entry=self._entry() if is_served else "redirect")
+
+        def close() -> None:
+            for item in sockets:
+                item.close()
+
+        loop = self._loop
+        try:
+            if loop is None:
+                raise RuntimeError
+            loop.call_soon_threadsafe(accept)
+        except RuntimeError:  # it has not begun, or has ended
+            close()
 
     def reload_tls(self) -> None:
         """Read certificates and keys anew, from any thread or signal handler; soon."""
@@ -349,7 +432,7 @@ class Worker:
             https_port=self._https_port(),
         )
         self._core = core
-        entry = "tls" if self._config.ssl_certfile else "plain"
+        entry = self._entry()
         try:
             start_listening(self._listeners, self._config.backlog)
             for number, listener in enumerate(self._listeners):
@@ -361,6 +444,7 @@ class Worker:
             core.stop_accepting()
             # Ours too, or the kernel would go on to queue connections that nobody will accept.
             self._close_listeners()
+            self.accepts_no_more.set()
             await self._unless(self._haste, self._drain(core))
         finally:
             # After a complete drain this does nothing; else it cuts what is left, so that the
@@ -368,6 +452,9 @@ class Worker:
             await core.drain(0.0)
             self._core = None
             core.close()
+
+    def _entry(self) -> str:
+        return "tls" if self._config.ssl_certfile else "plain"
 
     def _https_port(self) -> int:
         """Where redirects lead to."""
@@ -384,7 +471,8 @@ class Worker:
 
     async def _drain(self, core: HttpCore) -> None:
         seconds = self._config.timeout_graceful_shutdown
-        cut: int = await core.drain(seconds)
+        idle_seconds = min(IDLE_SECONDS, seconds / 2) if self._is_retiring else 0.0
+        cut: int = await core.drain(seconds, idle_seconds=idle_seconds)
         if cut:
             logger.warning("%d connections were still busy after %g s and were cut", cut, seconds)
 
@@ -470,7 +558,7 @@ class Signals:
     | SIGINT  | the same                        | stop in haste                                |
     | SIGHUP  | with TLS: read certificates     | stop: the supervisor is gone                 |
 
-    The supervisor's own SIGHUP comes through the channel.
+    What the supervisor's own SIGHUP means for a worker comes through the channel.
 
     Under a supervisor each has one meaning, because equal signals that are pending merge into one,
     and because SIGHUP comes twice: from the kernel and from the thread that watches the channel.
@@ -603,7 +691,7 @@ def run_worker(
         FramegateError: It never became ready, or failed while it ran.
         StopRequested: It was asked to stop in the very moment in which it failed.
     """
-    tools: Toolkit = toolkit or NativeToolkit()
+    tools: Toolkit = toolkit or NativeToolkit(owns_process=True)
     watchdog = Watchdog(at_force)
     signals = Signals(config, watchdog, is_supervised=is_supervised)
     with signals.installed():
@@ -650,6 +738,9 @@ def run_worker(
                 place=place,
                 redirect_count=redirect_count,
             )
+            if signals.is_stopping:
+                # What the handler raised was caught where nothing is: in a callback of the import.
+                worker.stop()
             on_worker(worker)
             with asyncio.Runner(loop_factory=tools.new_event_loop) as runner:
                 is_clean = runner.run(worker.serve())
@@ -691,10 +782,10 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
     except EOFError:
         return EXIT_STOPPED
     workers: list[Worker] = []
-    _watch_supervisor(channel, spec.supervisor_pid, workers)
-    configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
-    tools: Toolkit = toolkit or NativeToolkit()
     listeners = [_inherited(fd) for fd in spec.listener_fds]
+    _watch_supervisor(channel, spec, workers, listeners)
+    configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
+    tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
     is_ready = False
 
     def worker_startup() -> None:
@@ -717,8 +808,8 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             on_ready=ready,
             toolkit=tools,
             is_supervised=True,
-            row=RowPlace(spec.runtime_path, spec.index) if spec.runtime_path else None,
-            place=WorkerPlace(spec.index, spec.config.workers, spec.generation),
+            row=RowPlace(spec.runtime_path, spec.row) if spec.runtime_path else None,
+            place=WorkerPlace(spec.index, spec.worker_count, spec.generation),
             redirect_count=spec.redirect_count,
             on_worker=workers.append,
             load=load,
@@ -760,10 +851,16 @@ def _inherited(fd: int) -> socket.socket:
     return socket.socket(fileno=fd)
 
 
-def _watch_supervisor(channel: Channel, supervisor_pid: int, workers: list[Worker]) -> None:
+def _watch_supervisor(
+    channel: Channel,
+    spec: WorkerSpec,
+    workers: list[Worker],
+    listeners: Sequence[socket.socket],
+) -> None:
     """Get SIGHUP when the supervisor dies: from the kernel, and from a thread at the channel.
 
-    The thread also takes the supervisor's orders to the worker, once there is one.
+    The thread also takes the supervisor's orders to the worker, once there is one, and removes what
+    the supervisor could not.
 
     Either alone has a hole: the kernel's does not exist everywhere and is lost across some execs;
     the thread needs the GIL. Before the handler is installed SIGHUP ends the process, as it should.
@@ -771,17 +868,52 @@ def _watch_supervisor(channel: Channel, supervisor_pid: int, workers: list[Worke
     pr_set_pdeathsig = 1
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGHUP, 0, 0, 0)
-    if os.getppid() != supervisor_pid:  # it died before the line above
+    if os.getppid() != spec.supervisor_pid:  # it died before the line above
         os.kill(os.getpid(), signal.SIGHUP)
 
     def wait() -> None:
         for order in channel.orders():
-            if order == "reload-tls":
-                for worker in workers:
-                    worker.reload_tls()
+            _obey(order, workers)
+        if spec.runtime_path:
+            with contextlib.suppress(OSError):  # another worker was faster
+                os.unlink(spec.runtime_path)
         os.kill(os.getpid(), signal.SIGHUP)
+        if not workers or workers[0].accepts_no_more.wait(PORT_SECONDS):
+            return
+        _stop_listening(spec.config, listeners)
 
     threading.Thread(target=wait, name="framegate supervisor watch", daemon=True).start()
+
+
+def _obey(order: Order, workers: Sequence[Worker]) -> None:
+    match order.kind:
+        case "reload-tls":
+            for worker in workers:
+                worker.reload_tls()
+        case "retire":
+            for worker in workers:
+                worker.retire()
+            os.kill(os.getpid(), signal.SIGTERM)
+        case "adopt":
+            sockets = [socket.socket(fileno=fd) for fd in order.fds]
+            if not workers:  # it is about to begin to stop
+                for item in sockets:
+                    item.close()
+            for worker in workers:
+                worker.adopt(sockets, order.redirect_count)
+
+
+def _stop_listening(config: Config, listeners: Sequence[socket.socket]) -> None:
+    """Free the ports while Python code blocks the loop that should do it.
+
+    Another server may want them now. A socket that somebody else gave us is not ours to shut down:
+    that would end it for all who have it.
+    """
+    if config.fd is not None or any(text.startswith(("fd:", "systemd")) for text in config.bind):
+        return
+    for item in listeners:
+        with contextlib.suppress(OSError):
+            item.shutdown(socket.SHUT_RDWR)
 
 
 if __name__ == "__main__":

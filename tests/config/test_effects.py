@@ -805,6 +805,13 @@ SHOWN_ELSEWHERE = [
     ("https_redirect_port", "tls/test_redirect.py", "test_port_that_clients_use"),
     ("ssl_handshake_timeout", "tls/test_limits.py", "test_slow_handshake_is_cut"),
     ("ssl_handshakes_max", "tls/test_limits.py", "test_those_that_stand_still_make_room"),
+    ("worker_restarts_max", "supervisor/test_supervisor.py", "test_budget_of_crashes_can_be_set"),
+    ("worker_timeout", "supervisor/test_stalls.py", "test_worker_timeout_kills_and_replaces"),
+    ("limit_max_requests", "supervisor/test_recycling.py", "test_replaced_by_requests"),
+    ("limit_max_requests_jitter", "supervisor/test_recycling.py", "test_replaced_by_requests"),
+    ("limit_max_rss", "supervisor/test_recycling.py", "test_replaced_by_memory"),
+    ("limit_max_lifetime", "supervisor/test_recycling.py", "test_one_worker_gets_a_supervisor"),
+    ("log_stalls", "supervisor/test_stalls.py", "test_stall_is_logged_with_its_stack"),
 ]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from framegate import _http, supervisor, worker
 from framegate.runtime_segment import RUNTIME_LAYOUT, RuntimeSegment
-from framegate.supervisor import RESTARTS_MAX, restart_delay_seconds
+from framegate.supervisor import restart_delay_seconds
 from server_process import Launch, body, wait_for_death
 
 APP = "supervised_apps:app"
@@ -182,10 +182,8 @@ def test_connections_to_a_dead_worker_are_served_by_its_successor(launch: Launch
 def test_endless_crashes_exhaust_the_budget(launch: Launch) -> None:
     server = launch("supervised_apps:crashing", "--workers", "2")
     assert server.wait() == 1
-    assert re.search(
-        r"ended with exit code 9, for the 6th time within 60 s: giving up", server.text
-    )
-    assert RESTARTS_MAX + 1 <= len(server.events("startup")) <= 2 * (RESTARTS_MAX + 1)
+    assert "ended with exit code 9, for the 6th time within 60 s: giving up" in server.text
+    assert 6 <= len(server.events("startup")) <= 12
 
 
 def test_pause_before_a_restart_grows_to_a_limit() -> None:
@@ -201,8 +199,33 @@ def test_startup_failure_stops_everything_with_3_and_is_said_once(launch: Launch
     assert "Traceback" not in server.text
 
 
-def test_startup_failure_of_a_successor_stops_everything_with_3(launch: Launch) -> None:
+def test_budget_of_crashes_can_be_set(launch: Launch) -> None:
+    server = launch("supervised_apps:app", "--workers", "2", "--worker-restarts-max", "1")
+    server.wait_ready()
+    os.kill(server.worker_pids[1], signal.SIGKILL)
+    again = int(server.wait_for(r"worker 2 ready again \(pid (\d+)\)")[1])
+    os.kill(again, signal.SIGKILL)
+    assert server.wait() == 1
+    assert (
+        "worker 2 ended with SIGKILL, for the 2nd time within 60 s: giving up, exit code 1 "
+        "(--worker-restarts-max 1)" in server.text
+    )
+    assert server.events("shutdown") == [server.worker_pids[0]]
+
+
+def test_worker_that_cannot_start_again_is_tried_while_others_serve(launch: Launch) -> None:
     server = launch("supervised_apps:failing_later", "--workers", "2").wait_ready()
+    server.hold_file.touch()
+    os.kill(server.worker_pids[0], signal.SIGKILL)
+    server.wait_for("worker 1 ended with exit code 3: starting it again in 0.25 s")
+    server.hold_file.unlink()
+    server.wait_for("worker 1 ready again")
+    assert server.stop() == 0
+
+
+def test_startup_failure_beyond_the_budget_stops_everything_with_3(launch: Launch) -> None:
+    words = ("--workers", "2", "--worker-restarts-max", "1")
+    server = launch("supervised_apps:failing_later", *words).wait_ready()
     server.hold_file.touch()
     os.kill(server.worker_pids[0], signal.SIGKILL)
     assert server.wait() == 3
@@ -266,10 +289,52 @@ class TestKilledSupervisor:
         for pid in pids:
             wait_for_death(pid)
 
+    def test_segment_is_removed_by_the_workers(self, launch: Launch) -> None:
+        server = launch(APP, "--workers", "2").wait_ready()
+        server.signal(signal.SIGKILL)
+        for pid in server.worker_pids:
+            wait_for_death(pid)
+        assert not list(server.runtime_directory.iterdir())
+
+    def test_port_is_free_although_a_worker_is_blocked(self, launch: Launch) -> None:
+        words = ("--timeout-graceful-shutdown", "0.5")
+        server = launch(APP, "--workers", "2", *words).wait_ready()
+        peer = server.request("/block")
+        server.wait_event("block")
+        (blocked,) = server.events("block")
+        server.signal(signal.SIGKILL)
+        (other,) = set(server.worker_pids) - {blocked}
+        wait_for_death(other)
+        poll = threading.Event()
+        while True:  # its loop cannot close its socket; its other threads can
+            following = launch(APP, "--port", str(server.port), "--workers", "2")
+            following.wait_for("ready: pids|is in use")
+            if "ready: pids" in following.text:
+                break
+            assert following.wait() == 3
+            poll.wait(0.1)
+        assert following.stop() == 0
+        wait_for_death(blocked)
+        peer.close()
+
+    def test_worker_that_keeps_the_gil_ends_too(self, launch: Launch) -> None:
+        extra = {"EXPONENT": "60"}  # years
+        words = ("--timeout-graceful-shutdown", "0", "--timeout-worker-shutdown", "0")
+        server = launch(APP, "--workers", "2", *words, extra=extra).wait_ready()
+        peer = server.request("/compute")
+        server.wait_event("compute")
+        server.signal(signal.SIGKILL)
+        for pid in server.worker_pids:
+            wait_for_death(pid)
+        peer.close()
+
     def test_segment_is_removed_by_the_next_server(self, launch: Launch) -> None:
         server = launch(APP, "--workers", "2").wait_ready()
         pids = server.worker_pids
-        server.signal(signal.SIGKILL)
+        for pid in [*pids, server.pid]:  # the workers cannot do it
+            os.kill(pid, signal.SIGSTOP)
+        for pid in [server.pid, *pids]:
+            os.kill(pid, signal.SIGKILL)
         for pid in pids:
             wait_for_death(pid)
         (orphan,) = server.runtime_directory.glob("*.runtime")

@@ -36,6 +36,7 @@ pub(crate) struct Registry {
     bytes_out: Cell<u64>,
     sweeping: Cell<bool>,
     accepting: Cell<bool>,
+    retiring: Cell<bool>,
     draining: Cell<bool>,
     listeners: RefCell<Vec<Waker>>,
     drains: RefCell<Vec<Waker>>,
@@ -79,6 +80,7 @@ impl Registry {
             bytes_out: Cell::new(0),
             sweeping: Cell::new(false),
             accepting: Cell::new(true),
+            retiring: Cell::new(false),
             draining: Cell::new(false),
             listeners: RefCell::default(),
             drains: RefCell::default(),
@@ -100,6 +102,9 @@ impl Registry {
         shared.index.set(entries.len());
         entries.push(shared.clone());
         self.accepted.set(self.accepted.get() + 1);
+        if self.retiring.get() {
+            shared.requests_left.set(1);
+        }
         if self.draining.get() {
             shared.draining.set(true);
         }
@@ -377,6 +382,33 @@ impl Connections {
     pub fn stop_accepting(&self) {
         self.0.accepting.set(false);
         wake_all(&self.0.listeners);
+    }
+
+    /// Stops accepting, and lets every connection end at a moment that loses nothing, because somebody else accepts already:
+    /// one of HTTP/1 may have one more request, whose response says `connection: close`; one of HTTP/2 gets `GOAWAY`, which
+    /// tells what was not served; upgraded ones are told. Returns when none is left, or after `idle`: then
+    /// [`drain`](Self::drain) ends those that were not used.
+    ///
+    /// A client that finds an idle connection closed cannot know whether the request that it has just sent was served.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing but the waiting.
+    pub async fn retire(&self, idle: Duration) {
+        self.stop_accepting();
+        self.0.retiring.set(true);
+        let mut wakers = Vec::new();
+        for shared in self.0.entries.borrow().iter() {
+            match shared.phase.get() {
+                Phase::H2Idle | Phase::H2Busy | Phase::Upgraded => {
+                    shared.draining.set(true);
+                    wakers.extend(shared.take_waker());
+                }
+                _ => shared.requests_left.set(1),
+            }
+        }
+        wakers.drain(..).for_each(Waker::wake);
+        // Either way the caller goes on with a drain.
+        let _all_gone = tokio::time::timeout(idle, self.empty()).await;
     }
 
     /// Stops accepting and ends all connections: idle ones at once, those with a request after its response (which then says

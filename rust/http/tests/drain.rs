@@ -129,3 +129,45 @@ fn listeners_after_the_stop_do_not_accept() {
         assert_eq!(server.connections.accepted(), 0);
     });
 }
+
+#[test]
+fn retiring_connections_may_send_one_more_request_and_are_told() {
+    run(async {
+        let server = TestServer::new(hello);
+        let mut used = server.connect().await;
+        assert_eq!(used.get("/").await.text(), "hello");
+        let mut fresh = server.connect().await;
+        server.connections_become(2).await;
+        let connections = server.connections.clone();
+        let retiring = tokio::task::spawn_local(async move { connections.retire(LONG).await });
+        tokio::task::yield_now().await;
+        assert!(
+            TcpStream::connect(server.address).await.is_err(),
+            "nothing is accepted any more"
+        );
+        for client in [&mut used, &mut fresh] {
+            let reply = client.get("/").await;
+            assert_eq!(
+                (reply.text(), reply.field("connection")),
+                ("hello", Some("close"))
+            );
+            assert!(client.is_closed().await);
+        }
+        drop((used, fresh));
+        retiring.await.unwrap();
+        assert_eq!(server.connections.count(), 0);
+    });
+}
+
+#[test]
+fn retiring_waits_for_unused_connections_no_longer_than_it_may() {
+    run(async {
+        let server = TestServer::new(hello);
+        let mut idle = server.connect().await;
+        assert_eq!(idle.get("/").await.text(), "hello");
+        server.connections.retire(Duration::from_millis(50)).await;
+        assert_eq!(server.connections.count(), 1, "it is left to the drain");
+        assert_eq!(server.connections.drain(LONG).await, 0);
+        assert!(idle.is_closed().await);
+    });
+}

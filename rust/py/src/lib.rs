@@ -11,6 +11,7 @@ mod native;
 mod recording;
 mod selector;
 mod signals;
+mod stall;
 mod stats;
 mod tls;
 mod worker;

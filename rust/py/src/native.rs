@@ -6,6 +6,7 @@
 //! - **Heartbeat.** It writes the time into the worker's row of the runtime segment, and asks the loop to answer. How long
 //!   the answer takes is the loop's lag; while none comes, the growing wait is. When the loop answers it also publishes
 //!   its gauges and counters ([`NativeThread::watch_loop`]), so nothing is written per request.
+//! - **Stalls and orphans.** What follows from a loop that does not answer, and from a parent that is gone ([`crate::stall`]).
 //! - **Access log.** The loop's thread formats lines into a buffer of its own ([`AccessLog`]) and hands it over when a
 //!   `select` ends, before it sleeps, or when it is full. This thread writes what has come together every
 //!   [`LOG_DELAY`], on a thread of its blocking pool: a reader that stalls blocks neither the loop nor the heartbeat.
@@ -38,11 +39,12 @@ use framegate_http::{
 use tokio::{
     sync::{Notify, oneshot},
     task::{AbortHandle, spawn_blocking},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use crate::{
     event_loop::{BeforeSleep, LoopCore},
+    stall::{ParentWatch, StallWatch},
     stats::{Counter, Gauge, Row},
 };
 #[cfg(debug_assertions)]
@@ -92,7 +94,8 @@ impl Shared {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn beat(&self) {
+    /// Writes a heartbeat and asks the loop; gives the question that has no answer yet, or 0.
+    fn beat(&self) -> u64 {
         let now = monotonic_ns();
         // Relaxed: the answer carries no data but the number itself.
         let asked = self.ping.asked_ns.load(Ordering::Relaxed);
@@ -107,6 +110,30 @@ impl Shared {
             }
             row.count(Counter::LogLinesDropped, self.log().dropped);
         }
+        asked
+    }
+}
+
+/// What the thread looks after beside the log.
+#[derive(Default)]
+pub(crate) struct Watches {
+    /// The loop.
+    pub(crate) stall: Option<StallWatch>,
+    /// The supervisor.
+    pub(crate) parent: Option<ParentWatch>,
+}
+
+impl Watches {
+    fn look(&mut self, shared: &Shared, asked: u64, passed: Duration) {
+        if let Some(stall) = &mut self.stall {
+            let count = stall.look(asked, passed);
+            if let Some(row) = &shared.row {
+                row.count(Counter::Stalls, count);
+            }
+        }
+        if let Some(parent) = &mut self.parent {
+            parent.look(passed);
+        }
     }
 }
 
@@ -120,7 +147,11 @@ pub(crate) struct NativeThread {
 
 impl NativeThread {
     /// Start the thread. Heartbeats go to `row`, the access log to `log`.
-    pub(crate) fn start(row: Option<Arc<Row>>, log: Option<OwnedFd>) -> io::Result<Self> {
+    pub(crate) fn start(
+        row: Option<Arc<Row>>,
+        log: Option<OwnedFd>,
+        watches: Watches,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             row,
             ping: Ping::default(),
@@ -136,7 +167,7 @@ impl NativeThread {
             thread::Builder::new()
                 .name("framegate-native".to_owned())
                 .spawn(move || {
-                    runtime.block_on(run(&theirs, log.map(File::from), stopped));
+                    runtime.block_on(run(&theirs, log.map(File::from), watches, stopped));
                     // A write that hangs is left behind.
                     runtime.shutdown_background();
                 })
@@ -210,14 +241,25 @@ impl Drop for LoopWatch {
     }
 }
 
-async fn run(shared: &Arc<Shared>, log: Option<File>, stopped: oneshot::Receiver<()>) {
+async fn run(
+    shared: &Arc<Shared>,
+    log: Option<File>,
+    mut watches: Watches,
+    stopped: oneshot::Receiver<()>,
+) {
     let beats = async {
+        let mut last = Instant::now();
         let mut ticks = interval(HEARTBEAT);
         // After a pause of the whole machine one beat is enough.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            shared.beat();
+            let now = Instant::now();
+            // A pause of the whole process counts as two beats at most.
+            let passed = (now - last).min(2 * HEARTBEAT);
+            last = now;
+            let asked = shared.beat();
+            watches.look(shared, asked, passed);
         }
     };
     let Some(log) = log else {
@@ -422,8 +464,12 @@ impl TestThread {
         let core = LoopCore::current()
             .ok_or_else(|| PyRuntimeError::new_err("no loop runs in this thread"))?;
         let log = log_fd.map(duplicate).transpose().map_err(os_error)?;
-        let thread =
-            NativeThread::start(row.map(|row| Arc::clone(&row.get().0)), log).map_err(os_error)?;
+        let thread = NativeThread::start(
+            row.map(|row| Arc::clone(&row.get().0)),
+            log,
+            Watches::default(),
+        )
+        .map_err(os_error)?;
         let log = thread.access_log(&core, access_log::Format::Text);
         let published = Rc::clone(&log);
         let watch = thread.watch_loop(&core, move |row| {

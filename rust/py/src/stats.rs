@@ -84,15 +84,18 @@ pub(crate) enum Counter {
     Aborted = 4,
     /// Lines of the access log that were dropped because its reader was too slow.
     LogLinesDropped = 5,
+    /// How often the loop stood still for longer than it may without being logged.
+    Stalls = 6,
 }
 
-const COUNTER_NAMES: [(&str, Counter); 6] = [
+const COUNTER_NAMES: [(&str, Counter); 7] = [
     ("requests", Counter::Requests),
     ("accepted", Counter::Accepted),
     ("body_bytes_in", Counter::BodyBytesIn),
     ("body_bytes_out", Counter::BodyBytesOut),
     ("aborted", Counter::Aborted),
     ("log_lines_dropped", Counter::LogLinesDropped),
+    ("stalls", Counter::Stalls),
 ];
 
 /// Names and numbers of the layout, as the supervisor has them.

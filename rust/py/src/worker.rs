@@ -28,19 +28,22 @@ use pyo3::{
     types::PyDict,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::asgi::{Application, AsgiService};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::gil;
 use crate::home::LoopBound;
-use crate::native::{AccessLog, LoopWatch, NativeThread, duplicate};
+use crate::native::{AccessLog, LoopWatch, NativeThread, Watches, duplicate};
+use crate::stall::{ParentWatch, StallWatch};
 use crate::stats::{Counter, Gauge, RuntimeRow};
 use crate::tls::{self, TlsContext};
 
 /// Where the access log goes unless somebody says otherwise.
 const STDOUT: i32 = 1;
+/// What calls of the application get to end by themselves after their connection was cut, and again when they are cancelled.
+const NOTICE: Duration = Duration::from_millis(250);
 
 /// HTTP server of one event loop.
 ///
@@ -51,6 +54,9 @@ const STDOUT: i32 = 1;
 ///     tls: Certificates and keys, for listeners that speak TLS or redirect to it.
 ///     `https_port`: Where redirects lead to.
 ///     row: The worker's row of the runtime segment; heartbeats and counters go there.
+///     stalls: Seconds after which a loop that does not turn is told of, the socket where, and the signal of `faulthandler`
+///         or 0 (`framegate/stalls.py`).
+///     parent: Process id of the supervisor, and the seconds after its death in which the process has to have ended.
 ///     `log_fd`: Where the access log goes, as JSON; it is duplicated. `None`: standard output, as `log_format` says.
 ///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
 ///         proven. Slower; for tests and for comparison.
@@ -93,7 +99,7 @@ impl Native {
 impl Worker {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
-    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, log_fd=None, plain_tasks=false))]
+    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, log_fd=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
@@ -102,6 +108,8 @@ impl Worker {
         tls: Option<&Bound<'_, TlsContext>>,
         https_port: u16,
         row: Option<&Bound<'_, RuntimeRow>>,
+        stalls: Option<(f64, i32, i32)>,
+        parent: Option<(i32, f64)>,
         log_fd: Option<i32>,
         plain_tasks: bool,
     ) -> PyResult<Self> {
@@ -126,13 +134,15 @@ impl Worker {
         }
         let connections = server.connections();
         let is_logged = config.getattr("access_log")?.is_truthy()?;
-        let native = if is_logged || row.is_some() {
+        let watches = watches(stalls, parent)?;
+        let native = if is_logged || row.is_some() || watches.is_some() {
             let output = is_logged
                 .then(|| duplicate(log_fd.unwrap_or(STDOUT)))
                 .transpose()
                 .map_err(os_error)?;
             let row = row.map(|row| Arc::clone(&row.get().0));
-            let thread = NativeThread::start(row, output).map_err(os_error)?;
+            let watches = watches.unwrap_or_default();
+            let thread = NativeThread::start(row, output, watches).map_err(os_error)?;
             let is_json = config.getattr("log_format")?.eq("json")?;
             // Whoever gives a descriptor reads it with a program.
             let format = if is_json || log_fd.is_some() {
@@ -226,17 +236,29 @@ impl Worker {
     }
 
     /// Stop accepting, end all connections, each after the response it is sending, and wait for calls of the
-    /// application that go on after their response (background tasks).
+    /// application that go on after their response (background tasks). After half of the time `receive()` says
+    /// `http.disconnect` to streams; at the end calls that have not ended are cancelled.
     ///
     /// Args:
     ///     seconds: After that long the rest is cut.
+    ///     `idle_seconds`: Connections without a request stay open for that long, and may send one more: for a worker whose
+    ///         successor accepts already. At most `seconds`.
     ///
     /// Returns:
     ///     An awaitable of the number of connections that were cut and of calls that had not ended.
-    fn drain<'py>(&self, py: Python<'py>, seconds: f64) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (seconds, *, idle_seconds=0.0))]
+    fn drain<'py>(
+        &self,
+        py: Python<'py>,
+        seconds: f64,
+        idle_seconds: f64,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let inner = self.0.get_or_raise()?.borrow().clone();
-        let deadline = Duration::try_from_secs_f64(seconds)
-            .map_err(|_| PyValueError::new_err(format!("{seconds} is not a duration")))?;
+        let duration = |seconds: f64| {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|_| PyValueError::new_err(format!("{seconds} is not a duration")))
+        };
+        let (deadline, idle) = (duration(seconds)?, duration(idle_seconds)?);
         let Some(inner) = inner else {
             // Closed: nothing is left to wait for.
             let future = py
@@ -246,24 +268,16 @@ impl Worker {
             set_result(&future, 0)?;
             return Ok(future);
         };
-        let future = inner
-            .application
+        let application = inner.application.clone();
+        let future = application
             .starter
             .event_loop
             .bind(py)
             .call_method0(intern!(py, "create_future"))?;
         let (connections, core) = (inner.connections.clone(), inner.core.clone());
         let result = future.clone().unbind();
-        let application = inner.application.clone();
         inner.core.spawn(async move {
-            let end = Instant::now() + deadline;
-            let cut = connections.drain(deadline).await;
-            // A cut connection ends its call soon: the application has its turn to notice.
-            let left = match timeout_at(end, application.no_calls()).await {
-                Ok(()) => 0,
-                Err(_) => application.calls().saturating_sub(cut),
-            };
-            let cut = cut + left;
+            let cut = drain(&core, &connections, &application, deadline, idle).await;
             Python::attach(|py| {
                 if let Err(error) = set_result(result.bind(py), cut) {
                     core.report(py, "the result of Worker.drain() could not be set", error);
@@ -338,11 +352,90 @@ impl Worker {
     }
 }
 
+/// What [`Worker::drain`] does; gives what was cut.
+async fn drain(
+    core: &LoopCore,
+    connections: &Connections,
+    application: &Application,
+    deadline: Duration,
+    idle: Duration,
+) -> usize {
+    let start = Instant::now();
+    let end = start + deadline;
+    let drained = async {
+        if !idle.is_zero() {
+            connections.retire(idle.min(deadline)).await;
+        }
+        connections.drain(end - Instant::now()).await
+    };
+    let told = async {
+        sleep_until(start + deadline / 2).await;
+        Python::attach(|py| {
+            if let Err(error) = application.leave(py) {
+                core.report(
+                    py,
+                    "requests could not be told that the worker stops",
+                    error,
+                );
+            }
+            core.after_python(py);
+        });
+        std::future::pending().await
+    };
+    let cut = tokio::select! {
+        biased;
+        cut = drained => cut,
+        cut = told => cut,
+    };
+    // A cut connection ends its call soon: the application has its turn to notice.
+    if timeout_at(end, application.no_calls()).await.is_ok() {
+        return cut;
+    }
+    let left = application.calls().saturating_sub(cut);
+    if timeout(NOTICE, application.no_calls()).await.is_err() {
+        Python::attach(|py| {
+            if let Err(error) = application.cancel_calls(py) {
+                core.report(py, "requests could not be cancelled", error);
+            }
+            core.after_python(py);
+        });
+        // Whoever swallows the cancellation is left behind.
+        let _ended = timeout(NOTICE, application.no_calls()).await;
+    }
+    cut + left
+}
+
 impl Worker {
     fn inner(&self) -> PyResult<Rc<Inner>> {
         let inner = self.0.get_or_raise()?.borrow().clone();
         inner.ok_or_else(|| PyRuntimeError::new_err("this worker is closed"))
     }
+}
+
+/// What the native thread shall look after, if anything.
+fn watches(
+    stalls: Option<(f64, i32, i32)>,
+    parent: Option<(i32, f64)>,
+) -> PyResult<Option<Watches>> {
+    if stalls.is_none() && parent.is_none() {
+        return Ok(None);
+    }
+    let seconds = |value: f64| {
+        Duration::try_from_secs_f64(value)
+            .map_err(|_| PyValueError::new_err(format!("{value} is not a duration")))
+    };
+    let stall = match stalls {
+        Some((after, fd, signal)) => {
+            let channel = duplicate(fd).map_err(os_error)?;
+            Some(StallWatch::new(seconds(after)?, channel, signal))
+        }
+        None => None,
+    };
+    let parent = match parent {
+        Some((pid, patience)) => Some(ParentWatch::new(pid, seconds(patience)?)),
+        None => None,
+    };
+    Ok(Some(Watches { stall, parent }))
 }
 
 fn set_result(future: &Bound<'_, PyAny>, value: usize) -> PyResult<()> {

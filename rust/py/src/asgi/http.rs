@@ -31,6 +31,8 @@
 //! # The client goes away
 //! The connection drops [`Later`] or [`ResponseStream`] before its end. Then `receive()` gives `http.disconnect`, and `send()`
 //! raises `ClientDisconnected`, an `OSError`, as ASGI 2.4 demands. The application is not cancelled: it may have work to finish.
+//! A worker that stops tells `receive()` the same for half of its grace period, while `send()` still reaches the client
+//! ([`Application::leave`]).
 //!
 //! # Invariants
 //! - Nothing is borrowed while Python code runs. Messages are read completely before the state is changed.
@@ -307,7 +309,10 @@ impl State {
         }
         match self.incoming.get() {
             Incoming::Failed => return true,
-            Incoming::Complete => return false,
+            Incoming::Complete => {
+                let application = self.application.borrow();
+                return application.as_ref().is_some_and(|one| one.is_leaving());
+            }
             Incoming::Open => {}
         }
         let polled = self.body.borrow_mut().poll_data(cx);
@@ -1077,6 +1082,11 @@ impl HttpExchange {
     pub(crate) fn is_finished(&self) -> bool {
         let state = self.state();
         state.ended.get() && state.phase.get() == Phase::Done && !state.pumping.get()
+    }
+
+    /// Whoever waits in `receive()` or `send()` asks again.
+    pub(crate) fn look_again(&self) {
+        self.state().wake_pump();
     }
 
     /// The application that the request is for.

@@ -221,6 +221,8 @@ pub(crate) struct Application {
     calls: Cell<usize>,
     /// Who waits for the last of them.
     idle: RefCell<Option<Waker>>,
+    /// The worker stops soon: who waits for a client to go away is told that it has gone.
+    leaving: Cell<bool>,
 }
 
 impl Application {
@@ -270,6 +272,7 @@ impl Application {
             pool: RefCell::default(),
             calls: Cell::new(0),
             idle: RefCell::default(),
+            leaving: Cell::new(false),
         }))
     }
 
@@ -304,6 +307,38 @@ impl Application {
             Poll::Pending
         })
         .await;
+    }
+
+    /// From now on `receive()` says `http.disconnect` once the request was read, to those that wait in it and to those that
+    /// will: streams without an end find one, and can still send a last event. Uploads go on.
+    pub(crate) fn leave(&self, py: Python<'_>) -> PyResult<()> {
+        self.leaving.set(true);
+        for (_, owner) in self.unfinished(py)? {
+            if let Owner::Http(exchange) = &owner {
+                exchange.get().look_again();
+            }
+            owner.release(py);
+        }
+        Ok(())
+    }
+
+    /// True after [`Self::leave`].
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Cancels the tasks of all calls that have not ended.
+    pub(crate) fn cancel_calls(&self, py: Python<'_>) -> PyResult<()> {
+        for (task, owner) in self.unfinished(py)? {
+            owner.release(py);
+            task.call_method0(intern!(py, "cancel"))?;
+        }
+        Ok(())
+    }
+
+    fn unfinished<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Owner)>> {
+        let event_loop = self.starter.event_loop.bind(py);
+        self.starter.mode.unfinished(py, event_loop)
     }
 
     /// A body became a frame, natively or through Python.

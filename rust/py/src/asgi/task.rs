@@ -212,6 +212,46 @@ impl Starter {
     }
 }
 
+impl TaskMode {
+    /// The tasks of requests and `WebSockets` of `event_loop` that have not ended, each with the exchange it is for.
+    ///
+    /// Found among all tasks of the loop, so that running requests need not be entered anywhere: only the end of a worker
+    /// asks.
+    pub(crate) fn unfinished<'py>(
+        &self,
+        py: Python<'py>,
+        event_loop: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<(Bound<'py, PyAny>, Owner)>> {
+        // Our tasks show the application's coroutine in place of the runner.
+        let real = match self {
+            Self::Lazy { .. } => Some(task_class(py)?.base.bind(py)),
+            Self::Plain => None,
+        };
+        let runner = runner_type(py)?;
+        let all = py
+            .import("asyncio")?
+            .call_method1("all_tasks", (event_loop,))?;
+        let mut found = Vec::new();
+        for task in all.try_iter()? {
+            let task = task?;
+            let coroutine = match real {
+                Some(real) if task.is_instance(real)? => real.call_method1("get_coro", (&task,)),
+                _ => task.call_method0("get_coro"),
+            };
+            // A task of somebody else's making may have none.
+            let Ok(coroutine) = coroutine else { continue };
+            if !coroutine.get_type().is(runner) {
+                continue;
+            }
+            let owner = runner_contents(&coroutine).owner.borrow();
+            if let Some(owner) = &*owner {
+                found.push((task, owner.clone_ref(py)));
+            }
+        }
+        Ok(found)
+    }
+}
+
 // --- stepping
 
 /// The result of one step of a coroutine.

@@ -1,0 +1,37 @@
+"""A supervisor that has nothing to do is small and does nothing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from server_process import Launch
+
+APP = "supervised_apps:app"
+MEMORY_MAX_KIB = 25 * 1024
+
+
+def status(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise KeyError(name)
+
+
+def test_supervisor_is_below_25_mib(launch: Launch) -> None:
+    server = launch(APP, "--workers", "2").wait_ready()
+    assert status(server.pid, "VmRSS") < MEMORY_MAX_KIB
+    maps = Path(f"/proc/{server.pid}/maps").read_text()
+    for module in ("_http.", "_shm.", "_asyncio.", "_ssl."):
+        assert module not in maps
+    assert server.stop() == 0
+
+
+def test_idle_supervisor_does_not_wake_up(launch: Launch) -> None:
+    server = launch(APP, "--workers", "2").wait_ready()
+    pause = threading.Event()
+    pause.wait(0.5)  # the last word of the start
+    before = status(server.pid, "voluntary_ctxt_switches")
+    pause.wait(2.0)
+    assert status(server.pid, "voluntary_ctxt_switches") == before
+    assert server.stop() == 0
