@@ -84,7 +84,7 @@ def with_servers(question: Question, servers: tuple[Server, ...]) -> Question:
 
 
 GROUPS = {
-    "http": ("hello", "fastapi_route", "websocket_small", "frame_ingest"),
+    "http": ("hello", "fastapi_route", "websocket_small", "websocket_large", "frame_ingest"),
     "shm": (
         "shm_cycle",
         "shm_native_cycle",
