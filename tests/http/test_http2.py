@@ -12,6 +12,7 @@ from typing import Any
 
 import h2.connection
 import h2.errors
+import h2.settings
 import httpx
 import pytest
 from h2.events import StreamEnded
@@ -135,6 +136,60 @@ def test_reset_is_a_disconnect(serve: Serve) -> None:
         client.flush()
         assert done.wait(20)
         assert seen == ["http.disconnect", "ClientDisconnected"]
+
+
+def test_body_that_stalls_is_408_and_others_are_served(serve: Serve) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/begun":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                seen.append(scope["path"])
+                return
+            if not event["more_body"]:
+                return await respond(send, b"whole")
+
+    server = serve(app, lifespan="off", timeout_body=0.3)
+    with Client(server.connect()) as client:
+        late = client.request("/late", b"x", method="POST", ends=False)
+        begun = client.request("/begun", b"x", method="POST", ends=False)
+        assert client.answer(client.request(body=b"x", method="POST")).body == b"whole"
+        assert client.answer(late).status == 408
+        assert client.answer(begun).reset == h2.errors.ErrorCodes.CANCEL
+        assert client.answer(client.request(body=b"x", method="POST")).body == b"whole"
+        assert sorted(seen) == ["/begun", "/late"]
+
+
+@pytest.mark.parametrize("window", ["stream", "connection"])
+def test_window_that_is_never_opened_is_the_end(serve: Serve, window: str) -> None:
+    failed = threading.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 9000, "more_body": True})
+        except OSError:
+            failed.set()
+
+    server = serve(app, lifespan="off", timeout_write=0.3)
+    with Client(server.connect(), reads=False) as client:
+        size = 1000 if window == "stream" else 1 << 20
+        client.state.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: size})
+        assert client.settle()
+        stream = client.request()
+        if window == "stream":
+            exchange = client.answer(stream)
+            assert (len(exchange.body), exchange.reset) == (1000, h2.errors.ErrorCodes.CANCEL)
+            assert client.settle()
+        else:
+            client.read_to_end()
+            assert len(client.exchanges[stream].body) == 65_535
+        assert failed.wait(20)
 
 
 def test_early_hints(serve: Serve) -> None:

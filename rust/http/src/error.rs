@@ -43,6 +43,11 @@ impl Error {
         }
     }
 
+    /// The rest of the message is not waited for any longer.
+    pub(crate) fn too_slow() -> Self {
+        Self::with(Kind::Disconnected, "the body of the request took too long")
+    }
+
     pub(crate) fn from_hyper(error: hyper::Error) -> Self {
         let kind = if error.is_parse_too_large() {
             Kind::TooLarge

@@ -22,14 +22,14 @@
 //! A change of phase raises `epoch`. A response that is handed over but not wholly written shows as `Idle` and not `flushed`.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     future::Future,
     io::{self, IoSlice},
     mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -44,6 +44,7 @@ use tokio::{
 use crate::config::SendFile;
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
+use crate::h2::Observed;
 use crate::record::{Meter, RecordSink};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
@@ -146,6 +147,8 @@ pub(crate) struct Shared {
     /// Bytes of files that leave through the kernel.
     pub(crate) files: FileQueue,
     framing: RefCell<Framing>,
+    /// What is known of the streams, over HTTP/2.
+    pub(crate) streams: OnceCell<Weak<Observed>>,
     /// Records of responses that hyper has, but that are not wholly written.
     unwritten: RefCell<Vec<Rc<Meter>>>,
     pub(crate) sink: Option<Rc<dyn RecordSink>>,
@@ -183,6 +186,7 @@ impl Shared {
             tls: Cell::new(false),
             rewound: Cell::new(false),
             framing: RefCell::default(),
+            streams: OnceCell::new(),
             unwritten: RefCell::default(),
             sink,
         })
@@ -202,6 +206,11 @@ impl Shared {
             self.pinged.set(false);
             self.epoch.set(self.epoch.get().wrapping_add(1));
         }
+    }
+
+    /// What is known of the streams of a connection that speaks HTTP/2.
+    pub(crate) fn streams(&self) -> Option<Rc<Observed>> {
+        self.streams.get()?.upgrade()
     }
 
     /// A request begins; true when the connection takes no other after it.

@@ -134,7 +134,13 @@ impl Registry {
             last = now;
             let crowded = self.handshakes.is_full();
             for shared in self.entries.borrow().iter() {
-                if let Some(order) = due(shared, clock, &config, crowded) {
+                let mut order = due(shared, clock, &config, crowded);
+                if order.is_none()
+                    && let Some(streams) = shared.streams()
+                {
+                    order = streams.sweep(clock, &config, &mut wakers);
+                }
+                if let Some(order) = order {
                     wakers.extend(shared.give_order(order));
                 }
             }
@@ -188,8 +194,11 @@ fn due(shared: &Shared, now: Duration, config: &Config, crowded: bool) -> Option
             (due && !shared.parked.get() && shared.is_quiet()).then_some(Order::Park)
         }
         Phase::Lingering => (elapsed >= timeouts.linger).then_some(Order::Close),
-        Phase::H2Idle if !shared.flushed.get() => {
-            // The last response still leaves.
+        Phase::H2Idle
+            if !shared.flushed.get()
+                || shared.streams().is_some_and(|streams| streams.has_bodies()) =>
+        {
+            // The last response still leaves, or a handler still reads: not idle yet.
             shared.seen.set(None);
             None
         }

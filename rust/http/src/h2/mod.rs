@@ -1,8 +1,8 @@
 //! HTTP/2 (RFC 9113) on the `h2` crate: one connection, its streams, and what bounds them.
 //!
 //! The crate knows frames, header compression and windows. What it leaves to its user is here: which requests are served
-//! ([`head`]), how a response is written ([`stream`]), in which order ([`priority`]), and when a client asks for too much
-//! ([`guard`]).
+//! ([`head`]), how a response is written ([`stream`]), in which order ([`priority`]), when a client asks for too much
+//! ([`guard`]), and when it takes too long ([`stall`]).
 //!
 //! # A turn
 //! The connection's task takes every request that has arrived, then calls the handler for each, then has the crate write once:
@@ -23,6 +23,7 @@
 mod guard;
 mod head;
 mod priority;
+mod stall;
 mod stream;
 mod tap;
 
@@ -46,7 +47,8 @@ use crate::listener::ServerState;
 use crate::service::{ConnectionInfo, Handler};
 
 use guard::Budget;
-use priority::Gate;
+use priority::{Gate, WINDOW_BYTES};
+use stall::Watch;
 use stream::Exchange;
 pub(crate) use stream::{RequestStream, Responder};
 use tap::Tap;
@@ -75,14 +77,30 @@ const RESET_REMEMBERED_FOR: std::time::Duration = std::time::Duration::from_secs
 type Http2 = Connection<Tap, Bytes>;
 type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
 
-/// What the tap sees and the streams want to know.
-struct Observed {
+/// What the tap sees, and the streams and the sweep want to know.
+pub(crate) struct Observed {
     shared: Rc<Shared>,
     gate: Gate,
+    watch: Watch,
+    /// Requests' bodies that somebody may still read.
+    bodies: Cell<usize>,
+    /// Bytes of bodies that the client may send on this connection.
+    room: Cell<i64>,
+    /// Heads that are complete.
+    heads: Cell<u64>,
+    /// A part of the next one has come.
+    in_head: Cell<bool>,
     /// Frames that carry nothing, since the last turn.
     idle_frames: Cell<u64>,
     /// Frames that carry something, of both sides.
     useful_frames: Cell<u64>,
+}
+
+impl Observed {
+    /// A request's body may still be read, though its response is over.
+    pub(crate) fn has_bodies(&self) -> bool {
+        self.bodies.get() > 0
+    }
 }
 
 /// What the streams of one connection share.
@@ -174,9 +192,16 @@ pub(crate) async fn serve(
     let observed = Rc::new(Observed {
         shared: shared.clone(),
         gate: Gate::new(server.config.limits.buffer_bytes_max),
+        watch: Watch::default(),
+        bodies: Cell::new(0),
+        room: Cell::new(WINDOW_BYTES),
+        heads: Cell::new(0),
+        in_head: Cell::new(false),
         idle_frames: Cell::new(0),
         useful_frames: Cell::new(0),
     });
+    // Once: a connection does not change its protocol again.
+    let _ = shared.streams.set(Rc::downgrade(&observed));
     let io = Rc::new(RefCell::new(io));
     let tap = Tap::new(io.clone(), observed.clone());
     let streams = Rc::new(Streams {

@@ -20,8 +20,8 @@ use std::{
 
 use http::HeaderMap;
 
-/// What every client opens the connection's window to (RFC 9113, 6.9.2).
-const WINDOW_BYTES: i64 = 65_535;
+/// What a connection's window is opened to in the beginning, on both sides (RFC 9113, 6.9.2).
+pub(super) const WINDOW_BYTES: i64 = 65_535;
 /// Updates that are remembered for requests that have not come yet.
 const EARLY_UPDATES_MAX: usize = 64;
 
@@ -122,6 +122,8 @@ pub(super) struct Gate {
     waiting_max: usize,
     /// What the client takes on this connection, less what was written.
     window: Cell<i64>,
+    /// All that the client ever added to that.
+    granted: Cell<u64>,
 }
 
 impl Gate {
@@ -135,6 +137,7 @@ impl Gate {
             waiting: Cell::new(0),
             waiting_max,
             window: Cell::new(WINDOW_BYTES),
+            granted: Cell::new(0),
         }
     }
 
@@ -228,6 +231,13 @@ impl Gate {
     pub(super) fn credit(&self, bytes: u32) {
         self.window
             .set(self.window.get().saturating_add(i64::from(bytes)));
+        self.granted.set(self.granted.get() + u64::from(bytes));
+    }
+
+    /// What the client has granted to the connection so far, while somebody waits for it to grant more.
+    pub(super) fn awaited_credit(&self) -> Option<u64> {
+        let waited_for = !self.queue.borrow().is_empty() && !self.is_stream_blocked();
+        waited_for.then(|| self.granted.get())
     }
 
     /// That much has been written.
@@ -416,5 +426,22 @@ mod tests {
         assert!(!gate.is_stream_blocked(), "or written");
         gate.credit(1);
         assert!(gate.is_stream_blocked());
+    }
+
+    #[test]
+    fn credit_is_waited_for_by_who_has_something_to_send() {
+        let gate = Gate::new(100_000);
+        let turn = gate.enter(1, Priority::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        gate.left(usize::try_from(WINDOW_BYTES).unwrap());
+        assert_eq!(gate.awaited_credit(), None, "nobody has anything");
+        assert!(gate.poll_turn(&turn, &mut cx).is_ready());
+        assert_eq!(gate.awaited_credit(), Some(0));
+        gate.credit(7);
+        assert_eq!(gate.awaited_credit(), None, "it may go on");
+        gate.left(7);
+        assert_eq!(gate.awaited_credit(), Some(7));
+        gate.step_aside(&turn);
+        assert_eq!(gate.awaited_credit(), None);
     }
 }

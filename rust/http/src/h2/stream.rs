@@ -17,8 +17,9 @@ use http::{
 use http_body::Body as _;
 
 use super::{
-    Streams, head,
+    Observed, Streams, head,
     priority::{Gate, Priority, Turn},
+    stall::Waits,
 };
 use crate::body::{Body, ResponseBody};
 use crate::error::Error;
@@ -45,17 +46,24 @@ pub(crate) struct RequestStream {
 impl RequestStream {
     /// The next bytes. What is given out may be sent again by the client: the handler has taken it.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let responder = &self.responder;
+        if responder.waits.is_given_up() {
+            return Poll::Ready(Some(Err(Error::too_slow())));
+        }
         while !self.ended {
-            let Some(data) = ready!(self.stream.poll_data(cx)) else {
+            let Some(data) = ready!(responder.body_is_here(self.stream.poll_data(cx), cx)) else {
                 self.ended = true;
                 break;
             };
             let data = data.map_err(Error::from_h2)?;
             let Some(allowed) = self.allowed.checked_sub(data.len() as u64) else {
-                self.responder.refuse(&BODY_TOO_LARGE);
+                if let Some(waiting) = responder.refuse(&BODY_TOO_LARGE) {
+                    waiting.wake();
+                }
                 return Poll::Ready(Some(Err(Error::too_large())));
             };
             self.allowed = allowed;
+            responder.waits.took(data.len());
             let released = self.stream.flow_control().release_capacity(data.len());
             if let Err(error) = released {
                 return Poll::Ready(Some(Err(Error::from_h2(error))));
@@ -67,7 +75,7 @@ impl RequestStream {
                 return Poll::Ready(Some(Ok(data)));
             }
         }
-        match ready!(self.stream.poll_trailers(cx)) {
+        match ready!(responder.body_is_here(self.stream.poll_trailers(cx), cx)) {
             Ok(trailers) => {
                 self.trailers = trailers;
                 Poll::Ready(None)
@@ -89,30 +97,64 @@ impl RequestStream {
     }
 }
 
-/// The way back to the client, until the final response is made.
+impl Drop for RequestStream {
+    fn drop(&mut self) {
+        self.responder.waits.end_body();
+        let bodies = &self.responder.observed.bodies;
+        bodies.set(bodies.get() - 1);
+    }
+}
+
+/// What the reader of a request's body and the writer of its response share, and the way back to the client until the final
+/// response is made.
 pub(crate) struct Responder {
+    observed: Rc<Observed>,
+    pub(super) waits: Waits,
     respond: RefCell<Option<SendResponse<Bytes>>>,
     /// What is answered in place of the handler's response.
     refusal: Cell<Option<&'static Refusal>>,
-    /// Who waits for the handler's response.
+    /// The exchange's task, while that waits.
     waiting: RefCell<Option<Waker>>,
 }
 
 impl Responder {
-    fn new(respond: SendResponse<Bytes>) -> Rc<Self> {
+    fn new(observed: &Rc<Observed>, respond: SendResponse<Bytes>) -> Rc<Self> {
         Rc::new(Self {
+            observed: observed.clone(),
+            waits: Waits::default(),
             respond: RefCell::new(Some(respond)),
             refusal: Cell::new(None),
             waiting: RefCell::default(),
         })
     }
 
-    /// Answers for the handler, unless it has answered.
-    fn refuse(&self, refusal: &'static Refusal) {
+    /// Answers for the handler, unless it has answered. The caller wakes who has to know.
+    pub(super) fn refuse(&self, refusal: &'static Refusal) -> Option<Waker> {
         self.refusal.set(Some(refusal));
-        if let Some(waiting) = &*self.waiting.borrow() {
-            waiting.wake_by_ref();
+        self.waker()
+    }
+
+    /// The exchange's task, if that waits.
+    pub(super) fn waker(&self) -> Option<Waker> {
+        self.waiting.borrow().clone()
+    }
+
+    /// The exchange's task waits.
+    fn wait(&self, cx: &Context<'_>) {
+        match &mut *self.waiting.borrow_mut() {
+            Some(known) => known.clone_from(cx.waker()),
+            unknown => *unknown = Some(cx.waker().clone()),
         }
+    }
+
+    /// Notes whether the client is waited for.
+    fn body_is_here<T>(self: &Rc<Self>, polled: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        if polled.is_pending() {
+            self.observed.watch.wait_for_body(self, cx.waker());
+        } else {
+            self.waits.end_body();
+        }
+        polled
     }
 
     /// Sends a `103`. It cannot be overtaken: frames of a stream keep their order.
@@ -125,6 +167,12 @@ impl Responder {
             // Fails when the client is gone, which others notice.
             let _ = respond.send_informational(response);
         }
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.observed.watch.leave(&self.waits);
     }
 }
 
@@ -183,7 +231,7 @@ impl Exchange {
             .map(|_| Meter::new(new_record(&streams.info, &head)));
         let mut exchange = Self {
             streams: streams.clone(),
-            responder: Responder::new(respond),
+            responder: Responder::new(&streams.observed, respond),
             meter: meter.clone(),
             is_head: head.method == Method::HEAD,
             priority: Priority::of(&head.headers),
@@ -204,6 +252,8 @@ impl Exchange {
         let body = if stream.is_end_stream() {
             Body::empty()
         } else {
+            let bodies = &streams.observed.bodies;
+            bodies.set(bodies.get() + 1);
             let stream = RequestStream {
                 stream,
                 left,
@@ -326,9 +376,14 @@ impl Sending {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        gate: &Gate,
+        responder: &Rc<Responder>,
         meter: Option<&Meter>,
     ) -> Poll<Sent> {
+        let gate = &responder.observed.gate;
+        if responder.waits.is_reset() {
+            self.stream.send_reset(Reason::CANCEL);
+            return Poll::Ready(Sent::Broken);
+        }
         loop {
             if self.broken {
                 self.stream.send_reset(Reason::INTERNAL_ERROR);
@@ -346,7 +401,7 @@ impl Sending {
                 }
                 continue;
             }
-            let room = match self.poll_room(cx, gate) {
+            let room = match self.poll_room(cx, gate, responder) {
                 Poll::Ready(0) => return Poll::Ready(Sent::Lost),
                 Poll::Ready(room) => room,
                 Poll::Pending if self.stream.poll_reset(cx).is_ready() => {
@@ -366,6 +421,7 @@ impl Sending {
                 None => self.piece.is_empty() && self.body.is_end_stream(),
             };
             gate.handed(self.turn.as_deref(), data.len());
+            responder.waits.handed(data.len());
             if self.stream.send_data(data, ends).is_err() {
                 return Poll::Ready(Sent::Lost);
             }
@@ -419,7 +475,13 @@ impl Sending {
     }
 
     /// Window for a part of the piece, when it is this stream's turn; 0 when the stream is over.
-    fn poll_room(&mut self, cx: &mut Context<'_>, gate: &Gate) -> Poll<usize> {
+    fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        gate: &Gate,
+        responder: &Rc<Responder>,
+    ) -> Poll<usize> {
+        responder.waits.end_window();
         let polled = match &self.turn {
             None if gate.is_free() => Poll::Ready(()),
             None => self.queue_up(cx, gate),
@@ -444,14 +506,15 @@ impl Sending {
                 Poll::Pending => break,
             }
         }
-        match &self.turn {
-            Some(turn) if gate.is_stream_blocked() => gate.step_aside(turn),
-            // It is first, and stays it.
-            Some(_) => {}
+        if gate.is_stream_blocked() {
+            responder.observed.watch.wait_for_window(responder);
             // In nobody's way: when its own window opens, it looks who waits.
-            None if gate.is_stream_blocked() => {}
+            if let Some(turn) = &self.turn {
+                gate.step_aside(turn);
+            }
+        } else if self.turn.is_none() {
             // Who waits for the connection's window waits in the queue, or the next one would not know that there is another.
-            None => drop(self.queue_up(cx, gate)),
+            let _ = self.queue_up(cx, gate);
         }
         Poll::Pending
     }
@@ -494,11 +557,17 @@ impl Future for Exchange {
             match &mut me.stage {
                 Stage::Done => return Poll::Ready(()),
                 Stage::Waiting(answer) => {
-                    let answered = Pin::new(answer).poll(cx);
-                    let response = match me.responder.refusal.take() {
-                        Some(refusal) => Poll::Ready(refusal.to_response()),
-                        None => answered,
-                    };
+                    // A handler that is answered for does not run again; and running, it may find that it is.
+                    let refusal = &me.responder.refusal;
+                    let mut response = Poll::Pending;
+                    let refused = refusal.take().or_else(|| {
+                        response = Pin::new(answer).poll(cx);
+                        refusal.take()
+                    });
+                    if let Some(refused) = refused {
+                        me.responder.waits.forgive();
+                        response = Poll::Ready(refused.to_response());
+                    }
                     if let Poll::Ready(response) = response {
                         // Frees what the handler held before its response is written.
                         me.stage = Stage::Done;
@@ -507,7 +576,7 @@ impl Future for Exchange {
                         }
                         continue;
                     }
-                    me.responder.waiting.replace(Some(cx.waker().clone()));
+                    me.responder.wait(cx);
                     let reset = match &mut *me.responder.respond.borrow_mut() {
                         Some(respond) => respond.poll_reset(cx).is_ready(),
                         None => true,
@@ -515,8 +584,11 @@ impl Future for Exchange {
                     return if reset { me.lose() } else { Poll::Pending };
                 }
                 Stage::Sending(sending) => {
-                    let gate = &me.streams.observed.gate;
-                    match ready!(sending.poll_send(cx, gate, me.meter.as_deref())) {
+                    let sent = sending.poll_send(cx, &me.responder, me.meter.as_deref());
+                    if sent.is_pending() {
+                        me.responder.wait(cx);
+                    }
+                    match ready!(sent) {
                         Sent::Whole => me.complete = true,
                         Sent::Broken => {}
                         Sent::Lost => me.streams.count_reset(),

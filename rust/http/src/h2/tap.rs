@@ -1,8 +1,8 @@
 //! Between the crate and the socket: follows the frames that pass, for what the crate does not tell.
 //!
-//! From the client: `PRIORITY_UPDATE` (RFC 9218, 7.1), which the crate drops; credit for the whole connection; and how many
-//! frames came that ask for work and carry nothing. To the client: bytes of `DATA`, which tell how much of what was handed over
-//! has left, and how much credit is used up. Only the nine bytes before each frame are looked at, and the first few of the frames
+//! From the client: `PRIORITY_UPDATE` (RFC 9218, 7.1), which the crate drops; credit for the whole connection; how many
+//! frames came that ask for work and carry nothing; and whether a head has begun. To the client: bytes of `DATA`, which tell how
+//! much of what was handed over has left, and how much credit is used up. Both ways: how much more of bodies may come. Only the nine bytes before each frame are looked at, and the first few of the frames
 //! named; nothing is held back or changed.
 
 use std::{
@@ -25,6 +25,8 @@ const HEADERS: u8 = 0x1;
 const CONTINUATION: u8 = 0x9;
 const WINDOW_UPDATE: u8 = 0x8;
 const PRIORITY_UPDATE: u8 = 0x10;
+/// The flag of the last frame of a head.
+const END_HEADERS: u8 = 0x4;
 /// Bytes of a `PRIORITY_UPDATE` that are looked at: the stream and a field value of a usual length.
 const PRIORITY_BYTES_MAX: usize = 4 + 64;
 
@@ -32,6 +34,7 @@ const PRIORITY_BYTES_MAX: usize = 4 + 64;
 #[derive(Debug, PartialEq, Eq)]
 struct Frame<'a> {
     kind: u8,
+    flags: u8,
     stream: u32,
     /// Bytes of the payload on the wire.
     length: usize,
@@ -48,6 +51,8 @@ struct Follower {
     left: usize,
     /// Bytes before the first frame that are still to pass.
     preface: usize,
+    /// The frames of a head have begun, and the last of them is not over.
+    unfinished_head: bool,
 }
 
 impl Follower {
@@ -73,8 +78,12 @@ impl Follower {
             }
             if self.left == 0 {
                 let header = &self.kept[..HEADER_BYTES];
+                if matches!(header[3], HEADERS | CONTINUATION) {
+                    self.unfinished_head = header[4] & END_HEADERS == 0;
+                }
                 found(&Frame {
                     kind: header[3],
+                    flags: header[4],
                     stream: number(&header[5..]) & 0x7fff_ffff,
                     length: self.length(),
                     payload: &self.kept[HEADER_BYTES..],
@@ -82,6 +91,11 @@ impl Follower {
                 self.kept.clear();
             }
         }
+    }
+
+    /// A part of a head has passed, and the rest has not.
+    fn is_in_head(&self) -> bool {
+        self.unfinished_head || matches!(self.kept.get(3), Some(&(HEADERS | CONTINUATION)))
     }
 
     fn length(&self) -> usize {
@@ -133,13 +147,24 @@ impl Tap {
         observed.shared.heard();
         let count = |frames: &Cell<u64>| frames.set(frames.get() + 1);
         self.incoming.follow(bytes, |frame| match frame.kind {
-            HEADERS => count(&observed.useful_frames),
-            DATA if frame.length > 0 => count(&observed.useful_frames),
+            HEADERS | CONTINUATION => {
+                if frame.flags & END_HEADERS != 0 {
+                    count(&observed.heads);
+                }
+                if frame.kind == HEADERS {
+                    count(&observed.useful_frames);
+                }
+            }
+            DATA if frame.length > 0 => {
+                let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
+                observed.room.set(observed.room.get() - length);
+                count(&observed.useful_frames);
+            }
             WINDOW_UPDATE if frame.stream == 0 && frame.payload.len() == 4 => {
                 observed.gate.credit(number(frame.payload) & 0x7fff_ffff);
             }
             // The crate bounds them.
-            CONTINUATION | WINDOW_UPDATE => {}
+            WINDOW_UPDATE => {}
             PRIORITY_UPDATE if frame.stream == 0 && frame.payload.len() >= 4 => {
                 let (stream, value) = frame.payload.split_at(4);
                 observed.gate.update(number(stream) & 0x7fff_ffff, value);
@@ -147,15 +172,21 @@ impl Tap {
             }
             _ => count(&observed.idle_frames),
         });
+        observed.in_head.set(self.incoming.is_in_head());
     }
 
     fn note_written(&mut self, bytes: &[u8]) {
         let observed = &self.observed;
-        self.outgoing.follow(bytes, |frame| {
-            if frame.kind == DATA {
+        self.outgoing.follow(bytes, |frame| match frame.kind {
+            DATA => {
                 observed.gate.left(frame.length);
                 observed.useful_frames.set(observed.useful_frames.get() + 1);
             }
+            WINDOW_UPDATE if frame.stream == 0 => {
+                let room = observed.room.get() + i64::from(number(frame.payload));
+                observed.room.set(room);
+            }
+            _ => {}
         });
     }
 }
@@ -219,7 +250,9 @@ impl AsyncWrite for Tap {
 
 #[cfg(test)]
 mod tests {
-    use super::{DATA, Follower, PRIORITY_UPDATE, WINDOW_UPDATE};
+    use super::{
+        CONTINUATION, DATA, END_HEADERS, Follower, HEADERS, PRIORITY_UPDATE, WINDOW_UPDATE,
+    };
 
     fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -263,5 +296,23 @@ mod tests {
             }
             assert_eq!(seen, expected, "in pieces of {size}");
         }
+    }
+    #[test]
+    fn head_is_known_to_be_unfinished_until_its_last_byte() {
+        const HEAD: &[u8] = b"ab";
+        let mut bytes = frame(HEADERS, 1, HEAD);
+        bytes.extend(frame(CONTINUATION, 1, HEAD));
+        let mut last = frame(CONTINUATION, 1, HEAD);
+        last[4] = END_HEADERS;
+        bytes.extend(last);
+        let mut follower = Follower::default();
+        for (at, byte) in bytes.iter().enumerate() {
+            follower.follow(&[*byte], |_| {});
+            // The kind of a frame is its fourth byte.
+            let expected = at >= 3 && at + 1 < bytes.len();
+            assert_eq!(follower.is_in_head(), expected, "after byte {at}");
+        }
+        follower.follow(&frame(DATA, 1, HEAD), |_| {});
+        assert!(!follower.is_in_head());
     }
 }
