@@ -136,7 +136,7 @@ def _run(options: argparse.Namespace) -> None:
     ]
     facts["versions"] = {
         **{name: one[name] for one in installed for name in SHOWN_VERSIONS if name in one},
-        **environments.locked_crates("hyper", "iceoryx2", "tokio"),
+        **environments.locked_crates("fastwebsockets", "hyper", "iceoryx2", "tokio"),
     }
     facts["python"] = platform.python_version()
     facts["build_info"] = build_info

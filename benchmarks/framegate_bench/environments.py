@@ -196,15 +196,24 @@ def native(profile: str = "release") -> Path:
 
 def native_iceoryx2() -> Path:
     """The folder of iceoryx2's program; its crate is built for nothing else."""
+    return _native_crate("iceoryx2")
+
+
+def native_websocket() -> Path:
+    """The folder of the program with the WebSocket codecs."""
+    return _native_crate("websocket")
+
+
+def _native_crate(name: str) -> Path:
     target = BUILD / "native"
     command: list[str | Path] = [
         "cargo", "build", "--release", "--locked", "--jobs", "2", "--target-dir", target,
-        "--manifest-path", HOME / "native/Cargo.toml", "--package", "framegate-bench-iceoryx2",
+        "--manifest-path", HOME / "native/Cargo.toml", "--package", f"framegate-bench-{name}",
     ]  # fmt: skip
     if shutil.which("cargo") is None:
-        raise BenchError("cargo was not found; the native rival is written in Rust")
-    _run(command, "building benchmarks/native/iceoryx2", BUILD_TIMEOUT_S)
-    return _as_environment("native-iceoryx2", target / "release")
+        raise BenchError(f"cargo was not found; benchmarks/native/{name} is written in Rust")
+    _run(command, f"building benchmarks/native/{name}", BUILD_TIMEOUT_S)
+    return _as_environment(f"native-{name}", target / "release")
 
 
 def native_framegate() -> Path:
@@ -236,7 +245,11 @@ def _as_environment(name: str, programs: Path) -> Path:
     return folder
 
 
-NATIVE = {"native-iceoryx2": native_iceoryx2, "native-framegate": native_framegate}
+NATIVE = {
+    "native-iceoryx2": native_iceoryx2,
+    "native-framegate": native_framegate,
+    "native-websocket": native_websocket,
+}
 """Environments that are built and not installed."""
 
 

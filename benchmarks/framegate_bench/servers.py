@@ -39,6 +39,11 @@ def app_alone(app: str, target: str) -> Server:
     return Server("app alone", "framegate", command)
 
 
+def codec(name: str) -> Server:
+    """A WebSocket codec in Rust, with nothing around it."""
+    return Server(name, "native-websocket", ("{bin}/websocket_codec", name, "--port", "{port}"))
+
+
 def hyper() -> Server:
     """The limit: one thread of bare hyper, no Python."""
     return Server("hyper", None, ("{bin}/limit", "--port", "{port}"))

@@ -169,6 +169,7 @@ class Worker:
         tls: TlsContext | None = None,
         https_port: int = 443,
         row: RuntimeRow | None = None,
+        log_fd: int | None = None,
         plain_tasks: bool = False,
     ) -> Worker: ...
     def listen(self, fd: int, *, entry: str = "plain") -> None: ...

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
-from framegate import topic_cli
-from framegate.config import SETTINGS, Config, Flag, Setting, suggestion
+from framegate import config_cli, topic_cli
+from framegate.config import SETTINGS, Config, Flag, Setting, advice, suggestion
 from framegate.errors import EXIT_STOPPED, ConfigError, FramegateError, describe
 
 __all__ = ["main", "parser"]
@@ -147,6 +147,7 @@ def parser(program: str = "platform") -> argparse.ArgumentParser:
         _add(groups[item.group], item)
     files = serve.add_argument_group("Configuration file")
     files.add_argument("--config", metavar="FILE", help="read this file, not one found here")
+    config_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
     topic_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
     doctor = commands.add_parser(
         "doctor",
@@ -206,12 +207,23 @@ def _default(item: Setting) -> str:
 def _parse(top: argparse.ArgumentParser, words: list[str]) -> dict[str, Any]:
     chosen = _choose(top, words)
     namespace, unknown = top.parse_known_args(words)
+    if chosen.get_default("takes_settings"):
+        # What is not the command's own is an option of serve.
+        del namespace.takes_settings
+        namespace.settings = argparse.Namespace()
+        own, chosen = chosen, subcommands(top)["serve"]
+        _, unknown = chosen.parse_known_args(unknown, namespace.settings)
+        del namespace.settings.command
+        namespace.settings = vars(namespace.settings)
+        if unknown and unknown[0].startswith("-"):
+            known = [option for action in own._actions for option in action.option_strings]
+            chosen = own if suggestion(unknown[0], known) else chosen
     if unknown:
         word = unknown[0].partition("=")[0]
         if not word.startswith("-"):
             raise ConfigError(f"unexpected argument {word}; see {chosen.prog} --help")
         known = [option for action in chosen._actions for option in action.option_strings]
-        raise ConfigError(f"unknown option {word}{suggestion(word, known)}")
+        raise ConfigError(f"unknown option {word}{advice(word, known)}")
     return vars(namespace)
 
 

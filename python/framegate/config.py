@@ -9,7 +9,8 @@ Where a value comes from, strongest first:
     command line > code > environment > file > default
 
 - environment: `FRAMEGATE_<NAME>`; a few settings also honour the name that platforms set (`PORT`).
-- file: `framegate.toml`, else `[tool.framegate]` of `pyproject.toml`, in the current directory.
+- file: what `--config` names; else `framegate.toml` or `[tool.framegate]` of `pyproject.toml` in
+  the current directory, or in the nearest one above it that has either.
 
 `Config.origins` remembers which one won, and every complaint names it: whoever reads the message
 must know which of five places to edit.
@@ -21,17 +22,18 @@ works; `tests/config/test_effects.py` demands a test that shows its effect.
 from __future__ import annotations
 
 # ruff: noqa: RUF009 (setting() declares a field, as dataclasses.field() does)
+import contextlib
 import dataclasses
 import enum
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from framegate.errors import ConfigError, suggestion
 
-__all__ = ["SETTINGS", "Config", "Origin", "Setting", "Source", "suggestion"]
+__all__ = ["SETTINGS", "Config", "Origin", "Setting", "Source", "advice", "suggestion"]
 
 T = TypeVar("T")
 
@@ -141,9 +143,24 @@ class FilePath(Text):
         return os.path.join(directory, value) if isinstance(value, str) else value
 
 
+class LogConfig(FilePath):
+    """A file for Python's logging, or the dictionary itself."""
+
+    def parse(self, value: object) -> Any:
+        return dict(value) if isinstance(value, Mapping) else super().parse(value)
+
+    def accepts(self) -> str:
+        return "a path; in code, or as a table in a file, what logging.config.dictConfig takes"
+
+    def show(self, value: Any) -> str:
+        return "<a dictionary>" if isinstance(value, dict) else super().show(value)
+
+
 @dataclass(frozen=True)
 class FilePaths(Kind):
     """Paths of files; as one text separated as in PATH."""
+
+    placeholder: str = "FILE"
 
     def parse(self, value: object) -> tuple[str, ...]:
         if isinstance(value, os.PathLike):
@@ -152,10 +169,10 @@ class FilePaths(Kind):
             value = [path for path in value.split(os.pathsep) if path]
         if not isinstance(value, Iterable):
             raise ValueError(f"expected {self.accepts()}")
-        return tuple(FilePath(placeholder="FILE").parse(item) for item in value)
+        return tuple(FilePath(placeholder=self.placeholder).parse(item) for item in value)
 
     def metavar(self) -> str:
-        return "FILE"
+        return self.placeholder
 
     def accepts(self) -> str:
         return f"paths, separated by {os.pathsep} in the environment; in a file a path or a list"
@@ -343,12 +360,29 @@ class Bytes(Integer):
         return f"{self.minimum} to {self.maximum} bytes (64KiB, 16MiB also work)"
 
 
-_DURATION_FACTORS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_FACTORS: Final = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+# A number alone, or at least one number with a unit, the larger units first.
+DURATION_PATTERN: Final = (
+    r"\s*(?:(?P<plain>[0-9]+(?:\.[0-9]+)?)|(?=[0-9])"
+    + "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?)\s*{unit}\s*)?" for unit in _DURATION_FACTORS)
+    + r")\s*"
+)
+
+
+def _seconds(text: str) -> float | None:
+    """Return what `1h30m` means; a number alone is seconds, and no unit comes twice."""
+    parts = re.fullmatch(DURATION_PATTERN, text, re.ASCII)
+    if parts is None:
+        return None
+    if parts["plain"]:
+        return float(parts["plain"])
+    return sum(float(parts[unit] or 0) * factor for unit, factor in _DURATION_FACTORS.items())
 
 
 @dataclass(frozen=True)
 class Seconds(Kind):
-    """A duration in seconds; text may say `500ms`, `30s`, `5m`, `1h`."""
+    """A duration in seconds; text may say `500ms`, `30s`, `1h30m`."""
 
     minimum: float = 0.0
     maximum: float = 86_400.0
@@ -357,9 +391,7 @@ class Seconds(Kind):
     def parse(self, value: object) -> float:
         number: float | None = None
         if isinstance(value, str):
-            pattern = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|)\s*"
-            if parts := re.fullmatch(pattern, value.lower(), re.ASCII):
-                number = float(parts[1]) * _DURATION_FACTORS[parts[2]]
+            number = _seconds(value.lower())
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             number = float(value)
         if number is None or not self.minimum <= number <= self.maximum:
@@ -370,14 +402,14 @@ class Seconds(Kind):
         return "SECONDS"
 
     def accepts(self) -> str:
-        return f"{self.minimum:g} to {self.maximum:g} seconds (500ms, 30s, 5m, 1h also work)"
+        return f"{self.minimum:g} to {self.maximum:g} seconds (500ms, 30s, 1h30m also work)"
 
     def show(self, value: Any) -> str:
         return f"{value:g}"
 
 
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_FALSE: Final = frozenset({"0", "false", "no", "off"})
+TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
 
 
 class Flag(Kind):
@@ -387,9 +419,9 @@ class Flag(Kind):
         if isinstance(value, bool):
             return value
         word = value.strip().lower() if isinstance(value, str) else ""
-        if word not in _TRUE | _FALSE:
+        if word not in TRUE_WORDS | FALSE_WORDS:
             raise ValueError("expected true or false")
-        return word in _TRUE
+        return word in TRUE_WORDS
 
     def metavar(self) -> str:
         return ""
@@ -401,6 +433,37 @@ class Flag(Kind):
         return "true" if value else "false"
 
 
+class OptionalFlag(Flag):
+    """On, off, or as the circumstances are."""
+
+    def show(self, value: Any) -> str:
+        return "none" if value is None else super().show(value)
+
+
+@dataclass(frozen=True)
+class Patterns(Kind):
+    """Patterns of file names; as one text, separated by spaces."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = value.split()
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        items = tuple(value)
+        if not all(isinstance(item, str) and item for item in items):
+            raise ValueError(f"expected {self.accepts()}")
+        return items
+
+    def metavar(self) -> str:
+        return "PATTERN"
+
+    def accepts(self) -> str:
+        return "patterns such as *.sql or data/*; in a file a list of them"
+
+    def show(self, value: Any) -> str:
+        return " ".join(value) or "none"
+
+
 @dataclass(frozen=True)
 class Choice(Kind):
     """One of a few words."""
@@ -408,12 +471,18 @@ class Choice(Kind):
     words: tuple[str, ...] = ()
     numbers: tuple[tuple[int, str], ...] = ()
     """Numbers that mean the same: those of uvicorn, which are constants of Python's `ssl`."""
+    flag: tuple[str, str] | None = None
+    """What true and false mean, where uvicorn has a flag."""
 
     def parse(self, value: object) -> str:
+        if isinstance(value, bool) and self.flag:
+            return self.flag[not value]
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(int(value))
         word = value.strip().lower() if isinstance(value, str) else ""
         word = {str(number): meaning for number, meaning in self.numbers}.get(word, word)
+        if self.flag and word in TRUE_WORDS | FALSE_WORDS:
+            word = self.flag[word in FALSE_WORDS]
         if word not in self.words:
             hint = suggestion(word, self.words) if word else ""
             raise ValueError(f"expected {self.accepts()}{hint}")
@@ -574,7 +643,7 @@ class Setting:
     @property
     def is_repeatable(self) -> bool:
         """Whether the command line may give it several times."""
-        return isinstance(self.kind, (Headers, Binds, FilePaths, MiddlewareList))
+        return isinstance(self.kind, (Headers, Binds, FilePaths, Patterns, MiddlewareList))
 
     def parse(self, value: object, origin: Origin) -> Any:
         """Return the value in its Python form.
@@ -638,15 +707,19 @@ LogLevel = Literal["critical", "error", "warning", "info", "debug"]
 LifespanMode = Literal["auto", "on", "off"]
 TlsVersions = Literal["all", "tls1.2", "tls1.3"]
 ClientCertificates = Literal["none", "optional", "required"]
+PerMessageDeflate = Literal["shared", "context", "off"]
 HttpVersions = Literal["auto", "1", "2"]
+LogFormat = Literal["text", "json"]
 
 APPLICATION: Final = "Application"
 LISTENING: Final = "Listening"
 TLS: Final = "TLS"
 LIFE: Final = "Workers and their life"
 LIMITS: Final = "Limits"
+WEBSOCKET: Final = "WebSocket"
 RESPONSES: Final = "Responses"
 LOGGING: Final = "Logging"
+DEVELOPMENT: Final = "Development"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -1119,6 +1192,35 @@ class Config:
             "it bounds memory per slow client."
         ),
     )
+    ws_per_message_deflate: PerMessageDeflate = setting(
+        "shared",
+        Choice(words=("shared", "context", "off"), flag=("shared", "off")),
+        group=WEBSOCKET,
+        help=(
+            "Compress WebSocket messages for clients that offer it. shared (also true) compresses "
+            "each message by itself and costs a connection no memory; context refers to earlier "
+            "messages, which makes similar small ones much smaller and costs up to 180 KiB per "
+            "connection."
+        ),
+    )
+    ws_deflate_min_size: int = setting(
+        64,
+        Bytes(minimum=1, maximum=2**32),
+        group=WEBSOCKET,
+        help=(
+            "WebSocket messages below this leave as they are: a few bytes less do not make a "
+            "packet less. Messages that would not get smaller are never compressed."
+        ),
+    )
+    ws_deflate_max_contexts: int = setting(
+        256,
+        Integer(minimum=0, maximum=2**20),
+        group=WEBSOCKET,
+        help=(
+            "WebSockets per worker that may keep a context, which is at most 45 MB; above it "
+            "their messages are compressed as in shared."
+        ),
+    )
     date_header: bool = setting(
         True,
         Flag(),
@@ -1138,11 +1240,33 @@ class Config:
         command_line=("--header",),
         help="Header added to every response; may be given several times.",
     )
+    log_config: str | dict[str, Any] | None = setting(
+        None,
+        LogConfig(placeholder="FILE"),
+        group=LOGGING,
+        help=(
+            "Configuration of Python's logging: a file (.json, .yaml, .toml for dictConfig, else "
+            "fileConfig), or in code a dictionary. What it says of uvicorn's loggers counts for "
+            "framegate's."
+        ),
+    )
     log_level: LogLevel = setting(
         "info",
         Choice(words=("critical", "error", "warning", "info", "debug")),
         group=LOGGING,
         help="Least severe level of the lines that the server itself writes to stderr.",
+    )
+    log_format: LogFormat = setting(
+        "text",
+        Choice(words=("text", "json")),
+        group=LOGGING,
+        help="Log lines as text for people, or each as a JSON object for programs.",
+    )
+    use_colors: bool | None = setting(
+        None,
+        OptionalFlag(),
+        group=LOGGING,
+        help="Colour the level of log lines. By default on a terminal, see NO_COLOR, FORCE_COLOR.",
     )
     access_log: bool = setting(
         True,
@@ -1266,7 +1390,7 @@ class Config:
             command_line: Given on the command line, by setting name.
             environment: The environment; that of the process if None.
             file: Configuration file; it must exist.
-            search: Look for a file in the current directory if none is named.
+            search: Look for a file in the current directory, then above, if none is named.
 
         Raises:
             ConfigError: One line: what is wrong, where it stands, what to do.
@@ -1292,6 +1416,7 @@ class Config:
                 "--ssl-keyfile-password on the command line can be read by everybody on this "
                 "machine; use FRAMEGATE_SSL_KEYFILE_PASSWORD or --ssl-keyfile-password-file"
             )
+        _choose_app_dir(values, origins)
         _choose_listener(values, origins)
         _choose_systemd(values, origins, surroundings, warnings)
         return cls(**values, origins=origins, warnings=tuple(warnings))
@@ -1369,7 +1494,7 @@ def _from_mapping(
     found: dict[str, tuple[object, Origin]] = {}
     for name, value in options.items():
         if name not in _BY_NAME:
-            raise ConfigError(f"unknown option {name}{suggestion(name, _BY_NAME)}")
+            raise ConfigError(f"unknown option {name}{advice(name, _BY_NAME)}")
         shown = name
         if source is Source.COMMAND_LINE:
             spellings = _BY_NAME[name].command_line
@@ -1404,17 +1529,37 @@ def _from_file(
     file: str | os.PathLike[str] | None, *, search: bool
 ) -> dict[str, tuple[object, Origin]]:
     if file is not None:
-        return _read_file(os.fspath(file), must_exist=True)
-    if search:
+        return _read_file(os.fspath(file))
+    for directory in _directories_upward() if search else ():
         for name in (CONFIG_FILE, PROJECT_FILE):
-            if os.path.exists(name):
-                found = _read_file(name, must_exist=False)
+            path = os.path.join(directory, name)
+            if os.path.exists(path) and (not directory or _is_trusted(path)):
+                found = _read_file(path)
                 if found or name == CONFIG_FILE:
                     return found
     return {}
 
 
-def _read_file(path: str, *, must_exist: bool) -> dict[str, tuple[object, Origin]]:
+def _directories_upward() -> Iterator[str]:
+    """Yield the current directory, as nothing, and those above it."""
+    yield ""
+    directory = os.getcwd()
+    while (parent := os.path.dirname(directory)) != directory:
+        yield parent
+        directory = parent
+
+
+def _is_trusted(path: str) -> bool:
+    """Whether a file above the current directory is the user's own, or root's.
+
+    It says which code to run: one that another user left in /tmp must not.
+    """
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_uid in (0, os.geteuid())
+    return False
+
+
+def _read_file(path: str) -> dict[str, tuple[object, Origin]]:
     import tomllib
 
     try:
@@ -1430,10 +1575,30 @@ def _read_file(path: str, *, must_exist: bool) -> dict[str, tuple[object, Origin
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in _BY_NAME:
-            raise ConfigError(f"{path}: unknown key {key}{suggestion(name, _BY_NAME)}")
+            raise ConfigError(f"{path}: unknown key {key}{advice(name, _BY_NAME)}")
         value = _BY_NAME[name].kind.below(value, os.path.dirname(path))
         found[name] = (value, Origin(Source.FILE, f"{path}: {key}"))
     return found
+
+
+def advice(name: str, known: Iterable[str]) -> str:
+    """Return what to use in place of an option that does not exist, to follow its name."""
+    from framegate.uvicorn_options import INSTEAD
+
+    plain = name.lstrip("-").removeprefix("no-").replace("-", "_").removeprefix("no_")
+    if plain in INSTEAD:
+        return f" (of uvicorn): {INSTEAD[plain]}"
+    return suggestion(name, known)
+
+
+def _choose_app_dir(values: dict[str, Any], origins: dict[str, Origin]) -> None:
+    """Import the application that a file above names from there: it knows no other directory."""
+    app = origins.get("app")
+    if app is not None and app.source is Source.FILE and "app_dir" not in values:
+        directory = os.path.dirname(app.name.rpartition(": ")[0])
+        if directory and os.path.commonpath((os.getcwd(), os.path.abspath(directory))) == directory:
+            values["app_dir"] = directory
+            origins["app_dir"] = Origin(Source.FILE, app.name)
 
 
 WAYS_TO_LISTEN: Final = (("host", "port"), ("uds",), ("fd",), ("bind",))

@@ -1,11 +1,21 @@
 """What the server itself says: one line per event, on stderr.
 
     19:02:11 info     worker 1 ready (pid 812)
+    {"time":"2026-11-20T19:02:11.417Z","level":"info","logger":"framegate","message":"ready"}
 
-It goes through the standard logger `framegate`, so an embedding program may route it as it likes;
-only `framegate.run` and the command line, which own their process, attach a handler. The level word
-is coloured on a terminal and nowhere else. Each line is one write, so the lines of several
-processes do not mix. The access log is not here: the core writes it to stdout.
+It goes through standard loggers, so an embedding program may route it as it likes; only
+`framegate.run` and the command line, which own their process, attach a handler.
+
+| logger             | what it says                                                              |
+|--------------------|---------------------------------------------------------------------------|
+| `framegate`        | life of the server and its workers                                        |
+| `framegate.asgi`   | what goes wrong between the core and the application, with its traceback  |
+| `framegate.tls`    | certificates and handshakes                                               |
+| `framegate.access` | requests, where it is configured (`access_pipe.py`); else the core writes |
+|                    | them to stdout, and Python is not asked                                   |
+
+The level word is coloured on a terminal and nowhere else. Each line is one write, so the lines of
+several processes do not mix.
 """
 
 from __future__ import annotations
@@ -18,9 +28,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
-from framegate.config import LogLevel
+from framegate.config import Config, LogFormat, LogLevel, Source
 
-__all__ = ["LineFormatter", "banner", "configure", "logger"]
+__all__ = ["JsonFormatter", "LineFormatter", "banner", "configure", "configure_from", "logger"]
 
 logger: Final = logging.getLogger("framegate")
 
@@ -58,16 +68,83 @@ class LineFormatter(logging.Formatter):
         return text
 
 
-def configure(level: LogLevel, *, prefix: str = "", stream: TextIO | None = None) -> None:
-    """Let the logger `framegate` write lines, unless the program has given it a handler."""
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line, with the keys of the access log where they mean the same.
+
+    Args:
+        prefix: Who speaks, where several processes share the stream.
+    """
+
+    def __init__(self, *, prefix: str = "") -> None:
+        super().__init__()
+        self._source = prefix.rstrip(": ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        import json
+
+        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        found: dict[str, Any] = {
+            "time": f"{clock}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        if self._source:
+            found["source"] = self._source
+        if record.exc_info:
+            found["exception"] = self.formatException(record.exc_info)
+        return json.dumps(found, separators=(",", ":"))
+
+
+def configure(
+    level: LogLevel,
+    *,
+    prefix: str = "",
+    stream: TextIO | None = None,
+    form: LogFormat = "text",
+    colour: bool | None = None,
+) -> None:
+    """Let the logger `framegate` write lines, unless the program has given it a handler.
+
+    Args:
+        level: Least severe level.
+        prefix: Who speaks, where several processes share the stream.
+        stream: Where to; stderr if None.
+        form: Text or JSON.
+        colour: Whether to colour the level; on a terminal if None.
+    """
     logger.setLevel(level.upper())
     if logger.handlers:
         return
     target = stream or sys.stderr
     handler = logging.StreamHandler(target)
-    handler.setFormatter(LineFormatter(prefix=prefix, colour=_has_colour(target)))
+    if form == "json":
+        handler.setFormatter(JsonFormatter(prefix=prefix))
+    else:
+        has_colour = _has_colour(target) if colour is None else colour
+        handler.setFormatter(LineFormatter(prefix=prefix, colour=has_colour))
     logger.addHandler(handler)
     logger.propagate = False
+
+
+def configure_from(config: Config, *, prefix: str = "") -> None:
+    """Do for a process that belongs to framegate what its settings say about logging.
+
+    Raises:
+        ConfigError: The file that `log_config` names cannot be used.
+    """
+    if config.log_config is not None:
+        from framegate.log_config import apply
+
+        has_handler = apply(config)
+        if has_handler:
+            # The file decides about the level, unless somebody says it in a stronger place.
+            if config.origins["log_level"].source is not Source.DEFAULT:
+                logger.setLevel(config.log_level.upper())
+            return
+    configure(config.log_level, prefix=prefix, form=config.log_format, colour=config.use_colors)
 
 
 def _has_colour(stream: TextIO) -> bool:

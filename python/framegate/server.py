@@ -33,7 +33,7 @@ from framegate.errors import (
 )
 from framegate.importer import is_importing, load_application
 from framegate.listener import Address, Listeners, open_listeners
-from framegate.logging import banner, configure, logger
+from framegate.logging import banner, configure_from, logger
 from framegate.open_files import raise_open_files_limit
 from framegate.runtime_segment import open_segment
 from framegate.systemd import Notifier
@@ -100,7 +100,7 @@ def serve_until_stopped(
     Raises:
         FramegateError: It never started.
     """
-    configure(config.log_level)
+    configure_from(config)
     for warning in config.warnings:
         logger.warning("%s", warning)
     logger.debug("%d open files are allowed", raise_open_files_limit())

@@ -36,6 +36,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+from framegate.access_pipe import access_log_fd
 from framegate.build import build_info
 from framegate.channel import Channel, WorkerReport
 from framegate.config import Config
@@ -50,7 +51,7 @@ from framegate.errors import (
 from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
 from framegate.listener import listener_addresses, start_listening
-from framegate.logging import configure, dump_stacks, logger
+from framegate.logging import configure_from, dump_stacks, logger
 from framegate.worker_scope import WorkerPlace, WorkerScope
 
 __all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
@@ -177,14 +178,16 @@ class NativeToolkit:
                 native_row = _http.RuntimeRow(fd, row.place)
             finally:
                 os.close(fd)
-        core: HttpCore = _http.Worker(
-            application,
-            config,
-            state=state,
-            tls=self._tls,
-            https_port=https_port,
-            row=native_row,
-        )
+        with access_log_fd(config) as log_fd:
+            core: HttpCore = _http.Worker(
+                application,
+                config,
+                state=state,
+                tls=self._tls,
+                https_port=https_port,
+                row=native_row,
+                log_fd=log_fd,
+            )
         if config.huge_pages:
             # The application is loaded and started: its heap has the shape that it keeps.
             moved = _http.collapse_heap()
@@ -687,7 +690,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         return EXIT_STOPPED
     workers: list[Worker] = []
     _watch_supervisor(channel, spec.supervisor_pid, workers)
-    configure(spec.config.log_level, prefix=f"worker {spec.index + 1}: ")
+    configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit()
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     is_ready = False

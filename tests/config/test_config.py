@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from pathlib import Path
 
@@ -51,10 +52,16 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "http2_keep_alive_interval": ("1m", 60.0),
     "ws_max_size": ("1MiB", 2**20),
     "send_buffer_bytes": ("4096", 4096),
+    "ws_per_message_deflate": ("Context", "context"),
+    "ws_deflate_min_size": ("1KiB", 1024),
+    "ws_deflate_max_contexts": ("0", 0),
     "date_header": ("off", False),
     "server_header": ("no", False),
     "headers": ("x-a: 1\nx-b: 2", (("x-a", "1"), ("x-b", "2"))),
     "log_level": ("DEBUG", "debug"),
+    "log_config": ("/log.json", "/log.json"),
+    "log_format": ("json", "json"),
+    "use_colors": ("yes", True),
     "access_log": ("0", False),
     "ssl_certfile": ("/a.pem:/b.pem", ("/a.pem", "/b.pem")),
     "ssl_keyfile": ("/a.key", ("/a.key",)),
@@ -198,6 +205,100 @@ def test_file_is_found_in_the_current_directory(
     assert load(search=False).port == 8000
 
 
+class TestFileAbove:
+    def test_is_found_from_a_directory_below(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        below = tmp_path / "a/b"
+        below.mkdir(parents=True)
+        monkeypatch.chdir(below)
+        (tmp_path / "framegate.toml").write_text('port = 1\nuds = "socket"')
+        config = load(search=True, command_line={"port": 2})
+        assert config.port == 2
+        (tmp_path / "framegate.toml").write_text('log_config = "log.json"\nport = 1')
+        config = load(search=True)
+        assert (config.port, config.log_config) == (1, str(tmp_path / "log.json"))
+        assert str(config.origins["port"]) == f"file ({tmp_path}/framegate.toml: port)"
+
+    def test_the_nearest_one_counts_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        below = tmp_path / "a/b"
+        below.mkdir(parents=True)
+        monkeypatch.chdir(below)
+        (tmp_path / "framegate.toml").write_text("port = 1\nbacklog = 1")
+        (tmp_path / "a/pyproject.toml").write_text("[tool.framegate]\nport = 2")
+        (below / "pyproject.toml").write_text("[tool.other]\nport = 3")
+        config = load(search=True)
+        assert (config.port, config.backlog) == (2, 2048)
+
+    def test_its_application_is_imported_from_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        below = tmp_path / "below"
+        below.mkdir()
+        monkeypatch.chdir(below)
+        file = tmp_path / "framegate.toml"
+        file.write_text('app = "main:app"')
+        assert load(search=True).app_dir == str(tmp_path)
+        assert load(search=True, command_line={"app": "other:app"}).app_dir == "."
+        assert load(search=True, command_line={"app_dir": "x"}).app_dir == "x"
+        monkeypatch.chdir(tmp_path)
+        assert load(search=True).app_dir == "."
+
+    def test_one_of_another_user_is_not_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        below = tmp_path / "below"
+        below.mkdir()
+        monkeypatch.chdir(below)
+        file = tmp_path / "framegate.toml"
+        file.write_text("port = 1")
+        owner = file.stat().st_uid
+        monkeypatch.setattr(os, "geteuid", lambda: owner)
+        assert load(search=True).port == 1
+        real = os.stat
+
+        def stat(path: typing.Any, **keywords: typing.Any) -> typing.Any:
+            found = real(path, **keywords)
+            if str(path).endswith("framegate.toml"):
+                return os.stat_result((*found[:4], 12345, *found[5:10]))
+            return found
+
+        monkeypatch.setattr(os, "stat", stat)
+        assert load(search=True).port == 8000
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30.0),
+        ("30s", 30.0),
+        ("1h30m", 5400.0),
+        ("1h 30m", 5400.0),
+        ("1m30.5s", 90.5),
+        ("1s500ms", 1.5),
+        ("1.5H", 5400.0),
+        ("1d", 86400.0),
+        ("", None),
+        ("h", None),
+        ("30m1h", None),
+        ("1h1h", None),
+        ("1h30", None),
+        ("-1s", None),
+        ("1e3", None),
+        ("\N{ARABIC-INDIC DIGIT ONE}s", None),
+    ],
+)
+def test_durations(text: str, seconds: float | None) -> None:
+    kind = Seconds()
+    if seconds is None:
+        with pytest.raises(ValueError, match="1h30m"):
+            kind.parse(text)
+    else:
+        assert kind.parse(text) == seconds
+
+
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     file = tmp_path / "framegate.toml"
     file.write_text('uds = "run/socket"\nheaders = ["x-a: 1"]')
@@ -253,7 +354,7 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
         ),
         (
             {"options": {"timeout_header": float("nan")}},
-            "timeout_header=nan: expected 0.1 to 86400 seconds (500ms, 30s, 5m, 1h also work)",
+            "timeout_header=nan: expected 0.1 to 86400 seconds (500ms, 30s, 1h30m also work)",
         ),
         (
             {"options": {"root_path": "api/"}},
@@ -308,6 +409,11 @@ def test_several_workers_need_an_import_string() -> None:
     assert Config(app=app).workers == 1
     with pytest.raises(ConfigError, match=r"workers=2 .* needs the application as a string"):
         Config(app=app, workers=2)
+
+
+@pytest.mark.parametrize(("value", "mode"), [(True, "shared"), ("no", "off"), ("ON", "shared")])
+def test_a_flag_of_uvicorn_is_understood_where_there_are_modes(value: object, mode: str) -> None:
+    assert load(options={"ws_per_message_deflate": value}).ws_per_message_deflate == mode
 
 
 def test_config_is_frozen_and_replaceable() -> None:

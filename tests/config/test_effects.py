@@ -8,6 +8,7 @@ Both sides of a limit are shown where it has two.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -553,6 +554,53 @@ def test_ws_max_size() -> None:
         assert caught.value.rcvd.code == 1009
 
 
+@effect("ws_per_message_deflate")
+def test_ws_per_message_deflate() -> None:
+    agreed = {}
+    for mode in ("shared", "context", "off"):
+        with serving(ws_per_message_deflate=mode) as server:
+            with connect(server.urls[0].replace("http", "ws")) as client:
+                agreed[mode] = [repr(extension) for extension in client.protocol.extensions]
+    assert "local_no_context_takeover=True" in agreed["shared"][0]
+    assert "local_no_context_takeover=False" in agreed["context"][0]
+    assert agreed["off"] == []
+
+
+def sent_bytes(server: RunningServer, messages: int) -> int:
+    """How long the frames are in which messages of 1000 bytes come back."""
+    with connect(server.urls[0].replace("http", "ws")) as client:
+        seen: list[int] = []
+        (extension,) = client.protocol.extensions
+        decode = extension.decode
+
+        def measure(frame: Any, *, max_size: int | None = None) -> Any:
+            seen.append(len(frame.data))
+            return decode(frame, max_size=max_size)
+
+        extension.decode = measure  # type: ignore[method-assign]
+        for _ in range(messages):
+            client.send(b"0123456789" * 100)
+            client.recv(TIMEOUT_SECONDS)
+        return sum(seen)
+
+
+@effect("ws_deflate_min_size")
+def test_ws_deflate_min_size() -> None:
+    for size, compressed in ((1000, True), (1001, False)):
+        with serving(ws_deflate_min_size=size) as server:
+            assert (sent_bytes(server, 1) < 1000) is compressed
+
+
+@effect("ws_deflate_max_contexts")
+def test_ws_deflate_max_contexts() -> None:
+    sizes = []
+    for contexts in (0, 1):
+        options: dict[str, Any] = {"ws_per_message_deflate": "context"}
+        with serving(ws_deflate_max_contexts=contexts, **options) as server:
+            sizes.append(sent_bytes(server, 10))
+    assert sizes[1] < sizes[0] / 1.5
+
+
 @effect("send_buffer_bytes")
 def test_send_buffer_bytes() -> None:
     total, chunk = 64 * 2**20, 2**20  # far more than the kernel buffers on the way
@@ -665,8 +713,29 @@ def test_access_log(launch: Launch) -> None:
         assert ("GET /pid" in server.text) is expected
 
 
+@effect("log_format")
+def test_log_format(launch: Launch) -> None:
+    server = launch("supervised_apps:app", "--log-format", "json").wait_ready()
+    assert server.get("/pid")
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in server.lines]
+    (access,) = [line for line in lines if line["logger"] == "framegate.access"]
+    assert (access["method"], access["target"], access["status"]) == ("GET", "/pid", 200)
+    (ready,) = [line for line in lines if line.get("message", "").startswith("ready: pid")]
+    assert (ready["level"], ready["pid"]) == ("info", server.pid)
+
+
+@effect("use_colors")
+def test_use_colors(launch: Launch) -> None:
+    for word, expected in (("--use-colors", True), ("--no-use-colors", False)):
+        server = launch("supervised_apps:app", word, extra={"FORCE_COLOR": "1"}).wait_ready()
+        assert server.stop() == 0
+        assert ("\x1b[" in server.text) is expected
+
+
 # Effects that need more than a few lines: setting, file below tests/, test.
 SHOWN_ELSEWHERE = [
+    ("log_config", "cli/test_log_config.py", "test_configuration_of_uvicorn_works_as_it_is"),
     ("ssl_certfile", "tls/test_handshake.py", "test_key_in_the_file_of_the_certificate"),
     ("ssl_keyfile", "tls/test_handshake.py", "test_every_form_of_key"),
     ("ssl_keyfile_password", "tls/test_errors.py", "test_right"),

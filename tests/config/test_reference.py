@@ -21,7 +21,9 @@ def generator() -> Any:
     return module
 
 
-@pytest.mark.parametrize("name", ["config.md", "cli.md", "limits.md", "c-abi.md"])
+@pytest.mark.parametrize(
+    "name", ["config.md", "config.schema.json", "cli.md", "limits.md", "c-abi.md"]
+)
 def test_page_is_current(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert (REFERENCE / name).read_text() == generator().PAGES[name](), (

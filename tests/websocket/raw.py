@@ -105,10 +105,16 @@ class RawWebSocket:
 
     def read_frame(self) -> tuple[int, bytes] | None:
         """Read a frame: opcode and payload; `None` at the end of the stream."""
+        if (got := self.read_any_frame()) is None:
+            return None
+        assert got[0] & 0xF0 == 0x80, "servers here send final frames without extensions"
+        return got[0] & 0xF, got[1]
+
+    def read_any_frame(self) -> tuple[int, bytes] | None:
+        """Read a frame: first byte and payload; `None` at the end of the stream."""
         if not self._need(2):
             return None
         first, size = self.buffer[0], self.buffer[1]
-        assert first & 0xF0 == 0x80, "servers here send final frames without extensions"
         head = 2
         if size == 126:
             assert self._need(4)
@@ -125,7 +131,7 @@ class RawWebSocket:
         assert self._need(head + size), "the frame was cut"
         payload = bytes(self.buffer[head : head + size])
         del self.buffer[: head + size]
-        return first & 0xF, payload
+        return first, payload
 
     def read_close(self) -> tuple[int, str]:
         """Read a close frame: code and reason."""

@@ -1,9 +1,12 @@
-//! One line of text for one request, in the manner of uvicorn.
+//! One line for one request: text in the manner of uvicorn, or a JSON object.
 //!
 //! ```text
 //! 2026-11-20T19:03:02.417Z 127.0.0.1:53124 "GET /items?q=1 HTTP/1.1" 200 13 0.410ms
+//! {"time":"2026-11-20T19:03:02.417Z","level":"info","logger":"framegate.access","client":"127.0.0.1:53124","method":"GET",
+//!  "target":"/items?q=1","protocol":"HTTP/1.1","status":200,"body_bytes":13,"milliseconds":0.410,"aborted":false}
 //! ```
-//! What a client can choose (method, target) is escaped, so that one request is one line and a terminal is not driven by it.
+//! (the object is one line). What a client can choose (method, target) is escaped, so that one request is one line and a
+//! terminal is not driven by it.
 
 use std::{
     io::{self, Write},
@@ -13,6 +16,78 @@ use std::{
 use http::{Version, uri::PathAndQuery};
 
 use crate::record::RequestRecord;
+
+/// How the lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl Format {
+    /// Appends the line for `record`, with its newline, to `line`.
+    pub fn write_line(self, record: &RequestRecord, line: &mut Vec<u8>) {
+        match self {
+            Self::Text => write_line(record, line),
+            Self::Json => write_json_line(record, line),
+        }
+    }
+}
+
+/// Appends the line for `record` as a JSON object, with its newline, to `line`. `status` is null when no response was made.
+pub fn write_json_line(record: &RequestRecord, line: &mut Vec<u8>) {
+    // Writing to a vector does not fail.
+    let _ = try_write_json(record, line);
+}
+
+fn try_write_json(record: &RequestRecord, line: &mut Vec<u8>) -> io::Result<()> {
+    line.extend_from_slice(b"{\"time\":\"");
+    write_time(record.started_at, line)?;
+    line.extend_from_slice(b"\",\"level\":\"info\",\"logger\":\"framegate.access\",\"client\":\"");
+    escape_json(&record.connection.peer.to_string(), line)?;
+    line.extend_from_slice(b"\",\"method\":\"");
+    escape_json(record.method.as_str(), line)?;
+    line.extend_from_slice(b"\",\"target\":\"");
+    escape_json(
+        record
+            .target
+            .path_and_query()
+            .map_or("", PathAndQuery::as_str),
+        line,
+    )?;
+    write!(
+        line,
+        "\",\"protocol\":\"{}\",\"status\":",
+        version(record.version)
+    )?;
+    match record.status {
+        Some(status) => write!(line, "{}", status.as_u16())?,
+        None => line.extend_from_slice(b"null"),
+    }
+    let micros = record.end_ns.saturating_sub(record.start_ns) / 1000;
+    writeln!(
+        line,
+        ",\"body_bytes\":{},\"milliseconds\":{}.{:03},\"aborted\":{}}}",
+        record.body_bytes_out,
+        micros / 1000,
+        micros % 1000,
+        record.aborted
+    )
+}
+
+/// The content of a JSON string (RFC 8259 section 7). DEL too is escaped, for terminals.
+fn escape_json(text: &str, line: &mut Vec<u8>) -> io::Result<()> {
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => write!(line, "\\{character}")?,
+            '\0'..='\x1f' | '\x7f' => write!(line, "\\u{:04x}", u32::from(character))?,
+            _ => write!(line, "{character}")?,
+        }
+    }
+    Ok(())
+}
 
 /// Appends the line for `record`, with its newline, to `line`: when, who, what, status, bytes of the response's body, time.
 /// `-` stands for a response that was not made, and `aborted` follows when it did not reach its end.
@@ -115,12 +190,11 @@ mod tests {
 
     use http::{Method, StatusCode, Version};
 
-    use super::{civil, escape, write_line};
+    use super::{civil, escape, escape_json, write_json_line, write_line};
     use crate::record::RequestRecord;
     use crate::service::{Address, ConnectionInfo};
 
-    #[test]
-    fn line_has_all_parts() {
+    fn record() -> RequestRecord {
         let peer = Address::Inet(SocketAddr::from(([127, 0, 0, 1], 53124)));
         let connection = ConnectionInfo {
             peer: peer.clone(),
@@ -128,7 +202,7 @@ mod tests {
             entry: crate::service::Entry::Plain,
             tls: None,
         };
-        let record = RequestRecord {
+        RequestRecord {
             connection: Rc::new(connection),
             method: Method::GET,
             target: "/items?q=1".parse().unwrap(),
@@ -141,7 +215,41 @@ mod tests {
             body_bytes_in: 0,
             body_bytes_out: 13,
             aborted: false,
+        }
+    }
+
+    #[test]
+    fn json_line_has_all_parts() {
+        let cut = RequestRecord {
+            status: None,
+            aborted: true,
+            ..record()
         };
+        let mut line = Vec::new();
+        write_json_line(&record(), &mut line);
+        write_json_line(&cut, &mut line);
+        let begin = "{\"time\":\"2026-11-20T19:03:02.417Z\",\"level\":\"info\",\"logger\":\"framegate.access\",\
+                     \"client\":\"127.0.0.1:53124\",\"method\":\"GET\",\"target\":\"/items?q=1\",\"protocol\":\"HTTP/1.1\",";
+        let end = "\"body_bytes\":13,\"milliseconds\":0.410,\"aborted\"";
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            format!("{begin}\"status\":200,{end}:false}}\n{begin}\"status\":null,{end}:true}}\n")
+        );
+    }
+
+    #[test]
+    fn json_strings_stay_on_their_line() {
+        let mut line = Vec::new();
+        escape_json("a\"\\\n\u{1b}\u{7f}\u{e4}~", &mut line).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "a\\\"\\\\\\u000a\\u001b\\u007f\u{e4}~"
+        );
+    }
+
+    #[test]
+    fn line_has_all_parts() {
+        let record = record();
         let mut line = Vec::new();
         write_line(&record, &mut line);
         let cut = RequestRecord {

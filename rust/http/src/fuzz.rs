@@ -21,8 +21,12 @@ use crate::h1::is_host;
 use crate::h1_io::Socket;
 use crate::service::{Address, ConnectionInfo, Response, ResponseFuture, service_fn};
 use crate::websocket::{
+    Failure, Kind, code,
+    deflate::{Agreement, Compressor, Inflation},
+    extension::deflate_offers,
     frame::{Decoder, Part},
     handshake::Offer,
+    message::{MessageBuffer, MessageSink},
 };
 use crate::{Config, Limits, Server};
 
@@ -33,6 +37,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("framing", framing),
     ("frames", frames),
+    ("deflate", deflate),
     ("handshake", handshake),
     ("hosts", hosts),
     ("requests", requests),
@@ -151,6 +156,164 @@ fn decode(stream: &[u8], size: usize) -> Vec<Seen> {
     seen
 }
 
+/// Compressed messages are the same however their bytes are cut, never larger than the limit, and text is UTF-8; what is sent
+/// compressed is smaller and comes out as it was.
+pub fn deflate(data: &[u8]) {
+    let (size, stream) = cut(data);
+    for takeover in [false, true] {
+        let agreement = Agreement {
+            server_window_bits: 9,
+            server_takeover: takeover,
+            client_takeover: takeover,
+        };
+        let whole = inflate(agreement, stream, stream.len().max(1), true);
+        assert_eq!(inflate(agreement, stream, size, true), whole);
+
+        let mut compressor = Compressor::new(agreement, 1, None);
+        let (mut wire, mut plain) = (Vec::new(), 0);
+        let mut sent = Vec::new();
+        for piece in stream.chunks(size * 30).chain([stream]) {
+            let before = wire.len();
+            compressor.encode(&mut wire, Kind::Binary, piece);
+            assert!(wire.len() - before <= piece.len() + 10);
+            plain += piece.len() + 10;
+            sent.push(Seen::Message(piece.to_vec()));
+        }
+        assert!(wire.len() <= plain);
+        let received = inflate(agreement, &wire, wire.len().max(1), false);
+        if stream.len() < 10_000 {
+            assert_eq!(received, sent);
+        }
+    }
+}
+
+/// A sink that has room for so much.
+struct Sink {
+    buffer: MessageBuffer,
+    left: usize,
+}
+
+impl MessageSink for Sink {
+    fn begin(&mut self, _kind: Kind, _size_hint: u64) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn space(&mut self, want: usize) -> &mut [u8] {
+        self.buffer.space(want.min(self.left))
+    }
+
+    fn filled(&mut self, count: usize) {
+        self.left -= count;
+        self.buffer.filled(count);
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Decodes and inflates what came in pieces. Frames of a server, which are not masked, are masked first with a key of zeros.
+fn inflate(agreement: Agreement, stream: &[u8], size: usize, masked: bool) -> Vec<Seen> {
+    const LIMIT: usize = 10_000;
+    let stream = if masked {
+        stream.to_vec()
+    } else {
+        mask(stream)
+    };
+    let mut decoder = Decoder::new(LIMIT as u64).with_deflate(true);
+    let mut inflation = Inflation::new(agreement, LIMIT as u64);
+    let mut sink = Sink {
+        buffer: MessageBuffer::default(),
+        left: LIMIT,
+    };
+    let mut kind = Kind::Binary;
+    let mut input = Vec::new();
+    let mut seen = Vec::new();
+    for piece in stream.chunks(size) {
+        input.extend_from_slice(piece);
+        let mut taken = std::mem::take(&mut input);
+        let mut rest = &mut taken[..];
+        loop {
+            let failed = match decoder.next(&mut rest) {
+                Ok(None) => break,
+                Ok(Some(Part::Whole { payload, .. })) => {
+                    seen.push(Seen::Message(payload.to_vec()));
+                    Ok(())
+                }
+                Ok(Some(Part::Begin {
+                    compressed,
+                    kind: begun,
+                    ..
+                })) => {
+                    kind = begun;
+                    if compressed {
+                        inflation.begin(kind);
+                    }
+                    Ok(())
+                }
+                Ok(Some(Part::Data(data))) if inflation.is_open() => {
+                    inflation.push(data, &mut sink)
+                }
+                Ok(Some(Part::Data(data))) => {
+                    sink.space(data.len())[..data.len()].copy_from_slice(data);
+                    sink.filled(data.len());
+                    Ok(())
+                }
+                Ok(Some(Part::End)) => {
+                    let ended = if inflation.is_open() {
+                        inflation.end()
+                    } else {
+                        Ok(())
+                    };
+                    if ended.is_ok() {
+                        let message = sink.buffer.take();
+                        assert!(kind == Kind::Binary || std::str::from_utf8(&message).is_ok());
+                        assert_eq!(message.len(), LIMIT - sink.left);
+                        sink.left = LIMIT;
+                        seen.push(Seen::Message(message));
+                    }
+                    ended
+                }
+                Ok(Some(Part::Ping(_) | Part::Pong(_))) => Ok(()),
+                Ok(Some(Part::Close(_))) => return seen,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = failed {
+                let allowed = [code::PROTOCOL_ERROR, code::INVALID_PAYLOAD, code::TOO_BIG];
+                assert!(allowed.contains(&failure.code));
+                seen.push(Seen::Failed(failure.code));
+                return seen;
+            }
+        }
+        input = rest.to_vec();
+    }
+    seen
+}
+
+/// Makes frames of a client out of those of our encoder.
+fn mask(mut stream: &[u8]) -> Vec<u8> {
+    let mut masked = Vec::new();
+    while let [first, length, ..] = *stream {
+        let head = match length {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        let payload = match head {
+            2 => usize::from(length),
+            _ => stream[2..head]
+                .iter()
+                .fold(0, |length, &byte| length << 8 | usize::from(byte)),
+        };
+        masked.extend([first, length | 0x80]);
+        masked.extend_from_slice(&stream[2..head]);
+        masked.extend([0; 4]);
+        masked.extend_from_slice(&stream[head..head + payload]);
+        stream = &stream[head + payload..];
+    }
+    masked
+}
+
 /// An opening handshake is granted, refused or none, and a granted one is well-formed.
 pub fn handshake(data: &[u8]) {
     let mut headers = HeaderMap::new();
@@ -167,6 +330,7 @@ pub fn handshake(data: &[u8]) {
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
     let (head, ()) = request.into_parts();
+    assert!(deflate_offers(&head.headers).len() <= 16);
     match Offer::of(&head) {
         None => {}
         Some(Err(rejected)) => assert!(rejected.status().is_client_error()),
@@ -332,8 +496,19 @@ mod tests {
             ],
         ),
         (
+            "deflate",
+            &[
+                b"\x05\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\0\xc1\x85\0\0\0\0\xf2\x00\x11\x00\x00",
+                b"\x01\x41\x83\0\0\0\0\xf2\x48\xcd\x89\x80\0\0\0\0\x80\x84\0\0\0\0\xc9\xc9\x07\0\x81\x82\0\0\0\0ab",
+                b"\x03\xc2\x88\0\0\0\0\xf3\x48\xcd\xc9\xc9\x07\0\0\xc2\x80\0\0\0\0\xc2\x81\0\0\0\0\0",
+                // Ten thousand times the letter a, and one more.
+                b"\x0a\xc1\x9c\0\0\0\0\xec\xc1\x01\x0d\x00\x00\x00\xc2\xa0\xac\xef\x5f\xc2\x1c\x6e\x40\x01\x00\x00\x00\x00\x00\x00\x00\x00\xc0\xbf\x01\xc1\x9c\0\0\0\0\xec\xc1\x01\x0d\x00\x00\x00\xc2\xa0\xac\xef\x5f\xc2\x1e\x0e\x28\x00\x00\x00\x00\x00\x00\x00\x00\x00\x38\x30\x00",
+                b"\x14aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbbaaaaaaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbaaaaaaaaaaabbbbbbbbbbb",
+            ],
+        ),
+        (
             "handshake",
-            &[b"upgrade: websocket\nconnection: upgrade\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\nsec-websocket-protocol: a, b\n"],
+            &[b"upgrade: websocket\nconnection: upgrade\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\nsec-websocket-protocol: a, b\nsec-websocket-extensions: permessage-deflate; client_max_window_bits=\"9\", x\n"],
         ),
         ("hosts", &[b"example.org:80", b"[::1]:8000", b"", b"a_b%20"]),
     ];
@@ -434,6 +609,11 @@ mod tests {
     #[test]
     fn frames_mean_the_same_however_they_are_cut() {
         drive("frames", 20_000);
+    }
+
+    #[test]
+    fn compressed_messages_mean_the_same_however_they_are_cut() {
+        drive("deflate", 10_000);
     }
 
     #[test]

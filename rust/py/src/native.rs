@@ -169,12 +169,13 @@ impl NativeThread {
     }
 
     /// The access log of a loop; to be called on the loop's thread.
-    pub(crate) fn access_log(&self, core: &LoopCore) -> Rc<AccessLog> {
+    pub(crate) fn access_log(&self, core: &LoopCore, format: access_log::Format) -> Rc<AccessLog> {
         let log = Rc::new(AccessLog {
             shared: Arc::clone(&self.shared),
             batch: RefCell::default(),
             line_count: Cell::new(0),
             totals: Cell::default(),
+            format,
         });
         core.before_sleep(&(Rc::clone(&log) as Rc<dyn BeforeSleep>));
         log
@@ -289,6 +290,7 @@ pub(crate) struct AccessLog {
     batch: RefCell<Vec<u8>>,
     line_count: Cell<u64>,
     totals: Cell<Totals>,
+    format: access_log::Format,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -354,7 +356,7 @@ impl RecordSink for AccessLog {
         totals.body_bytes_out += record.body_bytes_out;
         totals.aborted += u64::from(record.aborted);
         self.totals.set(totals);
-        self.line(|line| access_log::write_line(&record, line));
+        self.line(|line| self.format.write_line(&record, line));
     }
 }
 
@@ -422,7 +424,7 @@ impl TestThread {
         let log = log_fd.map(duplicate).transpose().map_err(os_error)?;
         let thread =
             NativeThread::start(row.map(|row| Arc::clone(&row.get().0)), log).map_err(os_error)?;
-        let log = thread.access_log(&core);
+        let log = thread.access_log(&core, access_log::Format::Text);
         let published = Rc::clone(&log);
         let watch = thread.watch_loop(&core, move |row| {
             row.set(Gauge::Connections, 7);

@@ -132,7 +132,7 @@ pub(crate) fn report(core: Rc<LoopCore>) -> TlsReport {
             };
             let logged = py
                 .import("logging")
-                .and_then(|logging| logging.call_method1("getLogger", ("framegate",)))
+                .and_then(|logging| logging.call_method1("getLogger", ("framegate.tls",)))
                 .and_then(|logger| logger.call_method1(level, ("%s", text)));
             if let Err(error) = logged {
                 core.report(py, "an event of TLS could not be logged", error);

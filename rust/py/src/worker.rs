@@ -18,7 +18,8 @@ use std::{
 };
 
 use framegate_http::{
-    Config, Connections, Limits, Listener, Protocol, Server, Timeouts, service::Entry,
+    Config, Connections, Limits, Listener, Protocol, Server, Timeouts, access_log::Format,
+    service::Entry,
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
@@ -38,7 +39,7 @@ use crate::native::{AccessLog, LoopWatch, NativeThread, duplicate};
 use crate::stats::{Counter, Gauge, RuntimeRow};
 use crate::tls::{self, TlsContext};
 
-/// Where the access log goes.
+/// Where the access log goes unless somebody says otherwise.
 const STDOUT: i32 = 1;
 
 /// HTTP server of one event loop.
@@ -50,6 +51,7 @@ const STDOUT: i32 = 1;
 ///     tls: Certificates and keys, for listeners that speak TLS or redirect to it.
 ///     `https_port`: Where redirects lead to.
 ///     row: The worker's row of the runtime segment; heartbeats and counters go there.
+///     `log_fd`: Where the access log goes, as JSON; it is duplicated. `None`: standard output, as `log_format` says.
 ///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
 ///         proven. Slower; for tests and for comparison.
 #[pyclass(frozen, module = "framegate._http")]
@@ -91,7 +93,7 @@ impl Native {
 impl Worker {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
-    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, plain_tasks=false))]
+    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, log_fd=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
@@ -100,6 +102,7 @@ impl Worker {
         tls: Option<&Bound<'_, TlsContext>>,
         https_port: u16,
         row: Option<&Bound<'_, RuntimeRow>>,
+        log_fd: Option<i32>,
         plain_tasks: bool,
     ) -> PyResult<Self> {
         let core = LoopCore::current().ok_or_else(|| {
@@ -125,12 +128,19 @@ impl Worker {
         let is_logged = config.getattr("access_log")?.is_truthy()?;
         let native = if is_logged || row.is_some() {
             let output = is_logged
-                .then(|| duplicate(STDOUT))
+                .then(|| duplicate(log_fd.unwrap_or(STDOUT)))
                 .transpose()
                 .map_err(os_error)?;
             let row = row.map(|row| Arc::clone(&row.get().0));
             let thread = NativeThread::start(row, output).map_err(os_error)?;
-            let log = is_logged.then(|| thread.access_log(&core));
+            let is_json = config.getattr("log_format")?.eq("json")?;
+            // Whoever gives a descriptor reads it with a program.
+            let format = if is_json || log_fd.is_some() {
+                Format::Json
+            } else {
+                Format::Text
+            };
+            let log = is_logged.then(|| thread.access_log(&core, format));
             if let Some(log) = &log {
                 server = server.with_records(log.clone());
             }

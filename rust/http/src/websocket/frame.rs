@@ -15,8 +15,8 @@
 //! payload is there, UTF-8 piece by piece. A peer that breaks one is answered at once, not when its frame is complete.
 //! After a [`Failure`] the position in the stream is lost: the decoder must not be used again.
 //!
-//! No extension is negotiated yet, so all reserved bits are refused and `compressed` is always false; with
-//! permessage-deflate RSV1 sets it, and the pieces of [`Part::Data`] are then deflated bytes, not checked as UTF-8 here.
+//! With permessage-deflate (RFC 7692) RSV1 of a message's first frame says that it is compressed: the pieces of
+//! [`Part::Data`] are then deflated bytes, whose text and size only who inflates them can judge (`deflate.rs`).
 
 #![expect(
     clippy::mut_mut,
@@ -27,6 +27,7 @@ use super::{Failure, Kind, code};
 
 const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
+const RSV1: u8 = 0x40;
 const OPCODE: u8 = 0x0f;
 const CONTROL: u8 = 0x08;
 const MASKED: u8 = 0x80;
@@ -98,6 +99,8 @@ struct Message {
 /// Takes parts of messages out of the bytes that a client sends.
 pub struct Decoder {
     message_bytes_max: u64,
+    /// Messages may be deflated.
+    deflate: bool,
     payload: Option<Payload>,
     message: Option<Message>,
     utf8: Utf8,
@@ -108,10 +111,18 @@ impl Decoder {
     pub fn new(message_bytes_max: u64) -> Self {
         Self {
             message_bytes_max,
+            deflate: false,
             payload: None,
             message: None,
             utf8: Utf8::default(),
         }
+    }
+
+    /// The same for a connection on which permessage-deflate was agreed, or not.
+    #[must_use]
+    pub fn with_deflate(mut self, agreed: bool) -> Self {
+        self.deflate = agreed;
+        self
     }
 
     /// Takes the next part out of `input`, which is moved past what was taken, or gives `None` when more bytes are
@@ -252,12 +263,17 @@ impl Decoder {
             }));
         }
 
-        let message_bytes = self.message.map_or(0, |message| message.bytes);
-        if length > self.message_bytes_max.saturating_sub(message_bytes) {
-            return Err(Failure {
-                code: code::TOO_BIG,
-                reason: "message too big",
-            });
+        let (message_bytes, compressed) = match &self.message {
+            Some(message) => (message.bytes, message.compressed),
+            None => (0, first & RSV1 != 0),
+        };
+        let bytes_max = if compressed {
+            deflated_bytes_max(self.message_bytes_max)
+        } else {
+            self.message_bytes_max
+        };
+        if length > bytes_max.saturating_sub(message_bytes) {
+            return Err(TOO_BIG);
         }
         take(input, head_bytes);
         if let Some(message) = &mut self.message {
@@ -274,7 +290,7 @@ impl Decoder {
         } else {
             Kind::Binary
         };
-        if fin && length <= input.len() as u64 {
+        if fin && !compressed && length <= input.len() as u64 {
             let payload = take(input, length as usize);
             unmask(payload, key);
             if kind == Kind::Text && simdutf8::basic::from_utf8(payload).is_err() {
@@ -284,7 +300,7 @@ impl Decoder {
         }
         self.message = Some(Message {
             kind,
-            compressed: false,
+            compressed,
             bytes: length,
         });
         self.payload = Some(Payload {
@@ -295,14 +311,20 @@ impl Decoder {
         Ok(Head::Part(Part::Begin {
             kind,
             size_hint: length,
-            compressed: false,
+            compressed,
         }))
     }
 
     /// Everything that the first two bytes of a frame can be wrong about (RFC 6455, sections 5.1, 5.2, 5.4, 5.5).
     fn judge(&self, first: u8, second: u8) -> Result<(), Failure> {
         let opcode = first & OPCODE;
-        if first & RSV != 0 {
+        // RFC 7692, section 6: RSV1 belongs to the first frame of a message.
+        let allowed = if self.deflate && matches!(opcode, TEXT | BINARY) {
+            RSV1
+        } else {
+            0
+        };
+        if first & RSV & !allowed != 0 {
             return Err(broken("reserved bits are set"));
         }
         if second & MASKED == 0 {
@@ -340,7 +362,18 @@ enum Head<'a> {
     Part(Part<'a>),
 }
 
-const NOT_UTF8: Failure = Failure {
+/// How many deflated bytes a message of at most `message_bytes_max` bytes may take. Deflate adds a few bytes to what it cannot
+/// make smaller, and more the more often a peer flushes; whoever needs twice the size makes fun of us.
+const fn deflated_bytes_max(message_bytes_max: u64) -> u64 {
+    message_bytes_max.saturating_mul(2).saturating_add(64)
+}
+
+const TOO_BIG: Failure = Failure {
+    code: code::TOO_BIG,
+    reason: "message too big",
+};
+
+pub(super) const NOT_UTF8: Failure = Failure {
     code: code::INVALID_PAYLOAD,
     reason: "text is not UTF-8",
 };
@@ -391,7 +424,7 @@ fn unmask(data: &mut [u8], key: [u8; 4]) {
 
 /// Checks UTF-8 that comes in pieces.
 #[derive(Default)]
-struct Utf8 {
+pub(super) struct Utf8 {
     /// The beginning of a character that the last piece did not finish.
     carry: [u8; 4],
     carried: usize,
@@ -399,7 +432,7 @@ struct Utf8 {
 
 impl Utf8 {
     /// False when no continuation can make the text valid any more.
-    fn push(&mut self, mut piece: &[u8]) -> bool {
+    pub(super) fn push(&mut self, mut piece: &[u8]) -> bool {
         while self.carried > 0 {
             let Some((&byte, rest)) = piece.split_first() else {
                 return true;
@@ -430,7 +463,7 @@ impl Utf8 {
     }
 
     /// False when the text ends inside a character.
-    fn end(&mut self) -> bool {
+    pub(super) fn end(&mut self) -> bool {
         std::mem::take(&mut self.carried) == 0
     }
 }
@@ -439,6 +472,33 @@ impl Utf8 {
 pub fn encode_message(output: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     let opcode = if kind == Kind::Text { TEXT } else { BINARY };
     encode(output, opcode, payload);
+}
+
+/// Appends a whole message of `length` bytes in one frame whose payload `deflate` writes to the front of the `room` bytes
+/// that it is given, and says how long it is: at most as long as the message, or `None`, then nothing is appended.
+pub(super) fn encode_deflated(
+    output: &mut Vec<u8>,
+    kind: Kind,
+    length: usize,
+    room: usize,
+    deflate: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> bool {
+    let start = output.len();
+    // Where the payload begins if it stays as long as it is.
+    let payload = start + head_bytes(length);
+    output.resize(payload + room, 0);
+    let Some(deflated) = deflate(&mut output[payload..]) else {
+        output.truncate(start);
+        return false;
+    };
+    let head = start + head_bytes(deflated);
+    if head < payload {
+        output.copy_within(payload..payload + deflated, head);
+    }
+    output.truncate(head + deflated);
+    let opcode = if kind == Kind::Text { TEXT } else { BINARY };
+    write_head(&mut output[start..head], FIN | RSV1 | opcode, deflated);
+    true
 }
 
 /// Appends a ping.
@@ -505,6 +565,31 @@ fn encode_head(output: &mut Vec<u8>, opcode: u8, length: usize) {
         _ => {
             output.push(127);
             output.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}
+
+/// How long the head of a server's frame is.
+const fn head_bytes(length: usize) -> usize {
+    match length {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+/// Writes a head into memory of exactly its size.
+fn write_head(head: &mut [u8], first: u8, length: usize) {
+    head[0] = first;
+    match head.len() {
+        2 => head[1] = length as u8,
+        4 => {
+            head[1] = 126;
+            head[2..].copy_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            head[1] = 127;
+            head[2..].copy_from_slice(&(length as u64).to_be_bytes());
         }
     }
 }

@@ -7,8 +7,8 @@ use super::{Failure, Kind, code};
 /// For each message `begin`, then `space` and `filled` in turns, then `end`; or [`whole`](Self::whole) in one call. A
 /// message is left unfinished when the connection ends inside it.
 pub trait MessageSink {
-    /// A message begins. Unless the connection ends, `size_hint` bytes will come, and more if it is fragmented. What a
-    /// peer announces costs it nothing: do not spend as much memory before bytes arrive.
+    /// A message begins. Unless the connection ends, `size_hint` bytes will come, and more if it is fragmented or
+    /// compressed. What a peer announces costs it nothing: do not spend as much memory before bytes arrive.
     ///
     /// # Errors
     ///

@@ -1,6 +1,8 @@
 //! WebSocket (RFC 6455): our own codec and session over any byte stream.
 //!
 //! - [`handshake`]: is the request a valid opening handshake, and which responses answer it.
+//! - [`extension`]: which parameters of permessage-deflate are agreed on.
+//! - [`deflate`]: messages smaller on their way, and as they were again.
 //! - [`frame`]: bytes to parts of messages and back; no input or output of its own.
 //! - [`message`]: where payload goes.
 //! - [`outbox`]: the write queue.
@@ -10,6 +12,8 @@
 //! names (a loaned slot of shared memory), and replies to everything that arrived in one read must leave in one write.
 //! The crates collect whole frames in buffers of their own and write frame by frame.
 
+pub mod deflate;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod message;

@@ -13,7 +13,7 @@ use std::{
 
 #[cfg(doc)]
 use super::code;
-use super::{Kind, frame};
+use super::{Kind, deflate::Compressor, frame};
 
 /// The largest buffer that is kept for the next use.
 const SPARE_BYTES_MAX: usize = 256 * 1024;
@@ -53,6 +53,8 @@ struct Queue {
     pong_end: usize,
     /// Bytes of pongs up to there, since none was unsent.
     pong_bytes: usize,
+    /// Makes messages smaller, where that was agreed on.
+    compressor: Option<Box<Compressor>>,
     /// A close frame was queued, or the link is lost: nothing is taken any more.
     sealed: bool,
     /// Our close frame was asked for by the user of the outbox, not by the peer or by a failure.
@@ -74,6 +76,11 @@ impl Outbox {
         })
     }
 
+    /// From now on messages leave compressed where that makes them smaller.
+    pub fn compress_with(&self, compressor: Compressor) {
+        self.queue.borrow_mut().compressor = Some(Box::new(compressor));
+    }
+
     /// Queues a text message. False when the WebSocket is closing or closed: the message is dropped.
     pub fn text(&self, text: &str) -> bool {
         self.message(Kind::Text, text.as_bytes())
@@ -90,7 +97,7 @@ impl Outbox {
     ///
     /// When `payload` is longer than 125 bytes.
     pub fn ping(&self, payload: &[u8]) -> bool {
-        self.append(|bytes| frame::encode_ping(bytes, payload))
+        self.append(|queue| frame::encode_ping(&mut queue.bytes, payload))
     }
 
     /// Queues a close frame and starts the closing handshake. False when it is already under way, or over.
@@ -99,10 +106,11 @@ impl Outbox {
     ///
     /// When the code may not be sent ([`code::is_sendable`]).
     pub fn close(&self, code: u16, reason: &str) -> bool {
-        let queued = self.append(|bytes| frame::encode_close(bytes, Some((code, reason))));
+        let queued =
+            self.append(|queue| frame::encode_close(&mut queue.bytes, Some((code, reason))));
         if queued {
             let mut queue = self.queue.borrow_mut();
-            queue.sealed = true;
+            queue.seal();
             queue.closing = true;
         }
         queued
@@ -165,14 +173,17 @@ impl Outbox {
 
     /// Takes nothing any more.
     pub(super) fn seal(&self) {
-        self.queue.borrow_mut().sealed = true;
+        self.queue.borrow_mut().seal();
     }
 
     fn message(&self, kind: Kind, payload: &[u8]) -> bool {
-        self.append(|bytes| frame::encode_message(bytes, kind, payload))
+        self.append(|queue| match &mut queue.compressor {
+            None => frame::encode_message(&mut queue.bytes, kind, payload),
+            Some(compressor) => compressor.encode(&mut queue.bytes, kind, payload),
+        })
     }
 
-    fn append(&self, encode: impl FnOnce(&mut Vec<u8>)) -> bool {
+    fn append(&self, encode: impl FnOnce(&mut Queue)) -> bool {
         let mut queue = self.queue.borrow_mut();
         if queue.sealed {
             return false;
@@ -180,7 +191,7 @@ impl Outbox {
         if queue.bytes.capacity() == 0 {
             queue.bytes = SPARE.take();
         }
-        encode(&mut queue.bytes);
+        encode(&mut queue);
         drop(queue);
         self.wake();
         true
@@ -188,7 +199,7 @@ impl Outbox {
 
     /// The last frame from our side, unless a close frame is queued already.
     pub(super) fn answer_close(&self, close: Option<(u16, &str)>) {
-        self.append(|bytes| frame::encode_close(bytes, close));
+        self.append(|queue| frame::encode_close(&mut queue.bytes, close));
         self.seal();
     }
 
@@ -220,6 +231,12 @@ impl Outbox {
 }
 
 impl Queue {
+    /// Takes nothing any more; what was for further messages is given back.
+    fn seal(&mut self) {
+        self.sealed = true;
+        self.compressor = None;
+    }
+
     fn answer_ping(&mut self, payload: &[u8]) {
         if self.pong_end <= self.written {
             self.pong_bytes = 0;

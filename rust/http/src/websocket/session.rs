@@ -52,6 +52,7 @@ use tokio::{
 
 use super::{
     Failure, code,
+    deflate::{Agreement, Inflation},
     frame::{self, Decoder, Part},
     message::{MessageSink, NO_ROOM, fill},
     outbox::Outbox,
@@ -71,6 +72,8 @@ pub struct Settings {
     pub message_bytes_max: u64,
     /// How long the peer's answer to a close frame is awaited, and again how long until it closes its side.
     pub close_timeout: Duration,
+    /// What was agreed on about compressed messages.
+    pub deflate: Option<Agreement>,
 }
 
 impl Default for Settings {
@@ -79,6 +82,7 @@ impl Default for Settings {
         Self {
             message_bytes_max: 16 * 1024 * 1024,
             close_timeout: Duration::from_secs(10),
+            deflate: None,
         }
     }
 }
@@ -159,6 +163,8 @@ pub struct Session<S, H: Handler> {
     outbox: Rc<Outbox>,
     settings: Settings,
     decoder: Decoder,
+    /// Where messages may come compressed.
+    inflation: Option<Inflation>,
     /// Input that was read and not decoded: an unfinished frame head or control frame, or more when the handler did
     /// not want it.
     input: BytesMut,
@@ -194,7 +200,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
             handler,
             outbox,
             settings,
-            decoder: Decoder::new(settings.message_bytes_max),
+            decoder: Decoder::new(settings.message_bytes_max)
+                .with_deflate(settings.deflate.is_some()),
+            inflation: settings
+                .deflate
+                .map(|agreement| Inflation::new(agreement, settings.message_bytes_max)),
             input: BytesMut::from(input),
             stage: Stage::Open,
             reported: false,
@@ -434,10 +444,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
                 }
                 Part::Whole { kind, payload } => self.handler.whole(kind, payload),
                 Part::Begin {
-                    kind, size_hint, ..
+                    kind,
+                    size_hint,
+                    compressed: false,
                 } => self.handler.begin(kind, size_hint),
-                Part::Data(data) => fill(&mut self.handler, data),
-                Part::End => self.handler.end(),
+                Part::Begin { kind, .. } => {
+                    if let Some(inflation) = &mut self.inflation {
+                        inflation.begin(kind);
+                    }
+                    // How many bytes it will be nobody knows.
+                    self.handler.begin(kind, 0)
+                }
+                Part::Data(data) => match &mut self.inflation {
+                    Some(inflation) if inflation.is_open() => {
+                        inflation.push(data, &mut self.handler)
+                    }
+                    _ => fill(&mut self.handler, data),
+                },
+                Part::End => match &mut self.inflation {
+                    Some(inflation) if inflation.is_open() => {
+                        inflation.end().and_then(|()| self.handler.end())
+                    }
+                    _ => self.handler.end(),
+                },
             };
             if let Err(failure) = taken {
                 return (Err(End::Failure(failure)), 0);

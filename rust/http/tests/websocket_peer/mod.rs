@@ -53,12 +53,18 @@ pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
 
 /// Reads one frame of a server: opcode and payload. `None` at the end of the stream.
 pub(crate) async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Option<(u8, Vec<u8>)> {
-    let first = stream.read_u8().await.ok()?;
+    let (first, payload) = read_any_frame(stream).await?;
     assert_eq!(
         first & 0xf0,
         0x80,
         "a server's frame is final and has no reserved bits"
     );
+    Some((first & 0x0f, payload))
+}
+
+/// Reads one frame of a server: first byte and payload. `None` at the end of the stream.
+pub(crate) async fn read_any_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Option<(u8, Vec<u8>)> {
+    let first = stream.read_u8().await.ok()?;
     let length = match stream.read_u8().await.ok()? {
         126 => u64::from(stream.read_u16().await.ok()?),
         127 => stream.read_u64().await.ok()?,
@@ -69,7 +75,7 @@ pub(crate) async fn read_frame<S: AsyncRead + Unpin>(stream: &mut S) -> Option<(
     };
     let mut payload = vec![0; usize::try_from(length).unwrap()];
     stream.read_exact(&mut payload).await.ok()?;
-    Some((first & 0x0f, payload))
+    Some((first, payload))
 }
 
 /// What the frame `(CLOSE, payload)` says.

@@ -44,6 +44,7 @@ use framegate_http::{
     body::ResponseBody,
     service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
     websocket::{
+        deflate,
         handshake::{self, Offer},
         session,
     },
@@ -77,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) send_buffer_bytes: u64,
     /// Limits of a WebSocket.
     pub(crate) websocket: session::Settings,
+    /// How WebSocket messages are compressed.
+    pub(crate) deflate: deflate::Settings,
     /// `server: framegate`, unless the application sends its own.
     server_header: bool,
     /// Added to every response.
@@ -110,6 +113,11 @@ impl Settings {
                 message_bytes_max: config.getattr("ws_max_size")?.extract()?,
                 ..session::Settings::default()
             },
+            deflate: deflate::Settings {
+                mode: deflate_mode(&config.getattr("ws_per_message_deflate")?)?,
+                bytes_min: config.getattr("ws_deflate_min_size")?.extract()?,
+                contexts_max: config.getattr("ws_deflate_max_contexts")?.extract()?,
+            },
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
         })
@@ -129,6 +137,17 @@ impl Settings {
         for (name, value) in &self.headers {
             headers.append(name.clone(), value.clone());
         }
+    }
+}
+
+fn deflate_mode(word: &Bound<'_, PyAny>) -> PyResult<deflate::Mode> {
+    match word.cast::<PyString>()?.to_str()? {
+        "off" => Ok(deflate::Mode::Off),
+        "shared" => Ok(deflate::Mode::Shared),
+        "context" => Ok(deflate::Mode::Context),
+        other => Err(PyValueError::new_err(format!(
+            "ws_per_message_deflate is {other:?}"
+        ))),
     }
 }
 
@@ -220,7 +239,7 @@ impl Application {
             ready: awaitable::ready_awaitable(py)?.unbind(),
             logger: py
                 .import("logging")?
-                .call_method1("getLogger", ("framegate",))?
+                .call_method1("getLogger", ("framegate.asgi",))?
                 .unbind(),
             disconnected: py
                 .import("framegate.errors")?

@@ -22,6 +22,7 @@
 //!
 //! No borrow of a cell is held while Python code may run.
 
+mod compression;
 mod denial;
 mod link;
 
@@ -39,6 +40,7 @@ use framegate_http::{
     service::{Request, Response, ResponseFuture, Upgrade},
     websocket::{
         Kind, code,
+        extension::{DeflateOffer, deflate_offers},
         handshake::{self, Offer},
         outbox::Outbox,
         session::{Closed, Settings},
@@ -93,6 +95,7 @@ struct State {
     /// The application's task, while it has one and goes on.
     task: RefCell<Option<Py<PyAny>>>,
     offer: Offer,
+    deflate_offers: Box<[DeflateOffer]>,
     settings: Settings,
     /// Taken by `accept`.
     upgrade: RefCell<Option<Upgrade>>,
@@ -139,6 +142,7 @@ pub(crate) fn serve(
         application: Rc::clone(application),
         phase: Cell::new(Phase::Connecting),
         offer,
+        deflate_offers: deflate_offers(&request.head.headers),
         settings: application.settings.websocket,
         upgrade: RefCell::new(request.upgrade.take()),
         answer: Answer::default(),
@@ -308,7 +312,8 @@ impl State {
             .transpose()?;
         let mut headers = self.headers(message::HttpMessage::read(message)?.headers.as_ref())?;
         self.application.settings.complete_headers(&mut headers);
-        let response = self
+        let compressed = !compression::is_declined(&mut headers);
+        let mut response = self
             .offer
             .accept(subprotocol.as_deref(), headers)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -317,7 +322,10 @@ impl State {
             .take()
             .ok_or_else(|| PyRuntimeError::new_err("this connection cannot be upgraded"))?;
         let user = User::new(exchange.clone().unbind());
-        let (settings, outbox) = (self.settings, Rc::clone(&self.outbox));
+        let (mut settings, outbox) = (self.settings, Rc::clone(&self.outbox));
+        if compressed {
+            settings.deflate = self.agree_on_compression(response.headers_mut());
+        }
         upgrade.accept(move |upgraded| Box::pin(Link::new(upgraded, settings, outbox, user)));
         self.phase.set(Phase::Accepted);
         self.answer(response.map(|()| ResponseBody::Empty));

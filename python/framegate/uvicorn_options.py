@@ -1,0 +1,51 @@
+"""Options of uvicorn that framegate does not have, and what to use instead.
+
+All others have the same name here, so a command line of uvicorn either works or is answered with
+one of these sentences, never with "unknown option". A test reads uvicorn's own list of options.
+
+Read only when an option is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["INSTEAD"]
+
+INSTEAD: Final[dict[str, str]] = {
+    "env_file": (
+        "export the variables before the start (set -a; . ./FILE), or let systemd's "
+        "EnvironmentFile or docker's --env-file do it"
+    ),
+    "forwarded_allow_ips": (
+        "add uvicorn's middleware, --middleware "
+        '\'uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware {"trusted_hosts": "..."}\''
+    ),
+    "h11_max_incomplete_event_size": "use --header-bytes-max",
+    "http2": "leave it out, HTTP/2 is on; --http says which versions are served",
+    "interface": (
+        "leave it out for ASGI 3; wrap WSGI with a2wsgi, ASGI 2 with asgiref.compatibility"
+    ),
+    "loop": "leave it out, the server is its own event loop, as fast with either",
+    "proxy_headers": (
+        "proxy headers are not read; add uvicorn's middleware, --middleware "
+        "uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware"
+    ),
+    "reset_contextvars": (
+        "leave it out, each request starts from a copy of the context that the lifespan left, so "
+        "none sees another's"
+    ),
+    "timeout_worker_healthcheck": (
+        "leave it out, a busy worker is not killed; --timeout-startup bounds the start"
+    ),
+    "ws": "leave it out, WebSockets are served by the Rust core",
+    "ws_max_queue": (
+        "leave it out, messages that the application does not read hold up the client, at most "
+        "--ws-max-size of them"
+    ),
+    "limit_max_requests": "restart workers from outside, one after the other",
+    "limit_max_requests_jitter": "restart workers from outside, one after the other",
+    "ws_ping_interval": "leave it out, let the application send its own messages",
+    "ws_ping_timeout": "leave it out, let the application send its own messages",
+}
+"""Setting's name in uvicorn: what to do, to follow `unknown option --name (of uvicorn): `."""
