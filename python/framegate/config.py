@@ -1275,6 +1275,59 @@ class Config:
         help="Write one line per request to stdout.",
     )
 
+    reload: bool = setting(
+        False,
+        Flag(),
+        group=DEVELOPMENT,
+        help=(
+            "Start the worker anew when code changes; pages in the browser follow, and show why "
+            "an application does not start. Needs watchfiles. For development only."
+        ),
+    )
+    reload_dirs: tuple[str, ...] = setting(
+        (),
+        FilePaths(placeholder="DIRECTORY"),
+        group=DEVELOPMENT,
+        command_line=("--reload-dir",),
+        help=(
+            "Watch this directory and those below, in place of the application's package; "
+            "repeatable. Virtual environments and hidden directories are left out."
+        ),
+    )
+    reload_includes: tuple[str, ...] = setting(
+        (),
+        Patterns(),
+        group=DEVELOPMENT,
+        command_line=("--reload-include",),
+        help="Files that also start the worker anew, beside *.py; repeatable.",
+    )
+    reload_excludes: tuple[str, ...] = setting(
+        (),
+        Patterns(),
+        group=DEVELOPMENT,
+        command_line=("--reload-exclude",),
+        help="Files and directories that are not watched; repeatable.",
+    )
+    reload_delay: float = setting(
+        0.05,
+        Seconds(minimum=0.001, maximum=60.0),
+        group=DEVELOPMENT,
+        help=(
+            "How long nothing more must change before the worker is started anew: an editor "
+            "saves in several steps, a version control system many files."
+        ),
+    )
+    debug: bool = setting(
+        False,
+        Flag(),
+        group=DEVELOPMENT,
+        help=(
+            "Answer an exception of the application with a page that shows source, local "
+            "variables and the request, with secrets masked; to clients on this machine only. "
+            "Refused unless all addresses are loopback."
+        ),
+    )
+
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False, compare=False)
     """Origin of every setting."""
 
@@ -1333,8 +1386,38 @@ class Config:
                 "with ssl_ca_certs, or set ssl_ca_system"
             )
 
+    def _check_development(self) -> None:
+        if self.reload and self.workers != 1:
+            raise ConfigError(
+                f"reload and workers={self.workers} ({self.origins['workers']}) contradict each "
+                "other: what is developed has one worker"
+            )
+        if self.reload and self.app is not None and not isinstance(self.app, str):
+            raise ConfigError(
+                'reload needs the application as a string such as "module:app", because it is '
+                "imported anew"
+            )
+        if not self.debug:
+            return
+        from framegate.binds import TcpBind, parse_bind
+
+        addresses = [*self.bind] or [self.uds or (f"fd://{self.fd}" if self.fd is not None else "")]
+        for address in filter(None, addresses):
+            bind = parse_bind(address) if address != self.uds else None
+            if not isinstance(bind, TcpBind) or not _is_loopback(bind.host):
+                raise ConfigError(
+                    f"debug shows source and variables, so {address} is refused; "
+                    "listen on 127.0.0.1"
+                )
+        if not any(addresses) and not _is_loopback(self.host):
+            raise ConfigError(
+                f"debug shows source and variables, so host {self.host} "
+                f"({self.origins['host']}) is refused; listen on 127.0.0.1"
+            )
+
     def _check_together(self) -> None:
         self._check_tls()
+        self._check_development()
         target = self.origins["target_bytes_max"]
         if target.source > Source.DEFAULT and self.target_bytes_max > self.header_bytes_max:
             raise ConfigError(
@@ -1450,6 +1533,11 @@ class Config:
         data = json.loads(text)
         origins = {name: Origin(Source(rank), at) for name, (rank, at) in data["origins"].items()}
         return cls(**data["values"], origins=origins)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to it."""
+    return host in ("localhost", "::1") or bool(re.fullmatch(r"127(\.[0-9]{1,3}){3}", host))
 
 
 def _settings() -> tuple[Setting, ...]:

@@ -70,7 +70,11 @@ def load_application(config: Config) -> Application:
     if config.middleware:
         from framegate.middleware import wrap
 
-        return wrap(application, config)
+        application = wrap(application, config)
+    if config.debug:
+        from framegate.debug_page import DebugPages
+
+        application = DebugPages(application)
     return application
 
 

@@ -104,6 +104,10 @@ def serve_until_stopped(
     for warning in config.warnings:
         logger.warning("%s", warning)
     logger.debug("%d open files are allowed", raise_open_files_limit())
+    if config.reload:
+        from framegate.reloader import Reloader
+
+        return Reloader(config).run()
     if config.workers > 1:
         from framegate.supervisor import Supervisor
 
@@ -199,6 +203,11 @@ class Server:
             raise WorkerError(
                 f"a Server has one worker, not {self.config.workers}",
                 fix="use framegate.run() or `platform serve` for several",
+            )
+        if self.config.reload:
+            raise WorkerError(
+                "a Server cannot reload: it is inside another program",
+                fix="use `platform serve --reload`",
             )
         self._toolkit: Toolkit = NativeToolkit()
         self._worker: Worker | None = None

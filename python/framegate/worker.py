@@ -574,6 +574,7 @@ def run_worker(
     ends_process: bool = True,
     redirect_count: int = 0,
     on_worker: Callable[[Worker], None] = lambda worker: None,
+    load: Callable[[Config], Application] = load_application,
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -593,6 +594,7 @@ def run_worker(
         ends_process: Whether nothing comes after this but the end of the process.
         redirect_count: How many of the sockets, at the end, only redirect to https.
         on_worker: Called with the worker before it serves.
+        load: Imports the application.
 
     Returns:
         The exit code.
@@ -614,7 +616,7 @@ def run_worker(
                 EXIT_STARTUP,
             )
             tools.prepare(config)
-            application = load_application(config)
+            application = load(config)
 
             def worker_startup() -> None:
                 seconds = config.timeout_worker_startup
@@ -707,7 +709,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             )
         )
 
-    try:
+    def serve(load: Callable[[Config], Application], *, ends_process: bool = True) -> int:
         return run_worker(
             spec.config,
             listeners,
@@ -719,7 +721,24 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             place=WorkerPlace(spec.index, spec.config.workers, spec.generation),
             redirect_count=spec.redirect_count,
             on_worker=workers.append,
+            load=load,
+            ends_process=ends_process,
         )
+
+    def serve_in_development() -> int:
+        from framegate import live_reload
+
+        try:
+            return serve(live_reload.load, ends_process=False)
+        except FramegateError as error:
+            if is_ready:
+                raise
+            channel.send_report(WorkerReport("failed", text=describe(error)))
+            broken = live_reload.broken_application(error, spec.config)
+            return serve(lambda config: broken)
+
+    try:
+        return serve_in_development() if spec.config.reload else serve(load_application)
     except WorkerStartFailed as error:
         # Not the application's failure but this worker's: the supervisor may try again.
         print(describe(error), file=sys.stderr, flush=True)

@@ -735,6 +735,12 @@ def test_use_colors(launch: Launch) -> None:
 
 # Effects that need more than a few lines: setting, file below tests/, test.
 SHOWN_ELSEWHERE = [
+    ("reload", "development/test_reload.py", "test_saved_code_is_served_and_pages_get_the_script"),
+    ("reload_dirs", "development/test_reload.py", "test_directories_that_are_named"),
+    ("reload_includes", "development/test_reload.py", "test_reload_dir_include_exclude_and_delay"),
+    ("reload_excludes", "development/test_reload.py", "test_reload_dir_include_exclude_and_delay"),
+    ("reload_delay", "development/test_reload.py", "test_reload_dir_include_exclude_and_delay"),
+    ("debug", "development/test_debug.py", "test_debug_page_shows_source_variables_and_request"),
     ("log_config", "cli/test_log_config.py", "test_configuration_of_uvicorn_works_as_it_is"),
     ("ssl_certfile", "tls/test_handshake.py", "test_key_in_the_file_of_the_certificate"),
     ("ssl_keyfile", "tls/test_handshake.py", "test_every_form_of_key"),
@@ -757,7 +763,8 @@ SHOWN_ELSEWHERE = [
 def test_effect_that_is_shown_elsewhere(name: str, file: str, test: str) -> None:
     text = (Path(__file__).parents[1] / file).read_text()
     assert f"def {test}" in text
-    assert name in text or "--" + name.replace("_", "-") in text
+    spellings = next(item.command_line for item in SETTINGS if item.name == name)
+    assert name in text or any(spelling in text for spelling in spellings)
 
 
 def test_every_setting_has_a_test_of_its_effect() -> None:

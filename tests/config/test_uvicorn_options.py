@@ -68,7 +68,7 @@ def test_the_name_in_code_is_uvicorns(item: click.Option) -> None:
 def test_what_is_valid_for_uvicorn_is_valid_here(item: click.Option) -> None:
     """Its default value, where it is one that says something, is understood."""
     ours = {setting.name: setting for setting in SETTINGS}
-    if item.name not in ours or item.default in (None, "", False) or callable(item.default):
+    if item.name not in ours or item.default == "" or type(item.default) not in (str, int, float):
         return
     assert Config.load(
         command_line={str(item.name): str(item.default)}, environment={}, search=False

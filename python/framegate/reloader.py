@@ -1,0 +1,246 @@
+"""`--reload`: one worker, started anew when the application's code changes.
+
+    bind -> watch -> start worker -> (code changed) stop it at once -> start worker ...
+
+The sockets are bound and listen here, so that while there is no worker clients wait instead of
+being refused. A worker that cannot start the application serves a page that says why
+(`live_reload.py`); one that dies is started again by the next change.
+
+Stopping is in haste: requests and WebSockets are cut, the application's shutdown gets some seconds,
+and after `KILL_SECONDS` more the worker is killed. Who develops does not wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from types import FrameType
+from typing import Any, Final
+
+from framegate.channel import Channel, WorkerSpec
+from framegate.config import Config
+from framegate.errors import EXIT_STOPPED
+from framegate.listener import Listeners, open_listeners, start_listening
+from framegate.logging import banner, logger
+from framegate.supervisor import _worker_command
+from framegate.watching import CODE, Watch, roots
+
+__all__ = ["Reloader"]
+
+KILL_SECONDS: Final = 2.0
+"""What a worker gets to end by itself: a new one must not wait for a shutdown that hangs."""
+
+
+class Reloader:
+    """Serve one application while somebody works on it.
+
+    Args:
+        config: The settings.
+
+    Raises:
+        ConfigError: watchfiles is not installed, or there is too much to watch.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._watch = Watch(
+            roots(config),
+            (*CODE, *config.reload_includes),
+            config.reload_excludes,
+            config.reload_delay,
+        )
+        self._changes: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+        self._selector = selectors.DefaultSelector()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._listeners: Listeners | None = None
+        self._generation = 0
+        self._started_at = 0.0
+        self._stop_requests = 0
+        self._was_announced = False
+        self._is_ready = False
+
+    def run(self) -> int:
+        """Serve until asked to stop.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            ListenError: The address cannot be bound.
+        """
+        with contextlib.ExitStack() as stack:
+            self._listeners = open_listeners(self._config)
+            stack.callback(self._listeners.close)
+            stack.callback(self._selector.close)
+            start_listening(self._listeners.of_worker[0], self._config.backlog)
+            wake = stack.enter_context(self._signals())
+            stack.callback(self._stop_worker)
+            stack.enter_context(self._watching(wake))
+            patterns = " ".join((*CODE, *self._config.reload_includes))
+            directories = self._watch.directories
+            logger.info(
+                "watching %s in %d directories below %s",
+                patterns,
+                len(directories),
+                " ".join(roots(self._config)),
+            )
+            self._start_worker()
+            while not self._stop_requests:
+                self._turn()
+        return EXIT_STOPPED
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select():
+            if key.data == "channel":
+                self._read()
+            else:
+                _drain(key.fileobj)
+        if self._process is not None and self._process.poll() is not None:
+            self._read()
+            logger.error(
+                "the worker ended with code %d; it is started again when code changes",
+                self._process.returncode,
+            )
+            self._forget()
+        changed: set[str] = set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                changed.update(self._changes.get_nowait())
+        if changed and not self._stop_requests:
+            logger.info("%s changed: starting the worker anew", _name(sorted(changed)))
+            self._stop_worker()
+            self._start_worker()
+
+    def _read(self) -> None:
+        if self._channel is None:
+            return
+        try:
+            reports = self._channel.receive_reports()
+        except (EOFError, BlockingIOError):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(self._channel)
+            return
+        for report in reports:
+            if report.event == "failed":
+                print(report.text, file=sys.stderr, flush=True)
+            elif report.event == "ready":
+                self._announce(report.build)
+
+    def _announce(self, build: dict[str, Any]) -> None:
+        assert self._listeners is not None
+        assert self._process is not None
+        if not self._was_announced:
+            self._was_announced = True
+            urls, app = self._listeners.urls, str(self._config.app)
+            for line in banner(version("framegate"), urls, 1, build, app):
+                logger.info("%s", line)
+        seconds = time.monotonic() - self._started_at
+        logger.info("ready: pid %d, after %.2f s", self._process.pid, seconds)
+
+    def _start_worker(self) -> None:
+        assert self._listeners is not None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fds = tuple(item.fileno() for item in self._listeners.of_worker[0])
+            spec = WorkerSpec(
+                config=self._config,
+                index=0,
+                generation=self._generation,
+                supervisor_pid=os.getpid(),
+                listener_fds=fds,
+                redirect_count=self._listeners.redirect_count,
+                runtime_path="",
+            )
+            self._started_at = time.monotonic()
+            self._process = subprocess.Popen(
+                [*_worker_command(), str(theirs.fileno())],
+                pass_fds=(*fds, theirs.fileno()),
+                process_group=0,
+            )
+        self._generation += 1
+        self._channel = Channel(ours)
+        with contextlib.suppress(OSError):  # it is dead already: the exit status will tell
+            self._channel.send_spec(spec)
+        ours.setblocking(False)
+        self._selector.register(self._channel, selectors.EVENT_READ, "channel")
+
+    def _stop_worker(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGINT)  # in haste: see worker.Signals
+        try:
+            self._process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning("the worker (pid %d) did not stop and is killed", self._process.pid)
+            self._process.kill()
+            self._process.wait()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._channel is not None:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(self._channel)
+            self._channel.close()
+        self._channel = self._process = None
+
+    @contextlib.contextmanager
+    def _watching(self, wake: socket.socket) -> Iterator[None]:
+        def watch() -> None:
+            for changed in self._watch.changes():
+                self._changes.put(changed)
+                wake.send(b"w")
+
+        thread = threading.Thread(target=watch, name="framegate watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._watch.stop()
+            thread.join(KILL_SECONDS)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[socket.socket]:
+        """Turn signals into bytes that the selector sees; give the end that wakes it."""
+        reader, writer = socket.socketpair()
+        with reader, writer:
+            reader.setblocking(False)
+            writer.setblocking(False)
+            self._selector.register(reader, selectors.EVENT_READ, "wake")
+            handlers: dict[signal.Signals, Any] = {
+                signal.SIGTERM: self._on_stop_signal,
+                signal.SIGINT: self._on_stop_signal,
+                signal.SIGCHLD: lambda number, frame: None,  # the byte is what matters
+            }
+            before = {number: signal.signal(number, call) for number, call in handlers.items()}
+            wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+            try:
+                yield writer
+            finally:
+                signal.set_wakeup_fd(wakeup)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
+        self._stop_requests += 1
+
+
+def _drain(reader: Any) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while reader.recv(4096):
+            pass
+
+
+def _name(changed: list[str]) -> str:
+    first = os.path.relpath(changed[0])
+    return first if len(changed) == 1 else f"{first} and {len(changed) - 1} more"
