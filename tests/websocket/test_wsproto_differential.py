@@ -1,8 +1,9 @@
 """Any bytes, judged by framegate and by wsproto: equal verdicts, or a known reason.
 
 A stream of frames, most of them valid, goes to a real server in pieces and to wsproto's server
-side. What comes back from the real one is decoded by wsproto's client side. Behind every stream come a
-close frame and zeros: they end it, unless an unfinished frame swallows them, in both worlds alike.
+side. What comes back from the real one is decoded by wsproto's client side. Behind every stream
+come a close frame and zeros: they end it, unless an unfinished frame swallows them, in both worlds
+alike.
 """
 
 from __future__ import annotations
