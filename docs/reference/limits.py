@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "rust/http/src/config.rs"
 BRIDGE = ROOT / "rust/py/src/worker.rs"
 STRUCTS = ("Limits", "Timeouts")
-PARTS = ("over it", "reason", "tests")
+PARTS = ("over it", "over HTTP/2", "reason", "tests")
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ def page() -> str:
             lines += ["", f"### `{title}`", "", limit.what, ""]
             lines.append(f"- default: {limit.shown_default}; {limit.parts['reason']}")
             lines.append(f"- beyond it: {limit.parts['over it']}")
+            lines.append(f"- over HTTP/2: {limit.parts['over HTTP/2']}")
             lines.append(f"- tests: {limit.parts['tests']}")
             if limit.setting:
                 seen.add(limit.setting.name)

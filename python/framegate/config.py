@@ -1199,7 +1199,7 @@ class Config:
         help=(
             "Compress WebSocket messages for clients that offer it. shared (also true) compresses "
             "each message by itself and costs a connection no memory; context refers to earlier "
-            "messages, which makes similar small ones much smaller and costs up to 180 KiB per "
+            "messages, which makes similar small ones much smaller and costs about 200 KiB per "
             "connection."
         ),
     )
@@ -1217,7 +1217,7 @@ class Config:
         Integer(minimum=0, maximum=2**20),
         group=WEBSOCKET,
         help=(
-            "WebSockets per worker that may keep a context, which is at most 45 MB; above it "
+            "WebSockets per worker that may keep a context, which is about 50 MB; above it "
             "their messages are compressed as in shared."
         ),
     )

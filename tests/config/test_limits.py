@@ -40,6 +40,12 @@ def test_a_limit_and_its_setting_have_the_same_default(limit: Any) -> None:
         assert limit.setting.default == limit.default
 
 
+def test_what_a_limit_is_over_http2_is_in_the_table() -> None:
+    page = LIMITS["page"]()
+    for limit in LIMITS["limits"]():
+        assert f"- over HTTP/2: {limit.parts['over HTTP/2']}\n" in page
+
+
 def test_all_limits_are_found() -> None:
     found = {limit.name for limit in LIMITS["limits"]()}
     source = (ROOT / "rust/http/src/config.rs").read_text()

@@ -5,6 +5,7 @@ import contextlib
 import json
 import shutil
 import socket
+import subprocess
 import tempfile
 import threading
 import tracemalloc
@@ -22,6 +23,7 @@ from starlette.responses import Response
 import framegate
 from conftest import Serve, Server
 from framegate import errors
+from peers.h2_client import Client
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -120,6 +122,53 @@ def test_no_bytes_object_of_the_body_is_made(serve: Serve) -> None:
             tracemalloc.stop()
     assert peak < 1024 * 1024
     assert server.submit(lambda: server.worker.ingested)[0] == 1
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["length", "unknown"])
+def test_body_over_http2_becomes_a_frame(serve: Serve, declared: bool) -> None:
+    server = serve(camera_app())
+    body = PICTURE.tobytes()
+    with httpx.Client(base_url=server.url, http1=False, http2=True) as client:
+        for sequence in (1, 2, 3):
+            pieces: Any = body if declared else iter([body[:50], body[50:]])
+            answer = client.post("/frames", content=pieces)
+            assert answer.http_version == "HTTP/2"
+            assert answer.json() == {"sequence": sequence, "size": 72, "native": True}
+    assert server.submit(lambda: server.worker.ingested) == (3, 0)
+    assert newest() == body
+
+
+def test_large_body_over_http2_by_curl(serve: Serve, tmp_path: Path) -> None:
+    """Many windows long, and no bytes object of it is made."""
+    size = 16 * 1024 * 1024
+    server = serve(raw_app(slot_bytes=size, slots=2))
+    body = np.random.default_rng(1).bytes(size)
+    (tmp_path / "body").write_bytes(body)
+    command = ["curl", "-sS", "--http2-prior-knowledge", "-H", "expect:", "-T", "-", server.url]
+    subprocess.run(command, input=b"", check=True, capture_output=True)  # imports everything
+    with (tmp_path / "body").open("rb") as file:
+        tracemalloc.start()
+        try:
+            out = subprocess.run(command, stdin=file, check=True, capture_output=True, timeout=60)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert json.loads(out.stdout) == [2, size, True]
+    assert peak < 1024 * 1024
+    assert newest() == body
+
+
+def test_body_over_http2_that_is_given_up_is_no_frame(serve: Serve) -> None:
+    server = serve(camera_app())
+    with Client(server.connect()) as client:
+        stream = client.request("/frames", b"x" * 50, method="POST", ends=False)
+        assert client.settle()
+        client.state.reset_stream(stream)
+        client.flush()
+        # The slot is free again, and the next one is the first.
+        answer = client.answer(client.request("/frames", PICTURE.tobytes(), method="POST"))
+        assert json.loads(answer.body) == {"sequence": 1, "size": 72, "native": True}
+    assert newest() == PICTURE.tobytes()
 
 
 def test_middleware_that_wraps_receive_does_not_hide_the_body(serve: Serve) -> None:

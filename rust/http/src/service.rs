@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, ResponseBody};
 use crate::h1_io::{self, Shared};
-use crate::h2::Responder;
+use crate::h2::{self, Responder};
 use crate::record::Record;
 use crate::sendfile::FileSender;
 use crate::tls::TlsSession;
@@ -261,20 +261,20 @@ impl Hints {
     }
 
     /// Sends one `103` with these fields, and completes when its bytes have been written, so that a final response that
-    /// is made afterwards cannot overtake it. Completes at once, and sends nothing, to an HTTP/1.0 client, after the
+    /// is made afterwards cannot overtake it. Over HTTP/2, where nothing can be overtaken, when it is handed over, which waits
+    /// while much is not written. Completes at once, and sends nothing, to an HTTP/1.0 client, after the
     /// final response, and when a field could not be written.
     ///
     /// # Cancel safety
     /// Dropping the future withdraws the hint unless its bytes have begun to leave.
     pub fn send(&self, fields: HeaderMap) -> HintSent {
         HintSent(match &self.0 {
-            HintsTo::Nobody => None,
+            HintsTo::Nobody => Sending::Nothing,
             HintsTo::Http1(shared, request) => {
-                Some(h1_io::HintSent::new(shared.clone(), *request, fields))
+                Sending::Http1(h1_io::HintSent::new(shared.clone(), *request, fields))
             }
             HintsTo::Http2(responder) => {
-                responder.hint(fields);
-                None
+                Sending::Http2(h2::HintSent::new(responder.clone(), fields))
             }
         })
     }
@@ -290,15 +290,22 @@ impl Hints {
 }
 
 /// Completes when a `103` has been written; see [`Hints::send`].
-pub struct HintSent(Option<h1_io::HintSent>);
+pub struct HintSent(Sending);
+
+enum Sending {
+    Nothing,
+    Http1(h1_io::HintSent),
+    Http2(h2::HintSent),
+}
 
 impl Future for HintSent {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Some(sending) => Pin::new(sending).poll(cx),
-            None => Poll::Ready(()),
+            Sending::Nothing => Poll::Ready(()),
+            Sending::Http1(sending) => Pin::new(sending).poll(cx),
+            Sending::Http2(sending) => Pin::new(sending).poll(cx),
         }
     }
 }

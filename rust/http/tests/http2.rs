@@ -631,3 +631,48 @@ fn connection_that_has_had_its_requests_goes_away() {
         assert!(client.ready().await.is_err());
     });
 }
+
+#[test]
+fn trailers_over_the_limit_are_not_kept() {
+    run(async {
+        let server = TestServer::later(|mut request| async move {
+            while let Some(data) = request.body.data().await {
+                data.unwrap();
+            }
+            let kept = request.body.trailers().map_or(0, HeaderMap::len);
+            ok(Bytes::from(kept.to_string()))
+        });
+        let mut client = connect(&server).await;
+        for (bytes, kept) in [(60_000, "1"), (70_000, "0")] {
+            let request = Request::post("http://t/").body(()).unwrap();
+            let (response, mut body) = client.send_request(request, false).unwrap();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x", "a".repeat(bytes).parse().unwrap());
+            body.send_trailers(trailers).unwrap();
+            assert_eq!(text(response.await.unwrap()).await, kept);
+        }
+    });
+}
+
+#[test]
+fn connection_over_the_limit_is_503_and_goes_away() {
+    run(async {
+        let config = Config {
+            limits: Limits {
+                connections_max: Some(1),
+                ..Limits::default()
+            },
+            ..Config::default()
+        };
+        let server = TestServer::with(config, hello);
+        let mut first = connect(&server).await;
+        assert_eq!(ask(&mut first, get("/")).await.unwrap().1, "hello");
+        let mut second = connect(&server).await;
+        let (head, _) = ask(&mut second, get("/")).await.unwrap();
+        assert_eq!(head.status, 503);
+        assert_eq!(head.headers["retry-after"], "1");
+        server.connections_become(1).await;
+        assert!(second.ready().await.is_err());
+        assert_eq!(ask(&mut first, get("/")).await.unwrap().1, "hello");
+    });
+}

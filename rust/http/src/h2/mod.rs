@@ -22,6 +22,7 @@
 
 mod guard;
 mod head;
+mod hint;
 mod priority;
 mod stall;
 mod stream;
@@ -47,6 +48,8 @@ use crate::listener::ServerState;
 use crate::service::{ConnectionInfo, Handler};
 
 use guard::Budget;
+use hint::HintRoom;
+pub(crate) use hint::HintSent;
 use priority::{Gate, WINDOW_BYTES};
 use stall::Watch;
 use stream::Exchange;
@@ -81,6 +84,7 @@ type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
 pub(crate) struct Observed {
     shared: Rc<Shared>,
     gate: Gate,
+    hints: HintRoom,
     watch: Watch,
     /// Requests' bodies that somebody may still read.
     bodies: Cell<usize>,
@@ -192,6 +196,7 @@ pub(crate) async fn serve(
     let observed = Rc::new(Observed {
         shared: shared.clone(),
         gate: Gate::new(server.config.limits.buffer_bytes_max),
+        hints: HintRoom::new(server.config.limits.buffer_bytes_max),
         watch: Watch::default(),
         bodies: Cell::new(0),
         room: Cell::new(WINDOW_BYTES),
@@ -308,6 +313,7 @@ fn turn(
         if accepted.is_empty() {
             if streams.shared.flushed.get() {
                 gate.flushed();
+                streams.observed.hints.flushed();
             }
             gate.wake_first();
             return Poll::Pending;

@@ -108,9 +108,9 @@ impl Drop for RequestStream {
 /// What the reader of a request's body and the writer of its response share, and the way back to the client until the final
 /// response is made.
 pub(crate) struct Responder {
-    observed: Rc<Observed>,
+    pub(super) observed: Rc<Observed>,
     pub(super) waits: Waits,
-    respond: RefCell<Option<SendResponse<Bytes>>>,
+    pub(super) respond: RefCell<Option<SendResponse<Bytes>>>,
     /// What is answered in place of the handler's response.
     refusal: Cell<Option<&'static Refusal>>,
     /// The exchange's task, while that waits.
@@ -155,18 +155,6 @@ impl Responder {
             self.waits.end_body();
         }
         polled
-    }
-
-    /// Sends a `103`. It cannot be overtaken: frames of a stream keep their order.
-    pub(crate) fn hint(&self, fields: HeaderMap) {
-        if let Some(respond) = &mut *self.respond.borrow_mut() {
-            let mut response = http::Response::new(());
-            *response.status_mut() = StatusCode::EARLY_HINTS;
-            *response.headers_mut() = fields;
-            head::strip(response.headers_mut());
-            // Fails when the client is gone, which others notice.
-            let _ = respond.send_informational(response);
-        }
     }
 }
 
@@ -220,7 +208,7 @@ impl Exchange {
         streams.observed.gate.seen(respond.stream_id().as_u32());
         let server = &streams.server;
         server.registry.count_request();
-        if streams.shared.begin_request() {
+        if streams.shared.begin_request() || !streams.shared.admitted.get() {
             streams.spent.set(true);
             streams.shared.wake_task();
         }
@@ -605,6 +593,9 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.leave_queue();
         self.stage = Stage::Done;
+        // Nothing can be hinted at any more, and who waits to do so is told.
+        drop(self.responder.respond.take());
+        self.responder.observed.hints.wake();
         self.streams.closed();
         if let (Some(meter), Some(sink)) = (self.meter.take(), &self.streams.shared.sink) {
             if self.complete {
