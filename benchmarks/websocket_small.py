@@ -20,7 +20,7 @@ QUESTION = Question(
         Phase("single", "10,000 messages/s, one by one", (*LOAD, "--burst", "1"), rate=10_000),
         Phase("closed", "closed loop", LOAD),
     ),
-    bars=(Bar("uvicorn", "fixed", 3.0),),
+    bars=(Bar("uvicorn", "fixed", 3.0), Bar("uvicorn", "closed", 12.0)),
     probe="/",
 )
 

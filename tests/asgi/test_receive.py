@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from asgiref.wsgi import WsgiToAsgi
 
 from apps import echo, read_body, respond
 from peers.h11_client import Client
@@ -362,19 +363,36 @@ def test_send_and_receive_are_coroutines_to_everybody(serve: Any) -> None:
         assert client.request("GET").body == b"x"
 
 
-def test_another_thread_cannot_use_them(serve: Any) -> None:
+def test_another_thread_may_call_but_only_the_loop_awaits(serve: Any) -> None:
+    """As with an `async def`. Adapters of synchronous code call `send` on their thread."""
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        loop = asyncio.get_running_loop()
+        start = {"type": "http.response.start", "status": 200}
+
         def use() -> None:
-            with pytest.raises(RuntimeError, match="another thread"):
-                send({"type": "http.response.start", "status": 200})
-            with pytest.raises(RuntimeError, match="another thread"):
-                asyncio.run(receive_elsewhere(receive))
+            for call in (receive, lambda: send(start)):
+                with pytest.raises(RuntimeError, match="another thread"):
+                    asyncio.run(await_elsewhere(call))
+            asyncio.run_coroutine_threadsafe(send(start), loop).result(20)
 
         await asyncio.to_thread(use)
-        await respond(send, b"here")
+        await send({"type": "http.response.body", "body": b"here"})
 
-    async def receive_elsewhere(receive: Any) -> None:
-        await receive()
+    async def await_elsewhere(call: Any) -> None:
+        await call()
 
     with Client(serve(app, lifespan="off").connect()) as client:
         assert client.request("GET").body == b"here"
+
+
+@pytest.mark.filterwarnings("ignore:async_to_sync was passed")
+def test_a_wsgi_adapter_that_sends_from_a_thread(serve: Any) -> None:
+    def wsgi(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("x-path", environ["PATH_INFO"])])
+        yield b"one, "
+        yield b"two"
+
+    with Client(serve(WsgiToAsgi(wsgi), lifespan="off").connect()) as client:
+        response = client.request("GET", "/here")
+        assert response.body == b"one, two"

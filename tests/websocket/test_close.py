@@ -373,17 +373,28 @@ def test_nothing_is_left_of_a_closed_websocket(serve: Any, echo_app: Any, raw: A
     server.submit(lambda: asyncio.wait_for(gone(), 15))
 
 
-def test_send_and_receive_belong_to_their_loop(
+def test_send_and_receive_are_awaited_on_their_loop(
     serve: Any, accepting: Any, raw: Any, saw: Any
 ) -> None:
     @accepting
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        for call in [receive, lambda: send({"type": "websocket.send", "text": "x"})]:
-            with pytest.raises(RuntimeError, match="another thread"):
-                await asyncio.to_thread(call)
+        loop = asyncio.get_running_loop()
+
+        async def elsewhere(call: Any) -> None:
+            await call()
+
+        def use() -> None:
+            for call in [receive, lambda: send({"type": "websocket.send", "text": "x"})]:
+                with pytest.raises(RuntimeError, match="another thread"):
+                    asyncio.run(elsewhere(call))
+            sending = send({"type": "websocket.send", "text": "from a thread"})
+            asyncio.run_coroutine_threadsafe(sending, loop).result(20)
+
+        await asyncio.to_thread(use)
         await send({"type": "websocket.send", "text": "fine here"})
 
     client = raw(serve(app, lifespan="off")).open()
+    assert client.read_frame() == (TEXT, b"from a thread")
     assert client.read_frame() == (TEXT, b"fine here")
 
 

@@ -54,26 +54,32 @@ pub fn parse(input: &[u8]) -> Option<Frame> {
     })
 }
 
-/// Append a frame to `out`; with a mask it is a client's.
-pub fn append(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: Option<[u8; 4]>) {
+/// Append the head of a frame to `out`; with a mask it is a client's.
+pub fn append_head(out: &mut Vec<u8>, opcode: u8, length: usize, mask: Option<[u8; 4]>) {
     out.push(0x80 | opcode);
     let masked = if mask.is_some() { 0x80 } else { 0 };
-    match payload.len() {
-        length @ 0..=125 => out.push(masked | length as u8),
-        length @ 126..=0xffff => {
+    match length {
+        0..=125 => out.push(masked | length as u8),
+        126..=0xffff => {
             out.push(masked | 0x7e);
             out.extend_from_slice(&(length as u16).to_be_bytes());
         }
-        length => {
+        _ => {
             out.push(masked | 0x7f);
             out.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
     if let Some(key) = mask {
         out.extend_from_slice(&key);
-        append_masked(out, payload, key);
-    } else {
-        out.extend_from_slice(payload);
+    }
+}
+
+/// Append a frame to `out`; with a mask it is a client's.
+pub fn append(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: Option<[u8; 4]>) {
+    append_head(out, opcode, payload.len(), mask);
+    match mask {
+        Some(key) => append_masked(out, payload, key),
+        None => out.extend_from_slice(payload),
     }
 }
 

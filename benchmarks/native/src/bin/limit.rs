@@ -106,11 +106,9 @@ async fn echo(upgraded: Upgraded) -> std::io::Result<()> {
                 other => other,
             };
             let start = output.len();
-            wsframe::append(&mut output, opcode, payload, None);
-            if let Some(key) = frame.mask {
-                output.truncate(output.len() - payload.len());
-                wsframe::append_masked(&mut output, payload, key);
-            }
+            wsframe::append_head(&mut output, opcode, payload.len(), None);
+            // Unmasked by the one copy that there is.
+            wsframe::append_masked(&mut output, payload, frame.mask.unwrap_or_default());
             if frame.opcode == wsframe::CLOSE {
                 return stream.write_all(&output[start..]).await;
             }

@@ -19,6 +19,9 @@ use super::{Kind, deflate::Compressor, frame};
 const SPARE_BYTES_MAX: usize = 256 * 1024;
 /// From this many written bytes on, the rest may be moved to the front of the buffer.
 const SHIFT_BYTES: usize = 64 * 1024;
+/// From this many bytes of unsent pongs on, only the latest ping is remembered. A client with several pings under way
+/// gets an answer to each; one that sends them in masses and reads nothing costs no more than this.
+const PONG_BYTES_MAX: usize = 2 * 1024;
 
 thread_local! {
     /// The buffer of the outbox that was drained last.
@@ -44,12 +47,14 @@ struct Queue {
     bytes: Vec<u8>,
     /// How much of `bytes` has been written.
     written: usize,
-    /// The payload of the latest ping that was not answered yet.
+    /// The payload of the latest ping, when there are too many pongs already.
     pong: Option<(u8, [u8; frame::CONTROL_BYTES_MAX])>,
-    /// Where in `bytes` a queued pong ends; until it is written no other is queued.
+    /// Where in `bytes` the last queued pong ends.
     pong_end: usize,
     /// The same of a ping that asks whether the peer is there.
     beat_end: usize,
+    /// Bytes of pongs up to there, since none was unsent.
+    pong_bytes: usize,
     /// Makes messages smaller, where that was agreed on.
     compressor: Option<Box<Compressor>>,
     /// A close frame was queued, or the link is lost: nothing is taken any more.
@@ -205,11 +210,10 @@ impl Outbox {
         self.seal();
     }
 
-    /// Remembers the ping to answer; one that is not answered yet is forgotten (RFC 6455, section 5.5.3).
+    /// Answers a ping. When many pongs are unsent it is only remembered, and forgotten for the next one (RFC 6455,
+    /// section 5.5.3).
     pub(super) fn answer_ping(&self, payload: &[u8]) {
-        let mut latest = [0; frame::CONTROL_BYTES_MAX];
-        latest[..payload.len()].copy_from_slice(payload);
-        self.queue.borrow_mut().pong = Some((payload.len() as u8, latest));
+        self.queue.borrow_mut().answer_ping(payload);
     }
 
     /// Queues a ping that asks whether the peer is there, unless one waits to be written.
@@ -259,17 +263,41 @@ impl Queue {
         self.compressor = None;
     }
 
-    /// Queues the pong that is due, if the one before it is out.
+    fn answer_ping(&mut self, payload: &[u8]) {
+        if self.pong_end <= self.written {
+            self.pong_bytes = 0;
+        }
+        if self.pong.is_none() && self.pong_bytes < PONG_BYTES_MAX {
+            self.encode_pong(payload);
+        } else {
+            let mut latest = [0; frame::CONTROL_BYTES_MAX];
+            latest[..payload.len()].copy_from_slice(payload);
+            self.pong = Some((payload.len() as u8, latest));
+        }
+    }
+
+    /// Queues the pong that is due, once those before it are out.
     fn queue_pong(&mut self) {
         if self.pong.is_none() || self.pong_end > self.written {
             return;
         }
-        if let Some((length, payload)) = self.pong.take()
-            && !self.sealed
-        {
-            frame::encode_pong(&mut self.bytes, &payload[..usize::from(length)]);
-            self.pong_end = self.bytes.len();
+        if let Some((length, payload)) = self.pong.take() {
+            self.pong_bytes = 0;
+            self.encode_pong(&payload[..usize::from(length)]);
         }
+    }
+
+    fn encode_pong(&mut self, payload: &[u8]) {
+        if self.sealed {
+            return;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes = SPARE.take();
+        }
+        let start = self.bytes.len();
+        frame::encode_pong(&mut self.bytes, payload);
+        self.pong_end = self.bytes.len();
+        self.pong_bytes += self.pong_end - start;
     }
 
     /// `count` bytes more have been written.

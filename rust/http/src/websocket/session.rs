@@ -15,7 +15,7 @@
 //! read, and the peer's window closes. Outbound: the outbox takes what it is given and shows
 //! [how much is unsent](Outbox::buffered); who writes much waits for [`drained`](Handler::drained). Reading does not wait
 //! for writing: a peer that reads slowly may still say something, for example that it closes. What the session answers
-//! by itself is bounded: one pong at most is unsent, beside the latest that is still to be queued.
+//! by itself is bounded: 2 KiB of pongs at most are unsent, beside the latest that is still to be queued.
 //!
 //! Closing. The handler hears of the end once, as soon as it is certain:
 //!

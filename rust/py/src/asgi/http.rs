@@ -68,6 +68,7 @@ use pyo3::{
 use super::{
     Application,
     awaitable::{Waiter, awaitable},
+    elsewhere,
     file::{self, Chunk},
     head_memo::ReadHead,
     message::{self, HttpMessage, Kind},
@@ -950,7 +951,9 @@ impl HttpExchange {
         message: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let state = slf.get().0.get_or_raise()?;
+        let Some(state) = slf.get().0.get() else {
+            return elsewhere::send_later(slf.as_any(), message);
+        };
         let application = state.application()?;
         let dict = message::as_dict(message)?;
         let message = HttpMessage::read(&dict)?;

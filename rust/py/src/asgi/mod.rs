@@ -4,6 +4,7 @@
 //! - [`task`]: how a coroutine is started, and when that takes an asyncio task. Knows nothing of HTTP.
 //! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
 //! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
+//! - [`elsewhere`]: `send` on a foreign thread.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
 //! - [`file`]: files as pieces of a response's body.
 //! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake. Both tell
@@ -18,6 +19,7 @@
 //! - No globals but types: everything of a worker hangs on its [`Application`].
 
 pub(crate) mod awaitable;
+mod elsewhere;
 mod file;
 mod head_memo;
 pub(crate) mod http;

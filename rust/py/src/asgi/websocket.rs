@@ -62,7 +62,7 @@ use self::{
 use super::{
     Application,
     awaitable::{Waiter, awaitable},
-    message,
+    elsewhere, message,
     owner::{Exchange, Operation, Owner},
     scope::ScopeTemplate,
     task::{Arguments, RequestTask},
@@ -227,7 +227,6 @@ fn scope<'py>(
 impl WebSocketExchange {
     /// `await receive()`: the next event.
     fn receive<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.get().0.get_or_raise()?;
         let owner = Owner::WebSocket(slf.clone().unbind());
         awaitable(slf.py(), owner, Operation::Receive)
     }
@@ -238,7 +237,9 @@ impl WebSocketExchange {
         message: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let state = slf.get().0.get_or_raise()?;
+        let Some(state) = slf.get().0.get() else {
+            return elsewhere::send_later(slf.as_any(), message);
+        };
         let message = message::as_dict(message)?;
         let kind = message::required(&message, intern!(py, "type"))?;
         let kind = kind

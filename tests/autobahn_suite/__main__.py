@@ -1,0 +1,92 @@
+"""Run all cases over each transport, and list what did not pass.
+
+    python -m autobahn_suite [GROUP...] [--transport h1] [--transport h1-tls]
+
+Exit status 1 when a case failed or did not run. The reports of the client stay in build/autobahn/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+
+from conformance.process import FRAMEGATE, FRAMEGATE_TLS, Running, certificate
+
+from .suite import COMPLETE, MISSING, NON_STRICT, ROOT, Finding, is_installed, run
+
+REPORTS = ROOT / "build" / "autobahn"
+APP = "autobahn_suite.application:app"
+SECONDS_MAX = 3600.0
+#: The largest groups, in parts: the longest are begun first.
+PARTS = {"12": [f"12.{n}.*" for n in range(1, 6)], "13": [f"13.{n}.*" for n in range(1, 8)]}
+ORDER = ("12", "13", "9", "6", "5", "7", "1", "2", "3", "4", "10")
+
+
+def over(transport: str, groups: list[str]) -> list[Finding]:
+    """Start a server and run the groups against it."""
+    directory = REPORTS / transport
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    template, places = f"{FRAMEGATE} --no-access-log".replace("on --", "off --"), {}
+    if tls := transport == "h1-tls":
+        cert, key = certificate(directory)
+        template += " " + FRAMEGATE_TLS
+        places = {"cert": str(cert), "key": str(key)}
+    server = Running(template, sys.executable, APP, **places).wait_ready()
+    try:
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{server.port}"
+        parts = [
+            part for group in ORDER if group in groups for part in PARTS.get(group, [f"{group}.*"])
+        ]
+        processes = len(os.sched_getaffinity(0)) + 1
+        shares = [[part] for part in parts]
+        return run(url, shares, directory, processes=processes, seconds=SECONDS_MAX)
+    finally:
+        status = server.stop()
+        print(server.text, end="")
+        server.close()
+        assert status == 0, f"the server ended with {status}"
+
+
+def report(transport: str, groups: list[str], findings: list[Finding], seconds: float) -> bool:
+    """Say what was found; true when all passed."""
+    verdicts = Counter(finding.behavior for finding in findings)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    print(f"{transport}: {len(findings)} cases in {seconds:.0f} s: {said}")
+    for finding in findings:
+        if finding.is_excused:
+            print(f"  not strict: {finding}: {NON_STRICT[finding.case]}")
+        elif not finding.passed:
+            print(f"  FAILED {finding}")
+    ran = Counter(finding.case.split(".")[0] for finding in findings)
+    for group in groups:
+        if ran[group] != COMPLETE[group]:
+            print(f"  FAILED group {group}: {ran[group]} of {COMPLETE[group]} cases ran")
+    complete = all(ran[group] == COMPLETE[group] for group in groups)
+    return complete and all(finding.passed for finding in findings)
+
+
+def main() -> int:
+    """Run."""
+    parser = argparse.ArgumentParser(prog="autobahn_suite", description=__doc__)
+    parser.add_argument("groups", nargs="*", choices=[[], *COMPLETE], metavar="GROUP")
+    parser.add_argument("--transport", action="append", choices=["h1", "h1-tls"])
+    words = parser.parse_args()
+    if not is_installed():
+        print(MISSING, file=sys.stderr)
+        return 2
+    groups = words.groups or list(COMPLETE)
+    passed = True
+    for transport in words.transport or ["h1", "h1-tls"]:
+        start = time.monotonic()
+        findings = over(transport, groups)
+        passed &= report(transport, groups, findings, time.monotonic() - start)
+    return not passed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
