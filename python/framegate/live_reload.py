@@ -118,11 +118,13 @@ class LiveReload:
         self._is_watching = True
         loop = asyncio.get_running_loop()
         config = self._config
-        excludes = (*config.reload_excludes, "*.py", *config.reload_includes)
+        excludes = (*config.reload_excludes, *config.reload_includes)
+        # Templates often lie beside the package, not in it.
+        beside = [] if config.reload_dirs else [os.path.abspath(config.app_dir)]
         try:
+            watch = Watch([*roots(config), *beside], PAGES, excludes, config.reload_delay)
+        except ConfigError:  # too much lies there
             watch = Watch(roots(config), PAGES, excludes, config.reload_delay)
-        except ConfigError:
-            return  # has been said by the process that watches the code
 
         def run() -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -132,12 +132,9 @@ class Watch:
         return self._matches(path, self._patterns) and not self._is_excluded(path)
 
     def _matches(self, path: str, patterns: Sequence[str]) -> bool:
-        name = os.path.basename(path)
-        return any(
-            fnmatch.fnmatch(name, pattern)
-            or any(fnmatch.fnmatch(os.path.relpath(path, root), pattern) for root in self._roots)
-            for pattern in patterns
-        )
+        names = [os.path.basename(path)]
+        names += [path[len(root) + 1 :] for root in self._roots if path.startswith(root + os.sep)]
+        return any(fnmatch.fnmatch(name, pattern) for name in names for pattern in patterns)
 
     def _is_excluded(self, path: str) -> bool:
         return self._matches(path, self._excludes)

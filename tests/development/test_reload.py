@@ -157,6 +157,31 @@ def test_browser_hears_of_templates_and_of_new_workers(serve: Any, tmp_path: Pat
     assert server.stop() == 0
 
 
+def test_template_beside_the_package_is_seen(launch: Launch, tmp_path: Path) -> None:
+    package = tmp_path / "project/fresh_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(SOURCE)
+    templates = tmp_path / "project/templates"
+    templates.mkdir()
+    where = ("--app-dir", str(tmp_path / "project"))
+    server = launch("fresh_package:app", *where, "--reload").wait_ready()
+    server.wait_for(r"watching \*\.py in 1 directories below .*/fresh_package")
+    ended = threading.Event()
+
+    def save() -> None:
+        while not ended.wait(0.2):  # when the watching has begun, nobody can see
+            (templates / "page.html").write_text(str(time.monotonic_ns()))
+
+    with connect(f"ws://127.0.0.1:{server.port}/.framegate/live", proxy=None) as browser:
+        browser.recv(60)
+        saver = threading.Thread(target=save)
+        saver.start()
+        assert browser.recv(60) == "refresh"
+        ended.set()
+        saver.join()
+    assert server.stop() == 0
+
+
 def test_first_answer_comes_soon_after_the_save(serve: Any, tmp_path: Path) -> None:
     server = serve()
     seconds = []
