@@ -84,7 +84,14 @@ def with_servers(question: Question, servers: tuple[Server, ...]) -> Question:
 
 
 GROUPS = {
-    "http": ("hello", "fastapi_route", "websocket_small", "websocket_codec", "frame_ingest"),
+    "http": (
+        "hello",
+        "hello_h2",
+        "fastapi_route",
+        "websocket_small",
+        "websocket_codec",
+        "frame_ingest",
+    ),
     "shm": (
         "shm_cycle",
         "shm_native_cycle",
