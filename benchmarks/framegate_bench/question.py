@@ -86,6 +86,7 @@ def with_servers(question: Question, servers: tuple[Server, ...]) -> Question:
 GROUPS = {
     "http": (
         "hello",
+        "hello_h2",
         "fastapi_route",
         "websocket_small",
         "websocket_large",

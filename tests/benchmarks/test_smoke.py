@@ -97,6 +97,19 @@ def test_websocket_echo(bench: measure.Bench, load: tuple[str, ...], rate: float
     assert sample["completed"] == 160 if rate else sample["completed"] > 0
 
 
+@pytest.mark.parametrize("rate", [None, 200])
+def test_http2_hello(bench: measure.Bench, rate: float | None) -> None:
+    command = (sys.executable, "-m", "framegate", "serve", "hello_app:app", "--port", "{port}")
+    server = Server("framegate", None, (*command, "--no-access-log"))
+    load = ("h2", "--conns", "2", "--inflight", "4", "--answer", "13")
+    phases = (Phase("h2", "hello", load, rate),)
+    asked = Question("smoke-h2", "Smoke", "request", (server,), phases, (), "/")
+    row = measure.ask(bench, asked, {})["phases"][0]["rows"]["framegate"]
+    assert row["samples"][0] is not None, row["error"]
+    completed = row["samples"][0]["completed"]
+    assert completed == 200 if rate else completed > 0
+
+
 def test_bodies_are_posted_whole(bench: measure.Bench) -> None:
     size = 6_220_800
     load = ("http", "--path", "/frames", "--conns", "1", "--size", str(size))

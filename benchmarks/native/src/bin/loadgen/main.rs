@@ -1,4 +1,4 @@
-//! The load generator: HTTP and WebSocket, closed loop or at a fixed rate, one thread.
+//! The load generator: HTTP/1.1, HTTP/2 and WebSocket, closed loop or at a fixed rate, one thread.
 //!
 //! It does one warm-up, waits until all answers are in, prints a line `ready` and waits for a line on its standard
 //! input; then it does one measured window, waits again for the last answer and prints one line of JSON. So the driver can
@@ -8,6 +8,7 @@
 
 mod histogram;
 mod http;
+mod http2;
 mod pace;
 mod websocket;
 
@@ -22,9 +23,11 @@ use crate::pace::{Pace, Window};
 
 const USAGE: &str = "usage:
   loadgen http --port P [--path /] [--conns 64] [--size BODY_BYTES] [--rate PER_S] [--seconds 3] [--warmup 0.5]
+  loadgen h2 --port P [--path /] [--conns 8] [--inflight 8] [--answer 13] ...
   loadgen ws --port P [--path /ws] [--conns 32] [--inflight 16] [--size 128] [--rate MESSAGES_PER_S --burst 16] ...
 Without --rate: closed loop. With --size, http sends POSTs whose first 16 bytes are the time at which they were
-due (nanoseconds since 1970) and their number, little-endian.";
+due (nanoseconds since 1970) and their number, little-endian. h2: answers of --answer bytes, --inflight requests
+under way on each connection.";
 
 /// How often a stuck peer is looked for; a run without any progress for this long is given up.
 const STALL: Duration = Duration::from_secs(10);
@@ -78,6 +81,16 @@ fn run() -> Result<(), String> {
                 connections,
                 body_bytes,
             )?)
+        }
+        "h2" => {
+            let path = arguments.take("path", "/".to_owned())?;
+            let shape = http2::Shape {
+                connections: arguments.take("conns", 8)?,
+                inflight: arguments.take("inflight", 8)?,
+                answer_bytes: arguments.take("answer", 13)?,
+            };
+            arguments.finish()?;
+            Box::new(http2::Http2::connect(address, &path, shape)?)
         }
         "ws" => {
             let path = arguments.take("path", "/ws".to_owned())?;
