@@ -341,7 +341,7 @@ impl Inflation {
             } else if space.len() > want {
                 space = &mut space[..want];
             }
-            let inflated = step(inflater, piece, space)?;
+            let inflated = step(inflater, piece, space);
             piece = &piece[inflated.taken..];
             self.at_start = false;
             let room = space.len();
@@ -354,6 +354,10 @@ impl Inflation {
                 }
                 self.bytes += inflated.made as u64;
                 sink.filled(inflated.made);
+            }
+            // Last, so that it does not matter how much is inflated at a time.
+            if inflated.failed {
+                return Err(NOT_DEFLATED);
             }
             if inflated.ended {
                 // A final block; another stream may follow (RFC 7692, section 7.2.3.4).
@@ -385,9 +389,10 @@ impl Inflation {
             } else {
                 &TAIL_AND_END
             };
-            let inflated = step(inflater, tail, &mut [0])?;
+            let inflated = step(inflater, tail, &mut [0]);
             // What comes out only now was cut off before its end.
-            if inflated.made > 0 || inflated.taken < tail.len() || inflated.ended == self.takeover {
+            let whole = inflated.made == 0 && inflated.taken == tail.len();
+            if inflated.failed || !whole || inflated.ended == self.takeover {
                 return Err(NOT_DEFLATED);
             }
         }
@@ -410,21 +415,23 @@ struct Step {
     made: usize,
     /// The stream is over.
     ended: bool,
+    /// What follows what was taken is no deflate stream.
+    failed: bool,
 }
 
-fn step(inflater: &mut Inflate, input: &[u8], space: &mut [u8]) -> Result<Step, Failure> {
+fn step(inflater: &mut Inflate, input: &[u8], space: &mut [u8]) -> Step {
     let (taken, made) = (inflater.total_in(), inflater.total_out());
     let status = inflater.decompress(input, space, InflateFlush::NoFlush);
-    let step = Step {
-        taken: usize::try_from(inflater.total_in() - taken).map_err(|_| NOT_DEFLATED)?,
-        made: usize::try_from(inflater.total_out() - made).map_err(|_| NOT_DEFLATED)?,
-        ended: status == Ok(Status::StreamEnd),
-    };
-    let stuck = !step.ended && step.taken < input.len() && step.made < space.len();
-    if status.is_err() || stuck {
-        return Err(NOT_DEFLATED);
+    let taken = (inflater.total_in() - taken) as usize;
+    let made = (inflater.total_out() - made) as usize;
+    let ended = status == Ok(Status::StreamEnd);
+    let stuck = !ended && taken < input.len() && made < space.len();
+    Step {
+        taken,
+        made,
+        ended,
+        failed: status.is_err() || stuck,
     }
-    Ok(step)
 }
 
 const NOT_DEFLATED: Failure = Failure {
