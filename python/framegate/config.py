@@ -405,7 +405,7 @@ class Seconds(Kind):
         return f"{self.minimum:g} to {self.maximum:g} seconds (500ms, 30s, 1h30m also work)"
 
     def show(self, value: Any) -> str:
-        return f"{value:g}"
+        return "none" if value is None else f"{value:g}"
 
 
 @dataclass(frozen=True)
