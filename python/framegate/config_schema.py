@@ -62,7 +62,12 @@ def _values(kind: Kind) -> dict[str, Any]:
             return _number("integer", kind.minimum, kind.maximum, "[+-]?[0-9]+")
         case config.Seconds():
             text = r"(?=.*[0-9])([0-9.]+\s*(d|h|m|s|ms|D|H|M|S|MS)?\s*)+"
-            return _number("number", kind.minimum, kind.maximum, text)
+            number = _number("number", kind.minimum, kind.maximum, text)
+            if isinstance(kind, config.SecondsOrOff):
+                # In any mixture of cases, as the others may be written.
+                off = f"^{_BLANK}([oO][fF][fF]|[nN][oO][nN][eE]){_BLANK}$"
+                number["anyOf"].append({"type": "string", "pattern": off})
+            return number
         case config.LogConfig():
             return {"anyOf": [{"type": "string"}, {"type": "object"}]}
         case config.Headers():

@@ -43,7 +43,5 @@ INSTEAD: Final[dict[str, str]] = {
         "leave it out, messages that the application does not read hold up the client, at most "
         "--ws-max-size of them"
     ),
-    "ws_ping_interval": "leave it out, let the application send its own messages",
-    "ws_ping_timeout": "leave it out, let the application send its own messages",
 }
 """Setting's name in uvicorn: what to do, to follow `unknown option --name (of uvicorn): `."""
