@@ -1,0 +1,161 @@
+"""Thousands of WebSockets that have used deflate and fell silent: what each of them holds."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from attacks.test_slow_clients import (
+    SERVED_WITHIN_SECONDS,
+    ask,
+    resident_bytes,
+)
+from peers.raw import head
+from server_process import Launch, ServerProcess
+from websocket.raw import (
+    HANDSHAKE,
+    TEXT,
+    RawWebSocket,
+    frame,
+)
+
+APP = "attacks.websocket_application:app"
+MIB = 2**20
+DEFLATE = ("sec-websocket-extensions", "permessage-deflate")
+RSV1 = 4
+PATIENCE_SECONDS = 60.0
+
+
+class Watched:
+    """A server, and the most memory that it was seen with."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+        for _ in range(20):  # what a server allocates once, it has now
+            ask(server)
+        self.before = resident_bytes(server)
+        self.most = self.before
+        self.slowest = 0.0
+
+    def look(self, others: bool = True) -> None:
+        self.most = max(self.most, resident_bytes(self.server))
+        if others:
+            self.slowest = max(self.slowest, ask(self.server))
+
+    @property
+    def grown(self) -> int:
+        return self.most - self.before
+
+
+Open = Callable[..., RawWebSocket]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Open WebSockets: `opened(server, "/echo", deflate=True)`."""
+    with ExitStack() as stack:
+
+        def start(
+            server: ServerProcess,
+            target: str,
+            *,
+            deflate: bool = False,
+            receive_buffer: int | None = None,
+        ) -> RawWebSocket:
+            peer = socket.socket()
+            if receive_buffer is not None:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            peer.settimeout(PATIENCE_SECONDS)
+            peer.connect(("127.0.0.1", server.port))
+            client = stack.enter_context(RawWebSocket(peer))
+            headers = [*HANDSHAKE, DEFLATE] if deflate else HANDSHAKE
+            client.open(headers=headers, target=target)
+            agreed = client.response.all("sec-websocket-extensions")
+            assert bool(agreed) == deflate, client.response
+            return client
+
+        yield start
+
+
+SOCKETS = 5000
+SPARE = 500
+#: What an idle WebSocket of this application may hold: connection, session, task, scope.
+BYTES_PER_SOCKET = 16 * 1024
+#: ... and that beyond a kept-alive connection whose request waits for the same application.
+BYTES_BEYOND_HTTP = 4 * 1024
+
+
+@pytest.fixture
+def many_files() -> Iterator[int]:
+    """The limit of open files is as high as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_five_thousand_idle_sockets(
+    launch: Launch, opened: Open, many_files: int, record_property: Callable[[str, object], None]
+) -> None:
+    """Each has used deflate in both directions before it fell silent."""
+    server = launch(APP, "--no-access-log", "--timeout-keep-alive", "600").wait_ready()
+    count = min(SOCKETS, many_files - SPARE)
+    assert count >= 500, f"at most {many_files} open files: raise the hard limit for this test"
+    text = b"some words that compress, " * 80
+    message = deflated_text(text)
+
+    def use(client: RawWebSocket) -> None:
+        client.send(frame(TEXT, message, rsv=RSV1))
+
+    def used(client: RawWebSocket) -> None:
+        # Compressed, so not for `read_frame`; two bytes of head and what they say.
+        while len(client.buffer) < 2 or len(client.buffer) < 2 + client.buffer[1]:
+            assert client._fill()
+        assert client.buffer[0] == 0xC1
+        client.buffer.clear()
+
+    for _ in range(20):  # what a server allocates once, it has now
+        client = opened(server, "/echo", deflate=True)
+        use(client)
+        used(client)
+    with ExitStack() as stack:
+        waiting = []
+        watched = Watched(server)
+        for _ in range(500):
+            peer = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            peer.sendall(head("GET", "/wait"))
+            waiting.append(peer)
+        watched.look()
+        per_request = watched.grown / len(waiting)
+    watched = Watched(server)
+    clients = []
+    for _ in range(count):
+        client = opened(server, "/echo", deflate=True)
+        use(client)
+        clients.append(client)
+    for client in clients:
+        used(client)
+    watched.look()
+    per_socket = watched.grown / count
+    record_property("bytes_per_idle_websocket", per_socket)
+    record_property("bytes_per_waiting_request", per_request)
+    print(f"{per_socket:.0f} bytes per idle WebSocket, {per_request:.0f} per waiting request")
+    assert per_socket < BYTES_PER_SOCKET
+    assert per_socket < per_request + BYTES_BEYOND_HTTP
+    assert watched.slowest < SERVED_WITHIN_SECONDS
+    for client in (clients[0], clients[count // 2], clients[-1]):
+        use(client)
+        used(client)
+    for client in clients:
+        client.reset()
+    assert server.stop() == 0
+
+
+def deflated_text(text: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
