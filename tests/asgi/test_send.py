@@ -537,7 +537,7 @@ def test_an_exception_before_the_response_is_500_and_logged(
         "ValueError: boom" in str(record.exc_text or record.exc_info) or record.exc_info
         for record in errors
     )
-    assert {record.name for record in errors} == {"framegate"}
+    assert {record.name for record in errors} == {"framegate.asgi"}
 
 
 def test_an_exception_in_mid_stream_cuts_the_response(

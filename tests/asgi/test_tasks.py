@@ -281,8 +281,8 @@ def test_cancelled_error_raised_by_hand_is_500(serve: Any) -> None:
 def test_an_exit_ends_the_loop(
     serve: Any, task_mode: str, late: bool, error: type[BaseException]
 ) -> None:
-    from conftest import Server
     from framegate.config import Config
+    from server_thread import Server
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if late:

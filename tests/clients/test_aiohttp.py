@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from clients.application import PIECE, Application
-from conftest import Serve
+from server_thread import Serve
 from tls.conftest import ServeTls
 
 Run = Callable[[Callable[[aiohttp.ClientSession], Awaitable[None]]], None]

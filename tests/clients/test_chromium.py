@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from clients.application import PIECE, Application
-from conftest import Serve
+from server_thread import Serve
 from tls.authority import Authority, Issued
 from tls.conftest import ServeTls
 

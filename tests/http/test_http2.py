@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps import Application, echo, read_body, respond, scope_as_json
-from conftest import Serve, Server
 from peers import h2spec
 from peers.h2_client import Client, Exchange
 from server_process import Launch
+from server_thread import Serve, Server
 
 CALM = int(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
 

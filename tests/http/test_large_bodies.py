@@ -118,7 +118,7 @@ def test_a_slow_reader_costs_no_more_than_the_bound(serve: Any) -> None:
 PROGRAM = """
 import asyncio, resource, socket, sys
 sys.path.insert(0, {tests!r})
-from conftest import Server
+from server_thread import Server
 from framegate.config import Config
 
 CONNECTIONS = 5000

@@ -20,7 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from apps import respond
+from framegate.config import Config
 from peers.raw import read_all
+from server_thread import Server
 
 LAST = b"GET /last HTTP/1.1\r\nHost: example\r\nConnection: close\r\n\r\n"
 
@@ -356,9 +358,6 @@ def says_close(response: bytes) -> bool:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Any]:
-    from conftest import Server
-    from framegate.config import Config
-
     # Streams that end in the middle of a message are cut soon.
     times = {"timeout_header": 0.3, "timeout_body": 0.3, "timeout_keep_alive": 0.3}
     server = Server(

@@ -21,9 +21,9 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
 import framegate
-from conftest import Serve, Server
 from framegate import errors
 from peers.h2_client import Client
+from server_thread import Serve, Server
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from conftest import Serve, Server
 from server_process import launch
+from server_thread import Serve, Server
 from tls.authority import Authority
 
 __all__ = ["launch"]

@@ -138,7 +138,8 @@ def talk(
         closing_list = None if closing is None else list(closing)
         result = page.evaluate(SCRIPT, [url, list(protocols), messages, closing_list])
         if result["got"]:
-            assert result["got"].pop(0) == "HTTP/1.1"
+            # Over the connection of the page, which is one of HTTP/2 under TLS.
+            assert result["got"].pop(0) == ("HTTP/2" if tls else "HTTP/1.1")
         return result
 
     return run
