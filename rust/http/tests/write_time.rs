@@ -3,13 +3,18 @@ mod common;
 
 use std::{
     os::fd::RawFd,
+    rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use common::{Event, Frames, SetOnDrop, TestServer, hello, ok, quick, run};
-use framegate_http::{Config, Timeouts, body::ResponseBody, service::ResponseFuture};
+use common::{Event, Frames, SetOnDrop, TestServer, hello, ok, quick, run, spawn};
+use framegate_http::{
+    Config, Server, Timeouts,
+    body::ResponseBody,
+    service::{ResponseFuture, service_fn},
+};
 use http_body::Frame as BodyFrame;
 use tokio::{
     io::AsyncReadExt,
@@ -113,7 +118,14 @@ fn what_the_peers_kernel_takes_is_progress() {
     run(async {
         let mut config = config();
         config.unacknowledged = Some(unacknowledged);
-        let server = TestServer::with(config, |_| ok(Bytes::from(vec![0; LARGE])).into());
+        let service = service_fn(|_| ok(Bytes::from(vec![0; LARGE])).into());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let same = listener.try_clone().unwrap();
+        let server = TestServer::start_on(Server::new(service, Rc::new(config), spawn), listener);
+        // Our own kernel knows that this peer takes nothing.
+        socket2::SockRef::from(&same)
+            .set_tcp_user_timeout(None)
+            .unwrap();
         let mut client = server.connect().await;
         client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
         sleep(WRITE * 3).await;

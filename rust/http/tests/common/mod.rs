@@ -58,7 +58,10 @@ pub struct TestServer {
 
 impl TestServer {
     pub fn start(server: Server) -> Self {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(server, std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    pub fn start_on(server: Server, listener: std::net::TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let (server, entry) = if OVER_TLS {
             (transport::with_tls(server), Entry::Tls)
