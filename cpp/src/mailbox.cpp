@@ -96,6 +96,35 @@ void free_handed(const SegmentView& view, std::uint64_t ticket, std::uint32_t in
     }
 }
 
+// The READY cell with the lowest ticket, and its word. (5)
+//
+// One look at each cell is not enough: two letters of one poster may become READY while we look, the
+// first in a cell that we have passed, the second in one that is ahead. So every other cell is looked
+// at once more after the one that is chosen was seen READY, round and round; a lower ticket found
+// meanwhile is the new choice. What became READY before the choice is seen then (seq_cst).
+MailCell* find_oldest(const SegmentView& view, std::uint32_t index, std::uint64_t* oldest_word) {
+    MailCell* cells = cells_of(view, index);
+    // relaxed: a hint. Usually the newest letter is the only one, then each cell is looked at once.
+    std::uint64_t at = mailbox_header(view, index).tickets.load(kRelaxed) % view.mailbox_cells;
+    MailCell* oldest = nullptr;
+    // A choice gets lower each time; a bound for hostile peers who lower it for ever.
+    std::uint32_t looks = 4 * view.mailbox_cells;
+    for (std::uint32_t others = view.mailbox_cells; others != 0 && looks != 0; --looks) {
+        // seq_cst: pairs with the READY CAS, also against sleepers and `armed`; acquires the letter.
+        const std::uint64_t word = cells[at].word.load(kSeqCst);
+        FG_STEP(kMailLooked);
+        --others;
+        if (cell_state(word) == CellState::kReady &&
+            (oldest == nullptr || word_sequence(word) < word_sequence(*oldest_word))) {
+            oldest = &cells[at];
+            *oldest_word = word;
+            others = FG_MUTATED(kMutateNoSecondRound) ? others : view.mailbox_cells - 1;
+        }
+        at = at + 1 == view.mailbox_cells ? 0 : at + 1;
+    }
+    return oldest;
+}
+
 }  // namespace
 
 bool has_mailbox(const SegmentView& view, std::uint32_t index) {
@@ -139,21 +168,10 @@ void open_mailbox(const SegmentView& view, const Self& self, std::uint64_t epoch
 
 bool take_letter(const SegmentView& view, const Self& self, std::uint64_t epoch, Letter* out,
                  bool* space) {
-    MailCell* cells = cells_of(view, self.index);
     // Each turn takes a letter out; a bound for hostile peers who put one in as fast.
     for (std::uint32_t turn = 0; turn < 4 * view.mailbox_cells; ++turn) {
-        MailCell* oldest = nullptr;
         std::uint64_t oldest_word = 0;
-        for (std::uint32_t i = 0; i < view.mailbox_cells; ++i) {
-            // seq_cst: pairs with the READY CAS, also against sleepers and `armed`; acquires the
-            // letter.
-            const std::uint64_t word = cells[i].word.load(kSeqCst);
-            if (cell_state(word) == CellState::kReady &&
-                (oldest == nullptr || word_sequence(word) < word_sequence(oldest_word))) {
-                oldest = &cells[i];
-                oldest_word = word;
-            }
-        }
+        MailCell* oldest = find_oldest(view, self.index, &oldest_word);
         if (oldest == nullptr) {
             return false;
         }

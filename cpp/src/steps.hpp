@@ -58,6 +58,7 @@ enum class Step : std::uint32_t {
     kMailSent,            // datagram sent, owner still armed
     kMailRetracting,      // own letter back to WRITING, slot still HANDED
     kMailRetracted,       // slot taken back, cell still WRITING
+    kMailLooked,          // one cell of the own mailbox looked at
     kMailPicked,          // letter taken out, nothing recorded
     kMailReleased,        // handed slot free, space waiters not woken
     kMailOpened,          // row in use, mailbox open
@@ -93,6 +94,7 @@ enum Mutation : std::uint32_t {
     kMutateNoReturn = 16,             // members never look into generations that they have left
     kMutateNoMailScrub = 1U << 18,    // a scrub leaves half-written letters alone
     kMutateNoOpenRecheck = 1U << 19,  // a post does not look at the mailbox again
+    kMutateNoSecondRound = 1U << 20,  // an owner looks at each cell once
     kMutateNoRecheck = 1U
         << 16,  // sleepers never look by themselves, nor spin: a lost wake stays lost
     kMutateNoSecondLook = 1U << 17,  // sleepers do not look again after saying that they sleep

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "mail_support.hpp"
+#include "step_hooks.hpp"
 
 using namespace framegate::impl;
 
@@ -768,30 +769,6 @@ TEST_CASE("memory of a mailbox is taken when it is opened") {
 
 namespace {
 
-// What happens at a step of a post; set by one test at a time.
-Step trap_step = Step::kCount;  // NOLINT: the hook is a plain function
-std::function<void()> trap;     // NOLINT
-
-void spring(std::uint32_t step) {
-    if (step == static_cast<std::uint32_t>(trap_step)) {
-        trap_step = Step::kCount;
-        trap();
-    }
-}
-
-struct Trap {
-    Trap(Step step, std::function<void()> action) {
-        trap_step = step;
-        trap = std::move(action);
-        framegate_test_step = spring;
-    }
-    ~Trap() {
-        framegate_test_step = nullptr;
-        framegate_test_mutations = 0;
-        trap_step = Step::kCount;
-    }
-};
-
 // Two participants on plain memory, the second with an open mailbox.
 struct Pair {
     test::HeapSegment segment{small(4)};
@@ -822,7 +799,7 @@ struct Pair {
 TEST_CASE("owner that goes while it is posted to leaves the loan with the poster") {
     for (const Step step : {Step::kMailClaimed, Step::kMailWritten, Step::kMailHanded}) {
         Pair pair;
-        const Trap set(step, [&] { pair.bury_owner(); });
+        const test::At set(step, [&] { pair.bury_owner(); });
         const PostResult result = pair.post().result;
         // After HANDED the reaper of the owner may have freed the slot with the owner's others.
         CHECK(result == (step == Step::kMailHanded ? PostResult::kLost : PostResult::kGone));
@@ -834,7 +811,7 @@ TEST_CASE("owner that goes while it is posted to leaves the loan with the poster
 
 TEST_CASE("without the second look at the mailbox a letter stays behind") {
     Pair pair;
-    const Trap set(Step::kMailWritten, [&] { pair.bury_owner(); });
+    const test::At set(Step::kMailWritten, [&] { pair.bury_owner(); });
     framegate_test_mutations = kMutateNoOpenRecheck;
     pair.post();
     CHECK(letters_in(pair.view, 1) == 1);  // the rule is needed
@@ -843,7 +820,7 @@ TEST_CASE("without the second look at the mailbox a letter stays behind") {
 
 TEST_CASE("letter for a former owner is dropped by the next one") {
     Pair pair;
-    const Trap set(Step::kMailWritten, [&] {
+    const test::At set(Step::kMailWritten, [&] {
         pair.bury_owner();
         const Self next = pair.segment.join(1);
         open_mailbox(pair.view, next, mail_epoch(2));
@@ -860,7 +837,7 @@ TEST_CASE("letter for a former owner is dropped by the next one") {
 
 TEST_CASE("letter for a former owner goes with its poster, if nobody ever reads it") {
     Pair pair;
-    const Trap set(Step::kMailWritten, [&] {
+    const test::At set(Step::kMailWritten, [&] {
         pair.bury_owner();
         open_mailbox(pair.view, pair.segment.join(1), mail_epoch(2));
     });
@@ -879,7 +856,7 @@ TEST_CASE("poster that stops half way holds up nobody") {
     Letter letter;
     bool space = false;
     int received = 0;
-    const Trap set(Step::kMailHanded, [&] {
+    const test::At set(Step::kMailHanded, [&] {
         for (std::uint32_t i = 0; i < 3 * kSmallCells; ++i) {
             Letter control;
             control.type = i;
@@ -896,10 +873,58 @@ TEST_CASE("poster that stops half way holds up nobody") {
     CHECK(pair.word() == handed_word(letter.ticket, pair.owner.owner));
 }
 
+TEST_CASE("letters of one poster are read in its order, whenever they come") {
+    for (const bool mutated : {false, true}) {
+        CAPTURE(mutated);
+        bool in_order = true;
+        // They come after so many looks of the owner at a cell, into cells behind and ahead of it.
+        for (std::uint32_t after = 0; after < kSmallCells; ++after) {
+            for (std::uint32_t first = 0; first < kSmallCells; ++first) {
+                Pair pair;
+                Letter letter;
+                bool space = false;
+                for (std::uint32_t i = 0; i < first; ++i) {
+                    REQUIRE(post_letter(pair.view, pair.poster, pair.to, letter, 0).result ==
+                            PostResult::kOk);
+                    REQUIRE(take_letter(pair.view, pair.owner, pair.to.epoch, &letter, &space));
+                }
+                int posts = 0;
+                std::uint32_t looks = 0;
+                const auto look = [&] {
+                    if (looks++ == after) {
+                        for (std::uint32_t i = 1; i <= 2; ++i) {
+                            Letter control;
+                            control.type = i;
+                            posts +=
+                                post_letter(pair.view, pair.poster, pair.to, control, 0).result ==
+                                        PostResult::kOk
+                                    ? 1
+                                    : 0;
+                        }
+                    }
+                };
+                const test::At set(Step::kMailLooked, look, true);
+                if (mutated) {
+                    framegate_test_mutations = kMutateNoSecondRound;
+                }
+                std::uint32_t expected = 1;
+                while (expected <= 2) {
+                    if (take_letter(pair.view, pair.owner, pair.to.epoch, &letter, &space)) {
+                        in_order = in_order && letter.type == expected;
+                        ++expected;
+                    }
+                }
+                CHECK(posts == 2);
+            }
+        }
+        CHECK(in_order != mutated);
+    }
+}
+
 TEST_CASE("without the scrub of half-written letters their slot is lost") {
     for (const bool mutated : {false, true}) {
         Pair pair;
-        const Trap set(Step::kMailHanded, [&] {
+        const test::At set(Step::kMailHanded, [&] {
             framegate_test_mutations = mutated ? std::uint32_t{kMutateNoMailScrub} : 0;
             scrub_row(pair.view, 0);  // the poster died here
         });
@@ -919,7 +944,7 @@ TEST_CASE("withdrawing and taking exclude each other") {
     bool space = false;
     const std::uint64_t free_word = slot_word(0, 0, SlotState::kFree);
     SUBCASE("withdrawn first") {
-        const Trap set(Step::kMailRetracting, [&] {
+        const test::At set(Step::kMailRetracting, [&] {
             CHECK_FALSE(take_letter(pair.view, pair.owner, pair.to.epoch, &letter, &space));
         });
         CHECK(withdraw_letter(pair.view, pair.poster, pair.to, posted, pair.loan.slot, free_word) ==
@@ -927,7 +952,7 @@ TEST_CASE("withdrawing and taking exclude each other") {
         CHECK(word_state(pair.word()) == SlotState::kFree);
     }
     SUBCASE("taken first") {
-        const Trap set(Step::kMailPicked, [&] {
+        const test::At set(Step::kMailPicked, [&] {
             CHECK(withdraw_letter(pair.view, pair.poster, pair.to, posted, pair.loan.slot,
                                   free_word) == Withdrawal::kRead);
         });

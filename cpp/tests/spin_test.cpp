@@ -52,6 +52,16 @@ struct Pair {
 constexpr std::uint64_t kSpinNs = Cadence::kLookNs * 9 / 10;
 constexpr std::uint64_t kAnnouncedNs = 180000;
 
+// At the step after the look, before the next sleep; called while the first sleep lasts.
+void at_the_second_sleep(std::function<void()> action) {
+    framegate_test_step = [](std::uint32_t reached) {
+        if (reached == static_cast<std::uint32_t>(Step::kWaiting) && test::impl::awaited_action) {
+            std::exchange(test::impl::awaited_action, {})();
+        }
+    };
+    test::impl::awaited_action = std::move(action);
+}
+
 }  // namespace
 
 TEST_CASE("spins only while frames come fast, and a miss ends it") {
@@ -133,17 +143,10 @@ TEST_CASE("an announced frame is looked for before the next sleep, once") {
     std::uint64_t announced = 0;
     std::uint64_t asleep_again = 0;
     pair.take([&] {
-        // The step after the look, before the second sleep.
-        framegate_test_step = [](std::uint32_t reached) {
-            if (reached == static_cast<std::uint32_t>(Step::kWaiting) &&
-                test::impl::awaited_action) {
-                std::exchange(test::impl::awaited_action, {})();
-            }
-        };
-        test::impl::awaited_action = [&] {
+        at_the_second_sleep([&] {
             asleep_again = monotonic_ns();
             pair.send();
-        };
+        });
         announced = monotonic_ns();
         REQUIRE(fg_publisher_announce(pair.publisher.get()) == FG_OK);
     });
@@ -158,16 +161,10 @@ TEST_CASE("a wake without an announced frame leads back to sleep at once") {
     std::uint64_t asleep_again = 0;
     pair.take([] {});
     pair.take([&] {
-        framegate_test_step = [](std::uint32_t reached) {
-            if (reached == static_cast<std::uint32_t>(Step::kWaiting) &&
-                test::impl::awaited_action) {
-                std::exchange(test::impl::awaited_action, {})();
-            }
-        };
-        test::impl::awaited_action = [&] {
+        at_the_second_sleep([&] {
             asleep_again = cpu_ns();
             pair.send();
-        };
+        });
         kicked = cpu_ns();
         framegate::impl::kick(*reinterpret_cast<framegate::impl::Topic*>(pair.topic.get()));
     });

@@ -18,6 +18,7 @@ inline framegate::impl::Step fatal_step = framegate::impl::Step::kCount;    // N
 inline std::uint64_t passes_left = 0;                                       // NOLINT
 inline framegate::impl::Step awaited_step = framegate::impl::Step::kCount;  // NOLINT
 inline std::function<void()> awaited_action;                                // NOLINT
+inline bool each_time = false;                                              // NOLINT
 }  // namespace impl
 
 // kill -9 of this process (a child) at the step, after it passed it so many times.
@@ -31,15 +32,18 @@ inline void die_at(framegate::impl::Step step, std::uint64_t passes) {
     };
 }
 
-// What one test wants to happen at one step, once, while this lives.
+// What one test wants to happen at one step while this lives: once, or each time.
 class At {
   public:
-    At(framegate::impl::Step step, std::function<void()> action) {
+    At(framegate::impl::Step step, std::function<void()> action, bool each_time = false) {
         impl::awaited_step = step;
         impl::awaited_action = std::move(action);
+        impl::each_time = each_time;
         framegate_test_step = [](std::uint32_t reached) {
             if (reached == static_cast<std::uint32_t>(impl::awaited_step)) {
-                impl::awaited_step = framegate::impl::Step::kCount;
+                if (!impl::each_time) {
+                    impl::awaited_step = framegate::impl::Step::kCount;
+                }
                 impl::awaited_action();
             }
         };
