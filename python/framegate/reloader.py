@@ -32,8 +32,9 @@ from framegate.config import Config
 from framegate.errors import EXIT_STOPPED
 from framegate.listener import Listeners, open_listeners, start_listening
 from framegate.logging import banner, logger
+from framegate.wakeups import drain, signals_as_bytes
 from framegate.watching import CODE, Watch, roots
-from framegate.worker_process import worker_command
+from framegate.worker_process import start_process, worker_command
 
 __all__ = ["Reloader"]
 
@@ -84,7 +85,8 @@ class Reloader:
             stack.callback(self._listeners.close)
             stack.callback(self._selector.close)
             start_listening(self._listeners.of_worker[0], self._config.backlog)
-            wake = stack.enter_context(self._signals())
+            handlers = {signal.SIGTERM: self._on_stop_signal, signal.SIGINT: self._on_stop_signal}
+            wake = stack.enter_context(signals_as_bytes(self._selector, handlers))
             stack.callback(self._stop_worker)
             stack.enter_context(self._watching(wake))
             patterns = " ".join((*CODE, *self._config.reload_includes))
@@ -105,7 +107,7 @@ class Reloader:
             if key.data == "channel":
                 self._read()
             else:
-                _drain(key.fileobj)
+                drain(key.fileobj)
         if self._process is not None and self._process.poll() is not None:
             self._read()
             logger.error(
@@ -150,31 +152,21 @@ class Reloader:
 
     def _start_worker(self) -> None:
         assert self._listeners is not None
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fds = tuple(item.fileno() for item in self._listeners.of_worker[0])
-            spec = WorkerSpec(
-                config=self._config,
-                index=0,
-                worker_count=1,
-                row=0,
-                generation=self._generation,
-                supervisor_pid=os.getpid(),
-                listener_fds=fds,
-                redirect_count=self._listeners.redirect_count,
-                runtime_path="",
-            )
-            self._started_at = time.monotonic()
-            self._process = subprocess.Popen(
-                [*worker_command(), str(theirs.fileno())],
-                pass_fds=(*fds, theirs.fileno()),
-                process_group=0,
-            )
+        fds = tuple(item.fileno() for item in self._listeners.of_worker[0])
+        spec = WorkerSpec(
+            config=self._config,
+            index=0,
+            worker_count=1,
+            row=0,
+            generation=self._generation,
+            supervisor_pid=os.getpid(),
+            listener_fds=fds,
+            redirect_count=self._listeners.redirect_count,
+            runtime_path="",
+        )
+        self._started_at = time.monotonic()
+        self._process, self._channel = start_process(worker_command(), spec, stdin=None)
         self._generation += 1
-        self._channel = Channel(ours)
-        with contextlib.suppress(OSError):  # it is dead already: the exit status will tell
-            self._channel.send_spec(spec)
-        ours.setblocking(False)
         self._selector.register(self._channel, selectors.EVENT_READ, "channel")
 
     def _stop_worker(self) -> None:
@@ -211,36 +203,8 @@ class Reloader:
             self._watch.stop()
             thread.join(KILL_SECONDS)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[socket.socket]:
-        """Turn signals into bytes that the selector sees; give the end that wakes it."""
-        reader, writer = socket.socketpair()
-        with reader, writer:
-            reader.setblocking(False)
-            writer.setblocking(False)
-            self._selector.register(reader, selectors.EVENT_READ, "wake")
-            handlers: dict[signal.Signals, Any] = {
-                signal.SIGTERM: self._on_stop_signal,
-                signal.SIGINT: self._on_stop_signal,
-                signal.SIGCHLD: lambda number, frame: None,  # the byte is what matters
-            }
-            before = {number: signal.signal(number, call) for number, call in handlers.items()}
-            wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-            try:
-                yield writer
-            finally:
-                signal.set_wakeup_fd(wakeup)
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
     def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_requests += 1
-
-
-def _drain(reader: Any) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while reader.recv(4096):
-            pass
 
 
 def _name(changed: list[str]) -> str:

@@ -56,10 +56,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from framegate.channel import Order, WorkerReport
 from framegate.config import Config
@@ -70,6 +70,7 @@ from framegate.logging import banner, logger
 from framegate.recycling import Allotment, Usage, private_bytes
 from framegate.runtime_segment import RuntimeSegment, open_segment
 from framegate.systemd import Notifier
+from framegate.wakeups import drain, signals_as_bytes
 from framegate.worker_process import (
     ListenerSet,
     Phase,
@@ -249,7 +250,14 @@ class Supervisor:
             elif self._config.limit_max_requests or self._config.worker_timeout:
                 logger.warning("limit_max_requests and worker_timeout do nothing without a segment")
             stack.callback(self._selector.close)
-            stack.enter_context(self._signals())
+            handlers = {
+                signal.SIGTERM: self._on_stop_signal,
+                signal.SIGINT: self._on_stop_signal,
+                signal.SIGHUP: self._on_reload_signal,
+                signal.SIGTTIN: self._on_grow_signal,
+                signal.SIGTTOU: self._on_shrink_signal,
+            }
+            stack.enter_context(signals_as_bytes(self._selector, handlers))
             stack.callback(self._kill_all)  # whatever happens here, nobody stays behind
             for index, sockets in enumerate(self._listeners.of_worker):
                 self._places.append(Place(index, self._split(sockets)))
@@ -280,7 +288,7 @@ class Supervisor:
             if isinstance(key.data, WorkerProcess):
                 self._read(key.data)
             else:
-                self._drain_wakeups(key.fileobj)
+                drain(key.fileobj)
         # Deaths first: one that came before a request to stop is not one "while stopping".
         for worker in self._processes():
             self._reap(worker)
@@ -770,31 +778,6 @@ class Supervisor:
 
     # Signals ----------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn signals into bytes that the selector sees, and count what was asked for."""
-        reader, writer = socket.socketpair()
-        with reader, writer:
-            reader.setblocking(False)
-            writer.setblocking(False)
-            self._selector.register(reader, selectors.EVENT_READ)
-            handlers: dict[signal.Signals, Any] = {
-                signal.SIGTERM: self._on_stop_signal,
-                signal.SIGINT: self._on_stop_signal,
-                signal.SIGHUP: self._on_reload_signal,
-                signal.SIGTTIN: self._on_grow_signal,
-                signal.SIGTTOU: self._on_shrink_signal,
-                signal.SIGCHLD: lambda number, frame: None,  # the byte is what matters
-            }
-            before = {number: signal.signal(number, call) for number, call in handlers.items()}
-            wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-            try:
-                yield
-            finally:
-                signal.set_wakeup_fd(wakeup)
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
     def _on_stop_signal(self, number: int, frame: FrameType | None) -> None:
         self._stop_requests += 1
 
@@ -806,12 +789,6 @@ class Supervisor:
 
     def _on_shrink_signal(self, number: int, frame: FrameType | None) -> None:
         self._shrink_requests += 1
-
-    @staticmethod
-    def _drain_wakeups(reader: Any) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while reader.recv(4096):
-                pass
 
 
 def _both(one: ListenerSet, other: ListenerSet) -> ListenerSet:

@@ -27,7 +27,14 @@ from framegate.channel import Channel, Order, WorkerSpec
 from framegate.config import Config
 from framegate.recycling import Allotment
 
-__all__ = ["ListenerSet", "Phase", "WorkerProcess", "status_text", "worker_command"]
+__all__ = [
+    "ListenerSet",
+    "Phase",
+    "WorkerProcess",
+    "start_process",
+    "status_text",
+    "worker_command",
+]
 
 FDS_PER_ORDER: Final = 32
 
@@ -141,33 +148,18 @@ class WorkerProcess:
         Raises:
             OSError: There are no processes, descriptors or memory left; may be better in a moment.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            spec = WorkerSpec(
-                config=config,
-                index=index,
-                worker_count=worker_count,
-                row=row,
-                generation=generation,
-                supervisor_pid=os.getpid(),
-                listener_fds=listeners.fds,
-                redirect_count=len(listeners.redirects),
-                runtime_path=runtime_path,
-            )
-            try:
-                process = subprocess.Popen(
-                    [*command, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(*listeners.fds, theirs.fileno()),
-                    process_group=0,
-                )
-            except BaseException:
-                ours.close()
-                raise
-        channel = Channel(ours)
-        with contextlib.suppress(OSError):  # it is dead already: the exit status will tell
-            channel.send_spec(spec)
-        ours.setblocking(False)
+        spec = WorkerSpec(
+            config=config,
+            index=index,
+            worker_count=worker_count,
+            row=row,
+            generation=generation,
+            supervisor_pid=os.getpid(),
+            listener_fds=listeners.fds,
+            redirect_count=len(listeners.redirects),
+            runtime_path=runtime_path,
+        )
+        process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
         return cls(index, row, process, channel, listeners.copy(), allotment, deadline)
 
     @property
@@ -207,6 +199,33 @@ class WorkerProcess:
         self.killed_because = reason
         self.process.kill()
         return True
+
+
+def start_process(
+    command: Sequence[str], spec: WorkerSpec, *, stdin: int | None
+) -> tuple[subprocess.Popen[bytes], Channel]:
+    """Start a worker and tell it what it is; the channel does not block.
+
+    Raises:
+        OSError: There are no processes, descriptors or memory left; may be better in a moment.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=stdin,
+                pass_fds=(*spec.listener_fds, theirs.fileno()),
+                process_group=0,
+            )
+        except BaseException:
+            ours.close()
+            raise
+    channel = Channel(ours)
+    with contextlib.suppress(OSError):  # it is dead already: the exit status will tell
+        channel.send_spec(spec)
+    ours.setblocking(False)
+    return process, channel
 
 
 def status_text(status: int) -> str:

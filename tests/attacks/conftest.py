@@ -1,3 +1,4 @@
+from attacks.websocket_peers import opened
 from server_process import launch
 
-__all__ = ["launch"]
+__all__ = ["launch", "opened"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from clients.application import PIECE, Application
+from peers.chromium import ARGUMENTS, CHROMIUM
 from server_thread import Serve
 from tls.authority import Authority, Issued
 from tls.conftest import ServeTls
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-# Without these Chromium tries to reach the internet while it starts.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")

@@ -18,18 +18,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from framegate.demo import CHANNELS, HEIGHT, WIDTH
 from framegate.demo.camera import BALL_RADIUS, Scene
 from framegate.demo.detector import find_ball
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-# Without these Chromium tries to reach the internet while it starts.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from peers.chromium import ARGUMENTS, CHROMIUM
 
 
 @dataclass(frozen=True)

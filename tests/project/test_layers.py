@@ -30,6 +30,7 @@ PARENT_PROCESS = {
     "supervisor",
     "systemd",
     "unix_socket",
+    "wakeups",
     "worker_process",
     "uvicorn_options",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from apps import respond
+from peers.chromium import ARGUMENTS, CHROMIUM
 from tls.authority import Authority
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-# Without these Chromium tries to reach the internet while it starts.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 #: Opens a WebSocket, sends, receives until there is nothing more to come, tells how it ended.
 SCRIPT = """

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use crate::histogram::Histogram;
 use crate::pace::{Pace, Window};
@@ -105,19 +105,7 @@ impl Http {
             buffer: vec![0; 64 * 1024],
         };
         for index in 0..connections {
-            let stream = crate::blocking_connect(address)?;
-            stream
-                .set_nonblocking(true)
-                .map_err(|error| error.to_string())?;
-            let mut stream = TcpStream::from_std(stream);
-            load.poll
-                .registry()
-                .register(
-                    &mut stream,
-                    Token(index),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
-                .map_err(|error| format!("epoll: {error}"))?;
+            let stream = crate::connect(&load.poll, address, index)?;
             load.connections.push(Connection {
                 stream,
                 head: head.clone(),
@@ -240,12 +228,7 @@ impl Load for Http {
             if now - progress > STALL {
                 return Err(format!("no answer for {} s", STALL.as_secs()));
             }
-            match self.poll.poll(&mut events, Some(pace.patience(now))) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => {
-                    return Err(format!("epoll: {error}"));
-                }
-                _ => {}
-            }
+            crate::wait(&mut self.poll, &mut events, pace.patience(now))?;
             for event in &events {
                 let index = event.token().0;
                 if event.is_writable() {

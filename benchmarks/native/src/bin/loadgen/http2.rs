@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use crate::histogram::Histogram;
 use crate::pace::{Pace, Window};
@@ -137,19 +137,7 @@ impl Http2 {
         hello.extend(frame(SETTINGS, 0, 0, &settings));
         hello.extend(frame(WINDOW_UPDATE, 0, 0, &WINDOW.to_be_bytes()));
         for index in 0..shape.connections {
-            let stream = crate::blocking_connect(address)?;
-            stream
-                .set_nonblocking(true)
-                .map_err(|error| error.to_string())?;
-            let mut stream = TcpStream::from_std(stream);
-            load.poll
-                .registry()
-                .register(
-                    &mut stream,
-                    Token(index),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
-                .map_err(|error| format!("epoll: {error}"))?;
+            let stream = crate::connect(&load.poll, address, index)?;
             load.connections.push(Connection {
                 stream,
                 output: hello.clone(),
@@ -295,12 +283,7 @@ impl Load for Http2 {
             if now - progress > STALL {
                 return Err(format!("no answer for {} s", STALL.as_secs()));
             }
-            match self.poll.poll(&mut events, Some(pace.patience(now))) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => {
-                    return Err(format!("epoll: {error}"));
-                }
-                _ => {}
-            }
+            crate::wait(&mut self.poll, &mut events, pace.patience(now))?;
             for event in &events {
                 let index = event.token().0;
                 if event.is_readable() {

@@ -12,12 +12,13 @@ mod http2;
 mod pace;
 mod websocket;
 
-use std::io::BufRead as _;
+use std::io::{BufRead as _, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use framegate_bench_native::arguments::Arguments;
+use mio::{Events, Interest, Poll, Token};
 
 use crate::pace::{Pace, Window};
 
@@ -39,6 +40,35 @@ fn blocking_connect(address: SocketAddr) -> Result<TcpStream, String> {
         .set_nodelay(true)
         .map_err(|error| format!("{address}: {error}"))?;
     Ok(stream)
+}
+
+/// One that is polled for reading and writing, under the name `index`.
+fn connect(poll: &Poll, address: SocketAddr, index: usize) -> Result<mio::net::TcpStream, String> {
+    let stream = blocking_connect(address)?;
+    register(poll, stream, index)
+}
+
+fn register(poll: &Poll, stream: TcpStream, index: usize) -> Result<mio::net::TcpStream, String> {
+    stream
+        .set_nonblocking(true)
+        .map_err(|error| error.to_string())?;
+    let mut stream = mio::net::TcpStream::from_std(stream);
+    poll.registry()
+        .register(
+            &mut stream,
+            Token(index),
+            Interest::READABLE | Interest::WRITABLE,
+        )
+        .map_err(|error| format!("epoll: {error}"))?;
+    Ok(stream)
+}
+
+/// Waits for events; a signal only ends the wait.
+fn wait(poll: &mut Poll, events: &mut Events, patience: Duration) -> Result<(), String> {
+    match poll.poll(events, Some(patience)) {
+        Err(error) if error.kind() != ErrorKind::Interrupted => Err(format!("epoll: {error}")),
+        _ => Ok(()),
+    }
 }
 
 fn wait_for_word() -> Result<(), String> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use framegate_bench_native::wsframe;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
 use crate::histogram::Histogram;
 use crate::pace::{Pace, Window};
@@ -101,18 +101,7 @@ impl WebSocket {
         for index in 0..connections {
             let mut stream = crate::blocking_connect(address)?;
             handshake(&mut stream, address, path)?;
-            stream
-                .set_nonblocking(true)
-                .map_err(|error| error.to_string())?;
-            let mut stream = TcpStream::from_std(stream);
-            load.poll
-                .registry()
-                .register(
-                    &mut stream,
-                    Token(index),
-                    Interest::READABLE | Interest::WRITABLE,
-                )
-                .map_err(|error| format!("epoll: {error}"))?;
+            let stream = crate::register(&load.poll, stream, index)?;
             load.connections.push(Connection {
                 stream,
                 output: Vec::new(),
@@ -226,12 +215,7 @@ impl Load for WebSocket {
             if now - progress > STALL {
                 return Err(format!("no echo for {} s", STALL.as_secs()));
             }
-            match self.poll.poll(&mut events, Some(pace.patience(now))) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => {
-                    return Err(format!("epoll: {error}"));
-                }
-                _ => {}
-            }
+            crate::wait(&mut self.poll, &mut events, pace.patience(now))?;
             for event in &events {
                 let index = event.token().0;
                 if event.is_writable() {
