@@ -157,6 +157,7 @@ def test_log_that_nobody_reads_stops_nobody(tmp_path: Path, workers: str) -> Non
             server.get()
         if workers == "2":
             os.kill(first, signal.SIGKILL)  # its death is a line, too
+            wait_for_death(first)  # else it may be one while stopping, which the status tells
             while server.get() == first:
                 pass
         assert server.stop() == 0
@@ -188,6 +189,7 @@ def test_full_disk_under_the_log_stops_nobody(tmp_path: Path, workers: str) -> N
             first = server.get()
         if workers == "2":
             os.kill(first, signal.SIGKILL)
+            wait_for_death(first)
             while server.get() == first:
                 pass
         assert server.stop() == 0
