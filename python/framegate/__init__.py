@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from framegate import errors, shm
+    from framegate import errors, events, shm
     from framegate.body_ingest import Ingested, ingest
     from framegate.calls import Caller, Message, Request, Responder, call, call_async
     from framegate.config import Config
@@ -42,6 +42,7 @@ __all__ = [
     "call",
     "call_async",
     "errors",
+    "events",
     "ingest",
     "new_event_loop",
     "run",
@@ -69,6 +70,7 @@ _HOMES = {
     "call": "framegate.calls",
     "call_async": "framegate.calls",
     "errors": "framegate.errors",
+    "events": "framegate.events",
     "ingest": "framegate.body_ingest",
     "new_event_loop": "framegate.loop",
     "run": "framegate.server",

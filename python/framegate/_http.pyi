@@ -17,6 +17,7 @@ __all__ = [
     "SHM_ERROR_CLASSES",
     "VERSION",
     "BodyHandle",
+    "EventQueue",
     "Player",
     "Recorder",
     "RuntimeRow",
@@ -26,6 +27,7 @@ __all__ = [
     "Worker",
     "_NativeThread",
     "_ThreadBound",
+    "_access_line",
     "collapse_heap",
     "recording_contents",
 ]
@@ -40,6 +42,15 @@ RUNTIME_COUNTERS: Final[dict[str, int]]
 
 _T = TypeVar("_T")
 _EventMask: TypeAlias = int
+
+@final
+class EventQueue:
+    """The end of a queue of events; see `framegate.events`."""
+
+    def __new__(cls) -> EventQueue: ...
+    def take(self) -> tuple[list[tuple[Any, ...]], int] | None: ...
+    def end(self) -> None: ...
+    def close(self) -> None: ...
 
 @final
 class Selector:
@@ -172,10 +183,13 @@ class Worker:
         stalls: tuple[float, int, int] | None = None,
         parent: tuple[int, float] | None = None,
         log_fd: int | None = None,
+        number: int | None = None,
+        events: EventQueue | None = None,
         plain_tasks: bool = False,
     ) -> Worker: ...
     def listen(self, fd: int, *, entry: str = "plain") -> None: ...
     def reload_tls(self) -> None: ...
+    def reopen_log(self) -> None: ...
     def stop_accepting(self) -> None: ...
     def drain(self, seconds: float, *, idle_seconds: float = 0.0) -> Future[int]: ...
     def close(self) -> None: ...
@@ -205,3 +219,5 @@ class _NativeThread:
     def __new__(cls, row: RuntimeRow | None = None, log_fd: int | None = None) -> _NativeThread: ...
     def log(self, line: bytes) -> None: ...
     def stop(self) -> None: ...
+
+def _access_line(config: Any, record: dict[str, Any], number: int | None) -> bytes: ...

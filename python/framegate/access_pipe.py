@@ -1,9 +1,10 @@
 """The access log as records of the logger `framegate.access`, for programs that want it there.
 
 By itself the access log never meets Python: the core formats lines, a native thread writes them to
-stdout. If the logger `framegate.access` has a handler or a level of its own when the worker starts
-(`--log-config`, or an embedding program), the native thread writes JSON into a pipe instead, and a
-thread here makes records of it, in uvicorn's form:
+stdout or where `access_log_file` says. If the logger `framegate.access` has a handler or a level of
+its own when the worker starts (`--log-config`, or an embedding program), and nobody has said
+`access_log_file`, the native thread writes JSON into a pipe instead, and a thread here makes
+records of it, in uvicorn's form:
 
     '%s - "%s %s HTTP/%s" %d', client, method, target, version, status
 
@@ -23,7 +24,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
-from framegate.config import Config
+from framegate.config import Config, Source
 
 __all__ = ["access_log_fd"]
 
@@ -37,7 +38,8 @@ FLUSH_SECONDS: Final = 2.0
 def access_log_fd(config: Config) -> Iterator[int | None]:
     """Give the descriptor for the core's access log, to be duplicated; None for its own way."""
     is_wanted = bool(LOGGER.handlers) or LOGGER.level != logging.NOTSET
-    if not config.access_log or not is_wanted:
+    has_place = config.origins["access_log_file"].source is not Source.DEFAULT
+    if not config.access_log or not is_wanted or has_place:
         yield None
         return
     reader, writer = os.pipe()
@@ -67,7 +69,7 @@ def _log(request: dict[str, Any]) -> None:
         request["client"],
         request["method"],
         request["target"],
-        request["protocol"].removeprefix("HTTP/"),
+        request["http_version"],
         request["status"] or 0,
         extra={"request": request},
     )

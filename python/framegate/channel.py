@@ -44,7 +44,7 @@ class Order:
         redirect_count: How many of them, at the end, only redirect to https.
     """
 
-    kind: Literal["reload-tls", "retire", "adopt"]
+    kind: Literal["reload-tls", "reopen-log", "retire", "adopt"]
     fds: tuple[int, ...] = ()
     redirect_count: int = 0
 

@@ -156,6 +156,89 @@ class LogConfig(FilePath):
         return "<a dictionary>" if isinstance(value, dict) else super().show(value)
 
 
+STANDARD_STREAMS: Final = ("stdout", "stderr")
+
+
+class LogTarget(FilePath):
+    """A standard stream, or a file."""
+
+    def parse(self, value: object) -> str:
+        path = super().parse(value)
+        if not path:
+            raise ValueError(f"expected {self.accepts()}")
+        return path
+
+    def below(self, value: object, directory: str) -> object:
+        return value if value in STANDARD_STREAMS else super().below(value, directory)
+
+    def accepts(self) -> str:
+        return "stdout, stderr or the path of a file"
+
+
+class AccessFormat(Text):
+    """What a line of the access log looks like."""
+
+    def parse(self, value: object) -> str:
+        text = super().parse(value)
+        if text not in ("text", "json"):
+            from framegate.access_format import parse
+
+            parse(text)
+        return text
+
+    def metavar(self) -> str:
+        return "FORMAT"
+
+    def accepts(self) -> str:
+        return "text, json, common, combined, or a text with directives of Apache such as %h"
+
+
+class UrlPaths(Kind):
+    """Paths of URLs; as one text, separated by spaces."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = value.split()
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        items = tuple(value)
+        for item in items:
+            if not isinstance(item, str) or not re.fullmatch(r"/[!-)+->@-~]*\*?", item):
+                raise ValueError(f"expected {self.accepts()}")
+        return items
+
+    def metavar(self) -> str:
+        return "PATH"
+
+    def accepts(self) -> str:
+        return "paths such as /health or, with all below it, /health/*; in a file a list of them"
+
+    def show(self, value: Any) -> str:
+        return " ".join(value) or "none"
+
+
+class CollectorObject(Kind):
+    """`module:attribute`, or the object itself."""
+
+    def parse(self, value: object) -> object:
+        if isinstance(value, str) and re.fullmatch(r"[^\s:]+:[^\s:()]+", value):
+            return value
+        if not isinstance(value, str) and callable(getattr(value, "record_batch", None)):
+            return value
+        raise ValueError(f"expected {self.accepts()}")
+
+    def metavar(self) -> str:
+        return "module:object"
+
+    def accepts(self) -> str:
+        return "`module:object`, or in code an object with a method record_batch(events)"
+
+    def show(self, value: Any) -> str:
+        if value is None or isinstance(value, str):
+            return value or "none"
+        return f"<{type(value).__module__}.{type(value).__qualname__}>"
+
+
 @dataclass(frozen=True)
 class FilePaths(Kind):
     """Paths of files; as one text separated as in PATH."""
@@ -659,7 +742,9 @@ class Setting:
     @property
     def is_repeatable(self) -> bool:
         """Whether the command line may give it several times."""
-        return isinstance(self.kind, (Headers, Binds, FilePaths, Patterns, MiddlewareList))
+        return isinstance(
+            self.kind, (Headers, Binds, FilePaths, Patterns, MiddlewareList, UrlPaths)
+        )
 
     def parse(self, value: object, origin: Origin) -> Any:
         """Return the value in its Python form.
@@ -1379,7 +1464,67 @@ class Config:
         True,
         Flag(),
         group=LOGGING,
-        help="Write one line per request to stdout.",
+        help=(
+            "Write one line per request, by a thread that no request waits for. Lines that nobody "
+            "reads are dropped and counted."
+        ),
+    )
+    access_log_format: str | None = setting(
+        None,
+        AccessFormat(),
+        group=LOGGING,
+        help=(
+            "What a line of the access log looks like: text, json, common, combined, or directives "
+            "of Apache such as '%h %>s %D %{Referer}i'. By default text or json, as log_format "
+            "says. See docs/guide/logging.md."
+        ),
+    )
+    access_log_file: str = setting(
+        "stdout",
+        LogTarget(placeholder="FILE"),
+        group=LOGGING,
+        help=(
+            "Where the access log goes: stdout, stderr, or a file that is appended to and opened "
+            "anew on SIGUSR1. Given here, it goes there also when Python's logging has a handler "
+            "for framegate.access."
+        ),
+    )
+    access_log_exclude: tuple[str, ...] = setting(
+        (),
+        UrlPaths(),
+        group=LOGGING,
+        help=(
+            "Path, or beginning of a path with a * at its end, whose requests are left out of the "
+            "access log while they succeed, such as health checks; may be given several times."
+        ),
+    )
+    slow_request: float | None = setting(
+        None,
+        SecondsOrOff(minimum=0.001),
+        group=LOGGING,
+        help=(
+            "Warn of requests that take so long, once while they run and once when they are over. "
+            "Streams of events are judged by how long they take to begin. Looked at four times a "
+            "second."
+        ),
+    )
+    server_timing: bool = setting(
+        False,
+        Flag(),
+        group=RESPONSES,
+        help=(
+            "Add a field server-timing that says how many milliseconds the application took to "
+            "begin its response. Off, because it tells every client how the application works."
+        ),
+    )
+    collector: str | Any = setting(
+        None,
+        CollectorObject(),
+        group=LOGGING,
+        help=(
+            "Object whose record_batch(events) is told what happens to connections and requests, "
+            "on a thread of its own; a class is called to make one. See docs/guide/logging.md."
+        ),
     )
 
     reload: bool = setting(
@@ -1461,6 +1606,22 @@ class Config:
         from framegate.ciphers import CIPHER_SUITES
 
         return tuple(CIPHER_SUITES[name] for name in self.ssl_ciphers)
+
+    @property
+    def access_log_form(self) -> str | tuple[tuple[str, str], ...]:
+        """What lines of the access log look like: `text`, `json`, or the parts of a format."""
+        text = self.access_log_format or self.log_format
+        if text in ("text", "json"):
+            return text
+        from framegate.access_format import parse
+
+        return parse(text)
+
+    @property
+    def access_log_path(self) -> str | None:
+        """The file of the access log; None if it goes somewhere else."""
+        is_file = self.access_log and self.access_log_file not in STANDARD_STREAMS
+        return self.access_log_file if is_file else None
 
     @property
     def supervised_because(self) -> str:
@@ -1554,6 +1715,11 @@ class Config:
             )
         if reason:
             self._check_middleware_crosses(reason)
+        if reason and self.collector is not None and not isinstance(self.collector, str):
+            raise ConfigError(
+                f"{reason}={getattr(self, reason)} ({self.origins[reason]}) needs the collector as "
+                'a string such as "module:object", because every worker process has its own'
+            )
 
     def _check_middleware_crosses(self, reason: str) -> None:
         import json

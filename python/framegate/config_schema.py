@@ -82,8 +82,12 @@ def _values(kind: Kind) -> dict[str, Any]:
         case config.MiddlewareList():
             one = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": one}]}
+        case config.UrlPaths():
+            return {"anyOf": [{"type": "string"}, _STRINGS]}
         case config.Binds() | config.FilePaths() | config.Patterns() | config.Ciphers():
             return {"anyOf": [{"type": "string"}, _STRINGS]}
+        case config.AccessFormat() | config.LogTarget() | config.CollectorObject():
+            return {"type": "string"}
         case config.SocketPath() | config.ImportString() | config.Secret():
             return {"type": "string"}
         case config.Text():

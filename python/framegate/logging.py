@@ -94,6 +94,8 @@ class JsonFormatter(logging.Formatter):
         }
         if self._source:
             found["source"] = self._source
+        if isinstance(request := getattr(record, "request", None), dict):
+            found["request"] = request
         if record.exc_info:
             found["exception"] = self.formatException(record.exc_info)
         return json.dumps(found, separators=(",", ":"))

@@ -220,6 +220,11 @@ class Server:
         if self._worker is not None:
             self._worker.stop()
 
+    def reopen_log(self) -> None:
+        """Open the file of the access log anew, from any thread; its old one was moved away."""
+        if self._worker is not None:
+            self._worker.reopen_log()
+
     def reload_tls(self) -> None:
         """Read certificates and keys anew, from any thread; open connections go on."""
         if self._worker is not None:

@@ -17,6 +17,7 @@ Each worker has a *place*: an index and its sockets. In a place there is one pro
 | a worker is due         | replaced: requests, memory, lifetime (`recycling.py`)               |
 | a loop stands still     | only with `worker_timeout`: killed, which is a death                |
 | SIGTTIN, SIGTTOU        | one worker more, one less                                           |
+| SIGUSR1                 | with access_log_file: each opens the file anew                      |
 | SIGTERM, SIGINT         | SIGTERM to all; the deadline runs; again: in haste; again: kill     |
 
 Replacing loses nothing, because the successor accepts from the same sockets before the old process
@@ -200,6 +201,8 @@ class Supervisor:
         self._grow_answered = 0
         self._shrink_requests = 0
         self._shrink_answered = 0
+        self._reopen_requests = 0
+        self._reopen_answered = 0
         self._is_stopping = False
         self._is_hasty = False
         self._kill_at = 0.0
@@ -257,6 +260,8 @@ class Supervisor:
                 signal.SIGTTIN: self._on_grow_signal,
                 signal.SIGTTOU: self._on_shrink_signal,
             }
+            if self._config.access_log_path is not None:
+                handlers[signal.SIGUSR1] = self._on_reopen_signal
             stack.enter_context(signals_as_bytes(self._selector, handlers))
             stack.callback(self._kill_all)  # whatever happens here, nobody stays behind
             for index, sockets in enumerate(self._listeners.of_worker):
@@ -742,6 +747,10 @@ class Supervisor:
                 self._stop_requests += 1
             elif not self._is_stopping:
                 self._reload()
+        if self._reopen_answered != self._reopen_requests:
+            self._reopen_answered = self._reopen_requests
+            for worker in self._processes():
+                worker.channel.send_order(Order("reopen-log"))
         while self._grow_answered < self._grow_requests:
             self._grow_answered += 1
             if not self._is_stopping:
@@ -783,6 +792,9 @@ class Supervisor:
 
     def _on_reload_signal(self, number: int, frame: FrameType | None) -> None:
         self._reload_requests += 1
+
+    def _on_reopen_signal(self, number: int, frame: FrameType | None) -> None:
+        self._reopen_requests += 1
 
     def _on_grow_signal(self, number: int, frame: FrameType | None) -> None:
         self._grow_requests += 1

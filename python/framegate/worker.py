@@ -40,7 +40,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from types import FrameType
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol
 
 from framegate.access_pipe import access_log_fd
 from framegate.build import build_info
@@ -50,6 +50,7 @@ from framegate.errors import (
     EXIT_RUNTIME,
     EXIT_STARTUP,
     EXIT_STOPPED,
+    ConfigError,
     FramegateError,
     WorkerStartFailed,
     describe,
@@ -60,6 +61,9 @@ from framegate.listener import listener_addresses, start_listening
 from framegate.logging import configure_from, dump_stacks, logger
 from framegate.stalls import StallWatch
 from framegate.worker_scope import WorkerPlace, WorkerScope
+
+if TYPE_CHECKING:
+    from framegate.events import Collector
 
 __all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
 
@@ -111,6 +115,9 @@ class HttpCore(Protocol):
     def reload_tls(self) -> None:
         """Read certificates and keys anew."""
 
+    def reopen_log(self) -> None:
+        """Open the file of the access log anew."""
+
     def stop_accepting(self) -> None:
         """Close its listening sockets."""
 
@@ -157,12 +164,21 @@ class NativeToolkit:
     Args:
         owns_process: Whether the process is framegate's: loops that stand still are logged.
         supervisor_pid: Without which it must not live long.
+        number: Which worker it is, from 1 on, if it is one of several.
     """
 
-    def __init__(self, *, owns_process: bool = False, supervisor_pid: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        owns_process: bool = False,
+        supervisor_pid: int | None = None,
+        number: int | None = None,
+    ) -> None:
         self._owns_process = owns_process
         self._supervisor_pid = supervisor_pid
+        self._number = number
         self._tls: Any = None
+        self._collector: Collector | None = None
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return framegate's own loop."""
@@ -181,7 +197,13 @@ class NativeToolkit:
 
         Raises:
             CertificateError: One of them cannot be used.
+            ConfigError: The file of the access log cannot be opened, or the collector is none.
         """
+        check_log_file(config)
+        if config.collector is not None:
+            from framegate.events import load_collector
+
+            self._collector = load_collector(config)
         if not config.ssl_certfile:
             return
         from framegate import _http
@@ -213,18 +235,26 @@ class NativeToolkit:
         parent = None
         if self._supervisor_pid is not None:
             parent = (self._supervisor_pid, ORPHAN_SECONDS + stop_seconds(config))
-        with access_log_fd(config) as log_fd:
-            core: HttpCore = _http.Worker(
-                application,
-                config,
-                state=state,
-                tls=self._tls,
-                https_port=https_port,
-                row=native_row,
-                log_fd=log_fd,
-                stalls=None if watch is None else watch.terms,
-                parent=parent,
-            )
+        events = self._start_events()
+        try:
+            with access_log_fd(config) as log_fd:
+                core: HttpCore = _http.Worker(
+                    application,
+                    config,
+                    state=state,
+                    tls=self._tls,
+                    https_port=https_port,
+                    row=native_row,
+                    log_fd=log_fd,
+                    number=self._number,
+                    events=events,
+                    stalls=None if watch is None else watch.terms,
+                    parent=parent,
+                )
+        except BaseException:
+            if events is not None:
+                events.close()  # else its core does
+            raise
         if watch is not None:
             watch.hand_over()
         if config.huge_pages:
@@ -239,9 +269,37 @@ class NativeToolkit:
         # Before it is killed for it, it has to be known where it stood.
         return StallWatch(min(config.log_stalls, config.worker_timeout or config.log_stalls))
 
+    def _start_events(self) -> Any:
+        """Return the queue of events that the collector is given; None without a collector."""
+        if self._collector is None:
+            return None
+        from framegate import _http
+        from framegate.events import start_delivery
+
+        queue = _http.EventQueue()
+        start_delivery(queue, self._collector)
+        return queue
+
     def build_info(self) -> dict[str, Any]:
         """Return how the native modules were built."""
         return build_info()
+
+
+def check_log_file(config: Config) -> None:
+    """Try to open the file of the access log, which makes it.
+
+    Raises:
+        ConfigError: That failed.
+    """
+    if config.access_log_path is None:
+        return
+    try:
+        os.close(os.open(config.access_log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
+    except OSError as error:
+        raise ConfigError(
+            f"{config.origins['access_log_file']}: {config.access_log_path} cannot be opened: "
+            f"{error.strerror}"
+        ) from None
 
 
 def stop_seconds(config: Config) -> float:
@@ -362,6 +420,19 @@ class Worker:
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended just now
                 loop.call_soon_threadsafe(reload)
+
+    def reopen_log(self) -> None:
+        """Open the file of the access log anew, from any thread or signal handler; soon."""
+
+        def reopen() -> None:
+            # Without a core there is nothing open yet.
+            if self._core is not None:
+                self._core.reopen_log()
+
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended just now
+                loop.call_soon_threadsafe(reopen)
 
     def stop(self) -> None:
         """Ask to stop, from any thread or from a signal handler; a second time, to hurry."""
@@ -557,8 +628,10 @@ class Signals:
     | SIGTERM | stop; in haste; at once         | stop                                         |
     | SIGINT  | the same                        | stop in haste                                |
     | SIGHUP  | with TLS: read certificates     | stop: the supervisor is gone                 |
+    | SIGUSR1 | open the access log's file anew | the same                                     |
 
-    What the supervisor's own SIGHUP means for a worker comes through the channel.
+    What the supervisor's own SIGHUP and SIGUSR1 mean for a worker comes through the channel.
+    SIGUSR1 belongs to the application where the access log has no file.
 
     Under a supervisor each has one meaning, because equal signals that are pending merge into one,
     and because SIGHUP comes twice: from the kernel and from the thread that watches the channel.
@@ -598,6 +671,8 @@ class Signals:
             handlers = {signal.SIGTERM: self._handle_any, signal.SIGINT: self._handle_any}
             if self._config.ssl_certfile:
                 handlers[signal.SIGHUP] = self._handle_reload
+        if self._config.access_log_path is not None:
+            handlers[signal.SIGUSR1] = self._handle_reopen
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -612,6 +687,10 @@ class Signals:
     def _handle_reload(self, number: int, frame: FrameType | None) -> None:
         if self.worker is not None:
             self.worker.reload_tls()
+
+    def _handle_reopen(self, number: int, frame: FrameType | None) -> None:
+        if self.worker is not None:
+            self.worker.reopen_log()
 
     def _handle_stop(self, number: int, frame: FrameType | None) -> None:
         if self._count < 1:
@@ -785,7 +864,9 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     _watch_supervisor(channel, spec, workers, listeners)
     configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
-    tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
+    tools: Toolkit = toolkit or NativeToolkit(
+        owns_process=True, supervisor_pid=spec.supervisor_pid, number=spec.index + 1
+    )
     is_ready = False
 
     def worker_startup() -> None:
@@ -890,6 +971,9 @@ def _obey(order: Order, workers: Sequence[Worker]) -> None:
         case "reload-tls":
             for worker in workers:
                 worker.reload_tls()
+        case "reopen-log":
+            for worker in workers:
+                worker.reopen_log()
         case "retire":
             for worker in workers:
                 worker.retire()

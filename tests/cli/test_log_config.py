@@ -224,7 +224,7 @@ def test_program_that_embeds_a_server_gets_requests_as_records() -> None:
     (record,) = records
     assert record.getMessage().endswith(' - "GET /a%22b?q=1 HTTP/1.1" 204')
     request: dict[str, Any] = record.__dict__["request"]
-    assert request["body_bytes"] == 0
+    assert request["bytes_out"] == 0
     assert request["milliseconds"] >= 0
 
 

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import mmap
 import os
+import resource
 import struct
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -214,6 +216,29 @@ def test_a_log_that_cannot_be_written_is_counted(run: Run) -> None:
             native.stop()
 
     run(main())
+
+
+def test_line_that_a_full_disk_has_torn_spoils_no_other(run: Run, tmp_path: Path) -> None:
+    """A limit on the size of files is a disk that fills up."""
+    path = tmp_path / "log"
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def main() -> None:
+        with segment() as (fd, _), path.open("ab") as file:
+            row = _http.RuntimeRow(fd, 0)
+            native = _http._NativeThread(row, file.fileno())
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, unlimited[1]))
+            try:
+                native.log(b"torn in the middle\n")
+                while not row.get("log_lines_dropped"):
+                    await asyncio.sleep(0.01)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+            native.log(b"whole\n")
+            native.stop()
+
+    run(main())
+    assert path.read_bytes() == b"torn in th\nwhole\n"
 
 
 def test_the_native_thread_is_named_blocks_signals_and_ends(run: Run) -> None:

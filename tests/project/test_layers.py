@@ -13,6 +13,7 @@ PACKAGE = ROOT / "python" / "framegate"
 # Modules of the package that each module may import. A module that is not listed may import
 # anything below `cli`.
 PARENT_PROCESS = {
+    "access_format",
     "binds",
     "channel",
     "ciphers",
@@ -101,13 +102,20 @@ def test_the_parent_process_imports_neither_the_app_nor_a_native_module() -> Non
 def test_errors_and_config_are_leaves() -> None:
     assert imports_of(PACKAGE / "errors.py") == set()
     assert imports_of(PACKAGE / "config.py") <= {
+        "access_format",
         "errors",
         "binds",
         "ciphers",
         "systemd",
         "uvicorn_options",
     }
-    for name in ("binds", "ciphers", "systemd", "uvicorn_options"):  # what config itself needs
+    for name in (
+        "access_format",
+        "binds",
+        "ciphers",
+        "systemd",
+        "uvicorn_options",
+    ):  # what config itself needs
         assert imports_of(PACKAGE / f"{name}.py") <= {"errors"}
 
 

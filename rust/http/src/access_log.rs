@@ -1,183 +1,451 @@
-//! One line for one request: text in the manner of uvicorn, or a JSON object.
+//! One line for one request: text for people, a JSON object, or what a format in Apache's manner says.
 //!
 //! ```text
 //! 2026-11-20T19:03:02.417Z 127.0.0.1:53124 "GET /items?q=1 HTTP/1.1" 200 13 0.410ms
 //! {"time":"2026-11-20T19:03:02.417Z","level":"info","logger":"framegate.access","client":"127.0.0.1:53124","method":"GET",
-//!  "target":"/items?q=1","protocol":"HTTP/1.1","status":200,"body_bytes":13,"milliseconds":0.410,"aborted":false}
+//!  "target":"/items?q=1","protocol":"HTTP/1.1","http_version":"1.1","status":200,"bytes_in":0,"bytes_out":13,
+//!  "milliseconds":0.410,"first_byte_milliseconds":0.401,"aborted":false,"worker":1,"pid":4711}
+//! 127.0.0.1 - - [20/Nov/2026:19:03:02 +0000] "GET /items?q=1 HTTP/1.1" 200 13
 //! ```
-//! (the object is one line). What a client can choose (method, target) is escaped, so that one request is one line and a
-//! terminal is not driven by it.
+//! (the object is one line). Times are those at which a request's head was complete. What a client can choose is escaped and cut
+//! (`log_text`): one request is one line, and a line of the formats that have a name is shorter than a pipe takes in one piece, so
+//! that the lines of several workers do not mix.
 
-use std::{
-    io::{self, Write},
-    time::SystemTime,
+use std::{fmt::Write as _, net::IpAddr, time::Duration};
+
+use http::{HeaderName, HeaderValue, Version, uri::PathAndQuery};
+
+use crate::log_text::{
+    Clock, escape, escape_json, push_apache_time, push_milliseconds, push_number, since_1970,
 };
+use crate::record::{RequestRecord, Wanted};
+use crate::service::Address;
 
-use http::{Version, uri::PathAndQuery};
-
-use crate::record::RequestRecord;
+/// Bytes of a target, escaped; with all others a line stays below 4096, which a pipe takes whole (`PIPE_BUF`).
+const TARGET_BYTES_MAX: usize = 2048;
+/// Bytes of a field's value, escaped: two of them, as in `combined`, fit beside a target.
+const FIELD_BYTES_MAX: usize = 640;
+/// Bytes of a method: the longest that is registered has 17.
+const METHOD_BYTES_MAX: usize = 32;
+/// Bytes of the path of a client's Unix socket.
+const CLIENT_BYTES_MAX: usize = 128;
 
 /// How the lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Format {
     /// For people.
     Text,
     /// For programs.
     Json,
+    /// As the pieces say, one after the other.
+    Pieces(Vec<Piece>),
 }
 
-impl Format {
+/// A part of a line in Apache's manner.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// As it is.
+    Literal(String),
+    /// A field of the request, `%{name}i`.
+    RequestField(HeaderName),
+    /// A field of the response, `%{name}o`.
+    ResponseField(HeaderName),
+    /// Something that is known of the request.
+    Item(Item),
+}
+
+/// What a piece of a line says. The letters are those of Apache's `mod_log_config`; what that does not know are notes, `%{name}n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// `%h`, `%a`: the client's address without its port.
+    Client,
+    /// `%l`, `%u`: what nobody knows, `-`.
+    Nothing,
+    /// `%t`: the time in brackets.
+    Time,
+    /// `%{sec}t`: seconds since 1970.
+    TimeSeconds,
+    /// `%{msec}t`: milliseconds since 1970.
+    TimeMilliseconds,
+    /// `%{usec}t`: microseconds since 1970.
+    TimeMicroseconds,
+    /// `%r`: method, target and version.
+    RequestLine,
+    /// `%m`
+    Method,
+    /// `%U`: path.
+    Path,
+    /// `%q`: query with its question mark, or nothing.
+    Query,
+    /// `%H`: version.
+    Version,
+    /// `%s`: status.
+    Status,
+    /// `%b`: bytes of the response's body, `-` for none.
+    BytesOrDash,
+    /// `%B`, `%{bytes_out}n`: the same, 0 for none.
+    BytesOut,
+    /// `%{bytes_in}n`: bytes of the request's body that were read.
+    BytesIn,
+    /// `%D`, `%{us}T`: microseconds.
+    Microseconds,
+    /// `%{ms}T`: milliseconds.
+    Milliseconds,
+    /// `%T`, `%{s}T`: seconds.
+    Seconds,
+    /// `%{first_byte}n`: microseconds to the head of the response.
+    FirstByteMicroseconds,
+    /// `%P`: process.
+    Process,
+    /// `%{worker}n`: the worker's number.
+    Worker,
+    /// `%{protocol}n`: `http/1.0`, `http/1.1`, `h2` or `websocket`.
+    Protocol,
+    /// `%{aborted}n`: 1 if the response did not reach its end, else 0.
+    Aborted,
+}
+
+impl Item {
+    /// The item with a name, as `framegate/access_format.py` has them.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "client" => Self::Client,
+            "nothing" => Self::Nothing,
+            "time" => Self::Time,
+            "time_seconds" => Self::TimeSeconds,
+            "time_milliseconds" => Self::TimeMilliseconds,
+            "time_microseconds" => Self::TimeMicroseconds,
+            "request_line" => Self::RequestLine,
+            "method" => Self::Method,
+            "path" => Self::Path,
+            "query" => Self::Query,
+            "version" => Self::Version,
+            "status" => Self::Status,
+            "bytes_or_dash" => Self::BytesOrDash,
+            "bytes_out" => Self::BytesOut,
+            "bytes_in" => Self::BytesIn,
+            "microseconds" => Self::Microseconds,
+            "milliseconds" => Self::Milliseconds,
+            "seconds" => Self::Seconds,
+            "first_byte" => Self::FirstByteMicroseconds,
+            "process" => Self::Process,
+            "worker" => Self::Worker,
+            "protocol" => Self::Protocol,
+            "aborted" => Self::Aborted,
+            _ => return None,
+        })
+    }
+}
+
+/// Writes lines of one format for one worker.
+#[derive(Debug)]
+pub struct Lines {
+    format: Format,
+    /// The worker's number, from 1 on; `None` for one that is alone.
+    worker: Option<u32>,
+    process: u32,
+    clock: Clock,
+}
+
+impl Lines {
+    /// Lines of a worker: `worker` is its number, from 1 on, if it is one of several.
+    pub fn new(format: Format, worker: Option<u32>) -> Self {
+        Self {
+            format,
+            worker,
+            process: std::process::id(),
+            clock: Clock::default(),
+        }
+    }
+
+    /// The fields that records must have for it.
+    pub fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::default();
+        if let Format::Pieces(pieces) = &self.format {
+            for piece in pieces {
+                match piece {
+                    Piece::RequestField(name) => wanted.request.push(name.clone()),
+                    Piece::ResponseField(name) => wanted.response.push(name.clone()),
+                    Piece::Literal(_) | Piece::Item(_) => {}
+                }
+            }
+        }
+        wanted
+    }
+
     /// Appends the line for `record`, with its newline, to `line`.
-    pub fn write_line(self, record: &RequestRecord, line: &mut Vec<u8>) {
-        match self {
-            Self::Text => write_line(record, line),
-            Self::Json => write_json_line(record, line),
+    pub fn write(&self, record: &RequestRecord, line: &mut Vec<u8>) {
+        match &self.format {
+            Format::Text => self.write_text(record, line),
+            Format::Json => self.write_json(record, line),
+            Format::Pieces(pieces) => {
+                for piece in pieces {
+                    self.write_piece(piece, record, line);
+                }
+                line.push(b'\n');
+            }
+        }
+    }
+
+    /// When, who, what, status (`-` if no response was made), bytes of the response's body, time; then what not every request has.
+    fn write_text(&self, record: &RequestRecord, line: &mut Vec<u8>) {
+        self.clock.push_rfc3339(record.started_at, line);
+        line.push(b' ');
+        push_client(record.client(), line);
+        line.extend_from_slice(b" \"");
+        push_request_line(record, line);
+        line.extend_from_slice(b"\" ");
+        push_status(record, line);
+        line.push(b' ');
+        push_number(record.body_bytes_out, line);
+        line.push(b' ');
+        push_milliseconds(record.duration(), line);
+        line.extend_from_slice(b"ms");
+        if record.body_bytes_in > 0 {
+            line.extend_from_slice(b" in=");
+            push_number(record.body_bytes_in, line);
+        }
+        if let Some(worker) = self.worker {
+            line.extend_from_slice(b" worker=");
+            push_number(worker.into(), line);
+        }
+        if record.websocket {
+            line.extend_from_slice(b" websocket");
+        }
+        if record.aborted {
+            line.extend_from_slice(b" aborted");
+        }
+        line.push(b'\n');
+    }
+
+    /// `status` and `first_byte_milliseconds` are null when no response was made.
+    fn write_json(&self, record: &RequestRecord, line: &mut Vec<u8>) {
+        line.extend_from_slice(b"{\"time\":\"");
+        self.clock.push_rfc3339(record.started_at, line);
+        line.extend_from_slice(
+            b"\",\"level\":\"info\",\"logger\":\"framegate.access\",\"client\":\"",
+        );
+        push_client_json(record.client(), line);
+        line.extend_from_slice(b"\",\"method\":\"");
+        escape_json(record.method.as_str(), METHOD_BYTES_MAX, line);
+        line.extend_from_slice(b"\",\"target\":\"");
+        escape_json(target(record), TARGET_BYTES_MAX, line);
+        line.extend_from_slice(b"\",\"protocol\":\"");
+        if record.websocket {
+            line.extend_from_slice(b"websocket");
+        } else {
+            line.extend_from_slice(version(record.version));
+        }
+        line.extend_from_slice(b"\",\"http_version\":\"");
+        line.extend_from_slice(&version(record.version)[5..]);
+        line.extend_from_slice(b"\",\"status\":");
+        match record.status {
+            Some(status) => push_number(status.as_u16().into(), line),
+            None => line.extend_from_slice(b"null"),
+        }
+        line.extend_from_slice(b",\"bytes_in\":");
+        push_number(record.body_bytes_in, line);
+        line.extend_from_slice(b",\"bytes_out\":");
+        push_number(record.body_bytes_out, line);
+        line.extend_from_slice(b",\"milliseconds\":");
+        push_milliseconds(record.duration(), line);
+        line.extend_from_slice(b",\"first_byte_milliseconds\":");
+        match record.first_byte_after() {
+            Some(first) => push_milliseconds(first, line),
+            None => line.extend_from_slice(b"null"),
+        }
+        line.extend_from_slice(if record.aborted {
+            b",\"aborted\":true,\"worker\":"
+        } else {
+            b",\"aborted\":false,\"worker\":"
+        });
+        push_number(self.worker.unwrap_or(1).into(), line);
+        line.extend_from_slice(b",\"pid\":");
+        push_number(self.process.into(), line);
+        line.extend_from_slice(b"}\n");
+    }
+
+    fn write_piece(&self, piece: &Piece, record: &RequestRecord, line: &mut Vec<u8>) {
+        match piece {
+            Piece::Literal(text) => line.extend_from_slice(text.as_bytes()),
+            Piece::RequestField(name) => push_field(name, &record.request_fields, line),
+            Piece::ResponseField(name) => push_field(name, &record.response_fields, line),
+            Piece::Item(item) => self.write_item(*item, record, line),
+        }
+    }
+
+    fn write_item(&self, item: Item, record: &RequestRecord, line: &mut Vec<u8>) {
+        let in_units = |duration: Duration, nanoseconds: u128| {
+            u64::try_from(duration.as_nanos() / nanoseconds).unwrap_or(u64::MAX)
+        };
+        let (path, query) = target(record)
+            .split_once('?')
+            .map_or((target(record), None), |(path, query)| (path, Some(query)));
+        match item {
+            Item::Client => push_host(record.client(), line),
+            Item::Nothing => line.push(b'-'),
+            Item::Time => push_apache_time(record.started_at, line),
+            Item::TimeSeconds => {
+                push_number(in_units(since_1970(record.started_at), 1_000_000_000), line);
+            }
+            Item::TimeMilliseconds => {
+                push_number(in_units(since_1970(record.started_at), 1_000_000), line);
+            }
+            Item::TimeMicroseconds => {
+                push_number(in_units(since_1970(record.started_at), 1000), line);
+            }
+            Item::RequestLine => push_request_line(record, line),
+            Item::Method => escape(record.method.as_str().as_bytes(), METHOD_BYTES_MAX, line),
+            Item::Path => escape(path.as_bytes(), TARGET_BYTES_MAX, line),
+            Item::Query => {
+                if let Some(query) = query {
+                    line.push(b'?');
+                    escape(query.as_bytes(), TARGET_BYTES_MAX, line);
+                }
+            }
+            Item::Version => line.extend_from_slice(version(record.version)),
+            Item::Status => push_status(record, line),
+            Item::BytesOrDash if record.body_bytes_out == 0 => line.push(b'-'),
+            Item::BytesOrDash | Item::BytesOut => push_number(record.body_bytes_out, line),
+            Item::BytesIn => push_number(record.body_bytes_in, line),
+            Item::Microseconds => push_number(in_units(record.duration(), 1000), line),
+            Item::Milliseconds => push_number(in_units(record.duration(), 1_000_000), line),
+            Item::Seconds => push_number(record.duration().as_secs(), line),
+            Item::FirstByteMicroseconds => match record.first_byte_after() {
+                Some(first) => push_number(in_units(first, 1000), line),
+                None => line.push(b'-'),
+            },
+            Item::Process => push_number(self.process.into(), line),
+            Item::Worker => push_number(self.worker.unwrap_or(1).into(), line),
+            Item::Protocol => line.extend_from_slice(if record.websocket {
+                b"websocket"
+            } else {
+                match record.version {
+                    Version::HTTP_10 => b"http/1.0",
+                    Version::HTTP_2 => b"h2",
+                    _ => b"http/1.1",
+                }
+            }),
+            Item::Aborted => line.push(b'0' + u8::from(record.aborted)),
         }
     }
 }
 
-/// Appends the line for `record` as a JSON object, with its newline, to `line`. `status` is null when no response was made.
-pub fn write_json_line(record: &RequestRecord, line: &mut Vec<u8>) {
-    // Writing to a vector does not fail.
-    let _ = try_write_json(record, line);
+fn target(record: &RequestRecord) -> &str {
+    record
+        .target
+        .path_and_query()
+        .map_or("", PathAndQuery::as_str)
 }
 
-fn try_write_json(record: &RequestRecord, line: &mut Vec<u8>) -> io::Result<()> {
-    line.extend_from_slice(b"{\"time\":\"");
-    write_time(record.started_at, line)?;
-    line.extend_from_slice(b"\",\"level\":\"info\",\"logger\":\"framegate.access\",\"client\":\"");
-    escape_json(&record.connection.peer.to_string(), line)?;
-    line.extend_from_slice(b"\",\"method\":\"");
-    escape_json(record.method.as_str(), line)?;
-    line.extend_from_slice(b"\",\"target\":\"");
-    escape_json(
-        record
-            .target
-            .path_and_query()
-            .map_or("", PathAndQuery::as_str),
-        line,
-    )?;
-    write!(
-        line,
-        "\",\"protocol\":\"{}\",\"status\":",
-        version(record.version)
-    )?;
-    match record.status {
-        Some(status) => write!(line, "{}", status.as_u16())?,
-        None => line.extend_from_slice(b"null"),
+fn version(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_10 => b"HTTP/1.0",
+        Version::HTTP_2 => b"HTTP/2",
+        _ => b"HTTP/1.1",
     }
-    let micros = record.end_ns.saturating_sub(record.start_ns) / 1000;
-    writeln!(
-        line,
-        ",\"body_bytes\":{},\"milliseconds\":{}.{:03},\"aborted\":{}}}",
-        record.body_bytes_out,
-        micros / 1000,
-        micros % 1000,
-        record.aborted
-    )
 }
 
-/// The content of a JSON string (RFC 8259 section 7). DEL too is escaped, for terminals.
-fn escape_json(text: &str, line: &mut Vec<u8>) -> io::Result<()> {
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => write!(line, "\\{character}")?,
-            '\0'..='\x1f' | '\x7f' => write!(line, "\\u{:04x}", u32::from(character))?,
-            _ => write!(line, "{character}")?,
-        }
-    }
-    Ok(())
-}
-
-/// Appends the line for `record`, with its newline, to `line`: when, who, what, status, bytes of the response's body, time.
-/// `-` stands for a response that was not made, and `aborted` follows when it did not reach its end.
-pub fn write_line(record: &RequestRecord, line: &mut Vec<u8>) {
-    // Writing to a vector does not fail.
-    let _ = try_write(record, line);
-}
-
-fn try_write(record: &RequestRecord, line: &mut Vec<u8>) -> io::Result<()> {
-    write_time(record.started_at, line)?;
-    write!(line, " {} \"", record.connection.peer)?;
-    escape(record.method.as_str(), line)?;
+fn push_request_line(record: &RequestRecord, line: &mut Vec<u8>) {
+    escape(record.method.as_str().as_bytes(), METHOD_BYTES_MAX, line);
     line.push(b' ');
-    escape(
-        record
-            .target
-            .path_and_query()
-            .map_or("", PathAndQuery::as_str),
-        line,
-    )?;
-    write!(line, " {}\" ", version(record.version))?;
+    escape(target(record).as_bytes(), TARGET_BYTES_MAX, line);
+    line.push(b' ');
+    line.extend_from_slice(version(record.version));
+}
+
+fn push_status(record: &RequestRecord, line: &mut Vec<u8>) {
     match record.status {
-        Some(status) => write!(line, "{}", status.as_u16())?,
+        Some(status) => push_number(status.as_u16().into(), line),
         None => line.push(b'-'),
     }
-    let micros = record.end_ns.saturating_sub(record.start_ns) / 1000;
-    write!(
-        line,
-        " {} {}.{:03}ms",
-        record.body_bytes_out,
-        micros / 1000,
-        micros % 1000
-    )?;
-    line.extend_from_slice(if record.aborted { b" aborted\n" } else { b"\n" });
-    Ok(())
 }
 
-fn version(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "HTTP/1.0",
-        Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
-    }
-}
-
-/// Control characters, quotes, backslashes and everything that is not ASCII as `\x..`.
-fn escape(text: &str, line: &mut Vec<u8>) -> io::Result<()> {
-    for byte in text.bytes() {
-        if matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\' {
-            line.push(byte);
-        } else {
-            write!(line, "\\x{byte:02x}")?;
+/// All values of a field, or `-`.
+fn push_field(name: &HeaderName, fields: &[(HeaderName, HeaderValue)], line: &mut Vec<u8>) {
+    let start = line.len();
+    for (_, value) in fields.iter().filter(|(field, _)| field == name) {
+        if line.len() > start {
+            line.extend_from_slice(b", ");
+        }
+        let left = FIELD_BYTES_MAX.saturating_sub(line.len() - start);
+        escape(value.as_bytes(), left, line);
+        if left == 0 {
+            break;
         }
     }
-    Ok(())
+    if line.len() == start {
+        line.push(b'-');
+    }
 }
 
-/// RFC 3339 in UTC with milliseconds.
-fn write_time(time: SystemTime, line: &mut Vec<u8>) -> io::Result<()> {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let (year, month, day) = civil(since.as_secs() / 86_400);
-    let second = since.as_secs() % 86_400;
-    write!(
-        line,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_millis()
-    )
+/// A client's address without its port.
+fn push_host(address: &Address, line: &mut Vec<u8>) {
+    match address {
+        Address::Inet(address) => push_ip(address.ip(), line),
+        Address::Unix(_) => push_client(address, line),
+    }
 }
 
-/// Year, month and day of a number of days since 1970. Years are counted from March, so that the leap day is the last of its
-/// year (Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+/// A client's address in a field that ends with a space.
+fn push_client(address: &Address, line: &mut Vec<u8>) {
+    match address {
+        Address::Inet(address) => push_inet(*address, line),
+        Address::Unix(path) => {
+            line.extend_from_slice(b"unix");
+            if let Some(path) = path {
+                line.push(b':');
+                let start = line.len();
+                // The client has named its socket as it liked.
+                escape(path.as_os_str().as_encoded_bytes(), CLIENT_BYTES_MAX, line);
+                for byte in &mut line[start..] {
+                    if *byte == b' ' {
+                        *byte = b'+';
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn push_client_json(address: &Address, line: &mut Vec<u8>) {
+    match address {
+        Address::Inet(address) => push_inet(*address, line),
+        Address::Unix(None) => line.extend_from_slice(b"unix"),
+        Address::Unix(Some(path)) => {
+            line.extend_from_slice(b"unix:");
+            escape_json(&path.to_string_lossy(), CLIENT_BYTES_MAX, line);
+        }
+    }
+}
+
+fn push_inet(address: std::net::SocketAddr, line: &mut Vec<u8>) {
+    let brackets = address.is_ipv6();
+    if brackets {
+        line.push(b'[');
+    }
+    push_ip(address.ip(), line);
+    line.extend_from_slice(if brackets { b"]:" } else { b":" });
+    push_number(address.port().into(), line);
+}
+
+fn push_ip(ip: IpAddr, line: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (place, byte) in ip.octets().into_iter().enumerate() {
+                if place > 0 {
+                    line.push(b'.');
+                }
+                push_number(byte.into(), line);
+            }
+        }
+        IpAddr::V6(ip) => {
+            let mut text = String::with_capacity(40);
+            // Writing to a string does not fail.
+            let _ = write!(text, "{ip}");
+            line.extend_from_slice(text.as_bytes());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -188,106 +456,213 @@ mod tests {
         time::{Duration, SystemTime},
     };
 
-    use http::{Method, StatusCode, Version};
+    use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
-    use super::{civil, escape, escape_json, write_json_line, write_line};
+    use super::{Format, Item, Lines, Piece};
     use crate::record::RequestRecord;
-    use crate::service::{Address, ConnectionInfo};
+    use crate::service::{Address, ConnectionInfo, Entry};
 
-    fn record() -> RequestRecord {
-        let peer = Address::Inet(SocketAddr::from(([127, 0, 0, 1], 53124)));
+    fn record_of(peer: Address) -> RequestRecord {
         let connection = ConnectionInfo {
+            number: 1,
             peer: peer.clone(),
             local: peer,
-            entry: crate::service::Entry::Plain,
+            entry: Entry::Plain,
             tls: None,
         };
         RequestRecord {
             connection: Rc::new(connection),
+            number: 1,
             method: Method::GET,
             target: "/items?q=1".parse().unwrap(),
             version: Version::HTTP_11,
+            websocket: false,
             status: Some(StatusCode::OK),
             start_ns: 1_000_000,
-            first_byte_ns: None,
+            first_byte_ns: Some(1_401_000),
             end_ns: 1_410_000,
             started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_201_382_417),
             body_bytes_in: 0,
             body_bytes_out: 13,
             aborted: false,
+            event_stream: false,
+            request_fields: Vec::new(),
+            response_fields: Vec::new(),
         }
+    }
+
+    fn record() -> RequestRecord {
+        record_of(Address::Inet(SocketAddr::from(([127, 0, 0, 1], 53124))))
+    }
+
+    fn cut() -> RequestRecord {
+        RequestRecord {
+            status: None,
+            first_byte_ns: None,
+            aborted: true,
+            body_bytes_in: 7,
+            websocket: true,
+            ..record()
+        }
+    }
+
+    fn line(format: Format, worker: Option<u32>, record: &RequestRecord) -> String {
+        let mut line = Vec::new();
+        Lines::new(format, worker).write(record, &mut line);
+        String::from_utf8(line).unwrap()
     }
 
     #[test]
     fn json_line_has_all_parts() {
-        let cut = RequestRecord {
-            status: None,
-            aborted: true,
+        let begin = "{\"time\":\"2026-11-20T19:03:02.417Z\",\"level\":\"info\",\"logger\":\"framegate.access\",\
+                     \"client\":\"127.0.0.1:53124\",\"method\":\"GET\",\"target\":\"/items?q=1\",\"protocol\":";
+        let pid = std::process::id();
+        assert_eq!(
+            line(Format::Json, None, &record()),
+            format!(
+                "{begin}\"HTTP/1.1\",\"http_version\":\"1.1\",\"status\":200,\"bytes_in\":0,\"bytes_out\":13,\
+                 \"milliseconds\":0.410,\"first_byte_milliseconds\":0.401,\"aborted\":false,\"worker\":1,\"pid\":{pid}}}\n"
+            )
+        );
+        assert_eq!(
+            line(Format::Json, Some(3), &cut()),
+            format!(
+                "{begin}\"websocket\",\"http_version\":\"1.1\",\"status\":null,\"bytes_in\":7,\"bytes_out\":13,\
+                 \"milliseconds\":0.410,\"first_byte_milliseconds\":null,\"aborted\":true,\"worker\":3,\"pid\":{pid}}}\n"
+            )
+        );
+    }
+
+    #[test]
+    fn text_line_has_all_parts() {
+        let begin = "2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\"";
+        assert_eq!(
+            line(Format::Text, None, &record()),
+            format!("{begin} 200 13 0.410ms\n")
+        );
+        assert_eq!(
+            line(Format::Text, Some(2), &cut()),
+            format!("{begin} - 13 0.410ms in=7 worker=2 websocket aborted\n")
+        );
+    }
+
+    #[test]
+    fn every_item_has_its_text() {
+        let items = [
+            ("client", "127.0.0.1", "127.0.0.1"),
+            ("nothing", "-", "-"),
+            (
+                "time",
+                "[20/Nov/2026:19:03:02 +0000]",
+                "[20/Nov/2026:19:03:02 +0000]",
+            ),
+            ("time_seconds", "1795201382", "1795201382"),
+            ("time_milliseconds", "1795201382417", "1795201382417"),
+            ("time_microseconds", "1795201382417000", "1795201382417000"),
+            (
+                "request_line",
+                "GET /items?q=1 HTTP/1.1",
+                "GET /items?q=1 HTTP/1.1",
+            ),
+            ("method", "GET", "GET"),
+            ("path", "/items", "/items"),
+            ("query", "?q=1", "?q=1"),
+            ("version", "HTTP/1.1", "HTTP/1.1"),
+            ("status", "200", "-"),
+            ("bytes_or_dash", "13", "13"),
+            ("bytes_out", "13", "13"),
+            ("bytes_in", "0", "7"),
+            ("microseconds", "410", "410"),
+            ("milliseconds", "0", "0"),
+            ("seconds", "0", "0"),
+            ("first_byte", "401", "-"),
+            ("worker", "5", "5"),
+            ("protocol", "http/1.1", "websocket"),
+            ("aborted", "0", "1"),
+        ];
+        for (name, whole, of_cut) in items {
+            let item = Item::named(name).unwrap();
+            let format = || Format::Pieces(vec![Piece::Item(item)]);
+            assert_eq!(
+                line(format(), Some(5), &record()),
+                format!("{whole}\n"),
+                "{name}"
+            );
+            assert_eq!(
+                line(format(), Some(5), &cut()),
+                format!("{of_cut}\n"),
+                "{name}"
+            );
+        }
+        assert_eq!(Item::named("process"), Some(Item::Process));
+        assert_eq!(Item::named("nonsense"), None);
+    }
+
+    #[test]
+    fn fields_are_joined_escaped_and_cut() {
+        let name = HeaderName::from_static("x-a");
+        let format = || {
+            Format::Pieces(vec![
+                Piece::Literal("<".to_owned()),
+                Piece::RequestField(name.clone()),
+                Piece::Literal(">".to_owned()),
+                Piece::ResponseField(name.clone()),
+            ])
+        };
+        assert_eq!(line(format(), None, &record()), "<->-\n");
+        let value = |bytes: &[u8]| (name.clone(), HeaderValue::from_bytes(bytes).unwrap());
+        let full = RequestRecord {
+            request_fields: vec![value(b"1\xe4\""), value(b"2")],
+            response_fields: vec![value(&[b'z'; 5000]), value(b"never")],
             ..record()
         };
-        let mut line = Vec::new();
-        write_json_line(&record(), &mut line);
-        write_json_line(&cut, &mut line);
-        let begin = "{\"time\":\"2026-11-20T19:03:02.417Z\",\"level\":\"info\",\"logger\":\"framegate.access\",\
-                     \"client\":\"127.0.0.1:53124\",\"method\":\"GET\",\"target\":\"/items?q=1\",\"protocol\":\"HTTP/1.1\",";
-        let end = "\"body_bytes\":13,\"milliseconds\":0.410,\"aborted\"";
-        assert_eq!(
-            String::from_utf8(line).unwrap(),
-            format!("{begin}\"status\":200,{end}:false}}\n{begin}\"status\":null,{end}:true}}\n")
+        let text = line(format(), None, &full);
+        assert!(text.starts_with("<1\\xe4\\x22, 2>zzz"), "{text}");
+        assert!(
+            text.ends_with("zzz...\n") || text.ends_with("...\n"),
+            "{text}"
         );
+        assert!(text.len() < 700, "{text}");
+        let wanted = Lines::new(format(), None).wanted();
+        assert_eq!((wanted.request.len(), wanted.response.len()), (1, 1));
     }
 
     #[test]
-    fn json_strings_stay_on_their_line() {
-        let mut line = Vec::new();
-        escape_json("a\"\\\n\u{1b}\u{7f}\u{e4}~", &mut line).unwrap();
-        assert_eq!(
-            String::from_utf8(line).unwrap(),
-            "a\\\"\\\\\\u000a\\u001b\\u007f\u{e4}~"
+    fn socket_of_a_client_cannot_forge_a_line() {
+        let record = record_of(Address::Unix(Some("/tmp/a b\n\"x".into())));
+        assert!(line(Format::Text, None, &record).contains(" unix:/tmp/a+b\\x0a\\x22x \"GET"));
+        assert!(
+            line(Format::Json, None, &record).contains("\"unix:/tmp/a b\\u000a\\\"x\""),
+            "{}",
+            line(Format::Json, None, &record)
         );
+        let nameless = record_of(Address::Unix(None));
+        assert!(line(Format::Text, None, &nameless).contains(" unix \"GET"));
+        let six = record_of(Address::Inet("[2001:db8::1]:80".parse().unwrap()));
+        assert!(line(Format::Text, None, &six).contains(" [2001:db8::1]:80 \"GET"));
     }
 
     #[test]
-    fn line_has_all_parts() {
-        let record = record();
-        let mut line = Vec::new();
-        write_line(&record, &mut line);
-        let cut = RequestRecord {
-            status: None,
-            aborted: true,
-            ..record
+    fn longest_line_of_a_named_format_fits_into_a_pipe_at_once() {
+        let name = HeaderName::from_static("referer");
+        let long = HeaderValue::from_bytes(&[0xff; 9000]).unwrap();
+        let record = RequestRecord {
+            target: format!("/{}", "\u{e4}".repeat(9000)).parse().unwrap(),
+            method: Method::from_bytes(&[b'M'; 500]).unwrap(),
+            request_fields: vec![(name.clone(), long)],
+            ..record_of(Address::Unix(Some("\u{1f600}".repeat(1000).into())))
         };
-        write_line(&cut, &mut line);
-        assert_eq!(
-            String::from_utf8(line).unwrap(),
-            "2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" 200 13 0.410ms\n\
-             2026-11-20T19:03:02.417Z 127.0.0.1:53124 \"GET /items?q=1 HTTP/1.1\" - 13 0.410ms aborted\n"
-        );
-    }
-
-    #[test]
-    fn what_could_drive_a_terminal_is_escaped() {
-        let mut line = Vec::new();
-        escape("a b\n\r\u{1b}[2J\"\\\u{7f}\u{e4}~", &mut line).unwrap();
-        assert_eq!(
-            String::from_utf8(line).unwrap(),
-            "a b\\x0a\\x0d\\x1b[2J\\x22\\x5c\\x7f\\xc3\\xa4~"
-        );
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (days, date) in [
-            (0, (1970, 1, 1)),
-            (58, (1970, 2, 28)),
-            (59, (1970, 3, 1)),
-            (11_016, (2000, 2, 29)),
-            (11_017, (2000, 3, 1)),
-            (20_777, (2026, 11, 20)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-        ] {
-            assert_eq!(civil(days), date, "{days}");
+        let combined = Format::Pieces(vec![
+            Piece::Item(Item::Client),
+            Piece::Item(Item::Time),
+            Piece::Item(Item::RequestLine),
+            Piece::RequestField(name.clone()),
+            Piece::RequestField(name),
+            Piece::Literal(" - - \"\" 200 12345678901234567890 \"\" \"\"".to_owned()),
+        ]);
+        for format in [Format::Text, Format::Json, combined] {
+            let line = line(format, Some(u32::MAX), &record);
+            assert!((1000..4000).contains(&line.len()), "{}", line.len());
         }
     }
 }

@@ -62,6 +62,13 @@ impl Drop for Membership {
         // The reader of a body must not keep the socket open.
         self.shared.direct.revoke();
         self.registry.leave(&self.shared);
+        if let Some(recorder) = &self.shared.recorder {
+            recorder.closed(
+                self.shared.number.get(),
+                self.shared.bytes_in.get(),
+                self.shared.bytes_out.get(),
+            );
+        }
     }
 }
 

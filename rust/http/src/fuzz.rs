@@ -502,6 +502,7 @@ fn serve(stream: &[u8], size: usize, reading: Reading) -> (Vec<Served>, Vec<u16>
         let server = Server::new(handler, Rc::new(config), spawn);
         let (client, socket) = UnixStream::pair().expect("a pair of sockets");
         let info = ConnectionInfo {
+            number: 1,
             peer: Address::Unix(None),
             local: Address::Unix(None),
             entry: crate::service::Entry::Plain,

@@ -15,7 +15,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -33,7 +32,7 @@ use crate::direct::DIRECT_BYTES_MIN;
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::known_host::KnownHost;
-use crate::record::{Meter, Record, RequestRecord, monotonic_ns};
+use crate::record::{Meter, Record};
 use crate::refusal::{
     BODY_TOO_LARGE, Refusal, bad, connect, repeated_host, repeated_length, target_too_long,
 };
@@ -155,11 +154,10 @@ impl ConnectionService {
         shared.enter(Phase::Busy);
         self.registry.count_request();
         let number = self.registry.requests();
-        let meter = self
-            .shared
-            .sink
+        let meter = shared
+            .recorder
             .as_ref()
-            .map(|_| Meter::new(new_record(&self.info, &head)));
+            .map(|recorder| recorder.begin(&self.info, &head, number));
         let open = Open {
             shared: shared.clone(),
             meter: meter.clone(),
@@ -186,6 +184,9 @@ impl ConnectionService {
         }
         let has_upgrade_field = fields.upgrade;
         let upgrade = has_upgrade_field && wants_websocket(&head);
+        if upgrade && let Some(meter) = &meter {
+            meter.asks_for_websocket();
+        }
         let exchange = exchange(ResponseFuture::Ready(None));
         to_origin_form(&mut head);
         let upgrade = upgrade.then(|| Upgrade::http1(shared.clone()));
@@ -209,23 +210,6 @@ impl ConnectionService {
             permit: Permit::default(),
         });
         Exchange { answer, ..exchange }
-    }
-}
-
-pub(crate) fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
-    RequestRecord {
-        connection: info.clone(),
-        method: head.method.clone(),
-        target: head.uri.clone(),
-        version: head.version,
-        status: None,
-        start_ns: monotonic_ns(),
-        first_byte_ns: None,
-        end_ns: 0,
-        started_at: SystemTime::now(),
-        body_bytes_in: 0,
-        body_bytes_out: 0,
-        aborted: false,
     }
 }
 
@@ -448,9 +432,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         let mut meter = self.meter.take();
         if !self.complete
-            && let (Some(meter), Some(sink)) = (meter.take(), &self.shared.sink)
+            && let Some(meter) = meter.take()
         {
-            meter.finish(&**sink, true);
+            meter.finish(true);
         }
         self.shared.request_over(meter);
     }
@@ -628,7 +612,7 @@ impl Exchange {
             body = ResponseBody::Empty;
         }
         if let Some(meter) = &open.meter {
-            meter.responded(head.status);
+            meter.responded(head.status, &mut head.headers);
         }
         open.complete |= body.is_end_stream() && !count;
         http::Response::from_parts(

@@ -46,7 +46,7 @@ use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::h2::Observed;
 use crate::half_close::{self, HalfClose};
-use crate::record::{Meter, RecordSink};
+use crate::record::{Meter, Recorder};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
 use crate::service::Takeover;
@@ -158,11 +158,13 @@ pub(crate) struct Shared {
     pub(crate) streams: OnceCell<Weak<Observed>>,
     /// Records of responses that hyper has, but that are not wholly written.
     unwritten: RefCell<Vec<Rc<Meter>>>,
-    pub(crate) sink: Option<Rc<dyn RecordSink>>,
+    /// Which connection of its server it is.
+    pub(crate) number: Cell<u64>,
+    pub(crate) recorder: Option<Rc<Recorder>>,
 }
 
 impl Shared {
-    pub(crate) fn new(sink: Option<Rc<dyn RecordSink>>) -> Rc<Self> {
+    pub(crate) fn new(recorder: Option<Rc<Recorder>>) -> Rc<Self> {
         Rc::new(Self {
             task: RefCell::default(),
             index: Cell::new(0),
@@ -196,7 +198,8 @@ impl Shared {
             framing: RefCell::default(),
             streams: OnceCell::new(),
             unwritten: RefCell::default(),
-            sink,
+            number: Cell::new(0),
+            recorder,
         })
     }
 
@@ -354,13 +357,12 @@ impl Shared {
 
     /// Hands out the records that waited for their last byte.
     pub(crate) fn finish_records(&self, aborted: bool) {
-        let Some(sink) = &self.sink else { return };
-        if self.unwritten.borrow().is_empty() {
+        if self.recorder.is_none() || self.unwritten.borrow().is_empty() {
             return;
         }
         let unwritten = mem::take(&mut *self.unwritten.borrow_mut());
         for meter in unwritten {
-            meter.finish(&**sink, aborted);
+            meter.finish(aborted);
         }
     }
 

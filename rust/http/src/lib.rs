@@ -68,6 +68,7 @@ mod half_close;
 pub mod ingest;
 mod known_host;
 mod listener;
+mod log_text;
 mod overload;
 mod protocol;
 pub mod record;

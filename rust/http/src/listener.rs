@@ -21,8 +21,8 @@ use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Phase, Shared, Socket};
 use crate::protocol::Protocol;
-use crate::record::RecordSink;
-use crate::registry::{Connections, Registry};
+use crate::record::{RecordSink, Recorder};
+use crate::registry::{Connections, Registry, Sweep};
 use crate::service::{Address, ConnectionInfo, Entry, Service};
 use crate::tls::{self, Tls, TlsReport};
 
@@ -59,15 +59,15 @@ pub(crate) struct ServerState {
     pub(crate) http1: http1::Builder,
     pub(crate) registry: Rc<Registry>,
     pub(crate) date: DateCache,
-    sink: Option<Rc<dyn RecordSink>>,
+    recorder: Option<Rc<Recorder>>,
     on_accept_error: Option<Report>,
     tls: Option<Rc<tls::Source>>,
     pub(crate) spawn: Box<dyn Fn(Task)>,
 }
 
 impl ServerState {
-    pub(crate) fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
-        let shared = Shared::new(self.sink.clone());
+    pub(crate) fn start(self: &Rc<Self>, socket: Socket, mut info: ConnectionInfo) {
+        let shared = Shared::new(self.recorder.clone());
         shared
             .direct
             .set_watermark
@@ -86,6 +86,11 @@ impl ServerState {
             shared.requests_left.set(requests);
         }
         let start_sweep = self.registry.enter(&shared, limits.connections_max);
+        info.number = self.registry.accepted();
+        shared.number.set(info.number);
+        if let Some(recorder) = &self.recorder {
+            recorder.opened(&info);
+        }
         let membership = Membership::new(self.registry.clone(), shared);
         if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
@@ -139,7 +144,7 @@ impl Server {
             },
             config,
             date: DateCache::default(),
-            sink: None,
+            recorder: None,
             on_accept_error: None,
             tls: None,
             spawn: Box::new(spawn),
@@ -169,10 +174,27 @@ impl Server {
         }
     }
 
-    /// Records are made, and given to `sink`. To be set before the first listener.
+    /// Records are made, and given to `sink`, after those that were named before. To be set before the first listener.
     #[must_use]
     pub fn with_records(self, sink: Rc<dyn RecordSink>) -> Self {
-        self.change(|state| state.sink = Some(sink))
+        self.record(|recorder| recorder.with_sink(sink))
+    }
+
+    /// Responses have a field `Server-Timing` that says how long they took to begin. To be set before the first listener.
+    #[must_use]
+    pub fn with_server_timing(self) -> Self {
+        self.record(Recorder::with_server_timing)
+    }
+
+    fn record(self, change: impl FnOnce(&Recorder) -> Recorder) -> Self {
+        self.change(|state| {
+            let known = state.recorder.take().unwrap_or_default();
+            let recorder = Rc::new(change(&known));
+            if recorder.is_swept() {
+                Sweep::new(state.registry.clone()).watch(&recorder);
+            }
+            state.recorder = Some(recorder);
+        })
     }
 
     /// `report` is called with errors of `accept`, once per pause. To be set before the first listener.
@@ -250,6 +272,7 @@ impl Accept for TcpListener {
         let _ = stream.set_nodelay(true);
         let local = stream.local_addr()?;
         let info = ConnectionInfo {
+            number: 0,
             peer: Address::Inet(peer),
             local: Address::Inet(local),
             entry: Entry::Plain,
@@ -279,6 +302,7 @@ fn unix_info(stream: &UnixStream) -> ConnectionInfo {
         )
     };
     ConnectionInfo {
+        number: 0,
         peer: path(stream.peer_addr()),
         local: path(stream.local_addr()),
         entry: Entry::Plain,

@@ -1,36 +1,54 @@
 //! What is known of one request when it is over. Logs, metrics and traces read records; they take no measurements.
 //!
-//! Without a [`RecordSink`] nothing here is allocated and no clock is read.
+//! Any number of [`RecordSink`]s look at the same record, one after the other, on the connection's task. Without a sink nothing here
+//! is allocated and no clock is read.
+//!
+//! # Fields
+//! The head of a request belongs to its handler, so what a sink wants to read of it later has to be named before
+//! ([`RecordSink::wanted`]): the values are kept, which costs a reference each and no copy.
+//!
+//! # Long requests
+//! A sink may ask to be told of requests that go on for long ([`RecordSink::long_after`]). The open ones then stand in a list at which
+//! the sweep looks: there is no timer per request, and nobody is told while the thread is blocked.
 
 use std::{
     cell::{Cell, RefCell},
+    fmt::Write as _,
     rc::Rc,
     sync::OnceLock,
-    time::{Instant, SystemTime},
+    task::Waker,
+    time::{Duration, Instant, SystemTime},
 };
 
-use http::{Method, StatusCode, Uri, Version};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_TYPE,
+};
 
-use crate::service::ConnectionInfo;
+use crate::registry::Swept;
+use crate::service::{Address, ConnectionInfo};
 
 /// One request from its head to the last byte of its response.
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
     /// The connection it came through.
     pub connection: Rc<ConnectionInfo>,
+    /// Which request of this server it is; the first is 1.
+    pub number: u64,
     /// Method as sent.
     pub method: Method,
     /// Path and query as sent.
     pub target: Uri,
     /// Version as sent.
     pub version: Version,
+    /// A WebSocket was asked for. The record then tells of the handshake alone.
+    pub websocket: bool,
     /// Status of the response; `None` when none was made.
     pub status: Option<StatusCode>,
     /// When the head was complete; nanoseconds of [`monotonic_ns`].
     pub start_ns: u64,
     /// When the head of the response was handed over to be written.
     pub first_byte_ns: Option<u64>,
-    /// When the last byte of the response was written, or the response was cut.
+    /// When the last byte of the response was written, or the response was cut. 0 before that.
     pub end_ns: u64,
     /// Time of day at the start.
     pub started_at: SystemTime,
@@ -40,12 +58,92 @@ pub struct RequestRecord {
     pub body_bytes_out: u64,
     /// True when the response did not reach its end.
     pub aborted: bool,
+    /// The response is a stream of events, which lasts as long as its reader wants it to.
+    pub event_stream: bool,
+    /// Fields of the request that a sink wanted.
+    pub request_fields: Vec<(HeaderName, HeaderValue)>,
+    /// Fields of the response that a sink wanted.
+    pub response_fields: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Takes finished records.
+impl RequestRecord {
+    /// Who asked.
+    pub fn client(&self) -> &Address {
+        &self.connection.peer
+    }
+
+    /// From the head of the request to the last byte of the response.
+    pub fn duration(&self) -> Duration {
+        Duration::from_nanos(self.end_ns.saturating_sub(self.start_ns))
+    }
+
+    /// From the head of the request to that of the response, when there is one.
+    pub fn first_byte_after(&self) -> Option<Duration> {
+        let first_byte_ns = self.first_byte_ns?;
+        Some(Duration::from_nanos(
+            first_byte_ns.saturating_sub(self.start_ns),
+        ))
+    }
+
+    /// What counts against a limit on time: a stream of events is over when it begins.
+    pub fn judged(&self) -> Duration {
+        match self.first_byte_after() {
+            Some(first) if self.event_stream => first,
+            _ => self.duration(),
+        }
+    }
+}
+
+/// What a sink reads of heads, beside what is in every record.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Of the request's.
+    pub request: Vec<HeaderName>,
+    /// Of the response's.
+    pub response: Vec<HeaderName>,
+}
+
+/// What a connection was, once it is closed.
+#[derive(Clone, Copy, Debug)]
+pub struct ClosedConnection {
+    /// Its number; see [`ConnectionInfo::number`].
+    pub number: u64,
+    /// When; nanoseconds of [`monotonic_ns`].
+    pub at_ns: u64,
+    /// Bytes that were read from its socket.
+    pub bytes_in: u64,
+    /// Bytes that were written to it.
+    pub bytes_out: u64,
+}
+
+/// Takes records, and what else happens to connections and requests. Everything is called on the connection's task, so it must be
+/// quick and must not block.
 pub trait RecordSink: 'static {
-    /// The response was fully written or cut. Called on the connection's task: must be quick and must not block.
-    fn finished(&self, record: RequestRecord);
+    /// The response was fully written or cut.
+    fn finished(&self, record: &RequestRecord);
+
+    /// A request's head is complete.
+    fn started(&self, _record: &RequestRecord) {}
+
+    /// A connection was accepted, [`monotonic_ns`] being `at_ns`. With TLS its handshake is still to come.
+    fn opened(&self, _connection: &ConnectionInfo, _at_ns: u64) {}
+
+    /// A connection is closed. The records of its requests came before.
+    fn closed(&self, _connection: &ClosedConnection) {}
+
+    /// Which fields the records shall have. Asked once.
+    fn wanted(&self) -> Wanted {
+        Wanted::default()
+    }
+
+    /// After how long [`Self::long`] is called. Asked once.
+    fn long_after(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A request has taken for so long and is not over; called once for each. `end_ns` of the record is now. Streams of events
+    /// are no long requests once they have begun.
+    fn long(&self, _record: &RequestRecord) {}
 }
 
 /// Monotonic nanoseconds since the first call in this process.
@@ -55,23 +153,196 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// All sinks of a server, and what they asked for.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    sinks: Vec<Rc<dyn RecordSink>>,
+    wanted: Wanted,
+    /// Responses tell how long they took to begin.
+    server_timing: bool,
+    /// The shortest of what the sinks call long.
+    long_after: Option<Duration>,
+    /// Requests that are not over, while somebody wants to know of long ones.
+    open: RefCell<Vec<Rc<Meter>>>,
+}
+
+impl Recorder {
+    /// This and one more sink.
+    #[must_use]
+    pub(crate) fn with_sink(&self, sink: Rc<dyn RecordSink>) -> Self {
+        let mut wanted = self.wanted.clone();
+        let more = sink.wanted();
+        for (all, names) in [
+            (&mut wanted.request, more.request),
+            (&mut wanted.response, more.response),
+        ] {
+            for name in names {
+                if !all.contains(&name) {
+                    all.push(name);
+                }
+            }
+        }
+        let limits = [self.long_after, sink.long_after()];
+        Self {
+            wanted,
+            long_after: limits.into_iter().flatten().min(),
+            sinks: self.sinks.iter().cloned().chain([sink]).collect(),
+            ..self.clone_settings()
+        }
+    }
+
+    /// The same, and responses with `Server-Timing`.
+    #[must_use]
+    pub(crate) fn with_server_timing(&self) -> Self {
+        Self {
+            server_timing: true,
+            ..self.clone_settings()
+        }
+    }
+
+    fn clone_settings(&self) -> Self {
+        Self {
+            sinks: self.sinks.clone(),
+            wanted: self.wanted.clone(),
+            server_timing: self.server_timing,
+            long_after: self.long_after,
+            open: RefCell::default(),
+        }
+    }
+
+    /// Whether the sweep has to look at it.
+    pub(crate) fn is_swept(&self) -> bool {
+        self.long_after.is_some()
+    }
+
+    pub(crate) fn opened(&self, connection: &ConnectionInfo) {
+        let at_ns = monotonic_ns();
+        for sink in &self.sinks {
+            sink.opened(connection, at_ns);
+        }
+    }
+
+    pub(crate) fn closed(&self, number: u64, bytes_in: u64, bytes_out: u64) {
+        let closed = ClosedConnection {
+            number,
+            at_ns: monotonic_ns(),
+            bytes_in,
+            bytes_out,
+        };
+        for sink in &self.sinks {
+            sink.closed(&closed);
+        }
+    }
+
+    /// A request begins.
+    pub(crate) fn begin(
+        self: &Rc<Self>,
+        connection: &Rc<ConnectionInfo>,
+        head: &http::request::Parts,
+        number: u64,
+    ) -> Rc<Meter> {
+        let record = RequestRecord {
+            connection: connection.clone(),
+            number,
+            method: head.method.clone(),
+            target: head.uri.clone(),
+            version: head.version,
+            websocket: false,
+            status: None,
+            start_ns: monotonic_ns(),
+            first_byte_ns: None,
+            end_ns: 0,
+            started_at: SystemTime::now(),
+            body_bytes_in: 0,
+            body_bytes_out: 0,
+            aborted: false,
+            event_stream: false,
+            request_fields: pick(&self.wanted.request, &head.headers),
+            response_fields: Vec::new(),
+        };
+        for sink in &self.sinks {
+            sink.started(&record);
+        }
+        let meter = Rc::new(Meter {
+            recorder: self.clone(),
+            record: RefCell::new(Some(record)),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            place: Cell::new(0),
+            told: Cell::new(false),
+        });
+        if self.long_after.is_some() {
+            let mut open = self.open.borrow_mut();
+            meter.place.set(open.len());
+            open.push(meter.clone());
+        }
+        meter
+    }
+
+    fn leave(&self, meter: &Meter) {
+        let mut open = self.open.borrow_mut();
+        let place = meter.place.get();
+        if place < open.len() {
+            open.swap_remove(place);
+            if let Some(moved) = open.get(place) {
+                moved.place.set(place);
+            }
+        }
+    }
+}
+
+impl Swept for Recorder {
+    fn sweep(&self, _now: Duration) -> Option<Waker> {
+        let limit = self.long_after?;
+        let now = monotonic_ns();
+        let mut long = Vec::new();
+        for meter in &*self.open.borrow() {
+            if meter.told.get() {
+                continue;
+            }
+            let record = meter.record.borrow();
+            let Some(record) = &*record else { continue };
+            let since = Duration::from_nanos(now.saturating_sub(record.start_ns));
+            if since >= limit && !(record.event_stream && record.first_byte_ns.is_some()) {
+                meter.told.set(true);
+                long.push(meter.so_far(record, now));
+            }
+        }
+        // Outside the borrow: a sink may end a request.
+        for record in &long {
+            for sink in &self.sinks {
+                sink.long(record);
+            }
+        }
+        None
+    }
+}
+
+/// The fields with these names, in the order of the names.
+fn pick(names: &[HeaderName], fields: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let mut picked = Vec::new();
+    for name in names {
+        for value in fields.get_all(name) {
+            picked.push((name.clone(), value.clone()));
+        }
+    }
+    picked
+}
+
 /// The record of a request that is still open, shared by its body, its response and its handler.
 pub(crate) struct Meter {
+    recorder: Rc<Recorder>,
     /// Gone once it was handed out.
     record: RefCell<Option<RequestRecord>>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    /// In the recorder's list of open requests.
+    place: Cell<usize>,
+    /// Sinks know that it takes long.
+    told: Cell<bool>,
 }
 
 impl Meter {
-    pub(crate) fn new(record: RequestRecord) -> Rc<Self> {
-        Rc::new(Self {
-            record: RefCell::new(Some(record)),
-            bytes_in: Cell::new(0),
-            bytes_out: Cell::new(0),
-        })
-    }
-
     pub(crate) fn received(&self, bytes: usize) {
         self.bytes_in.set(self.bytes_in.get() + bytes as u64);
     }
@@ -80,24 +351,79 @@ impl Meter {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
     }
 
-    pub(crate) fn responded(&self, status: StatusCode) {
+    /// A WebSocket is asked for.
+    pub(crate) fn asks_for_websocket(&self) {
         if let Some(record) = &mut *self.record.borrow_mut() {
-            record.status = Some(status);
-            record.first_byte_ns = Some(monotonic_ns());
+            record.websocket = true;
         }
     }
 
-    pub(crate) fn finish(&self, sink: &dyn RecordSink, aborted: bool) {
+    /// The head of the response is about to be handed over.
+    pub(crate) fn responded(&self, status: StatusCode, fields: &mut HeaderMap) {
+        let Some(record) = &mut *self.record.borrow_mut() else {
+            return;
+        };
+        let now = monotonic_ns();
+        record.status = Some(status);
+        record.first_byte_ns = Some(now);
+        let recorder = &*self.recorder;
+        if recorder.server_timing {
+            add_server_timing(fields, now.saturating_sub(record.start_ns));
+        }
+        if !recorder.wanted.response.is_empty() {
+            record.response_fields = pick(&recorder.wanted.response, fields);
+        }
+        if recorder.long_after.is_some() {
+            record.event_stream = is_event_stream(fields);
+        }
+    }
+
+    pub(crate) fn finish(&self, aborted: bool) {
         let Some(record) = self.record.borrow_mut().take() else {
             return;
         };
-        sink.finished(RequestRecord {
+        let recorder = &*self.recorder;
+        let record = RequestRecord {
             end_ns: monotonic_ns(),
-            aborted,
             body_bytes_in: self.bytes_in.get(),
             body_bytes_out: self.bytes_out.get(),
+            aborted,
             ..record
-        });
+        };
+        for sink in &recorder.sinks {
+            sink.finished(&record);
+        }
+        if recorder.long_after.is_some() {
+            recorder.leave(self);
+        }
+    }
+
+    fn so_far(&self, record: &RequestRecord, now: u64) -> RequestRecord {
+        RequestRecord {
+            end_ns: now,
+            body_bytes_in: self.bytes_in.get(),
+            body_bytes_out: self.bytes_out.get(),
+            ..record.clone()
+        }
+    }
+}
+
+fn is_event_stream(fields: &HeaderMap) -> bool {
+    const NAME: &[u8] = b"text/event-stream";
+    fields.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.len() >= NAME.len() && value[..NAME.len()].eq_ignore_ascii_case(NAME)
+    })
+}
+
+/// Server Timing (W3C): milliseconds. More is not known when the head leaves: the body is still to come.
+fn add_server_timing(fields: &mut HeaderMap, nanoseconds: u64) {
+    let micros = nanoseconds / 1000;
+    let mut text = String::with_capacity(24);
+    // Writing to a string does not fail.
+    let _ = write!(text, "app;dur={}.{:03}", micros / 1000, micros % 1000);
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        fields.append(HeaderName::from_static("server-timing"), value);
     }
 }
 

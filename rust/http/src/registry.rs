@@ -133,6 +133,11 @@ impl Registry {
         }
     }
 
+    /// Connections so far; also the number of the latest.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.get()
+    }
+
     pub(crate) fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
     }

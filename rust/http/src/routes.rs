@@ -121,6 +121,7 @@ mod tests {
     fn answer(service: &dyn Service, path: &str) -> String {
         let address = Address::Inet(SocketAddr::from(([127, 0, 0, 1], 1)));
         let info = Rc::new(ConnectionInfo {
+            number: 1,
             peer: address.clone(),
             local: address,
             entry: crate::service::Entry::Plain,

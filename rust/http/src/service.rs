@@ -49,6 +49,8 @@ impl fmt::Display for Address {
 /// What is constant for one connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionInfo {
+    /// Which connection of its server it is; the first is 1.
+    pub number: u64,
     /// The other end.
     pub peer: Address,
     /// Our end.

@@ -6,7 +6,8 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use bytes::Bytes;
 use common::{Event, Frames, TestServer, collect, ok, run, stream, until};
 use framegate_http::{
-    Config, Server, access_log,
+    Config, Server,
+    access_log::{Format, Lines},
     body::{Aborted, ResponseBody},
     record::{RecordSink, RequestRecord},
     service::{Request, ResponseFuture, service_fn},
@@ -18,8 +19,8 @@ use http_body::Frame as BodyFrame;
 struct Sink(Rc<RefCell<Vec<RequestRecord>>>);
 
 impl RecordSink for Sink {
-    fn finished(&self, record: RequestRecord) {
-        self.0.borrow_mut().push(record);
+    fn finished(&self, record: &RequestRecord) {
+        self.0.borrow_mut().push(record.clone());
     }
 }
 
@@ -75,9 +76,12 @@ fn record_tells_all_of_a_request() {
             client.stream.local_addr().unwrap().to_string()
         );
         let mut line = Vec::new();
-        access_log::write_line(record, &mut line);
+        Lines::new(Format::Text, None).write(record, &mut line);
         let line = String::from_utf8(line).unwrap();
-        assert!(line.contains(" \"POST /a?b HTTP/1.1\" 201 5 "), "{line}");
+        assert!(
+            line.contains(" \"POST /a?b HTTP/1.1\" 201 5 ") && line.ends_with("ms in=4\n"),
+            "{line}"
+        );
     });
 }
 

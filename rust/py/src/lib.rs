@@ -1,16 +1,21 @@
 //! `framegate._http`: the Python face of the HTTP core.
 
+#[cfg(debug_assertions)]
+mod access_line;
 mod asgi;
 mod error;
 mod event_loop;
+mod events;
 mod frames;
 mod gil;
 mod home;
 mod huge_pages;
+mod log_file;
 mod native;
 mod recording;
 mod selector;
 mod signals;
+mod slow;
 mod stall;
 mod stats;
 mod tls;
@@ -25,6 +30,9 @@ mod _http {
 
     #[cfg(debug_assertions)]
     #[pymodule_export]
+    use crate::access_line::access_line;
+    #[cfg(debug_assertions)]
+    #[pymodule_export]
     use crate::home::ThreadBound;
     #[cfg(debug_assertions)]
     #[pymodule_export]
@@ -32,6 +40,8 @@ mod _http {
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
 
+    #[pymodule_export]
+    use crate::events::EventQueue;
     #[pymodule_export]
     use crate::frames::BodyHandle;
     #[pymodule_export]

@@ -18,23 +18,23 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
-    io::{self, Write},
+    io,
     mem::{self, MaybeUninit},
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
+    pin::pin,
     ptr,
     rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use framegate_http::{
-    access_log,
-    record::{RecordSink, RequestRecord},
+    access_log::Lines,
+    record::{RecordSink, RequestRecord, Wanted},
 };
 use tokio::{
     sync::{Notify, oneshot},
@@ -44,12 +44,14 @@ use tokio::{
 
 use crate::{
     event_loop::{BeforeSleep, LoopCore},
+    log_file::LogFile,
     stall::{ParentWatch, StallWatch},
     stats::{Counter, Gauge, Row},
 };
 #[cfg(debug_assertions)]
 use {
     crate::{error::os_error, gil, home::LoopBound, stats::RuntimeRow},
+    framegate_http::access_log,
     pyo3::{exceptions::PyRuntimeError, prelude::*},
 };
 
@@ -69,8 +71,10 @@ struct Shared {
     row: Option<Arc<Row>>,
     ping: Ping,
     log: Mutex<LogBuffer>,
-    /// The buffer is no longer empty.
+    /// The buffer is no longer empty, or the log is to be opened anew.
     log_ready: Notify,
+    /// The log is to be opened anew before the next line.
+    reopen: AtomicBool,
 }
 
 /// A question to the loop: do you still turn?
@@ -84,8 +88,8 @@ struct Ping {
 #[derive(Default)]
 struct LogBuffer {
     lines: Vec<u8>,
-    line_count: u64,
     dropped: u64,
+    failed_reopens: u64,
 }
 
 impl Shared {
@@ -149,7 +153,7 @@ impl NativeThread {
     /// Start the thread. Heartbeats go to `row`, the access log to `log`.
     pub(crate) fn start(
         row: Option<Arc<Row>>,
-        log: Option<OwnedFd>,
+        log: Option<LogFile>,
         watches: Watches,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
@@ -157,6 +161,7 @@ impl NativeThread {
             ping: Ping::default(),
             log: Mutex::default(),
             log_ready: Notify::new(),
+            reopen: AtomicBool::new(false),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -167,7 +172,7 @@ impl NativeThread {
             thread::Builder::new()
                 .name("framegate-native".to_owned())
                 .spawn(move || {
-                    runtime.block_on(run(&theirs, log.map(File::from), watches, stopped));
+                    runtime.block_on(run(&theirs, log, watches, stopped));
                     // A write that hangs is left behind.
                     runtime.shutdown_background();
                 })
@@ -199,14 +204,36 @@ impl NativeThread {
         LoopWatch(task.abort_handle())
     }
 
+    /// Open the access log anew, if it is a file: soon.
+    pub(crate) fn reopen_log(&self) {
+        // Relaxed: nothing else is told by it.
+        self.shared.reopen.store(true, Ordering::Relaxed);
+        self.shared.log_ready.notify_one();
+    }
+
+    /// Asks for lines of the access log that were dropped so far, and how often it could not be opened anew.
+    pub(crate) fn log_troubles(&self) -> impl Fn() -> (u64, u64) + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || {
+            let log = shared.log();
+            (log.dropped, log.failed_reopens)
+        }
+    }
+
     /// The access log of a loop; to be called on the loop's thread.
-    pub(crate) fn access_log(&self, core: &LoopCore, format: access_log::Format) -> Rc<AccessLog> {
+    pub(crate) fn access_log(
+        &self,
+        core: &LoopCore,
+        lines: Lines,
+        excluded: Excluded,
+    ) -> Rc<AccessLog> {
         let log = Rc::new(AccessLog {
             shared: Arc::clone(&self.shared),
             batch: RefCell::default(),
             line_count: Cell::new(0),
             totals: Cell::default(),
-            format,
+            lines,
+            excluded,
         });
         core.before_sleep(&(Rc::clone(&log) as Rc<dyn BeforeSleep>));
         log
@@ -243,7 +270,7 @@ impl Drop for LoopWatch {
 
 async fn run(
     shared: &Arc<Shared>,
-    log: Option<File>,
+    log: Option<LogFile>,
     mut watches: Watches,
     stopped: oneshot::Receiver<()>,
 ) {
@@ -268,62 +295,47 @@ async fn run(
     };
     // Locked while a write is under way: one that is left behind at the end must not mix with the last one.
     let log = Arc::new(Mutex::new(log));
+    let (ending, is_ending) = (Notify::new(), Cell::new(false));
     let writes = async {
-        loop {
-            shared.log_ready.notified().await;
-            sleep(LOG_DELAY).await;
+        while !is_ending.get() {
+            let due = async {
+                shared.log_ready.notified().await;
+                sleep(LOG_DELAY).await;
+            };
+            tokio::select! { () = due => {}, () = ending.notified() => {} }
             write_log(shared, &log).await;
         }
+        // What came while that was under way.
+        write_log(shared, &log).await;
     };
-    tokio::select! { _ = stopped => {}, () = beats => {}, () = writes => {} }
-    // The rest.
-    let _too_slow = timeout(LOG_FLUSH, write_log(shared, &log)).await;
+    let mut writes = pin!(writes);
+    tokio::select! { _ = stopped => {}, () = beats => {}, () = &mut writes => {} }
+    // A write that is under way goes on, and the rest follows.
+    is_ending.set(true);
+    ending.notify_one();
+    let _too_slow = timeout(LOG_FLUSH, writes).await;
 }
 
 /// Write everything that has been handed over.
-async fn write_log(shared: &Shared, log: &Arc<Mutex<File>>) {
-    let (lines, line_count) = {
-        let mut buffer = shared.log();
-        (
-            mem::take(&mut buffer.lines),
-            mem::take(&mut buffer.line_count),
-        )
-    };
-    if lines.is_empty() {
+async fn write_log(shared: &Arc<Shared>, log: &Arc<Mutex<LogFile>>) {
+    let lines = mem::take(&mut shared.log().lines);
+    let reopen = shared.reopen.swap(false, Ordering::Relaxed);
+    if lines.is_empty() && !reopen {
         return;
     }
-    let log = Arc::clone(log);
-    let written = spawn_blocking(move || {
+    let (log, theirs) = (Arc::clone(log), Arc::clone(shared));
+    // An error is a panic there, which has been printed.
+    let _panicked = spawn_blocking(move || {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        write_all(&mut log, &lines)
+        if reopen && log.reopen().is_err() {
+            // The old file goes on; somebody who looks for the new one has the counter.
+            theirs.log().failed_reopens += 1;
+        }
+        // The reader has gone away, or the disk is full.
+        let lost = log.write(&lines);
+        theirs.log().dropped += lost;
     })
     .await;
-    if !matches!(written, Ok(Ok(()))) {
-        // The reader has gone away. There is nobody to tell but the counter.
-        shared.log().dropped += line_count;
-    }
-}
-
-/// `Write::write_all` for a descriptor that may be non-blocking: standard output is shared, others may have made it so.
-fn write_all(log: &mut File, mut lines: &[u8]) -> io::Result<()> {
-    while !lines.is_empty() {
-        match log.write(lines) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => lines = &lines[count..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut wait = libc::pollfd {
-                    fd: log.as_raw_fd(),
-                    events: libc::POLLOUT,
-                    revents: 0,
-                };
-                // SAFETY: one pollfd, valid for the call. Errors show in the next write.
-                unsafe { libc::poll(&raw mut wait, 1, -1) };
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Formats request records and counts what they say. Belongs to one loop.
@@ -332,7 +344,42 @@ pub(crate) struct AccessLog {
     batch: RefCell<Vec<u8>>,
     line_count: Cell<u64>,
     totals: Cell<Totals>,
-    format: access_log::Format,
+    lines: Lines,
+    excluded: Excluded,
+}
+
+/// Paths whose requests are left out of the log while they succeed: a health check that fails is news.
+#[derive(Default)]
+pub(crate) struct Excluded {
+    exact: Vec<String>,
+    /// Patterns that end with `*`, without it.
+    prefixes: Vec<String>,
+}
+
+impl Excluded {
+    /// From patterns: paths, or beginnings of paths with a `*` at their end.
+    pub(crate) fn new(patterns: Vec<String>) -> Self {
+        let mut excluded = Self::default();
+        for pattern in patterns {
+            match pattern.strip_suffix('*') {
+                Some(prefix) => excluded.prefixes.push(prefix.to_owned()),
+                None => excluded.exact.push(pattern),
+            }
+        }
+        excluded
+    }
+
+    fn covers(&self, record: &RequestRecord) -> bool {
+        if self.exact.is_empty() && self.prefixes.is_empty() {
+            return false;
+        }
+        let succeeded = record.status.is_some_and(|status| status.as_u16() < 400);
+        let path = record.target.path();
+        succeeded
+            && !record.aborted
+            && (self.exact.iter().any(|exact| exact == path)
+                || self.prefixes.iter().any(|prefix| path.starts_with(prefix)))
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -374,7 +421,6 @@ impl AccessLog {
             log.dropped += self.line_count.get();
         } else {
             log.lines.extend_from_slice(&batch);
-            log.line_count += self.line_count.get();
         }
         drop(log);
         batch.clear();
@@ -392,13 +438,19 @@ impl BeforeSleep for AccessLog {
 }
 
 impl RecordSink for AccessLog {
-    fn finished(&self, record: RequestRecord) {
+    fn wanted(&self) -> Wanted {
+        self.lines.wanted()
+    }
+
+    fn finished(&self, record: &RequestRecord) {
         let mut totals = self.totals.get();
         totals.body_bytes_in += record.body_bytes_in;
         totals.body_bytes_out += record.body_bytes_out;
         totals.aborted += u64::from(record.aborted);
         self.totals.set(totals);
-        self.line(|line| self.format.write_line(&record, line));
+        if !self.excluded.covers(record) {
+            self.line(|line| self.lines.write(record, line));
+        }
     }
 }
 
@@ -409,7 +461,7 @@ impl Drop for AccessLog {
 }
 
 /// `CLOCK_MONOTONIC`, which all processes of the machine share.
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -463,14 +515,18 @@ impl TestThread {
     fn new(row: Option<&Bound<'_, RuntimeRow>>, log_fd: Option<i32>) -> PyResult<Self> {
         let core = LoopCore::current()
             .ok_or_else(|| PyRuntimeError::new_err("no loop runs in this thread"))?;
-        let log = log_fd.map(duplicate).transpose().map_err(os_error)?;
+        let log = log_fd
+            .map(|fd| duplicate(fd).map(LogFile::inherited))
+            .transpose()
+            .map_err(os_error)?;
         let thread = NativeThread::start(
             row.map(|row| Arc::clone(&row.get().0)),
             log,
             Watches::default(),
         )
         .map_err(os_error)?;
-        let log = thread.access_log(&core, access_log::Format::Text);
+        let lines = Lines::new(access_log::Format::Text, None);
+        let log = thread.access_log(&core, lines, Excluded::default());
         let published = Rc::clone(&log);
         let watch = thread.watch_loop(&core, move |row| {
             row.set(Gauge::Connections, 7);

@@ -9,7 +9,7 @@
 )]
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     rc::Rc,
@@ -18,7 +18,8 @@ use std::{
 };
 
 use framegate_http::{
-    Config, Connections, Limits, Listener, Protocol, Server, Timeouts, access_log::Format,
+    Config, Connections, Limits, Listener, Protocol, Server, Timeouts,
+    access_log::{Format, Item, Lines, Piece},
     service::Entry,
 };
 use pyo3::{
@@ -33,15 +34,20 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::asgi::{Application, AsgiService};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
+use crate::events::{EventQueue, EventSink};
 use crate::gil;
 use crate::home::LoopBound;
-use crate::native::{AccessLog, LoopWatch, NativeThread, Watches, duplicate};
+use crate::log_file::LogFile;
+use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, duplicate};
+use crate::slow::SlowRequests;
 use crate::stall::{ParentWatch, StallWatch};
 use crate::stats::{Counter, Gauge, RuntimeRow};
 use crate::tls::{self, TlsContext};
 
-/// Where the access log goes unless somebody says otherwise.
-const STDOUT: i32 = 1;
+/// Where the access log goes, by name.
+const STANDARD: [(&str, i32); 2] = [("stdout", 1), ("stderr", 2)];
+/// Between two complaints about the access log.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);
 /// What calls of the application get to end by themselves after their connection was cut, and again when they are cancelled.
 const NOTICE: Duration = Duration::from_millis(250);
 
@@ -57,7 +63,9 @@ const NOTICE: Duration = Duration::from_millis(250);
 ///     stalls: Seconds after which a loop that does not turn is told of, the socket where, and the signal of `faulthandler`
 ///         or 0 (`framegate/stalls.py`).
 ///     parent: Process id of the supervisor, and the seconds after its death in which the process has to have ended.
-///     `log_fd`: Where the access log goes, as JSON; it is duplicated. `None`: standard output, as `log_format` says.
+///     `log_fd`: Where the access log goes, as JSON; it is duplicated. `None`: where and as the settings say.
+///     number: The worker's number, from 1 on, if it is one of several.
+///     events: What happens to connections and requests goes there.
 ///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
 ///         proven. Slower; for tests and for comparison.
 #[pyclass(frozen, module = "framegate._http")]
@@ -69,7 +77,29 @@ struct Inner {
     server: Server,
     connections: Connections,
     native: RefCell<Option<Native>>,
+    /// What is told to Python beside the application.
+    watchers: RefCell<Watchers>,
     has_tls: bool,
+}
+
+/// Who looks at requests beside the access log.
+#[derive(Default)]
+struct Watchers {
+    slow: Option<Rc<SlowRequests>>,
+    events: Option<Rc<EventSink>>,
+}
+
+impl Watchers {
+    /// Tells what is left to tell.
+    fn stop(&self, py: Python<'_>) {
+        if let Some(slow) = &self.slow {
+            slow.report(py);
+        }
+        if let Some(events) = &self.events {
+            let closing = events.closing();
+            gil::detached(py, || EventSink::finish(&closing));
+        }
+    }
 }
 
 /// The native thread and what it has on the loop.
@@ -99,7 +129,7 @@ impl Native {
 impl Worker {
     #[new]
     #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
-    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, log_fd=None, plain_tasks=false))]
+    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, log_fd=None, number=None, events=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
@@ -111,6 +141,8 @@ impl Worker {
         stalls: Option<(f64, i32, i32)>,
         parent: Option<(i32, f64)>,
         log_fd: Option<i32>,
+        number: Option<u32>,
+        events: Option<&Bound<'_, EventQueue>>,
         plain_tasks: bool,
     ) -> PyResult<Self> {
         let core = LoopCore::current().ok_or_else(|| {
@@ -136,43 +168,59 @@ impl Worker {
         let is_logged = config.getattr("access_log")?.is_truthy()?;
         let watches = watches(stalls, parent)?;
         let native = if is_logged || row.is_some() || watches.is_some() {
-            let output = is_logged
-                .then(|| duplicate(log_fd.unwrap_or(STDOUT)))
-                .transpose()
-                .map_err(os_error)?;
+            let output = is_logged.then(|| log_file(config, log_fd)).transpose()?;
             let row = row.map(|row| Arc::clone(&row.get().0));
             let watches = watches.unwrap_or_default();
             let thread = NativeThread::start(row, output, watches).map_err(os_error)?;
-            let is_json = config.getattr("log_format")?.eq("json")?;
-            // Whoever gives a descriptor reads it with a program.
-            let format = if is_json || log_fd.is_some() {
-                Format::Json
-            } else {
-                Format::Text
-            };
-            let log = is_logged.then(|| thread.access_log(&core, format));
-            if let Some(log) = &log {
+            let log = if is_logged {
+                // Whoever gives a descriptor reads it with a program.
+                let format = match log_fd {
+                    Some(_) => Format::Json,
+                    None => log_format(config)?,
+                };
+                let excluded = Excluded::new(config.getattr("access_log_exclude")?.extract()?);
+                let log = thread.access_log(&core, Lines::new(format, number), excluded);
                 server = server.with_records(log.clone());
-            }
+                Some(log)
+            } else {
+                None
+            };
             let (counted, published) = (connections.clone(), log.clone());
+            let complain = complaints(&core, thread.log_troubles());
             let watch = thread.watch_loop(&core, move |row| {
                 row.set(Gauge::Connections, counted.count() as u64);
                 row.count(Counter::Requests, counted.requests());
                 row.count(Counter::Accepted, counted.accepted());
                 if let Some(log) = &published {
                     log.publish(row);
+                    complain();
                 }
             });
             Some(Native { thread, watch, log })
         } else {
             None
         };
+        let mut watchers = Watchers::default();
+        if let Some(limit) = duration(config, "slow_request")? {
+            let slow = SlowRequests::new(&core, limit, number);
+            server = server.with_records(slow.clone());
+            watchers.slow = Some(slow);
+        }
+        if let Some(queue) = events {
+            let sink = EventSink::new(queue.get(), &core);
+            server = server.with_records(sink.clone());
+            watchers.events = Some(sink);
+        }
+        if config.getattr("server_timing")?.is_truthy()? {
+            server = server.with_server_timing();
+        }
         Ok(Self(LoopBound::new(RefCell::new(Some(Rc::new(Inner {
             core,
             application,
             connections,
             server,
             native: RefCell::new(native),
+            watchers: RefCell::new(watchers),
             has_tls: tls.is_some(),
         }))))))
     }
@@ -223,6 +271,16 @@ impl Worker {
         let inner = self.0.get_or_raise()?.borrow().clone();
         if let Some(inner) = inner {
             inner.server.reload_tls();
+        }
+        Ok(())
+    }
+
+    /// Open the file of the access log anew: whoever rotates logs has moved the old one. Soon, by the native thread.
+    fn reopen_log(&self) -> PyResult<()> {
+        if let Some(inner) = &*self.0.get_or_raise()?.borrow()
+            && let Some(native) = &*inner.native.borrow()
+        {
+            native.thread.reopen_log();
         }
         Ok(())
     }
@@ -299,7 +357,9 @@ impl Worker {
         inner.application.clear_pool(py);
         inner.application.publishers.clear();
         let native = inner.native.take();
+        let watchers = inner.watchers.take();
         if inner.connections.count() == 0 {
+            watchers.stop(py);
             if let Some(native) = native {
                 native.stop(py);
             }
@@ -308,9 +368,12 @@ impl Worker {
         let connections = inner.connections.clone();
         inner.core.spawn(async move {
             connections.drain(Duration::ZERO).await;
-            if let Some(native) = native {
-                Python::attach(|py| native.stop(py));
-            }
+            Python::attach(|py| {
+                watchers.stop(py);
+                if let Some(native) = native {
+                    native.stop(py);
+                }
+            });
         });
         Ok(())
     }
@@ -436,6 +499,100 @@ fn watches(
         None => None,
     };
     Ok(Some(Watches { stall, parent }))
+}
+
+/// Where the access log goes.
+fn log_file(config: &Bound<'_, PyAny>, log_fd: Option<i32>) -> PyResult<LogFile> {
+    let name: String = config.getattr("access_log_file")?.extract()?;
+    let standard = STANDARD.iter().find(|(known, _)| *known == name);
+    match log_fd.or(standard.map(|(_, fd)| *fd)) {
+        Some(fd) => duplicate(fd).map(LogFile::inherited),
+        None => LogFile::open(name.into()),
+    }
+    .map_err(os_error)
+}
+
+/// How its lines look.
+pub(crate) fn log_format(config: &Bound<'_, PyAny>) -> PyResult<Format> {
+    let form = config.getattr("access_log_form")?;
+    if let Ok(name) = form.extract::<String>() {
+        return Ok(if name == "json" {
+            Format::Json
+        } else {
+            Format::Text
+        });
+    }
+    let parts: Vec<(String, String)> = form.extract()?;
+    let pieces = parts.into_iter().map(|(kind, value)| {
+        let unknown = || PyValueError::new_err(format!("access_log_format: {kind} {value:?}"));
+        let name = || value.parse().map_err(|_| unknown());
+        Ok(match &*kind {
+            "literal" => Piece::Literal(value),
+            "request_field" => Piece::RequestField(name()?),
+            "response_field" => Piece::ResponseField(name()?),
+            _ => Piece::Item(Item::named(&kind).ok_or_else(unknown)?),
+        })
+    });
+    Ok(Format::Pieces(pieces.collect::<PyResult<_>>()?))
+}
+
+/// Tells Python's logging of lines that the access log has lost, now and then; to be called on the loop's thread.
+fn complaints(
+    core: &Rc<LoopCore>,
+    troubles: impl Fn() -> (u64, u64) + 'static,
+) -> impl Fn() + 'static {
+    let core = Rc::clone(core);
+    let told = Cell::new((0, 0));
+    let last = Cell::new(None::<Instant>);
+    move || {
+        let found = troubles();
+        let (lost, failed) = told.get();
+        let is_due = last
+            .get()
+            .is_none_or(|last| last.elapsed() >= COMPLAINT_PAUSE);
+        if found == (lost, failed) || !is_due {
+            return;
+        }
+        last.set(Some(Instant::now()));
+        told.set(found);
+        Python::attach(|py| {
+            let complain = |text: String| -> PyResult<()> {
+                let logging = py.import("logging")?;
+                let logger = logging.call_method1("getLogger", ("framegate",))?;
+                logger.call_method1("warning", ("%s", text))?;
+                Ok(())
+            };
+            let mut outcome = Ok(());
+            if found.0 > lost {
+                outcome = complain(format!(
+                    "{} lines of the access log were lost: nobody reads it, or the disk is full",
+                    found.0 - lost
+                ));
+            }
+            if found.1 > failed {
+                outcome = outcome.and_then(|()| {
+                    complain(
+                        "the access log cannot be opened anew, the old file goes on".to_owned(),
+                    )
+                });
+            }
+            if let Err(error) = outcome {
+                core.report(py, "a loss of the access log could not be logged", error);
+            }
+            core.after_python(py);
+        });
+    }
+}
+
+/// A setting that is a duration, or off.
+fn duration(config: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Duration>> {
+    let seconds: Option<f64> = config.getattr(name)?.extract()?;
+    seconds
+        .map(|seconds| {
+            Duration::try_from_secs_f64(seconds)
+                .map_err(|_| PyValueError::new_err(format!("{name}={seconds} is not a duration")))
+        })
+        .transpose()
 }
 
 fn set_result(future: &Bound<'_, PyAny>, value: usize) -> PyResult<()> {

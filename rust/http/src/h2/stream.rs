@@ -25,7 +25,7 @@ use super::{
 };
 use crate::body::{Body, ResponseBody};
 use crate::error::Error;
-use crate::h1::{Declared, declare, length_of, new_record};
+use crate::h1::{Declared, declare, length_of};
 use crate::record::{Meter, Record};
 use crate::refusal::{BODY_TOO_LARGE, NO_WEBSOCKET, Refusal, TEXT, bad};
 use crate::registry::Sweep;
@@ -217,9 +217,9 @@ impl Exchange {
         }
         let meter = streams
             .shared
-            .sink
+            .recorder
             .as_ref()
-            .map(|_| Meter::new(new_record(&streams.info, &head)));
+            .map(|recorder| recorder.begin(&streams.info, &head, server.registry.requests()));
         let mut exchange = Self {
             streams: streams.clone(),
             responder: Responder::new(&streams.observed, respond),
@@ -242,6 +242,11 @@ impl Exchange {
             return exchange;
         }
         let opening = (head.method == Method::CONNECT).then(Rc::<Opening>::default);
+        if opening.is_some()
+            && let Some(meter) = &meter
+        {
+            meter.asks_for_websocket();
+        }
         if opening.is_some() && stream.is_end_stream() {
             let refusal = bad("a WebSocket handshake does not end its stream\n");
             exchange.stage = Stage::Waiting(refusal.to_response().into());
@@ -327,7 +332,7 @@ impl Exchange {
             head.headers.insert(DATE, streams.server.date.now());
         }
         if let Some(meter) = &self.meter {
-            meter.responded(head.status);
+            meter.responded(head.status, &mut head.headers);
         }
         let mut respond = self.responder.respond.take()?;
         let number = respond.stream_id().as_u32();
@@ -385,7 +390,7 @@ impl Exchange {
         };
         let ends = bodyless || left == Some(0) || (left.is_none() && body.is_end_stream());
         if let Some(meter) = &self.meter {
-            meter.responded(head.status);
+            meter.responded(head.status, &mut head.headers);
         }
         let respond = self.responder.respond.take();
         let sent = respond?.send_response(http::Response::from_parts(head, ()), ends);
@@ -599,11 +604,11 @@ impl Drop for Exchange {
         drop(self.responder.respond.take());
         self.responder.observed.hints.wake();
         self.streams.closed();
-        if let (Some(meter), Some(sink)) = (self.meter.take(), &self.streams.shared.sink) {
+        if let Some(meter) = self.meter.take() {
             if self.complete {
                 self.streams.shared.request_over(Some(meter));
             } else {
-                meter.finish(&**sink, true);
+                meter.finish(true);
             }
         }
     }
