@@ -1517,7 +1517,7 @@ class Config:
             "begin its response. Off, because it tells every client how the application works."
         ),
     )
-    collector: str | Any = setting(
+    collector: str | Any | None = setting(
         None,
         CollectorObject(),
         group=LOGGING,

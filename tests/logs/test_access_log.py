@@ -54,6 +54,7 @@ def test_fields_of_request_and_response_in_a_file(tmp_path: Path) -> None:
         assert httpx.post(f"{url}/a?b=%22", content=b"12345", headers=headers).text == "12345"
         with httpx.Client(http1=False, http2=True) as client:
             assert client.get(f"{url}/two").text == "hello"
+        wait_until(lambda: len(lines_of(path)) == 2)
     first, second = lines_of(path)
     assert first == r'POST /a?b=%22 200 5 5 http/1.1 1 "a \x22quoted\x22 agent" "a b"'
     assert second.startswith("GET /two 200 0 5 h2 1 ")
@@ -97,6 +98,7 @@ def test_paths_are_left_out_while_they_succeed(tmp_path: Path) -> None:
             "/health/broken",
         ):
             httpx.get(server.urls[0] + target)
+        wait_until(lambda: len(lines_of(path)) == 3)
     assert lines_of(path) == ["/livezz 200", "/health 200", "/health/broken 500"]
 
 

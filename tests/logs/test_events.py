@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,21 +147,34 @@ class Failing:
         raise RuntimeError("no room")
 
 
-def test_collector_that_raises_harms_no_request(caplog: pytest.LogCaptureFixture) -> None:
+class Messages(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.all.append(record.getMessage())
+
+
+@pytest.fixture
+def messages() -> Iterator[list[str]]:
+    """What the logger `framegate` is told."""
+    handler, logger = Messages(), logging.getLogger("framegate")
+    logger.addHandler(handler)
+    yield handler.all
+    logger.removeHandler(handler)
+
+
+def test_collector_that_raises_harms_no_request(messages: list[str]) -> None:
     collector = Failing()
-    logger = logging.getLogger("framegate")
-    logger.addHandler(caplog.handler)
-    try:
-        options: dict[str, Any] = {"access_log": False, "collector": collector}
-        with Server(app, port=0, **options).start_in_thread() as server:
-            for _ in range(3):
-                assert httpx.get(server.urls[0]).status_code == 200
-                batches = collector.calls
-                while collector.calls == batches:
-                    time.sleep(0.005)  # nothing tells of it; the watchdog bounds the time
-    finally:
-        logger.removeHandler(caplog.handler)
-    told = [text for text in caplog.messages if "the collector failed" in text]
+    options: dict[str, Any] = {"access_log": False, "collector": collector}
+    with Server(app, port=0, **options).start_in_thread() as server:
+        for _ in range(3):
+            batches = collector.calls
+            assert httpx.get(server.urls[0]).status_code == 200
+            while collector.calls == batches:
+                time.sleep(0.005)  # nothing tells of it; the watchdog bounds the time
+    told = [text for text in messages if "the collector failed" in text]
     assert len(told) == 1
     assert collector.calls >= 3
 
@@ -179,26 +192,21 @@ class Blocking:
 
 
 def test_collector_that_blocks_harms_no_request_and_loses_what_does_not_fit(
-    caplog: pytest.LogCaptureFixture,
+    messages: list[str],
 ) -> None:
     collector = Blocking()
-    logger = logging.getLogger("framegate")
-    logger.addHandler(caplog.handler)
-    try:
-        options: dict[str, Any] = {"access_log": False, "collector": collector}
-        with Server(app, port=0, **options).start_in_thread() as server:
-            with httpx.Client() as client:
-                assert client.get(server.urls[0]).status_code == 200
-                assert collector.entered.wait(60)
-                # 8 MiB of targets of 15 KiB each.
-                for _ in range(700):
-                    url = f"{server.urls[0]}/{'x' * 15_000}"
-                    assert client.get(url).status_code == 200
-            collector.go.set()
-        while not any("events were dropped" in text for text in caplog.messages):
-            time.sleep(0.01)  # the watchdog bounds the time
-    finally:
-        logger.removeHandler(caplog.handler)
+    options: dict[str, Any] = {"access_log": False, "collector": collector}
+    with Server(app, port=0, **options).start_in_thread() as server:
+        with httpx.Client() as client:
+            assert client.get(server.urls[0]).status_code == 200
+            assert collector.entered.wait(60)
+            # More than 8 MiB of targets of 15,000 bytes each.
+            for _ in range(700):
+                url = f"{server.urls[0]}/{'x' * 15_000}"
+                assert client.get(url).status_code == 200
+        collector.go.set()
+    while not any("events were dropped" in text for text in messages):
+        time.sleep(0.01)  # the watchdog bounds the time
     targets = [event for event in collector.events if isinstance(event, RequestStarted)]
     assert 500 < len(targets) < 600
 
