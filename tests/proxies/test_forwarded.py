@@ -170,7 +170,7 @@ FIELDS = st.lists(st.tuples(st.sampled_from(FORWARDING), LISTS), max_size=6)
 
 @pytest.fixture(scope="module")
 def asked() -> Any:
-    options = {"port": 0, "lifespan": "off", "access_log": False}
+    options: dict[str, Any] = {"port": 0, "lifespan": "off", "access_log": False}
     trusting = Server(scope_as_json, **options, forwarded_allow_ips="127.0.0.1,10.0.0.0/8")
     believing_nobody = Server(scope_as_json, **options)
     with trusting.start_in_thread() as one, believing_nobody.start_in_thread() as other:
@@ -209,7 +209,12 @@ def test_client_cannot_choose_who_it_is(
 
 
 def test_forwarding_is_in_the_access_log(capfd: pytest.CaptureFixture[str]) -> None:
-    options = {"port": 0, "lifespan": "off", "access_log": True, "log_format": "json"}
+    options: dict[str, Any] = {
+        "port": 0,
+        "lifespan": "off",
+        "access_log": True,
+        "log_format": "json",
+    }
     with Server(
         scope_as_json, **options, forwarded_allow_ips="127.0.0.1"
     ).start_in_thread() as server:

@@ -156,7 +156,7 @@ def test_listeners_differ(tmp_path: Path) -> None:
 
 
 def test_unix_sockets_have_it_too(tmp_path: Path) -> None:
-    with serving(f"unix:{tmp_path}/s?proxy=on", forwarded_allow_ips="unix") as server:
+    with serving(f"unix:{tmp_path}/s?proxy=on", forwarded_allow_ips="unix"):
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(str(tmp_path / "s"))
             peer.sendall(version_2() + REQUEST)
