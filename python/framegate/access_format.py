@@ -39,6 +39,7 @@ _PLAIN: Final = {
     "D": ("microseconds", "microseconds from the request's head to the last byte of the response"),
     "T": ("seconds", "the same in seconds"),
     "P": ("process", "process id of the worker"),
+    "L": ("request_id", "the request's id, where requests have one (`--request-id`)"),
 }
 
 # (argument, letter): the same, for directives with an argument.
@@ -49,6 +50,7 @@ _WITH_ARGUMENT: Final = {
     ("us", "T"): ("microseconds", "duration in microseconds"),
     ("ms", "T"): ("milliseconds", "duration in milliseconds"),
     ("s", "T"): ("seconds", "duration in seconds"),
+    ("id", "n"): ("request_id", "the request's id, where requests have one"),
     ("worker", "n"): ("worker", "number of the worker, from 1"),
     ("protocol", "n"): ("protocol", "`http/1.0`, `http/1.1`, `h2` or `websocket`"),
     ("bytes_in", "n"): ("bytes_in", "bytes of the request's body that were read"),

@@ -82,9 +82,14 @@ def _values(kind: Kind) -> dict[str, Any]:
         case config.MiddlewareList():
             one = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": one}]}
-        case config.UrlPaths():
-            return {"anyOf": [{"type": "string"}, _STRINGS]}
-        case config.Binds() | config.FilePaths() | config.Patterns() | config.Ciphers():
+        case (
+            config.Binds()
+            | config.FilePaths()
+            | config.Patterns()
+            | config.Peers()
+            | config.Ciphers()
+            | config.UrlPaths()
+        ):
             return {"anyOf": [{"type": "string"}, _STRINGS]}
         case config.AccessFormat() | config.LogTarget() | config.CollectorObject():
             return {"type": "string"}

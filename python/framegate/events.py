@@ -74,7 +74,8 @@ class RequestStarted:
         at_ns: When.
         connection: The connection's number.
         request: Its number.
-        client: Who asked.
+        client: Who asked, by what trusted proxies say.
+        request_id: The request's id, where requests have one.
         method: Method.
         target: Path and query, as sent.
         http_version: `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
@@ -84,6 +85,7 @@ class RequestStarted:
     connection: int
     request: int
     client: str
+    request_id: str | None
     method: str
     target: str
     http_version: str

@@ -102,6 +102,23 @@ def test_paths_are_left_out_while_they_succeed(tmp_path: Path) -> None:
     assert lines_of(path) == ["/livezz 200", "/health 200", "/health/broken 500"]
 
 
+def test_client_and_id_are_those_that_a_trusted_proxy_gives(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    options: dict[str, Any] = {
+        "access_log_file": str(path),
+        "access_log_format": "%h %L",
+        "forwarded_allow_ips": "127.0.0.1",
+        "request_id": True,
+    }
+    with Server(app, port=0, **options).start_in_thread() as server:
+        headers = {"x-forwarded-for": "192.0.2.7", "x-request-id": "abc-1"}
+        answer = httpx.get(server.urls[0], headers=headers)
+        assert answer.headers["x-request-id"] == "abc-1"
+        made = httpx.get(server.urls[0]).headers["x-request-id"]
+        wait_until(lambda: len(lines_of(path)) == 2)
+    assert lines_of(path) == ["192.0.2.7 abc-1", f"127.0.0.1 {made}"]
+
+
 def test_websocket_is_one_line(tmp_path: Path) -> None:
     from websockets.sync.client import connect
 

@@ -11,10 +11,15 @@
 //! (`log_text`): one request is one line, and a line of the formats that have a name is shorter than a pipe takes in one piece, so
 //! that the lines of several workers do not mix.
 
-use std::{fmt::Write as _, net::IpAddr, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue, Version, uri::PathAndQuery};
 
+use crate::edge::Client;
 use crate::log_text::{
     Clock, escape, escape_json, push_apache_time, push_milliseconds, push_number, since_1970,
 };
@@ -27,6 +32,8 @@ const TARGET_BYTES_MAX: usize = 2048;
 const FIELD_BYTES_MAX: usize = 640;
 /// Bytes of a method: the longest that is registered has 17.
 const METHOD_BYTES_MAX: usize = 32;
+/// Bytes of a request's name.
+const ID_BYTES_MAX: usize = 128;
 /// Bytes of the path of a client's Unix socket.
 const CLIENT_BYTES_MAX: usize = 128;
 
@@ -101,6 +108,8 @@ pub enum Item {
     Worker,
     /// `%{protocol}n`: `http/1.0`, `http/1.1`, `h2` or `websocket`.
     Protocol,
+    /// `%L`, `%{id}n`: the request's name.
+    RequestId,
     /// `%{aborted}n`: 1 if the response did not reach its end, else 0.
     Aborted,
 }
@@ -131,6 +140,7 @@ impl Item {
             "process" => Self::Process,
             "worker" => Self::Worker,
             "protocol" => Self::Protocol,
+            "request_id" => Self::RequestId,
             "aborted" => Self::Aborted,
             _ => return None,
         })
@@ -191,7 +201,7 @@ impl Lines {
     fn write_text(&self, record: &RequestRecord, line: &mut Vec<u8>) {
         self.clock.push_rfc3339(record.started_at, line);
         line.push(b' ');
-        push_client(record.client(), line);
+        push_client(record, line);
         line.extend_from_slice(b" \"");
         push_request_line(record, line);
         line.extend_from_slice(b"\" ");
@@ -204,6 +214,10 @@ impl Lines {
         if record.body_bytes_in > 0 {
             line.extend_from_slice(b" in=");
             push_number(record.body_bytes_in, line);
+        }
+        if let Some(id) = &record.request_id {
+            line.extend_from_slice(b" id=");
+            escape(id.as_bytes(), ID_BYTES_MAX, line);
         }
         if let Some(worker) = self.worker {
             line.extend_from_slice(b" worker=");
@@ -225,7 +239,7 @@ impl Lines {
         line.extend_from_slice(
             b"\",\"level\":\"info\",\"logger\":\"framegate.access\",\"client\":\"",
         );
-        push_client_json(record.client(), line);
+        push_client_json(record, line);
         line.extend_from_slice(b"\",\"method\":\"");
         escape_json(record.method.as_str(), METHOD_BYTES_MAX, line);
         line.extend_from_slice(b"\",\"target\":\"");
@@ -253,6 +267,12 @@ impl Lines {
         match record.first_byte_after() {
             Some(first) => push_milliseconds(first, line),
             None => line.extend_from_slice(b"null"),
+        }
+        if let Some(id) = &record.request_id {
+            line.extend_from_slice(b",\"id\":\"");
+            // Of a few plain characters, however it came here.
+            escape_json(&String::from_utf8_lossy(id.as_bytes()), ID_BYTES_MAX, line);
+            line.push(b'"');
         }
         line.extend_from_slice(if record.aborted {
             b",\"aborted\":true,\"worker\":"
@@ -282,7 +302,7 @@ impl Lines {
             .split_once('?')
             .map_or((target(record), None), |(path, query)| (path, Some(query)));
         match item {
-            Item::Client => push_host(record.client(), line),
+            Item::Client => push_host(record, line),
             Item::Nothing => line.push(b'-'),
             Item::Time => push_apache_time(record.started_at, line),
             Item::TimeSeconds => {
@@ -326,6 +346,10 @@ impl Lines {
                     _ => b"http/1.1",
                 }
             }),
+            Item::RequestId => match &record.request_id {
+                Some(id) => escape(id.as_bytes(), ID_BYTES_MAX, line),
+                None => line.push(b'-'),
+            },
             Item::Aborted => line.push(b'0' + u8::from(record.aborted)),
         }
     }
@@ -380,46 +404,65 @@ fn push_field(name: &HeaderName, fields: &[(HeaderName, HeaderValue)], line: &mu
 }
 
 /// A client's address without its port.
-fn push_host(address: &Address, line: &mut Vec<u8>) {
-    match address {
-        Address::Inet(address) => push_ip(address.ip(), line),
-        Address::Unix(_) => push_client(address, line),
+fn push_host(record: &RequestRecord, line: &mut Vec<u8>) {
+    match inet(record) {
+        Some(address) => push_ip(address.ip(), line),
+        None => push_client(record, line),
     }
 }
 
 /// A client's address in a field that ends with a space.
-fn push_client(address: &Address, line: &mut Vec<u8>) {
-    match address {
-        Address::Inet(address) => push_inet(*address, line),
-        Address::Unix(path) => {
-            line.extend_from_slice(b"unix");
-            if let Some(path) = path {
-                line.push(b':');
-                let start = line.len();
-                // The client has named its socket as it liked.
-                escape(path.as_os_str().as_encoded_bytes(), CLIENT_BYTES_MAX, line);
-                for byte in &mut line[start..] {
-                    if *byte == b' ' {
-                        *byte = b'+';
-                    }
-                }
+fn push_client(record: &RequestRecord, line: &mut Vec<u8>) {
+    if push_known(record, line) {
+        return;
+    }
+    if let Address::Unix(Some(path)) = &record.connection.peer {
+        line.push(b':');
+        let start = line.len();
+        // The client has named its socket as it liked.
+        escape(path.as_os_str().as_encoded_bytes(), CLIENT_BYTES_MAX, line);
+        for byte in &mut line[start..] {
+            if *byte == b' ' {
+                *byte = b'+';
             }
         }
     }
 }
 
-fn push_client_json(address: &Address, line: &mut Vec<u8>) {
-    match address {
-        Address::Inet(address) => push_inet(*address, line),
-        Address::Unix(None) => line.extend_from_slice(b"unix"),
-        Address::Unix(Some(path)) => {
-            line.extend_from_slice(b"unix:");
-            escape_json(&path.to_string_lossy(), CLIENT_BYTES_MAX, line);
-        }
+fn push_client_json(record: &RequestRecord, line: &mut Vec<u8>) {
+    if push_known(record, line) {
+        return;
+    }
+    if let Address::Unix(Some(path)) = &record.connection.peer {
+        line.push(b':');
+        escape_json(&path.to_string_lossy(), CLIENT_BYTES_MAX, line);
     }
 }
 
-fn push_inet(address: std::net::SocketAddr, line: &mut Vec<u8>) {
+/// The client's address on the network, if it has one.
+fn inet(record: &RequestRecord) -> Option<SocketAddr> {
+    match (record.client, &record.connection.peer) {
+        (Client::At(address), _) | (Client::Peer, &Address::Inet(address)) => Some(address),
+        _ => None,
+    }
+}
+
+/// All that is known of a client, or false: the path of its socket is still to come.
+fn push_known(record: &RequestRecord, line: &mut Vec<u8>) -> bool {
+    if let Some(address) = inet(record) {
+        match address.port() {
+            // Nobody has said it.
+            0 => push_ip(address.ip(), line),
+            _ => push_inet(address, line),
+        }
+        return true;
+    }
+    let is_peer = record.client == Client::Peer;
+    line.extend_from_slice(if is_peer { b"unix" } else { b"unknown" });
+    !is_peer
+}
+
+fn push_inet(address: SocketAddr, line: &mut Vec<u8>) {
     let brackets = address.is_ipv6();
     if brackets {
         line.push(b'[');
@@ -459,6 +502,7 @@ mod tests {
     use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
     use super::{Format, Item, Lines, Piece};
+    use crate::edge::Client;
     use crate::record::RequestRecord;
     use crate::service::{Address, ConnectionInfo, Entry};
 
@@ -473,6 +517,8 @@ mod tests {
         RequestRecord {
             connection: Rc::new(connection),
             number: 1,
+            client: crate::edge::Client::Peer,
+            request_id: None,
             method: Method::GET,
             target: "/items?q=1".parse().unwrap(),
             version: Version::HTTP_11,
@@ -502,6 +548,7 @@ mod tests {
             aborted: true,
             body_bytes_in: 7,
             websocket: true,
+            request_id: Some(HeaderValue::from_static("a.b-1")),
             ..record()
         }
     }
@@ -528,7 +575,7 @@ mod tests {
             line(Format::Json, Some(3), &cut()),
             format!(
                 "{begin}\"websocket\",\"http_version\":\"1.1\",\"status\":null,\"bytes_in\":7,\"bytes_out\":13,\
-                 \"milliseconds\":0.410,\"first_byte_milliseconds\":null,\"aborted\":true,\"worker\":3,\"pid\":{pid}}}\n"
+                 \"milliseconds\":0.410,\"first_byte_milliseconds\":null,\"id\":\"a.b-1\",\"aborted\":true,\"worker\":3,\"pid\":{pid}}}\n"
             )
         );
     }
@@ -542,7 +589,7 @@ mod tests {
         );
         assert_eq!(
             line(Format::Text, Some(2), &cut()),
-            format!("{begin} - 13 0.410ms in=7 worker=2 websocket aborted\n")
+            format!("{begin} - 13 0.410ms in=7 id=a.b-1 worker=2 websocket aborted\n")
         );
     }
 
@@ -578,6 +625,7 @@ mod tests {
             ("first_byte", "401", "-"),
             ("worker", "5", "5"),
             ("protocol", "http/1.1", "websocket"),
+            ("request_id", "-", "a.b-1"),
             ("aborted", "0", "1"),
         ];
         for (name, whole, of_cut) in items {
@@ -596,6 +644,34 @@ mod tests {
         }
         assert_eq!(Item::named("process"), Some(Item::Process));
         assert_eq!(Item::named("nonsense"), None);
+    }
+
+    #[test]
+    fn client_is_the_one_that_trusted_proxies_name() {
+        for (client, text, host) in [
+            (
+                Client::At("192.0.2.7:0".parse().unwrap()),
+                "192.0.2.7",
+                "192.0.2.7",
+            ),
+            (
+                Client::At("192.0.2.7:5".parse().unwrap()),
+                "192.0.2.7:5",
+                "192.0.2.7",
+            ),
+            (
+                Client::At("[2001:db8::1]:0".parse().unwrap()),
+                "2001:db8::1",
+                "2001:db8::1",
+            ),
+            (Client::Unknown, "unknown", "unknown"),
+        ] {
+            let record = RequestRecord { client, ..record() };
+            let name = Format::Pieces(vec![Piece::Item(Item::Client)]);
+            assert_eq!(line(name, None, &record), format!("{host}\n"));
+            assert!(line(Format::Text, None, &record).contains(&format!("Z {text} \"GET")));
+            assert!(line(Format::Json, None, &record).contains(&format!(":\"{text}\",\"method")));
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use hyper::{body::Incoming, server::conn::http1};
 use crate::body::{Aborted, Body, ResponseBody};
 use crate::config::Config;
 use crate::direct::DIRECT_BYTES_MIN;
+use crate::edge::forwarded::{self, is_forwarding};
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::known_host::KnownHost;
@@ -69,6 +70,8 @@ pub(crate) struct ConnectionService {
     pub(crate) body_bytes_max: u64,
     pub(crate) kept: Rc<Kept>,
     pub(crate) known_host: KnownHost,
+    /// The peer is believed when it says whom it speaks for.
+    pub(crate) is_trusted: bool,
 }
 
 /// What outlives hyper's connection when a body is read past it: the future of the response, and a head that makes another
@@ -182,6 +185,7 @@ impl ConnectionService {
         if length > Some(self.body_bytes_max) {
             return exchange(BODY_TOO_LARGE.to_response().into());
         }
+        let has_forwarding = fields.forwarding;
         let has_upgrade_field = fields.upgrade;
         let upgrade = has_upgrade_field && wants_websocket(&head);
         if upgrade && let Some(meter) = &meter {
@@ -189,6 +193,9 @@ impl ConnectionService {
         }
         let exchange = exchange(ResponseFuture::Ready(None));
         to_origin_form(&mut head);
+        if has_forwarding && !self.is_trusted {
+            forwarded::remove(&mut head.headers, is_forwarding);
+        }
         let upgrade = upgrade.then(|| Upgrade::http1(shared.clone()));
         let hints = if is_http_10 {
             Hints::default()
@@ -207,8 +214,15 @@ impl ConnectionService {
             has_upgrade_field,
             upgrade,
             record: Record(meter),
+            arrival: None,
             permit: Permit::default(),
         });
+        if let Some(Open {
+            meter: Some(meter), ..
+        }) = &exchange.open
+        {
+            meter.announce();
+        }
         Exchange { answer, ..exchange }
     }
 }
@@ -221,6 +235,8 @@ struct Fields<'a> {
     coding: Option<&'a HeaderValue>,
     codings: usize,
     upgrade: bool,
+    /// Something that only proxies are to write.
+    forwarding: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -235,6 +251,8 @@ impl<'a> Fields<'a> {
                 fields.codings += 1;
             } else if name == UPGRADE {
                 fields.upgrade = true;
+            } else if is_forwarding(name) {
+                fields.forwarding = true;
             }
         }
         fields

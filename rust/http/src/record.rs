@@ -13,7 +13,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt::Write as _,
+    fmt::{self, Write as _},
     rc::Rc,
     sync::OnceLock,
     task::Waker,
@@ -24,8 +24,9 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_TYPE,
 };
 
+use crate::edge::{Arrival, Client};
 use crate::registry::Swept;
-use crate::service::{Address, ConnectionInfo};
+use crate::service::ConnectionInfo;
 
 /// One request from its head to the last byte of its response.
 #[derive(Clone, Debug)]
@@ -34,6 +35,10 @@ pub struct RequestRecord {
     pub connection: Rc<ConnectionInfo>,
     /// Which request of this server it is; the first is 1.
     pub number: u64,
+    /// Whom it comes from, by what trusted proxies say.
+    pub client: Client,
+    /// The request's name, while requests have names: `[A-Za-z0-9._-]`, at most 128 bytes.
+    pub request_id: Option<HeaderValue>,
     /// Method as sent.
     pub method: Method,
     /// Path and query as sent.
@@ -67,9 +72,9 @@ pub struct RequestRecord {
 }
 
 impl RequestRecord {
-    /// Who asked.
-    pub fn client(&self) -> &Address {
-        &self.connection.peer
+    /// Whom it comes from, in text: `192.0.2.7:5678`, without a port that nobody knows; `unix:/path`, `unknown`.
+    pub fn client(&self) -> impl fmt::Display + '_ {
+        ClientText(self)
     }
 
     /// From the head of the request to the last byte of the response.
@@ -90,6 +95,19 @@ impl RequestRecord {
         match self.first_byte_after() {
             Some(first) if self.event_stream => first,
             _ => self.duration(),
+        }
+    }
+}
+
+struct ClientText<'a>(&'a RequestRecord);
+
+impl fmt::Display for ClientText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.client {
+            Client::Peer => self.0.connection.peer.fmt(f),
+            Client::At(address) if address.port() == 0 => address.ip().fmt(f),
+            Client::At(address) => address.fmt(f),
+            Client::Unknown => f.write_str("unknown"),
         }
     }
 }
@@ -122,7 +140,7 @@ pub trait RecordSink: 'static {
     /// The response was fully written or cut.
     fn finished(&self, record: &RequestRecord);
 
-    /// A request's head is complete.
+    /// A request's head is complete, and its handler was called.
     fn started(&self, _record: &RequestRecord) {}
 
     /// A connection was accepted, [`monotonic_ns`] being `at_ns`. With TLS its handshake is still to come.
@@ -244,6 +262,8 @@ impl Recorder {
         let record = RequestRecord {
             connection: connection.clone(),
             number,
+            client: Client::Peer,
+            request_id: None,
             method: head.method.clone(),
             target: head.uri.clone(),
             version: head.version,
@@ -260,15 +280,13 @@ impl Recorder {
             request_fields: pick(&self.wanted.request, &head.headers),
             response_fields: Vec::new(),
         };
-        for sink in &self.sinks {
-            sink.started(&record);
-        }
         let meter = Rc::new(Meter {
             recorder: self.clone(),
             record: RefCell::new(Some(record)),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             place: Cell::new(0),
+            announced: Cell::new(false),
             told: Cell::new(false),
         });
         if self.long_after.is_some() {
@@ -338,6 +356,8 @@ pub(crate) struct Meter {
     bytes_out: Cell<u64>,
     /// In the recorder's list of open requests.
     place: Cell<usize>,
+    /// Sinks know that it has begun.
+    announced: Cell<bool>,
     /// Sinks know that it takes long.
     told: Cell<bool>,
 }
@@ -351,6 +371,13 @@ impl Meter {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
     }
 
+    pub(crate) fn arrived(&self, arrival: &Arrival) {
+        if let Some(record) = &mut *self.record.borrow_mut() {
+            record.client = arrival.origin.client;
+            record.request_id.clone_from(&arrival.request_id);
+        }
+    }
+
     /// A WebSocket is asked for.
     pub(crate) fn asks_for_websocket(&self) {
         if let Some(record) = &mut *self.record.borrow_mut() {
@@ -358,8 +385,21 @@ impl Meter {
         }
     }
 
+    /// Tells the sinks that the request has begun, if they do not know: its handler was called, or it is refused.
+    pub(crate) fn announce(&self) {
+        if self.announced.replace(true) {
+            return;
+        }
+        if let Some(record) = &*self.record.borrow() {
+            for sink in &self.recorder.sinks {
+                sink.started(record);
+            }
+        }
+    }
+
     /// The head of the response is about to be handed over.
     pub(crate) fn responded(&self, status: StatusCode, fields: &mut HeaderMap) {
+        self.announce();
         let Some(record) = &mut *self.record.borrow_mut() else {
             return;
         };
@@ -379,6 +419,7 @@ impl Meter {
     }
 
     pub(crate) fn finish(&self, aborted: bool) {
+        self.announce();
         let Some(record) = self.record.borrow_mut().take() else {
             return;
         };
@@ -435,6 +476,12 @@ impl Record {
     /// True when somebody will read the record.
     pub fn is_recording(&self) -> bool {
         self.0.is_some()
+    }
+
+    pub(crate) fn arrived(&self, arrival: &Arrival) {
+        if let Some(meter) = &self.0 {
+            meter.arrived(arrival);
+        }
     }
 
     /// When the head of the request was complete, in nanoseconds of [`monotonic_ns`]; until the record is handed out.

@@ -7,6 +7,7 @@ use std::{
 
 use framegate_http::{
     access_log::Lines,
+    edge::Client,
     record::RequestRecord,
     service::{Address, ConnectionInfo, Entry},
 };
@@ -41,6 +42,8 @@ pub(crate) fn access_line(
             tls: None,
         }),
         number: 1,
+        client: Client::Peer,
+        request_id: None,
         method: parse::<Method>(&get::<String>(record, "method")?)?,
         target: Uri::from_maybe_shared(get::<Vec<u8>>(record, "target")?).map_err(wrong)?,
         version: match &*get::<String>(record, "version")? {

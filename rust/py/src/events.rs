@@ -39,7 +39,16 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// In the order of the arguments of the classes in `framegate/events.py`; times are nanoseconds of `CLOCK_MONOTONIC`.
 enum Event {
     Opened(u64, u64, String, String, bool),
-    Started(u64, u64, u64, String, String, String, &'static str),
+    Started(
+        u64,
+        u64,
+        u64,
+        String,
+        Option<String>,
+        String,
+        String,
+        &'static str,
+    ),
     Completed(u64, u64, u64, u16, u64, u64, u64, u64),
     Failed(u64, u64, u64, Option<u16>, u64, u64, u64),
     Closed(u64, u64, u64, u64),
@@ -51,8 +60,9 @@ impl Event {
         size_of::<Self>()
             + match self {
                 Self::Opened(_, _, client, server, _) => client.len() + server.len(),
-                Self::Started(_, _, _, client, method, target, _) => {
-                    client.len() + method.len() + target.len()
+                Self::Started(_, _, _, client, id, method, target, _) => {
+                    let id = id.as_ref().map_or(0, String::len);
+                    client.len() + id + method.len() + target.len()
                 }
                 Self::Completed(..) | Self::Failed(..) | Self::Closed(..) => 0,
             }
@@ -64,9 +74,10 @@ impl Event {
             Self::Opened(at, connection, client, server, tls) => {
                 (0, at, connection, client, server, tls).into_pyobject(py)
             }
-            Self::Started(at, connection, request, client, method, target, protocol) => {
-                (1, at, connection, request, client, method, target, protocol).into_pyobject(py)
-            }
+            Self::Started(at, connection, request, client, id, method, target, protocol) => (
+                1, at, connection, request, client, id, method, target, protocol,
+            )
+                .into_pyobject(py),
             Self::Completed(at, connection, request, status, start, first, bytes_in, bytes_out) => {
                 (
                     2,
@@ -289,6 +300,10 @@ impl RecordSink for EventSink {
             record.connection.number,
             record.number,
             record.client().to_string(),
+            record
+                .request_id
+                .as_ref()
+                .map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned()),
             record.method.as_str().to_owned(),
             target.map_or("", PathAndQuery::as_str).to_owned(),
             match record.version {
