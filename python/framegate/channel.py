@@ -63,6 +63,7 @@ class WorkerSpec:
         listener_fds: Inherited sockets to accept from.
         redirect_count: How many of them, at the end, only redirect to https.
         runtime_path: File of the runtime segment, or nothing.
+        admin_fds: Inherited sockets on which operators are answered; all workers have the same.
     """
 
     config: Config
@@ -74,6 +75,7 @@ class WorkerSpec:
     listener_fds: tuple[int, ...]
     redirect_count: int
     runtime_path: str
+    admin_fds: tuple[int, ...] = ()
 
     def to_line(self) -> bytes:
         """Return it as one line."""
@@ -87,6 +89,7 @@ class WorkerSpec:
         values = json.loads(line)
         values["config"] = Config.from_json(values["config"])
         values["listener_fds"] = tuple(values["listener_fds"])
+        values["admin_fds"] = tuple(values["admin_fds"])
         return cls(**values)
 
 

@@ -142,6 +142,7 @@ class WorkerProcess:
         runtime_path: str,
         allotment: Allotment,
         deadline: float,
+        admin_fds: tuple[int, ...] = (),
     ) -> WorkerProcess:
         """Start it.
 
@@ -158,6 +159,7 @@ class WorkerProcess:
             listener_fds=listeners.fds,
             redirect_count=len(listeners.redirects),
             runtime_path=runtime_path,
+            admin_fds=admin_fds,
         )
         process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
         return cls(index, row, process, channel, listeners.copy(), allotment, deadline)
@@ -215,7 +217,7 @@ def start_process(
             process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 stdin=stdin,
-                pass_fds=(*spec.listener_fds, theirs.fileno()),
+                pass_fds=(*spec.listener_fds, *spec.admin_fds, theirs.fileno()),
                 process_group=0,
             )
         except BaseException:

@@ -52,12 +52,14 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+pub mod admin;
 pub mod body;
 pub mod config;
 mod connection;
 mod date;
 mod direct;
 pub mod error;
+pub mod exposition;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

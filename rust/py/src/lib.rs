@@ -1,5 +1,6 @@
 //! `framegate._http`: the Python face of the HTTP core.
 
+mod admin;
 mod asgi;
 mod error;
 mod event_loop;
@@ -7,9 +8,11 @@ mod frames;
 mod gil;
 mod home;
 mod huge_pages;
+mod metrics;
 mod native;
 mod recording;
 mod selector;
+mod series;
 mod signals;
 mod stall;
 mod stats;
@@ -32,6 +35,8 @@ mod _http {
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
 
+    #[pymodule_export]
+    use crate::admin::AdminServer;
     #[pymodule_export]
     use crate::frames::BodyHandle;
     #[pymodule_export]
