@@ -86,7 +86,13 @@ def _values(kind: Kind) -> dict[str, Any]:
             ports: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 65535}
             address: dict[str, Any] = {"anyOf": [{"type": "string"}, ports]}
             return {"anyOf": [{"type": "string"}, ports, {"type": "array", "items": address}]}
-        case config.Binds() | config.FilePaths() | config.Patterns() | config.Ciphers():
+        case (
+            config.Binds()
+            | config.FilePaths()
+            | config.Patterns()
+            | config.Peers()
+            | config.Ciphers()
+        ):
             return {"anyOf": [{"type": "string"}, _STRINGS]}
         case config.SocketPath() | config.ImportString() | config.Secret():
             return {"type": "string"}

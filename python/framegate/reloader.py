@@ -178,6 +178,7 @@ class Reloader:
             supervisor_pid=os.getpid(),
             listener_fds=fds,
             redirect_count=self._listeners.redirect_count,
+            proxied_count=self._listeners.proxied_count,
             runtime_path=str(self._segment.path) if self._segment else "",
             admin_fds=tuple(item.fileno() for item in self._admin.of_worker[0]),
         )

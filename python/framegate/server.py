@@ -149,6 +149,7 @@ def serve_alone(
             reloading=reloading,
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
+            proxied_count=listeners.proxied_count,
             toolkit=tools,
             row=row,
             admin=admin.of_worker[0],
@@ -320,6 +321,7 @@ class Server:
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
             row=row,
+            proxied_count=listeners.proxied_count,
         )
 
 

@@ -35,7 +35,7 @@ def test_a_port_alone_is_one_of_this_machine(text: object, binds: tuple[str, ...
     assert Config(admin_bind=text).admin_bind == binds  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["70000", "admin", ":", "1.2.3.4"])
+@pytest.mark.parametrize("text", ["70000", "admin", ":", "1.2.3.4", "127.0.0.1:9000?proxy=on"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="admin_bind"):
         Config(admin_bind=text)  # type: ignore[arg-type]

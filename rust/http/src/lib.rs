@@ -58,6 +58,7 @@ pub mod config;
 mod connection;
 mod date;
 mod direct;
+pub mod edge;
 pub mod error;
 pub mod exposition;
 mod framing;

@@ -127,6 +127,7 @@ pub(crate) fn test_request(target: &str) -> (Rc<ConnectionInfo>, Request) {
         hints: Hints::default(),
         has_upgrade_field: false,
         upgrade: None,
+        arrival: None,
         record: Record::default(),
         permit: Permit::default(),
     };
