@@ -217,12 +217,6 @@ impl ConnectionService {
             arrival: None,
             permit: Permit::default(),
         });
-        if let Some(Open {
-            meter: Some(meter), ..
-        }) = &exchange.open
-        {
-            meter.announce();
-        }
         Exchange { answer, ..exchange }
     }
 }

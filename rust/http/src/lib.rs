@@ -52,6 +52,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+pub mod admin;
 pub mod body;
 pub mod config;
 mod connection;
@@ -59,6 +60,7 @@ mod date;
 mod direct;
 pub mod edge;
 pub mod error;
+pub mod exposition;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -232,7 +232,9 @@ impl Server {
     fn record(self, change: impl FnOnce(&Recorder) -> Recorder) -> Self {
         self.change(|state| {
             let known = state.recorder.take().unwrap_or_default();
-            let recorder = Rc::new(change(&known));
+            let mut recorder = change(&known);
+            recorder.after_edge = !state.config.edge.is_idle();
+            let recorder = Rc::new(recorder);
             if recorder.is_swept() {
                 Sweep::new(state.registry.clone()).watch(&recorder);
             }

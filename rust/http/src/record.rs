@@ -140,7 +140,7 @@ pub trait RecordSink: 'static {
     /// The response was fully written or cut.
     fn finished(&self, record: &RequestRecord);
 
-    /// A request's head is complete, and its handler was called.
+    /// A request's head is complete, and it is known whom it comes from.
     fn started(&self, _record: &RequestRecord) {}
 
     /// A connection was accepted, [`monotonic_ns`] being `at_ns`. With TLS its handshake is still to come.
@@ -178,6 +178,8 @@ pub(crate) struct Recorder {
     wanted: Wanted,
     /// Responses tell how long they took to begin.
     server_timing: bool,
+    /// Sinks hear of a request once it is known who sends it.
+    pub(crate) after_edge: bool,
     /// The shortest of what the sinks call long.
     long_after: Option<Duration>,
     /// Requests that are not over, while somebody wants to know of long ones.
@@ -223,6 +225,7 @@ impl Recorder {
             sinks: self.sinks.clone(),
             wanted: self.wanted.clone(),
             server_timing: self.server_timing,
+            after_edge: self.after_edge,
             long_after: self.long_after,
             open: RefCell::default(),
         }
@@ -289,6 +292,9 @@ impl Recorder {
             announced: Cell::new(false),
             told: Cell::new(false),
         });
+        if !self.after_edge {
+            meter.announce();
+        }
         if self.long_after.is_some() {
             let mut open = self.open.borrow_mut();
             meter.place.set(open.len());
@@ -385,7 +391,7 @@ impl Meter {
         }
     }
 
-    /// Tells the sinks that the request has begun, if they do not know: its handler was called, or it is refused.
+    /// Tells the sinks that the request has begun, if they do not know.
     pub(crate) fn announce(&self) {
         if self.announced.replace(true) {
             return;
@@ -473,6 +479,13 @@ fn add_server_timing(fields: &mut HeaderMap, nanoseconds: u64) {
 pub struct Record(pub(crate) Option<Rc<Meter>>);
 
 impl Record {
+    /// It is known whom the request comes from.
+    pub(crate) fn announce(&self) {
+        if let Some(meter) = &self.0 {
+            meter.announce();
+        }
+    }
+
     /// True when somebody will read the record.
     pub fn is_recording(&self) -> bool {
         self.0.is_some()

@@ -2,6 +2,7 @@
 
 #[cfg(debug_assertions)]
 mod access_line;
+mod admin;
 mod asgi;
 mod error;
 mod event_loop;
@@ -11,9 +12,11 @@ mod gil;
 mod home;
 mod huge_pages;
 mod log_file;
+mod metrics;
 mod native;
 mod recording;
 mod selector;
+mod series;
 mod signals;
 mod slow;
 mod stall;
@@ -40,6 +43,8 @@ mod _http {
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
 
+    #[pymodule_export]
+    use crate::admin::AdminServer;
     #[pymodule_export]
     use crate::events::EventQueue;
     #[pymodule_export]

@@ -472,7 +472,7 @@ pub(crate) fn monotonic_ns() -> u64 {
 }
 
 /// Call `f` with all signals blocked; a thread made by it keeps them so.
-fn without_signals<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> R {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: both sets are written by the calls before they are read; the mask of this thread only is changed.

@@ -41,7 +41,7 @@ pub struct Settings {
 
 impl Settings {
     /// Nothing has to be done for a request.
-    fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.trust.is_nobody() && !self.request_ids
     }
 }
@@ -130,6 +130,7 @@ impl Handler for EdgeHandler {
             request.record.arrived(&arrival);
             request.arrival = Some(Box::new(arrival));
         }
+        request.record.announce();
         let answer = self.inner.call(request);
         match request_id {
             Some(name) => named(answer, name),

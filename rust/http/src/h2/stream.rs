@@ -282,9 +282,6 @@ impl Exchange {
             permit: Permit::new(&streams.running),
         });
         exchange.stage = Stage::Waiting(answer);
-        if let Some(meter) = &exchange.meter {
-            meter.announce();
-        }
         exchange
     }
 
