@@ -1,6 +1,7 @@
 //! `framegate._http`: the Python face of the HTTP core.
 
 mod asgi;
+mod compression;
 mod error;
 mod event_loop;
 mod frames;
@@ -12,6 +13,7 @@ mod recording;
 mod selector;
 mod signals;
 mod stall;
+mod static_files;
 mod stats;
 mod tls;
 mod worker;

@@ -21,6 +21,7 @@ use framegate_http::{
     Config, Connections, Limits, Listener, Protocol, Server, Timeouts, access_log::Format,
     service::Entry,
 };
+use http::HeaderMap;
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
@@ -31,12 +32,14 @@ use pyo3::{
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::asgi::{Application, AsgiService};
+use crate::compression;
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::gil;
 use crate::home::LoopBound;
 use crate::native::{AccessLog, LoopWatch, NativeThread, Watches, duplicate};
 use crate::stall::{ParentWatch, StallWatch};
+use crate::static_files;
 use crate::stats::{Counter, Gauge, RuntimeRow};
 use crate::tls::{self, TlsContext};
 
@@ -121,14 +124,15 @@ impl Worker {
         })?;
         let server_config = Rc::new(server_config(config)?);
         let application = Application::new(py, core.clone(), app, config, state, plain_tasks)?;
+        let mut added = HeaderMap::new();
+        application.settings.add_headers(&mut added, false);
+        let service = Rc::new(AsgiService(application.clone()));
+        let service = compression::around(service, config)?;
+        let service = static_files::in_front_of(service, config, &added, &core)?;
         let spawner = core.clone();
-        let mut server = Server::new(
-            Rc::new(AsgiService(application.clone())),
-            server_config,
-            move |task| {
-                spawner.spawn(task);
-            },
-        );
+        let mut server = Server::new(service, server_config, move |task| {
+            spawner.spawn(task);
+        });
         if let Some(tls) = tls {
             server = server.with_tls(tls.get().tls(), https_port, tls::report(core.clone()));
         }
