@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::accept_encoding::{Accepted, Coding};
 use crate::body::Body;
+use crate::edge::{forwarded, proxy_protocol};
 use crate::error::Error;
 use crate::framing::{Framing, HeadMarks};
 use crate::h1::is_host;
@@ -52,6 +53,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("ranges", ranges),
     ("accept_encoding", accept_encoding),
     ("static_paths", static_paths),
+    ("forwarded", forwarded),
+    ("proxy", proxy),
 ];
 
 /// Splits off the byte that chooses the cut.
@@ -147,6 +150,17 @@ pub fn framing(data: &[u8]) {
     let whole = follow(stream, stream.len().max(1), false);
     assert_eq!(follow(stream, size, false), whole);
     assert_eq!(follow(stream, size, true), whole);
+}
+
+/// What a client sends through a trusted proxy never makes it somebody else.
+pub fn forwarded(data: &[u8]) {
+    forwarded::check(data);
+}
+
+/// A PROXY header means the same however it is cut, and is never read beyond its end.
+pub fn proxy(data: &[u8]) {
+    let (size, header) = cut(data);
+    proxy_protocol::check(header, size);
 }
 
 type Followed = (Vec<HeadMarks>, Option<usize>, bool, bool, u64);
@@ -593,7 +607,7 @@ fn serve(stream: &[u8], size: usize, reading: Reading) -> (Vec<Served>, Vec<u16>
             entry: crate::service::Entry::Plain,
             tls: None,
         };
-        server.0.start(Socket::Unix(socket), info);
+        server.0.start(Socket::Unix(socket), info, false);
         let connections = server.connections();
         let (mut read, mut write) = client.into_split();
         let reading = tokio::task::spawn_local(async move {
@@ -670,6 +684,22 @@ mod tests {
                 b"/assets/app.1a2b.js",
                 b"*.??.js?/a%20b/%2e%2e/%2fc/",
                 b"/%c3%a4/..//\\",
+            ],
+        ),
+        (
+            "forwarded",
+            &[
+                b"6.6.6.6, [2001:db8::1]:80, unknown",
+                b"for=\"[2001:db8::1]:80\";proto=https;by=_x, for=10.0.0.1;host=\"a\\b\"",
+                b"/api/v1, a.example:443",
+            ],
+        ),
+        (
+            "proxy",
+            &[
+                b"\x04PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\r\nGET",
+                b"\x01PROXY UNKNOWN\r\n",
+                b"\x05\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x07\x0a\0\0\x01\x30\x39\x01\xbb\x03\0\x04\x01\x02\x03\x04",
             ],
         ),
         (
@@ -859,6 +889,16 @@ mod tests {
     #[test]
     fn paths_stay_below_their_directory() {
         drive("static_paths", 20_000);
+    }
+
+    #[test]
+    fn clients_do_not_choose_who_they_are() {
+        drive("forwarded", 20_000);
+    }
+
+    #[test]
+    fn proxy_headers_mean_the_same_however_they_are_cut() {
+        drive("proxy", 20_000);
     }
 
     #[test]
