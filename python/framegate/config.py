@@ -221,6 +221,15 @@ class Ciphers(Kind):
         return ":".join(value) or "none"
 
 
+@dataclass(frozen=True)
+class UrlPath(Text):
+    """A path of requests that the server answers itself."""
+
+    placeholder: str = "PATH"
+    pattern: str = r"/[!$&-;=@-Z_a-z~]*"
+    expectation: str = "a path that begins with / and needs no escapes, without a query"
+
+
 class SocketPath(FilePath):
     """The path of a Unix socket, which has a limit in bytes."""
 
@@ -285,6 +294,32 @@ class Binds(Kind):
         from urllib.parse import quote
 
         return f"unix:{quote(directory)}/{path}" if directory else item
+
+
+class AdminBinds(Binds):
+    """The same, where a port alone is one of this machine: what is there is for its operators."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str):
+            value = value.split()
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        binds = super().parse([self._with_host(item) for item in value])
+        if any("proxy=on" in bind for bind in binds):
+            raise ValueError("expected no proxy=on: operators ask directly")
+        return binds
+
+    @staticmethod
+    def _with_host(item: object) -> object:
+        if isinstance(item, int) and not isinstance(item, bool):
+            item = str(item)
+        is_port = isinstance(item, str) and re.fullmatch(r":?[0-9]+", item, re.ASCII)
+        return f"127.0.0.1:{str(item).removeprefix(':')}" if is_port else item
+
+    def accepts(self) -> str:
+        return f"a port of 127.0.0.1, or {super().accepts()}"
 
 
 @dataclass(frozen=True)
@@ -831,6 +866,7 @@ WEBSOCKET: Final = "WebSocket"
 RESPONSES: Final = "Responses"
 STATIC: Final = "Static files"
 LOGGING: Final = "Logging"
+OPERATION: Final = "Health, metrics and traces"
 DEVELOPMENT: Final = "Development"
 
 
@@ -1598,6 +1634,64 @@ class Config:
         group=LOGGING,
         help="Write one line per request to stdout.",
     )
+    admin_bind: tuple[str, ...] = setting(
+        (),
+        AdminBinds(),
+        group=OPERATION,
+        help=(
+            "Answer /livez, /readyz and /metrics here, for all workers, also while Python code "
+            "blocks; a port alone is one of 127.0.0.1; repeatable. Off by default: metrics tell "
+            "much, and nobody is asked for a password."
+        ),
+    )
+    health_path: str | None = setting(
+        None,
+        UrlPath(),
+        group=OPERATION,
+        help=(
+            "Answer this path of the application's own listeners as /readyz of --admin-bind, "
+            "without the application: for load balancers that can ask nowhere else."
+        ),
+    )
+    metrics_path: str | None = setting(
+        None,
+        UrlPath(),
+        group=OPERATION,
+        help=(
+            "Answer this path of the application's own listeners with the metrics of all workers. "
+            "Whoever reaches the application reads them; --admin-bind is the safer place."
+        ),
+    )
+    ready_lag_max: float = setting(
+        10.0,
+        Seconds(minimum=0.1),
+        group=OPERATION,
+        help=(
+            "A worker whose loop stands still for so long is not ready: a request would wait at "
+            "least as long, so another server is the better place for it. Seen twice a second."
+        ),
+    )
+    sentry_dsn: str | None = setting(
+        None,
+        Secret(placeholder="DSN"),
+        group=OPERATION,
+        help=(
+            "Report exceptions of the application to this project of Sentry; needs "
+            "framegate[sentry]. Better in FRAMEGATE_SENTRY_DSN than where others read it."
+        ),
+    )
+    sentry_environment: str | None = setting(
+        None,
+        Text(placeholder="NAME"),
+        group=OPERATION,
+        help="What Sentry calls the environment, such as staging; by default production.",
+    )
+    sentry_release: str | None = setting(
+        None,
+        Text(placeholder="VERSION"),
+        group=OPERATION,
+        help="What Sentry calls the release; by default what its SDK finds, such as the commit.",
+    )
 
     reload: bool = setting(
         False,
@@ -1678,6 +1772,16 @@ class Config:
         from framegate.ciphers import CIPHER_SUITES
 
         return tuple(CIPHER_SUITES[name] for name in self.ssl_ciphers)
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether requests are counted: somebody may ask."""
+        return bool(self.admin_bind or self.metrics_path)
+
+    @property
+    def needs_runtime_segment(self) -> bool:
+        """Whether a server without one could not do what it is told."""
+        return bool(self.admin_bind or self.metrics_path or self.health_path)
 
     @property
     def supervised_because(self) -> str:
@@ -1772,6 +1876,8 @@ class Config:
                 f"header_bytes_max={self.header_bytes_max}, which counts the target too; "
                 "raise header_bytes_max"
             )
+        if self.health_path is not None and self.health_path == self.metrics_path:
+            raise ConfigError(f"health_path and metrics_path are both {self.health_path}")
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd are both set; a server listens on one of them")
         if self.bind:

@@ -898,6 +898,13 @@ SHOWN_ELSEWHERE = [
     ("limit_max_requests_jitter", "supervisor/test_recycling.py", "test_replaced_by_requests"),
     ("limit_max_rss", "supervisor/test_recycling.py", "test_replaced_by_memory"),
     ("limit_max_lifetime", "supervisor/test_recycling.py", "test_one_worker_gets_a_supervisor"),
+    ("admin_bind", "metrics/test_admin.py", "test_alive_ready_and_reasons"),
+    ("health_path", "metrics/test_admin.py", "test_health_path_on_the_main_port"),
+    ("metrics_path", "metrics/test_metrics.py", "test_path_on_the_main_port"),
+    ("ready_lag_max", "metrics/test_admin.py", "test_scrape_while_python_blocks"),
+    ("sentry_dsn", "metrics/test_sentry.py", "test_exception_is_reported"),
+    ("sentry_environment", "metrics/test_sentry.py", "test_exception_is_reported"),
+    ("sentry_release", "metrics/test_sentry.py", "test_exception_is_reported"),
     ("log_stalls", "supervisor/test_stalls.py", "test_stall_is_logged_with_its_stack"),
 ]
 

@@ -53,6 +53,7 @@
 
 mod accept_encoding;
 pub mod access_log;
+pub mod admin;
 pub mod body;
 pub mod compression;
 pub mod config;
@@ -61,6 +62,7 @@ mod date;
 mod direct;
 pub mod edge;
 pub mod error;
+pub mod exposition;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -1,5 +1,6 @@
 //! `framegate._http`: the Python face of the HTTP core.
 
+mod admin;
 mod asgi;
 mod compression;
 mod error;
@@ -8,9 +9,11 @@ mod frames;
 mod gil;
 mod home;
 mod huge_pages;
+mod metrics;
 mod native;
 mod recording;
 mod selector;
+mod series;
 mod signals;
 mod stall;
 mod static_files;
@@ -34,6 +37,8 @@ mod _http {
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
 
+    #[pymodule_export]
+    use crate::admin::AdminServer;
     #[pymodule_export]
     use crate::frames::BodyHandle;
     #[pymodule_export]

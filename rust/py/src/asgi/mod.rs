@@ -224,6 +224,8 @@ pub(crate) struct Application {
     pool: RefCell<Vec<Bundle>>,
     /// Calls of the application that have not ended, also those whose response is long complete.
     calls: Cell<usize>,
+    /// Those for a `WebSocket` among them.
+    websockets: Cell<usize>,
     /// Who waits for the last of them.
     idle: RefCell<Option<Waker>>,
     /// The worker stops soon: who waits for a client to go away is told that it has gone.
@@ -276,6 +278,7 @@ impl Application {
             ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
             calls: Cell::new(0),
+            websockets: Cell::new(0),
             idle: RefCell::default(),
             leaving: Cell::new(false),
         }))
@@ -295,6 +298,23 @@ impl Application {
                 self.core.wake(waker);
             }
         }
+    }
+
+    /// The same, of a WebSocket.
+    pub(crate) fn websocket_begins(&self) {
+        self.websockets.set(self.websockets.get() + 1);
+        self.call_begins();
+    }
+
+    /// The same, of a WebSocket.
+    pub(crate) fn websocket_ended(&self) {
+        self.websockets.set(self.websockets.get() - 1);
+        self.call_ended();
+    }
+
+    /// Calls for a `WebSocket` that have not ended.
+    pub(crate) fn websockets(&self) -> usize {
+        self.websockets.get()
     }
 
     /// Calls of the application that have not ended.
