@@ -182,11 +182,16 @@ class NativeToolkit:
         return EventLoop
 
     def prepare(self, config: Config) -> None:
-        """Read certificates and keys.
+        """Read certificates and keys, and look at the directories of static files.
 
         Raises:
             CertificateError: One of them cannot be used.
+            ConfigError: A directory cannot be served.
         """
+        if config.static:
+            from framegate.static_mounts import check_mounts
+
+            check_mounts(config.static, config.origins["static"])
         if not config.ssl_certfile:
             return
         from framegate import _http

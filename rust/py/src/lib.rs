@@ -2,6 +2,7 @@
 
 mod admin;
 mod asgi;
+mod compression;
 mod error;
 mod event_loop;
 mod frames;
@@ -15,6 +16,7 @@ mod selector;
 mod series;
 mod signals;
 mod stall;
+mod static_files;
 mod stats;
 mod tls;
 mod worker;
