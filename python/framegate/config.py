@@ -576,7 +576,9 @@ class OptionalFlag(Flag):
 
 @dataclass(frozen=True)
 class Patterns(Kind):
-    """Patterns of file names; as one text, separated by spaces."""
+    """Patterns of names; as one text, separated by spaces."""
+
+    placeholder: str = "PATTERN"
 
     def parse(self, value: object) -> tuple[str, ...]:
         if isinstance(value, str):
@@ -589,7 +591,7 @@ class Patterns(Kind):
         return items
 
     def metavar(self) -> str:
-        return "PATTERN"
+        return self.placeholder
 
     def accepts(self) -> str:
         return "patterns such as *.sql or data/*; in a file a list of them"
@@ -801,6 +803,50 @@ class MiddlewareList(Kind):
         return ", ".join(str(factory) for factory, _ in value) or "none"
 
 
+class StaticMounts(Kind):
+    """Directories and the prefixes that they are served below, as `static_mounts.py` has them."""
+
+    def parse(self, value: object) -> tuple[tuple[str, str], ...]:
+        if isinstance(value, str):
+            value = [line for line in value.splitlines() if line.strip()]
+        if isinstance(value, Mapping):
+            value = list(value.items())
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        items = list(value)
+        if not items:
+            return ()  # the default, which is parsed at every start
+        from framegate.static_mounts import parse_mounts
+
+        return parse_mounts(items)
+
+    def metavar(self) -> str:
+        return "/PREFIX=DIRECTORY"
+
+    def accepts(self) -> str:
+        return "/prefix=directory, one per line; in a file a list of them or a table"
+
+    def show(self, value: Any) -> str:
+        return " ".join(f"{prefix}={directory}" for prefix, directory in value) or "none"
+
+    def below(self, value: object, directory: str) -> object:
+        if isinstance(value, str):
+            value = value.splitlines()
+        if isinstance(value, dict):
+            value = list(value.items())
+        if not isinstance(value, list):
+            return value
+        return [self._below(item, directory) for item in value]
+
+    @staticmethod
+    def _below(item: object, directory: str) -> object:
+        if isinstance(item, str) and "=" in item:
+            item = item.split("=", 1)
+        if isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[1], str):
+            return item[0], os.path.join(directory, item[1].strip())
+        return item
+
+
 # ----------------------------------------------------------------------------------------------
 # The schema.
 
@@ -821,7 +867,8 @@ class Setting:
     def is_repeatable(self) -> bool:
         """Whether the command line may give it several times."""
         return isinstance(
-            self.kind, (Headers, Binds, FilePaths, Patterns, MiddlewareList, UrlPaths)
+            self.kind,
+            (Headers, Binds, FilePaths, Patterns, MiddlewareList, StaticMounts, UrlPaths),
         )
 
     def parse(self, value: object, origin: Origin) -> Any:
@@ -889,6 +936,7 @@ ClientCertificates = Literal["none", "optional", "required"]
 PerMessageDeflate = Literal["shared", "context", "off"]
 HttpVersions = Literal["auto", "1", "2"]
 LogFormat = Literal["text", "json"]
+CompressLevel = Literal["fast", "balanced", "small"]
 ForwardedHeaders = Literal["auto", "x-forwarded", "forwarded"]
 
 APPLICATION: Final = "Application"
@@ -899,6 +947,7 @@ LIFE: Final = "Workers and their life"
 LIMITS: Final = "Limits"
 WEBSOCKET: Final = "WebSocket"
 RESPONSES: Final = "Responses"
+STATIC: Final = "Static files"
 LOGGING: Final = "Logging"
 OPERATION: Final = "Health, metrics and traces"
 DEVELOPMENT: Final = "Development"
@@ -1534,6 +1583,96 @@ class Config:
         group=RESPONSES,
         command_line=("--header",),
         help="Header added to every response; may be given several times.",
+    )
+    compress: bool = setting(
+        False,
+        Flag(),
+        group=RESPONSES,
+        help=(
+            "Compress responses for clients that accept it: zstd, br or gzip, by their weights. "
+            "Off, because proxies do it, and applications by middleware. Event streams, files, "
+            "parts (206) and what is encoded already are left alone."
+        ),
+    )
+    compress_min_size: int = setting(
+        1024,
+        Bytes(minimum=0, maximum=2**40),
+        group=RESPONSES,
+        help=(
+            "Responses that are known to be smaller are not compressed: they fit into one packet "
+            "as they are."
+        ),
+    )
+    compress_types: tuple[str, ...] = setting(
+        (),
+        Patterns(placeholder="TYPE"),
+        group=RESPONSES,
+        command_line=("--compress-type",),
+        help=(
+            "Media type that is compressed, such as text/* or application/json; repeatable, in "
+            "place of the default: text, JSON, XML, JavaScript, WebAssembly, SVG, fonts that are "
+            "not packed."
+        ),
+    )
+    compress_level: CompressLevel = setting(
+        "balanced",
+        Choice(words=("fast", "balanced", "small")),
+        group=RESPONSES,
+        help=(
+            "How hard to compress: zstd 1, 3 or 9, br 1, 4 or 8, gzip 1, 5 or 9. A page of "
+            "100 KiB takes about 0.5, 1 or 5 ms."
+        ),
+    )
+    compress_cookies: bool = setting(
+        False,
+        Flag(),
+        group=RESPONSES,
+        help=(
+            "Also compress responses that set cookies. Off: who can have his own words compressed "
+            "together with a secret learns it from the size (BREACH)."
+        ),
+    )
+    static: tuple[tuple[str, str], ...] = setting(
+        (),
+        StaticMounts(),
+        group=STATIC,
+        help=(
+            "Serve the files below a directory at the paths below a prefix, without the "
+            "application; may be given several times, the longest prefix counts. Hidden files and "
+            "links out of the directory are not served, directories are not listed."
+        ),
+    )
+    static_cache_control: str = setting(
+        "no-cache",
+        Text(
+            placeholder="VALUE",
+            pattern=r"[\x21-\x7e]*( [\x21-\x7e]+)*",
+            expectation="the value of a Cache-Control header, or nothing",
+        ),
+        group=STATIC,
+        help=(
+            "Cache-Control of static files. The default lets caches keep them and ask each time "
+            "whether they changed, which costs no more than a 304; nobody sees an old file."
+        ),
+    )
+    static_immutable: tuple[str, ...] = setting(
+        (),
+        Patterns(),
+        group=STATIC,
+        help=(
+            "Static files that never change because a hash in their name does, such as "
+            "*.????????.js or, with a slash, /assets/*: clients keep them for a year and do not "
+            "ask; repeatable. * is anything, ? one character."
+        ),
+    )
+    static_precompressed: bool = setting(
+        True,
+        Flag(),
+        group=STATIC,
+        help=(
+            "Send name.zst, name.br or name.gz in place of a text file to clients that accept it, "
+            "if it lies beside the file and is not older."
+        ),
     )
     log_config: str | dict[str, Any] | None = setting(
         None,

@@ -70,7 +70,7 @@ def _values(kind: Kind) -> dict[str, Any]:
             return number
         case config.LogConfig():
             return {"anyOf": [{"type": "string"}, {"type": "object"}]}
-        case config.Headers():
+        case config.Headers() | config.StaticMounts():
             pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
             return {
                 "anyOf": [

@@ -198,17 +198,22 @@ class NativeToolkit:
         return EventLoop
 
     def prepare(self, config: Config) -> None:
-        """Read certificates and keys.
+        """Read certificates and keys, and look at the directories of static files.
 
         Raises:
             CertificateError: One of them cannot be used.
             ConfigError: The file of the access log cannot be opened, or the collector is none.
+            ConfigError: A directory cannot be served.
         """
         check_log_file(config)
         if config.collector is not None:
             from framegate.events import load_collector
 
             self._collector = load_collector(config)
+        if config.static:
+            from framegate.static_mounts import check_mounts
+
+            check_mounts(config.static, config.origins["static"])
         if not config.ssl_certfile:
             return
         from framegate import _http

@@ -51,9 +51,11 @@
 //! - Dropping a connection's task closes the socket and gives everything back.
 #![forbid(unsafe_code)]
 
+mod accept_encoding;
 pub mod access_log;
 pub mod admin;
 pub mod body;
+pub mod compression;
 pub mod config;
 mod connection;
 mod date;
@@ -72,6 +74,7 @@ pub mod ingest;
 mod known_host;
 mod listener;
 mod log_text;
+mod media_type;
 mod overload;
 mod protocol;
 pub mod record;
@@ -80,6 +83,7 @@ mod registry;
 pub mod routes;
 pub mod sendfile;
 pub mod service;
+pub mod static_files;
 pub mod tls;
 pub mod websocket;
 

@@ -4,6 +4,7 @@
 mod access_line;
 mod admin;
 mod asgi;
+mod compression;
 mod error;
 mod event_loop;
 mod events;
@@ -20,6 +21,7 @@ mod series;
 mod signals;
 mod slow;
 mod stall;
+mod static_files;
 mod stats;
 mod tls;
 mod worker;

@@ -25,6 +25,7 @@ use framegate_http::{
     routes::Routes,
     service::{Entry, Service},
 };
+use http::HeaderMap;
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
@@ -35,6 +36,7 @@ use pyo3::{
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::asgi::{Application, AsgiService};
+use crate::compression;
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::events::{EventQueue, EventSink};
@@ -46,6 +48,7 @@ use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, dupli
 use crate::series::RequestCounts;
 use crate::slow::SlowRequests;
 use crate::stall::{ParentWatch, StallWatch};
+use crate::static_files;
 use crate::stats::{Counter, Gauge, Phase, Row, RuntimeRow};
 use crate::tls::{self, TlsContext};
 
@@ -159,9 +162,13 @@ impl Worker {
         })?;
         let server_config = Rc::new(server_config(config)?);
         let application = Application::new(py, core.clone(), app, config, state, plain_tasks)?;
+        let mut added = HeaderMap::new();
+        application.settings.add_headers(&mut added, false);
+        let service = Rc::new(AsgiService(application.clone()));
+        let service = compression::around(service, config)?;
+        let service = static_files::in_front_of(service, config, &added, &core)?;
         let spawner = core.clone();
         let row = row.map(|row| Arc::clone(&row.get().0));
-        let service = Rc::new(AsgiService(application.clone()));
         let mut server = Server::new(
             with_operators(service, config, row.as_ref())?,
             server_config,

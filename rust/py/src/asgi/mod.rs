@@ -81,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) websocket: session::Settings,
     /// How WebSocket messages are compressed.
     pub(crate) deflate: deflate::Settings,
+    /// Responses may be compressed on their way.
+    pub(crate) compresses: bool,
     /// `server: framegate`, unless the application sends its own.
     server_header: bool,
     /// Added to every response.
@@ -121,6 +123,7 @@ impl Settings {
                 bytes_min: config.getattr("ws_deflate_min_size")?.extract()?,
                 contexts_max: config.getattr("ws_deflate_max_contexts")?.extract()?,
             },
+            compresses: config.getattr("compress")?.is_truthy()?,
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
         })
