@@ -63,6 +63,8 @@ class WorkerSpec:
         listener_fds: Inherited sockets to accept from.
         redirect_count: How many of them, at the end, only redirect to https.
         runtime_path: File of the runtime segment, or nothing.
+        threads: How many workers the process has, the first of which is `index` in `row`; more than
+            one only without the GIL.
     """
 
     config: Config
@@ -74,6 +76,7 @@ class WorkerSpec:
     listener_fds: tuple[int, ...]
     redirect_count: int
     runtime_path: str
+    threads: int = 1
 
     def to_line(self) -> bytes:
         """Return it as one line."""

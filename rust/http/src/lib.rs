@@ -76,6 +76,7 @@ mod registry;
 pub mod routes;
 pub mod sendfile;
 pub mod service;
+mod set_back;
 pub mod tls;
 pub mod websocket;
 
