@@ -142,6 +142,7 @@ def serve_alone(
             reloading=reloading,
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
+            proxied_count=listeners.proxied_count,
             toolkit=tools,
             row=row,
             at_force=clean_up,
@@ -276,6 +277,7 @@ class Server:
             on_ready=ready,
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
+            proxied_count=listeners.proxied_count,
         )
 
 

@@ -20,12 +20,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from framegate.worker import Worker
 
-__all__ = ["AllOf", "WorkerThreads", "shares"]
+__all__ = ["AllOf", "AllReady", "Share", "WorkerThreads", "shares"]
 
 
 def shares(sockets: Sequence[socket.socket], count: int) -> list[list[socket.socket]]:
@@ -47,6 +47,33 @@ def shares(sockets: Sequence[socket.socket], count: int) -> list[list[socket.soc
                 others.append(item.dup())
             dealt[0].append(item)
     return dealt
+
+
+class Share(NamedTuple):
+    """The sockets of one worker.
+
+    Attributes:
+        sockets: Those that are served, those behind a PROXY header, those that redirect.
+        redirect_count: How many of the last kind.
+        proxied_count: How many of the kind before.
+    """
+
+    sockets: Sequence[socket.socket]
+    redirect_count: int
+    proxied_count: int
+
+    def deal(self, count: int) -> list[Share]:
+        """Give each of so many workers its share."""
+        end = len(self.sockets) - self.redirect_count
+        at = end - self.proxied_count
+        kinds = [
+            shares(part, count)
+            for part in (self.sockets[:at], self.sockets[at:end], self.sockets[end:])
+        ]
+        return [
+            Share([*served, *proxied, *redirects], len(redirects), len(proxied))
+            for served, proxied, redirects in zip(*kinds, strict=True)
+        ]
 
 
 def _is_one_of_many(item: socket.socket) -> bool:
@@ -138,13 +165,13 @@ class WorkerThreads:
         for worker in self._workers:
             worker.reload_tls()
 
-    def adopt(self, sockets: Sequence[socket.socket], redirect_count: int) -> None:
-        """Accept from more sockets; the last ones only redirect to https."""
-        at = len(sockets) - redirect_count
-        served = shares(sockets[:at], len(self._workers))
-        redirects = shares(sockets[at:], len(self._workers))
-        for worker, mine, others in zip(self._workers, served, redirects, strict=True):
-            worker.adopt([*mine, *others], len(others))
+    def adopt(
+        self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
+    ) -> None:
+        """Accept from more sockets; they are in the order of all others."""
+        whole = Share(sockets, redirect_count, proxied_count)
+        for worker, share in zip(self._workers, whole.deal(len(self._workers)), strict=True):
+            worker.adopt(*share)
 
     async def serve(self) -> bool:
         """Serve until all have stopped.
