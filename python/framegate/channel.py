@@ -68,6 +68,7 @@ class WorkerSpec:
         runtime_path: File of the runtime segment, or nothing.
         threads: How many workers the process has, the first of which is `index` in `row`; more than
             one only without the GIL.
+        admin_fds: Inherited sockets on which operators are answered; all workers have the same.
     """
 
     config: Config
@@ -79,6 +80,7 @@ class WorkerSpec:
     listener_fds: tuple[int, ...]
     redirect_count: int
     runtime_path: str
+    admin_fds: tuple[int, ...] = ()
     proxied_count: int = 0
     threads: int = 1
 
@@ -94,6 +96,7 @@ class WorkerSpec:
         values = json.loads(line)
         values["config"] = Config.from_json(values["config"])
         values["listener_fds"] = tuple(values["listener_fds"])
+        values["admin_fds"] = tuple(values["admin_fds"])
         return cls(**values)
 
 

@@ -160,6 +160,7 @@ class WorkerProcess:
         runtime_path: str,
         allotment: Allotment,
         deadline: float,
+        admin_fds: tuple[int, ...] = (),
     ) -> WorkerProcess:
         """Start it.
 
@@ -178,6 +179,7 @@ class WorkerProcess:
             proxied_count=len(listeners.proxied),
             runtime_path=runtime_path,
             threads=threads,
+            admin_fds=admin_fds,
         )
         process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
         return cls(index, row, threads, process, channel, listeners.copy(), allotment, deadline)
@@ -242,7 +244,7 @@ def start_process(
             process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 stdin=stdin,
-                pass_fds=(*spec.listener_fds, theirs.fileno()),
+                pass_fds=(*spec.listener_fds, *spec.admin_fds, theirs.fileno()),
                 process_group=0,
             )
         except BaseException:
