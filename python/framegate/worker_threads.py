@@ -165,6 +165,11 @@ class WorkerThreads:
         for worker in self._workers:
             worker.reload_tls()
 
+    def reopen_log(self) -> None:
+        """Have all open the file of the access log anew."""
+        for worker in self._workers:
+            worker.reopen_log()
+
     def adopt(
         self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
     ) -> None:
