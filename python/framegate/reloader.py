@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from types import FrameType
 from typing import Any, Final
@@ -47,18 +47,21 @@ class Reloader:
 
     Args:
         config: The settings.
+        environment: What workers are started in, if not that of this process.
 
     Raises:
         ConfigError: watchfiles is not installed, or there is too much to watch.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, environment: Mapping[str, str] | None = None) -> None:
         self._config = config
+        self._environment = environment
         self._watch = Watch(
             roots(config),
             (*CODE, *config.reload_includes),
             config.reload_excludes,
             config.reload_delay,
+            files=[config.env_file] if config.env_file is not None else [],
         )
         self._changes: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
@@ -165,7 +168,9 @@ class Reloader:
             runtime_path="",
         )
         self._started_at = time.monotonic()
-        self._process, self._channel = start_process(worker_command(), spec, stdin=None)
+        self._process, self._channel = start_process(
+            worker_command(), spec, stdin=None, environment=self._environment
+        )
         self._generation += 1
         self._selector.register(self._channel, selectors.EVENT_READ, "channel")
 

@@ -56,7 +56,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Final
@@ -182,13 +182,21 @@ class Supervisor:
     Args:
         config: The settings; its application is an import string.
         command: Starts a worker; the descriptor of its channel is appended.
+        environment: What workers are started in, if not that of this process.
     """
 
-    def __init__(self, config: Config, *, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         if not isinstance(config.app, str):
             raise ConfigError('several workers need the application as a string: "module:app"')
         self._config = config
         self._command = list(command) if command is not None else worker_command()
+        self._environment = environment
         self._selector = selectors.DefaultSelector()
         self._places: list[Place] = []
         self._retiring: list[WorkerProcess] = []
@@ -476,6 +484,7 @@ class Supervisor:
             runtime_path=str(self._segment.path) if self._segment and has_row else "",
             allotment=Allotment.draw(self._config, self._chance),
             deadline=time.monotonic() + self._config.timeout_startup + STARTUP_MARGIN_SECONDS,
+            environment=self._environment,
         )
         place.generation += 1
         if self._segment is not None and has_row:

@@ -13,10 +13,6 @@ from typing import Final
 __all__ = ["INSTEAD"]
 
 INSTEAD: Final[dict[str, str]] = {
-    "env_file": (
-        "export the variables before the start (set -a; . ./FILE), or let systemd's "
-        "EnvironmentFile or docker's --env-file do it"
-    ),
     "forwarded_allow_ips": (
         "add uvicorn's middleware, --middleware "
         '\'uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware {"trusted_hosts": "..."}\''

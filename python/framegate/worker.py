@@ -50,6 +50,7 @@ from framegate.errors import (
     EXIT_RUNTIME,
     EXIT_STARTUP,
     EXIT_STOPPED,
+    ConfigError,
     FramegateError,
     WorkerStartFailed,
     describe,
@@ -784,6 +785,11 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
     workers: list[Worker] = []
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     _watch_supervisor(channel, spec, workers, listeners)
+    if spec.config.env_file is not None:
+        from framegate.env_file import apply_env_file
+
+        with contextlib.suppress(ConfigError):  # said where the application is loaded
+            apply_env_file(spec.config.env_file, origin=spec.config.origins["env_file"].name)
     configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
     is_ready = False

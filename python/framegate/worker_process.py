@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -142,6 +142,7 @@ class WorkerProcess:
         runtime_path: str,
         allotment: Allotment,
         deadline: float,
+        environment: Mapping[str, str] | None = None,
     ) -> WorkerProcess:
         """Start it.
 
@@ -159,7 +160,9 @@ class WorkerProcess:
             redirect_count=len(listeners.redirects),
             runtime_path=runtime_path,
         )
-        process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
+        process, channel = start_process(
+            command, spec, stdin=subprocess.DEVNULL, environment=environment
+        )
         return cls(index, row, process, channel, listeners.copy(), allotment, deadline)
 
     @property
@@ -202,9 +205,15 @@ class WorkerProcess:
 
 
 def start_process(
-    command: Sequence[str], spec: WorkerSpec, *, stdin: int | None
+    command: Sequence[str],
+    spec: WorkerSpec,
+    *,
+    stdin: int | None,
+    environment: Mapping[str, str] | None,
 ) -> tuple[subprocess.Popen[bytes], Channel]:
     """Start a worker and tell it what it is; the channel does not block.
+
+    Its environment is that of this process, if none is given.
 
     Raises:
         OSError: There are no processes, descriptors or memory left; may be better in a moment.
@@ -217,6 +226,7 @@ def start_process(
                 stdin=stdin,
                 pass_fds=(*spec.listener_fds, theirs.fileno()),
                 process_group=0,
+                env=environment,
             )
         except BaseException:
             ours.close()

@@ -18,6 +18,7 @@ PARENT_PROCESS = {
     "ciphers",
     "config",
     "cores",
+    "env_file",
     "errors",
     "listener",
     "log_config",
@@ -104,10 +105,17 @@ def test_errors_and_config_are_leaves() -> None:
         "errors",
         "binds",
         "ciphers",
+        "env_file",
         "systemd",
         "uvicorn_options",
     }
-    for name in ("binds", "ciphers", "systemd", "uvicorn_options"):  # what config itself needs
+    for name in (
+        "binds",
+        "ciphers",
+        "env_file",
+        "systemd",
+        "uvicorn_options",
+    ):  # what config itself needs
         assert imports_of(PACKAGE / f"{name}.py") <= {"errors"}
 
 
