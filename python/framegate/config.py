@@ -252,7 +252,7 @@ class Binds(Kind):
                 bind = str(parse_bind(item))
             except ValueError as error:
                 raise ValueError(str(error) if len(items) == 1 else f'"{item}": {error}') from None
-            if bind in found and not bind.endswith(":0"):
+            if bind in found and not bind.removesuffix("?proxy=on").endswith(":0"):
                 raise ValueError(f'"{bind}" is given twice')
             found[bind] = None
         return tuple(found)
@@ -263,7 +263,7 @@ class Binds(Kind):
     def accepts(self) -> str:
         return (
             "host:port, [v6]:port, *:port, unix:path?mode=660&user=name&group=name, fd://3, "
-            "systemd or systemd:name; in a file a list of them"
+            "systemd or systemd:name, each with ?proxy=on for PROXY headers; in a file a list"
         )
 
     def show(self, value: Any) -> str:
@@ -512,6 +512,49 @@ class Choice(Kind):
         return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
 
 
+class Peers(Kind):
+    """Whom to believe: addresses, networks, `unix` for Unix sockets, `*` for everybody."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, str):
+            value = value.replace(",", " ").split()
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        return tuple(dict.fromkeys(self._peer(item) for item in value))
+
+    def _peer(self, item: object) -> str:
+        if item in ("*", "unix"):
+            return str(item)
+        import ipaddress
+
+        try:
+            if not isinstance(item, str) or not item:
+                raise ValueError
+            if "/" not in item:
+                return str(ipaddress.ip_address(item))
+            address, _, prefix = item.partition("/")
+            if not prefix.isdecimal():
+                raise ValueError
+            network = ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            raise ValueError(f'"{item}" is none; expected {self.accepts()}') from None
+        if network.network_address != ipaddress.ip_address(address):
+            raise ValueError(f'"{item}" is no network; did you mean {network} or {address}?')
+        return str(network)
+
+    def metavar(self) -> str:
+        return "PEERS"
+
+    def accepts(self) -> str:
+        return (
+            "addresses, networks such as 10.0.0.0/8, unix (peers on Unix sockets) or * "
+            "(everybody), separated by commas or spaces; in a file also a list of them"
+        )
+
+    def show(self, value: Any) -> str:
+        return ",".join(value) or "none"
+
+
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2, token
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5, field-value
 
@@ -727,9 +770,11 @@ ClientCertificates = Literal["none", "optional", "required"]
 PerMessageDeflate = Literal["shared", "context", "off"]
 HttpVersions = Literal["auto", "1", "2"]
 LogFormat = Literal["text", "json"]
+ForwardedHeaders = Literal["auto", "x-forwarded", "forwarded"]
 
 APPLICATION: Final = "Application"
 LISTENING: Final = "Listening"
+PROXIES: Final = "Proxies"
 TLS: Final = "TLS"
 LIFE: Final = "Workers and their life"
 LIMITS: Final = "Limits"
@@ -883,6 +928,37 @@ class Config:
         help=(
             "Connections that may wait to be accepted, per worker. Linux caps it at "
             "net.core.somaxconn (4096)."
+        ),
+    )
+    forwarded_allow_ips: tuple[str, ...] = setting(
+        (),
+        Peers(),
+        group=PROXIES,
+        environment=("FORWARDED_ALLOW_IPS",),
+        help=(
+            "Proxies that are believed when they say whom they speak for (X-Forwarded-For and its "
+            "kin, Forwarded, X-Request-ID, PROXY headers). Nobody unless set, also not 127.0.0.1: "
+            "whoever can connect could say anything. From others such headers are taken out."
+        ),
+    )
+    forwarded_headers: ForwardedHeaders = setting(
+        "auto",
+        Choice(words=("auto", "x-forwarded", "forwarded")),
+        group=PROXIES,
+        help=(
+            "Headers that the proxies write: X-Forwarded-* or Forwarded (RFC 7239). auto reads "
+            "X-Forwarded-* if there is any, else Forwarded. The other ones are taken out: a proxy "
+            "passes on what clients send of them."
+        ),
+    )
+    request_id: bool = setting(
+        False,
+        Flag(),
+        group=PROXIES,
+        help=(
+            "Give every request a name: what a trusted proxy says in X-Request-ID, else a new one. "
+            "It is in the response, in scope extensions and in the access log. Off, because it "
+            "makes each request a little dearer."
         ),
     )
     ssl_certfile: tuple[str, ...] = setting(
@@ -1541,8 +1617,23 @@ class Config:
                 f"({self.origins['host']}) is refused; listen on 127.0.0.1"
             )
 
+    def _check_proxies(self) -> None:
+        from framegate.binds import parse_bind
+
+        for text in self.https_redirect_bind:
+            if parse_bind(text).is_proxied:
+                raise ConfigError(f"https_redirect_bind {text}: redirects have no PROXY header")
+        for text in self.bind:
+            if parse_bind(text).is_proxied and not self.forwarded_allow_ips:
+                raise ConfigError(
+                    f"bind {text} waits for PROXY headers, but nobody is trusted to send them; "
+                    "name the load balancers with forwarded_allow_ips"
+                )
+
     def _check_together(self) -> None:
         self._check_tls()
+        if self.bind or self.https_redirect_bind:
+            self._check_proxies()
         self._check_development()
         target = self.origins["target_bytes_max"]
         if target.source > Source.DEFAULT and self.target_bytes_max > self.header_bytes_max:

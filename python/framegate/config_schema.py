@@ -82,7 +82,13 @@ def _values(kind: Kind) -> dict[str, Any]:
         case config.MiddlewareList():
             one = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": one}]}
-        case config.Binds() | config.FilePaths() | config.Patterns() | config.Ciphers():
+        case (
+            config.Binds()
+            | config.FilePaths()
+            | config.Patterns()
+            | config.Peers()
+            | config.Ciphers()
+        ):
             return {"anyOf": [{"type": "string"}, _STRINGS]}
         case config.SocketPath() | config.ImportString() | config.Secret():
             return {"type": "string"}

@@ -73,11 +73,13 @@ class Listeners:
     Attributes:
         of_worker: For each worker the sockets it accepts from, in the order of the binds.
         redirect_count: How many of them, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
         scheme: What URLs begin with.
     """
 
     of_worker: list[list[socket.socket]]
     redirect_count: int = 0
+    proxied_count: int = 0
     scheme: str = "http"
     _owned: list[_Closable] = field(default_factory=list)
     _addresses: list[Address] = field(default_factory=list)
@@ -143,9 +145,16 @@ def open_listeners(config: Config, workers: int | None = None) -> Listeners:
     listeners = opening.listeners
     listeners.scheme = "https" if config.ssl_certfile else "http"
     try:
-        for bind, label in _binds(config):
-            opening.open(bind, label)
+        binds = list(_binds(config))
+        for bind, label in binds:
+            if not bind.is_proxied:
+                opening.open(bind, label)
+        plain = len(listeners.of_worker[0])
+        for bind, label in binds:
+            if bind.is_proxied:
+                opening.open(bind, label)
         served = len(listeners.of_worker[0])
+        listeners.proxied_count = served - plain
         for text in config.https_redirect_bind:
             opening.open(parse_bind(text), text)
         listeners.redirect_count = len(listeners.of_worker[0]) - served

@@ -165,6 +165,7 @@ class Reloader:
             supervisor_pid=os.getpid(),
             listener_fds=fds,
             redirect_count=self._listeners.redirect_count,
+            proxied_count=self._listeners.proxied_count,
             runtime_path="",
         )
         self._started_at = time.monotonic()

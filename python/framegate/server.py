@@ -143,6 +143,7 @@ def serve_alone(
             reloading=reloading,
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
+            proxied_count=listeners.proxied_count,
             toolkit=tools,
             row=row,
             at_force=clean_up,
@@ -277,6 +278,7 @@ class Server:
             on_ready=ready,
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
+            proxied_count=listeners.proxied_count,
         )
 
 

@@ -276,7 +276,8 @@ class Supervisor:
         return self._exit_code
 
     def _split(self, sockets: Sequence[socket.socket]) -> ListenerSet:
-        return ListenerSet.of(sockets, self._listeners.redirect_count)
+        counts = (self._listeners.redirect_count, self._listeners.proxied_count)
+        return ListenerSet.of(sockets, *counts)
 
     def _processes(self) -> list[WorkerProcess]:
         """Return everybody, on the way in and on the way out."""
@@ -679,7 +680,7 @@ class Supervisor:
         if self._unclaimed:
             listeners = self._unclaimed.pop()
             # Of Unix and inherited sockets there is one for all.
-            shared = _both(listeners, self._split(self._listeners.of_worker[0]))
+            shared = listeners.common(self._split(self._listeners.of_worker[0]))
             for place in self._places:
                 # Whoever adopted them goes on to accept from them; its successor will not.
                 place.listeners = place.listeners.less(listeners.less(shared))
@@ -798,13 +799,6 @@ class Supervisor:
 
     def _on_shrink_signal(self, number: int, frame: FrameType | None) -> None:
         self._shrink_requests += 1
-
-
-def _both(one: ListenerSet, other: ListenerSet) -> ListenerSet:
-    return ListenerSet(
-        [item for item in one.served if item in other.served],
-        [item for item in one.redirects if item in other.redirects],
-    )
 
 
 def _ordinal(number: int) -> str:

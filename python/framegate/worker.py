@@ -111,7 +111,7 @@ class RowPlace(NamedTuple):
 class HttpCore(Protocol):
     """What a worker needs of `_http.Worker`."""
 
-    def listen(self, fd: int, *, entry: str) -> None:
+    def listen(self, fd: int, *, entry: str, proxied: bool = False) -> None:
         """Accept from this listening socket; the descriptor is the core's from now on."""
 
     def reload_tls(self) -> None:
@@ -278,6 +278,7 @@ class Worker:
         row: Where heartbeats and counters go.
         place: Which worker it is.
         redirect_count: How many of the sockets, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
 
     Attributes:
         has_worker_scope: Whether the application has a shutdown of `framegate.worker` to do.
@@ -301,12 +302,14 @@ class Worker:
         row: RowPlace | None = None,
         place: WorkerPlace = FIRST_PLACE,
         redirect_count: int = 0,
+        proxied_count: int = 0,
     ) -> None:
         self.has_worker_scope = False
         self._application = application
         self._config = config
         self._listeners = listeners
         self._redirect_count = redirect_count
+        self._proxied_count = proxied_count
         self._toolkit = toolkit
         self._on_ready = on_ready
         self._on_worker_startup = on_worker_startup
@@ -330,8 +333,10 @@ class Worker:
         """Know, when it is asked to stop, that others accept already; from any thread."""
         self._is_retiring = True
 
-    def adopt(self, sockets: Sequence[socket.socket], redirect_count: int) -> None:
-        """Accept from more sockets, from any thread; the last ones only redirect to https."""
+    def adopt(
+        self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
+    ) -> None:
+        """Accept from more sockets, from any thread; they are in the order of all others."""
 
         def accept() -> None:
             core = self._core
@@ -339,9 +344,10 @@ class Worker:
                 close()
                 return
             start_listening(sockets, self._config.backlog)
-            for number, item in enumerate(sockets):
-                is_served = number < len(sockets) - redirect_count
-                core.listen(item.detach(), entry=self._entry() if is_served else "redirect")
+            for item, (entry, is_proxied) in zip(
+                sockets, self._entries(len(sockets), redirect_count, proxied_count), strict=True
+            ):
+                core.listen(item.detach(), entry=entry, proxied=is_proxied)
 
         def close() -> None:
             for item in sockets:
@@ -438,13 +444,13 @@ class Worker:
             https_port=self._https_port(),
         )
         self._core = core
-        entry = self._entry()
+        counts = (len(self._listeners), self._redirect_count, self._proxied_count)
         try:
             start_listening(self._listeners, self._config.backlog)
-            for number, listener in enumerate(self._listeners):
-                is_served = number < len(self._listeners) - self._redirect_count
-                fd = os.dup(listener.fileno())
-                core.listen(fd, entry=entry if is_served else "redirect")
+            for listener, (entry, is_proxied) in zip(
+                self._listeners, self._entries(*counts), strict=True
+            ):
+                core.listen(os.dup(listener.fileno()), entry=entry, proxied=is_proxied)
             self._on_ready()
             await self._stop.wait()
             core.stop_accepting()
@@ -459,8 +465,16 @@ class Worker:
             self._core = None
             core.close()
 
-    def _entry(self) -> str:
-        return "tls" if self._config.ssl_certfile else "plain"
+    def _entries(
+        self, count: int, redirect_count: int, proxied_count: int
+    ) -> Iterator[tuple[str, bool]]:
+        """Give for each socket what is spoken there, and whether behind a PROXY header."""
+        entry = "tls" if self._config.ssl_certfile else "plain"
+        for left in range(count, 0, -1):
+            if left <= redirect_count:
+                yield "redirect", False
+            else:
+                yield entry, left <= redirect_count + proxied_count
 
     def _https_port(self) -> int:
         """Where redirects lead to."""
@@ -671,6 +685,7 @@ def run_worker(
     at_force: Callable[[], None] = lambda: None,
     ends_process: bool = True,
     redirect_count: int = 0,
+    proxied_count: int = 0,
     on_worker: Callable[[Worker], None] = lambda worker: None,
     load: Callable[[Config], Application] = load_application,
 ) -> int:
@@ -691,6 +706,7 @@ def run_worker(
         at_force: Removes files if the process has to end by force.
         ends_process: Whether nothing comes after this but the end of the process.
         redirect_count: How many of the sockets, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
         on_worker: Called with the worker before it serves.
         load: Imports the application.
 
@@ -747,6 +763,7 @@ def run_worker(
                 row=row,
                 place=place,
                 redirect_count=redirect_count,
+                proxied_count=proxied_count,
             )
             if signals.is_stopping:
                 # What the handler raised was caught where nothing is: in a callback of the import.
@@ -826,6 +843,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             row=RowPlace(spec.runtime_path, spec.row) if spec.runtime_path else None,
             place=WorkerPlace(spec.index, spec.worker_count, spec.generation),
             redirect_count=spec.redirect_count,
+            proxied_count=spec.proxied_count,
             on_worker=workers.append,
             load=load,
             ends_process=ends_process,
@@ -915,7 +933,7 @@ def _obey(order: Order, workers: Sequence[Worker]) -> None:
                 for item in sockets:
                     item.close()
             for worker in workers:
-                worker.adopt(sockets, order.redirect_count)
+                worker.adopt(sockets, order.redirect_count, order.proxied_count)
 
 
 def _stop_listening(config: Config, listeners: Sequence[socket.socket]) -> None:

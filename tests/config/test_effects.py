@@ -824,6 +824,37 @@ def test_effect_that_is_shown_elsewhere(name: str, file: str, test: str) -> None
     assert name in text or any(spelling in text for spelling in spellings)
 
 
+async def scope_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answers with who the client is."""
+    await answer(send, json.dumps(scope["client"]).encode())
+
+
+@effect("forwarded_allow_ips")
+def test_forwarded_allow_ips() -> None:
+    header = "x-forwarded-for: 192.0.2.7"
+    with serving(scope_app, lifespan="off", forwarded_allow_ips="127.0.0.1") as server:
+        assert '["192.0.2.7", 0]' in response(server, header)
+    with serving(scope_app, lifespan="off") as server:
+        assert "192.0.2.7" not in response(server, header)
+
+
+@effect("forwarded_headers")
+def test_forwarded_headers() -> None:
+    both = ("x-forwarded-for: 192.0.2.7", "forwarded: for=192.0.2.8")
+    for value, client in (("auto", "192.0.2.7"), ("forwarded", "192.0.2.8")):
+        options = {"forwarded_allow_ips": "127.0.0.1", "forwarded_headers": value}
+        with serving(scope_app, lifespan="off", **options) as server:
+            assert client in response(server, *both)
+
+
+@effect("request_id")
+def test_request_id() -> None:
+    with serving(request_id=True) as server:
+        assert re.search("^x-request-id: [0-9a-f]{32}\r$", response(server), re.M)
+    with serving() as server:
+        assert "x-request-id" not in response(server)
+
+
 def test_every_setting_has_a_test_of_its_effect() -> None:
     elsewhere = {name for name, _, _ in SHOWN_ELSEWHERE}
     assert shown | elsewhere == {setting.name for setting in SETTINGS}

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::body::Body;
+use crate::edge::{forwarded, proxy_protocol};
 use crate::error::Error;
 use crate::framing::{Framing, HeadMarks};
 use crate::h1::is_host;
@@ -44,6 +45,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hosts", hosts),
     ("requests", requests),
     ("direct", direct),
+    ("forwarded", forwarded),
+    ("proxy", proxy),
 ];
 
 /// Splits off the byte that chooses the cut.
@@ -61,6 +64,17 @@ pub fn framing(data: &[u8]) {
     let whole = follow(stream, stream.len().max(1), false);
     assert_eq!(follow(stream, size, false), whole);
     assert_eq!(follow(stream, size, true), whole);
+}
+
+/// What a client sends through a trusted proxy never makes it somebody else.
+pub fn forwarded(data: &[u8]) {
+    forwarded::check(data);
+}
+
+/// A PROXY header means the same however it is cut, and is never read beyond its end.
+pub fn proxy(data: &[u8]) {
+    let (size, header) = cut(data);
+    proxy_protocol::check(header, size);
 }
 
 type Followed = (Vec<HeadMarks>, Option<usize>, bool, bool, u64);
@@ -507,7 +521,7 @@ fn serve(stream: &[u8], size: usize, reading: Reading) -> (Vec<Served>, Vec<u16>
             entry: crate::service::Entry::Plain,
             tls: None,
         };
-        server.0.start(Socket::Unix(socket), info);
+        server.0.start(Socket::Unix(socket), info, false);
         let connections = server.connections();
         let (mut read, mut write) = client.into_split();
         let reading = tokio::task::spawn_local(async move {
@@ -563,6 +577,22 @@ mod tests {
     use super::TARGETS;
 
     const SEEDS: &[(&str, &[&[u8]])] = &[
+        (
+            "forwarded",
+            &[
+                b"6.6.6.6, [2001:db8::1]:80, unknown",
+                b"for=\"[2001:db8::1]:80\";proto=https;by=_x, for=10.0.0.1;host=\"a\\b\"",
+                b"/api/v1, a.example:443",
+            ],
+        ),
+        (
+            "proxy",
+            &[
+                b"\x04PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\r\nGET",
+                b"\x01PROXY UNKNOWN\r\n",
+                b"\x05\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x07\x0a\0\0\x01\x30\x39\x01\xbb\x03\0\x04\x01\x02\x03\x04",
+            ],
+        ),
         (
             "framing requests",
             &[
@@ -735,6 +765,16 @@ mod tests {
     #[test]
     fn bodies_that_are_read_past_hyper_are_the_same_bodies() {
         drive("direct", 600);
+    }
+
+    #[test]
+    fn clients_do_not_choose_who_they_are() {
+        drive("forwarded", 20_000);
+    }
+
+    #[test]
+    fn proxy_headers_mean_the_same_however_they_are_cut() {
+        drive("proxy", 20_000);
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub mod config;
 mod connection;
 mod date;
 mod direct;
+pub mod edge;
 pub mod error;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -4,13 +4,15 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     rc::Rc,
     sync::OnceLock,
     time::{Instant, SystemTime},
 };
 
-use http::{Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
+use crate::edge::{Arrival, Client};
 use crate::service::ConnectionInfo;
 
 /// One request from its head to the last byte of its response.
@@ -18,6 +20,10 @@ use crate::service::ConnectionInfo;
 pub struct RequestRecord {
     /// The connection it came through.
     pub connection: Rc<ConnectionInfo>,
+    /// Whom it comes from, by what trusted proxies say.
+    pub client: Client,
+    /// The request's name, while requests have names: `[A-Za-z0-9._-]`, at most 128 bytes.
+    pub request_id: Option<HeaderValue>,
     /// Method as sent.
     pub method: Method,
     /// Path and query as sent.
@@ -40,6 +46,26 @@ pub struct RequestRecord {
     pub body_bytes_out: u64,
     /// True when the response did not reach its end.
     pub aborted: bool,
+}
+
+impl RequestRecord {
+    /// Whom it comes from, in text: `192.0.2.7:5678`, without a port that nobody knows; `unix:/path`, `unknown`.
+    pub fn client(&self) -> impl fmt::Display + '_ {
+        ClientText(self)
+    }
+}
+
+struct ClientText<'a>(&'a RequestRecord);
+
+impl fmt::Display for ClientText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.client {
+            Client::Peer => self.0.connection.peer.fmt(f),
+            Client::At(address) if address.port() == 0 => address.ip().fmt(f),
+            Client::At(address) => address.fmt(f),
+            Client::Unknown => f.write_str("unknown"),
+        }
+    }
 }
 
 /// Takes finished records.
@@ -80,6 +106,13 @@ impl Meter {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
     }
 
+    pub(crate) fn arrived(&self, arrival: &Arrival) {
+        if let Some(record) = &mut *self.record.borrow_mut() {
+            record.client = arrival.origin.client;
+            record.request_id.clone_from(&arrival.request_id);
+        }
+    }
+
     pub(crate) fn responded(&self, status: StatusCode) {
         if let Some(record) = &mut *self.record.borrow_mut() {
             record.status = Some(status);
@@ -109,6 +142,12 @@ impl Record {
     /// True when somebody will read the record.
     pub fn is_recording(&self) -> bool {
         self.0.is_some()
+    }
+
+    pub(crate) fn arrived(&self, arrival: &Arrival) {
+        if let Some(meter) = &self.0 {
+            meter.arrived(arrival);
+        }
     }
 
     /// When the head of the request was complete, in nanoseconds of [`monotonic_ns`]; until the record is handed out.

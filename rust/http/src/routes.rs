@@ -137,6 +137,7 @@ mod tests {
             hints: Hints::default(),
             has_upgrade_field: false,
             upgrade: None,
+            arrival: None,
             record: Record::default(),
             permit: Permit::default(),
         };

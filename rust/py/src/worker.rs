@@ -18,7 +18,9 @@ use std::{
 };
 
 use framegate_http::{
-    Config, Connections, Limits, Listener, Protocol, Server, Timeouts, access_log::Format,
+    Config, Connections, Limits, Listener, Protocol, Server, Timeouts,
+    access_log::Format,
+    edge::{self, Family, Trust},
     service::Entry,
 };
 use pyo3::{
@@ -30,6 +32,7 @@ use pyo3::{
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use crate::accept_errors;
 use crate::asgi::{Application, AsgiService};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
@@ -128,7 +131,8 @@ impl Worker {
             move |task| {
                 spawner.spawn(task);
             },
-        );
+        )
+        .with_accept_errors(accept_errors::report(core.clone()));
         if let Some(tls) = tls {
             server = server.with_tls(tls.get().tls(), https_port, tls::report(core.clone()));
         }
@@ -183,12 +187,13 @@ impl Worker {
     ///     fd: File descriptor of a TCP or Unix socket. The worker owns it from here on, also when this fails:
     ///         give it `socket.detach()` or `os.dup(...)`.
     ///     entry: What is spoken there: `plain` HTTP, HTTP over `tls`, or a `redirect` to https.
+    ///     proxied: Whether connections begin with a header of the PROXY protocol.
     ///
     /// Raises:
     ///     `OSError`: It is no socket, or cannot be used.
     ///     `ValueError`: The socket does not listen, or is of another kind, or there are no certificates.
-    #[pyo3(signature = (fd, *, entry="plain"))]
-    fn listen(&self, fd: i32, entry: &str) -> PyResult<()> {
+    #[pyo3(signature = (fd, *, entry="plain", proxied=false))]
+    fn listen(&self, fd: i32, entry: &str, proxied: bool) -> PyResult<()> {
         let inner = self.inner()?;
         if fd < 0 {
             return Err(PyValueError::new_err(format!(
@@ -212,10 +217,13 @@ impl Worker {
         };
         let listener = listener(socket)?;
         let _context = inner.core.enter();
-        inner
-            .server
-            .listen_as(entry, listener)
-            .map_err(|error| PyRuntimeError::new_err(format!("cannot listen: {error}")))
+        let server = &inner.server;
+        let listening = if proxied {
+            server.listen_proxied(entry, listener)
+        } else {
+            server.listen_as(entry, listener)
+        };
+        listening.map_err(|error| PyRuntimeError::new_err(format!("cannot listen: {error}")))
     }
 
     /// Read all certificates and keys anew; the outcome is logged. Open connections go on as they began.
@@ -491,6 +499,27 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
         receive_watermark: Some(set_receive_watermark),
         send_file: Some(send_file),
         unacknowledged: Some(unacknowledged),
+        edge: edge_settings(config)?,
+    })
+}
+
+/// What concerns proxies and names of requests.
+fn edge_settings(config: &Bound<'_, PyAny>) -> PyResult<edge::Settings> {
+    let peers: Vec<String> = config.getattr("forwarded_allow_ips")?.extract()?;
+    Ok(edge::Settings {
+        trust: Trust::of(peers.iter().map(String::as_str))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?,
+        family: match config.getattr("forwarded_headers")?.extract()? {
+            "auto" => Family::Auto,
+            "x-forwarded" => Family::XForwarded,
+            "forwarded" => Family::Forwarded,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "forwarded_headers={other:?} is none of auto, x-forwarded and forwarded"
+                )));
+            }
+        },
+        request_ids: config.getattr("request_id")?.is_truthy()?,
     })
 }
 

@@ -120,6 +120,8 @@ pub(crate) struct Streams {
     server: Rc<ServerState>,
     shared: Rc<Shared>,
     info: Rc<ConnectionInfo>,
+    /// The peer is believed when it says whom it speaks for.
+    is_trusted: bool,
     handler: Rc<dyn Handler>,
     observed: Rc<Observed>,
     /// Requests whose response is not handed over.
@@ -229,6 +231,7 @@ pub(crate) async fn serve(
     let streams = Rc::new(Streams {
         server: server.clone(),
         shared: shared.clone(),
+        is_trusted: server.config.edge.trust.trusts(&info.peer),
         info,
         handler,
         observed,

@@ -573,6 +573,9 @@ impl AsgiHandler {
         let scope =
             self.template(py, request.head.version)?
                 .http(py, application, &request.head)?;
+        if let Some(arrival) = &request.arrival {
+            ScopeTemplate::add_arrival(&scope, &request.head, arrival)?;
+        }
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
         if !request.body.is_end_stream() {

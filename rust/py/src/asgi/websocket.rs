@@ -220,6 +220,9 @@ fn scope<'py>(
     extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
     scope.set_item(intern!(py, "extensions"), extensions)?;
     template.add_tls(&scope)?;
+    if let Some(arrival) = &request.arrival {
+        ScopeTemplate::add_arrival(&scope, &request.head, arrival)?;
+    }
     Ok(scope)
 }
 
