@@ -157,6 +157,7 @@ class WorkerProcess:
         allotment: Allotment,
         deadline: float,
         environment: Mapping[str, str] | None = None,
+        admin_fds: tuple[int, ...] = (),
     ) -> WorkerProcess:
         """Start it.
 
@@ -174,6 +175,7 @@ class WorkerProcess:
             redirect_count=len(listeners.redirects),
             proxied_count=len(listeners.proxied),
             runtime_path=runtime_path,
+            admin_fds=admin_fds,
         )
         process, channel = start_process(
             command, spec, stdin=subprocess.DEVNULL, environment=environment
@@ -241,7 +243,7 @@ def start_process(
             process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 stdin=stdin,
-                pass_fds=(*spec.listener_fds, theirs.fileno()),
+                pass_fds=(*spec.listener_fds, *spec.admin_fds, theirs.fileno()),
                 process_group=0,
                 env=environment,
             )

@@ -27,6 +27,7 @@ PARENT_PROCESS = {
     "recycling",
     "runtime_segment",
     "socket_holder",
+    "static_mounts",
     "steady_stream",
     "supervisor",
     "systemd",
@@ -106,6 +107,7 @@ def test_errors_and_config_are_leaves() -> None:
         "binds",
         "ciphers",
         "env_file",
+        "static_mounts",
         "systemd",
         "uvicorn_options",
     }
@@ -113,6 +115,7 @@ def test_errors_and_config_are_leaves() -> None:
         "binds",
         "ciphers",
         "env_file",
+        "static_mounts",
         "systemd",
         "uvicorn_options",
     ):  # what config itself needs
