@@ -71,7 +71,7 @@ from framegate.logging import banner, logger
 from framegate.recycling import Allotment, Usage, private_bytes
 from framegate.runtime_segment import RuntimeSegment, open_segment
 from framegate.systemd import Notifier
-from framegate.threading_model import name_of, runs_without_lock
+from framegate.threading_model import name_of, stays_without_lock
 from framegate.wakeups import drain, signals_as_bytes
 from framegate.worker_process import (
     ListenerSet,
@@ -202,7 +202,7 @@ class Supervisor:
         if not isinstance(config.app, str):
             raise ConfigError('several workers need the application as a string: "module:app"')
         self._config = config
-        self._has_threads = runs_without_lock() if has_threads is None else has_threads
+        self._has_threads = stays_without_lock() if has_threads is None else has_threads
         self._command = list(command) if command is not None else worker_command()
         self._environment = environment
         self._selector = selectors.DefaultSelector()

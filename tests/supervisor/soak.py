@@ -229,7 +229,7 @@ class Soak:
         self._chance = random.Random(seed)
         self.outcome = Outcome(seed, minutes)
         words = ["--workers", "2", "--port", "0", "--no-access-log"]
-        limits = ["--worker-restarts-max", "1000000", "--timeout-graceful-shutdown", "10s"]
+        limits = ["--worker-restarts-max", "1000", "--timeout-graceful-shutdown", "10s"]
         self._server = ServerProcess(
             "supervisor.soak_app:app", [*words, *limits], directory, ()
         ).wait_ready()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import server_process
-from framegate.threading_model import name_of, runs_without_lock
+from framegate.threading_model import name_of, runs_without_lock, stays_without_lock
 from framegate.worker_threads import AllOf, AllReady, shares
 from server_process import Launch, ServerProcess, body, wait_for_death
 from supervisor.load import Load
@@ -24,7 +24,7 @@ APP = "supervised_apps:app"
 COMMAND = [
     sys.executable,
     "-c",
-    "import framegate.supervisor as s; s.runs_without_lock = lambda: True; "
+    "import framegate.supervisor as s; s.stays_without_lock = lambda: True; "
     "from framegate.cli import main; raise SystemExit(main())",
 ]
 
@@ -39,6 +39,7 @@ def launch_threads(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> Launch:
 def test_this_python_is_recognized() -> None:
     is_enabled = getattr(sys, "_is_gil_enabled", lambda: True)
     assert runs_without_lock() is not is_enabled()
+    assert not (stays_without_lock() and is_enabled())
 
 
 def test_names() -> None:
