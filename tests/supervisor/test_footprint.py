@@ -9,7 +9,7 @@ from server_process import Launch
 
 APP = "supervised_apps:app"
 MEMORY_MAX_KIB = 22 * 1024
-"""It is 19 MiB with Python 3.11, of which an empty interpreter is 10; what may be is 25. A
+"""It is 19 MiB with Python 3.11, of which an empty interpreter is 10; 25 is what it may have. A
 module more than is needed, such as asyncio or the parsers of all commands, is 3 to 5."""
 
 
