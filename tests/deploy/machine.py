@@ -169,6 +169,8 @@ class Machine:
             self._process = subprocess.Popen(
                 [
                     *("bash", "-c", join, str(self._group / "cgroup.procs")),
+                    # Nothing stays behind, however this process ends.
+                    *("setpriv", "--pdeathsig", "KILL", "--"),
                     *("unshare", *namespaces, "--fork", "--kill-child"),
                     *("bash", str(self._directory / "setup.sh")),
                 ],
