@@ -27,9 +27,10 @@ SOCKETS = 5000
 SPARE = 500
 SETTLE_SECONDS = 2.0
 #: What an idle WebSocket of this application may hold: connection, session, task, scope. A release
-#: build was seen with NNNN, this one with about as much (2026-11-21).
+#: build holds as much as one for development, which was seen with 8,119 (2026-11-21).
 BYTES_PER_SOCKET = 12 * 1024
-#: ... and that beyond an idle connection of HTTP, which was seen with NNNN.
+#: ... and that beyond an idle connection of HTTP, which was seen with 8,572 (what its parser gave
+#: back leaves gaps).
 BYTES_BEYOND_HTTP = 4 * 1024
 
 

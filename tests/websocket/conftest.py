@@ -102,7 +102,7 @@ def serve(request: pytest.FixtureRequest, serve: Serve, tmp_path: Path) -> Serve
 
 
 @pytest.fixture
-def context(http: str, request: pytest.FixtureRequest) -> ssl.SSLContext | None:
+def tls_context(http: str, request: pytest.FixtureRequest) -> ssl.SSLContext | None:
     """What a client needs for TLS, where raw connections have it."""
     if not http.endswith("-tls"):
         return None
@@ -113,24 +113,26 @@ def context(http: str, request: pytest.FixtureRequest) -> ssl.SSLContext | None:
 
 
 @pytest.fixture
-def dial(context: ssl.SSLContext | None) -> Callable[..., ClientConnection]:
+def dial(tls_context: ssl.SSLContext | None) -> Callable[..., ClientConnection]:
     """Connect by the library `websockets`, as raw connections would: `dial(server)`."""
-    scheme = "ws" if context is None else "wss"
+    scheme = "ws" if tls_context is None else "wss"
 
     def connecting(server: Server, **options: Any) -> ClientConnection:
-        return connect(f"{scheme}://localhost:{server.port}/", ssl=context, **options)
+        return connect(f"{scheme}://localhost:{server.port}/", ssl=tls_context, **options)
 
     return connecting
 
 
 @pytest.fixture
-def raw(http: str, context: ssl.SSLContext | None) -> Iterator[Callable[[Server], RawWebSocket]]:
+def raw(
+    http: str, tls_context: ssl.SSLContext | None
+) -> Iterator[Callable[[Server], RawWebSocket]]:
     """Open raw connections: `raw(server)`; they are closed at the end of the test."""
 
     def opening(server: Server) -> RawWebSocket:
         connection = server.connect()
-        if context is not None:
-            connection = context.wrap_socket(connection, server_hostname="localhost")
+        if tls_context is not None:
+            connection = tls_context.wrap_socket(connection, server_hostname="localhost")
         if http.startswith("h2"):
             return RawWebSocketOverHttp2(TunnelSocket(connection))
         return RawWebSocket(connection)

@@ -313,6 +313,7 @@ def test_a_client_that_ignores_the_drain_is_cut(
     assert saw.next() == disconnect(1006)
 
 
+@pytest.mark.parametrize("http", ["h1", "h2"])
 def test_a_loop_that_ends_with_open_websockets(raw: Any, accepting: Any) -> None:
     ended = []
 

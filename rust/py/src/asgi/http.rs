@@ -60,7 +60,7 @@ use http_body::Frame as BodyFrame;
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyRuntimeError, PyValueError},
-    ffi, intern,
+    intern,
     prelude::*,
     types::{PyBytes, PyDict},
 };
