@@ -93,6 +93,7 @@ GROUPS = {
         "websocket_codec",
         "websocket_idle",
         "frame_ingest",
+        "static_files",
     ),
     "shm": (
         "shm_cycle",

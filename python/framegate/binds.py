@@ -10,6 +10,9 @@
 | `fd://3`                                 | an inherited descriptor                              |
 | `systemd`, `systemd:web`                 | what systemd passes: all, or those of one name       |
 
+Each may end in `?proxy=on` (a Unix socket in `&proxy=on`): its connections begin with a header of
+the PROXY protocol, version 1 or 2, by which a load balancer says whom it connects.
+
 In the path of a Unix socket `%3F`, `%25` and `%20` stand for ?, % and a space.
 
 Nothing here touches a socket: what is wrong with the text is said before anything is opened, and
@@ -52,9 +55,11 @@ class TcpBind:
 
     host: str
     port: int
+    is_proxied: bool = False
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}{_proxied(self.is_proxied)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class UnixBind:
     mode: int | None = None
     user: str | None = None
     group: str | None = None
+    is_proxied: bool = False
 
     @property
     def is_abstract(self) -> bool:
@@ -78,6 +84,7 @@ class UnixBind:
                 ("mode", None if self.mode is None else f"{self.mode:o}"),
                 ("user", self.user),
                 ("group", self.group),
+                ("proxy", "on" if self.is_proxied else None),
             )
             if value is not None
         ]
@@ -90,9 +97,10 @@ class FdBind:
     """A descriptor that the parent process passed on."""
 
     fd: int
+    is_proxied: bool = False
 
     def __str__(self) -> str:
-        return f"fd://{self.fd}"
+        return f"fd://{self.fd}{_proxied(self.is_proxied)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +108,15 @@ class SystemdBind:
     """Sockets of systemd's socket activation; an empty name means all of them."""
 
     name: str = ""
+    is_proxied: bool = False
 
     def __str__(self) -> str:
-        return f"systemd:{self.name}" if self.name else "systemd"
+        name = f"systemd:{self.name}" if self.name else "systemd"
+        return f"{name}{_proxied(self.is_proxied)}"
+
+
+def _proxied(is_proxied: bool) -> str:
+    return "?proxy=on" if is_proxied else ""
 
 
 Bind = TcpBind | UnixBind | FdBind | SystemdBind
@@ -142,17 +156,38 @@ class _NoBindError(Exception):
 
 
 def _parse(text: str) -> Bind:
+    if text.startswith("unix:"):
+        return _parse_unix(text)
+    text, mark, query = text.partition("?")
+    is_proxied = bool(mark) and _options(query, ("proxy",), "an address")["proxy"] == "on"
     if text == "systemd":
-        return SystemdBind()
+        return SystemdBind("", is_proxied)
     if found := re.fullmatch(r"systemd:([^\s:]+)", text):
-        return SystemdBind(found[1])
+        return SystemdBind(found[1], is_proxied)
     if found := re.fullmatch(r"fd://([0-9]+)", text, re.ASCII):
         if int(found[1]) > FD_MAX:
             raise ValueError(f"{text}: expected a descriptor from 0 to {FD_MAX}")
-        return FdBind(int(found[1]))
-    if text.startswith("unix:"):
-        return _parse_unix(text)
-    return _parse_tcp(text)
+        return FdBind(int(found[1]), is_proxied)
+    return _parse_tcp(text, is_proxied)
+
+
+def _options(query: str, names: tuple[str, ...], kind: str) -> dict[str, str]:
+    """Return what stands behind the question mark."""
+    options: dict[str, str] = {}
+    listed = ", ".join(names)
+    for item in query.split("&"):
+        name, equals, value = item.partition("=")
+        if name not in names:
+            near = suggestion(name, names)
+            raise ValueError(f'{kind} has no option "{name}", but {listed}{near}')
+        if not equals or not value:
+            raise ValueError(f"{name} has no value, for example {name}={_EXAMPLES[name]}")
+        if name in options:
+            raise ValueError(f"{name} is given twice")
+        if name == "proxy" and value not in ("on", "off"):
+            raise ValueError(f"proxy={value}: expected on or off")
+        options[name] = value
+    return options
 
 
 def _parse_unix(text: str) -> UnixBind:
@@ -163,18 +198,10 @@ def _parse_unix(text: str) -> UnixBind:
             raise ValueError(f'"unix://{path}" has a host; did you mean unix:{path}?')
     # Bytes that are no UTF-8 travel as surrogates, as everywhere in Python's file names.
     path = unix_path(unquote(path, errors="surrogateescape"))
-    options: dict[str, str] = {}
-    for item in query.split("&") if query else []:
-        name, equals, value = item.partition("=")
-        if name not in ("mode", "user", "group"):
-            near = suggestion(name, ("mode", "user", "group"))
-            raise ValueError(f'a Unix socket has no option "{name}", but mode, user, group{near}')
-        if not equals or not value:
-            raise ValueError(f"{name} has no value, for example {name}={_EXAMPLES[name]}")
-        if name in options:
-            raise ValueError(f"{name} is given twice")
-        options[name] = value
-    bind = UnixBind(path, _mode(options), options.get("user"), options.get("group"))
+    names = ("mode", "user", "group", "proxy")
+    options = _options(query, names, "a Unix socket") if query else {}
+    is_proxied = options.pop("proxy", "off") == "on"
+    bind = UnixBind(path, _mode(options), options.get("user"), options.get("group"), is_proxied)
     if bind.is_abstract and options:
         raise ValueError(
             f"an abstract socket has no {next(iter(options))}: whoever is in the network "
@@ -183,7 +210,7 @@ def _parse_unix(text: str) -> UnixBind:
     return bind
 
 
-_EXAMPLES: Final = {"mode": "660", "user": "www-data", "group": "www-data"}
+_EXAMPLES: Final = {"mode": "660", "user": "www-data", "group": "www-data", "proxy": "on"}
 
 
 def _mode(options: dict[str, str]) -> int | None:
@@ -199,7 +226,7 @@ _NO_HOSTS: Final = ("fd:", "fds:", "http:", "https:", "tcp:")
 """Half of another form, or of a URL, rather than the name of a host."""
 
 
-def _parse_tcp(text: str) -> TcpBind:
+def _parse_tcp(text: str, is_proxied: bool) -> TcpBind:
     found = re.fullmatch(r"\[(?P<v6>[^][\s/]+)\]:(?P<port>\d+)", text, re.ASCII) or re.fullmatch(
         r"(?P<host>[^][\s/:?]+):(?P<port>\d+)", text
     )
@@ -211,7 +238,7 @@ def _parse_tcp(text: str) -> TcpBind:
     host = found["host"] if host is None else host
     if not found["port"].isascii() or int(found["port"]) > PORT_MAX:
         raise ValueError(f"port {found['port']}: expected a whole number from 0 to {PORT_MAX}")
-    return TcpBind(host, int(found["port"]))
+    return TcpBind(host, int(found["port"]), is_proxied)
 
 
 def _is_v6(text: str) -> bool:

@@ -42,11 +42,13 @@ class Order:
         kind: What to do.
         fds: For `adopt`: sockets, which belong to whoever has the order.
         redirect_count: How many of them, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
     """
 
     kind: Literal["reload-tls", "retire", "adopt"]
     fds: tuple[int, ...] = ()
     redirect_count: int = 0
+    proxied_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,9 @@ class WorkerSpec:
         supervisor_pid: Its parent.
         listener_fds: Inherited sockets to accept from.
         redirect_count: How many of them, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
         runtime_path: File of the runtime segment, or nothing.
+        admin_fds: Inherited sockets on which operators are answered; all workers have the same.
     """
 
     config: Config
@@ -74,6 +78,8 @@ class WorkerSpec:
     listener_fds: tuple[int, ...]
     redirect_count: int
     runtime_path: str
+    admin_fds: tuple[int, ...] = ()
+    proxied_count: int = 0
 
     def to_line(self) -> bytes:
         """Return it as one line."""
@@ -87,6 +93,7 @@ class WorkerSpec:
         values = json.loads(line)
         values["config"] = Config.from_json(values["config"])
         values["listener_fds"] = tuple(values["listener_fds"])
+        values["admin_fds"] = tuple(values["admin_fds"])
         return cls(**values)
 
 
@@ -158,7 +165,8 @@ class Channel:
 
     def send_order(self, order: Order) -> bool:
         """Send an order down; return whether it left: nobody may be there, or read."""
-        line = json.dumps([order.kind, len(order.fds), order.redirect_count]).encode() + b"\n"
+        counts = (len(order.fds), order.redirect_count, order.proxied_count)
+        line = json.dumps([order.kind, *counts]).encode() + b"\n"
         try:
             # Some bytes to a socket pair: all of them or none.
             socket.send_fds(self._end, [line], order.fds)
@@ -172,9 +180,9 @@ class Channel:
             while True:
                 *lines, self._buffer = self._buffer.split(b"\n")
                 for line in lines:
-                    kind, count, redirect_count = json.loads(line)
+                    kind, count, *counts = json.loads(line)
                     fds, self._fds = self._fds[:count], self._fds[count:]
-                    yield Order(kind, tuple(fds), redirect_count)
+                    yield Order(kind, tuple(fds), *counts)
                 self._fill(fds_max=FDS_MAX)
         except EOFError:
             return

@@ -37,12 +37,22 @@ from framegate.name_lock import AddressLockedError, NameLock
 from framegate.socket_holder import holder_of_port
 from framegate.unix_socket import UnixSocket
 
-__all__ = ["Address", "Listeners", "listener_addresses", "open_listeners", "start_listening"]
+__all__ = [
+    "Address",
+    "Listeners",
+    "listener_addresses",
+    "open_admin_listeners",
+    "open_listeners",
+    "start_listening",
+]
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket; `@name` is one in the abstract namespace."""
 
 SocketAddress = tuple[Any, ...]
+
+ADMIN_BACKLOG: Final = 128
+"""Operators that wait for an answer at the same time."""
 
 PORT_ATTEMPTS: Final = 32
 """How often a free port is looked for that is free in IPv4 and in IPv6."""
@@ -73,11 +83,13 @@ class Listeners:
     Attributes:
         of_worker: For each worker the sockets it accepts from, in the order of the binds.
         redirect_count: How many of them, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
         scheme: What URLs begin with.
     """
 
     of_worker: list[list[socket.socket]]
     redirect_count: int = 0
+    proxied_count: int = 0
     scheme: str = "http"
     _owned: list[_Closable] = field(default_factory=list)
     _addresses: list[Address] = field(default_factory=list)
@@ -143,9 +155,16 @@ def open_listeners(config: Config, workers: int | None = None) -> Listeners:
     listeners = opening.listeners
     listeners.scheme = "https" if config.ssl_certfile else "http"
     try:
-        for bind, label in _binds(config):
-            opening.open(bind, label)
+        binds = list(_binds(config))
+        for bind, label in binds:
+            if not bind.is_proxied:
+                opening.open(bind, label)
+        plain = len(listeners.of_worker[0])
+        for bind, label in binds:
+            if bind.is_proxied:
+                opening.open(bind, label)
         served = len(listeners.of_worker[0])
+        listeners.proxied_count = served - plain
         for text in config.https_redirect_bind:
             opening.open(parse_bind(text), text)
         listeners.redirect_count = len(listeners.of_worker[0]) - served
@@ -153,6 +172,24 @@ def open_listeners(config: Config, workers: int | None = None) -> Listeners:
         listeners.close()
         raise
     return listeners
+
+
+def open_admin_listeners(config: Config) -> Listeners:
+    """Bind and listen where operators ask; the same sockets serve all workers.
+
+    Raises:
+        ListenError: An address is in use, not allowed or does not exist.
+    """
+    opening = _Opening(1, may_grow=False)
+    try:
+        for text in config.admin_bind:
+            opening.open(parse_bind(text), text)
+        # At once: while there is no worker, who asks waits for the next one.
+        start_listening(opening.listeners.of_worker[0], ADMIN_BACKLOG)
+    except BaseException:
+        opening.listeners.close()
+        raise
+    return opening.listeners
 
 
 def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:

@@ -65,7 +65,7 @@ from framegate.channel import Order, WorkerReport
 from framegate.config import Config
 from framegate.cores import usable_cores
 from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPPED, ConfigError
-from framegate.listener import Listeners, open_listeners
+from framegate.listener import Listeners, open_admin_listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.recycling import Allotment, Usage, private_bytes
 from framegate.runtime_segment import RuntimeSegment, open_segment
@@ -206,6 +206,7 @@ class Supervisor:
         self._exit_code = EXIT_STOPPED
         self._was_announced = False
         self._listeners = Listeners([])
+        self._admin = Listeners([[]])
         self._unclaimed: list[ListenerSet] = []
         self._segment: RuntimeSegment | None = None
         self._rows: list[int] = []
@@ -242,8 +243,11 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             self._listeners = open_listeners(self._config, count)
             stack.callback(self._listeners.close)
+            self._admin = open_admin_listeners(self._config)
+            stack.callback(self._admin.close)
             row_count = 2 * count + ROWS_SPARE
-            self._segment = open_segment(row_count)
+            needed = self._config.needs_runtime_segment
+            self._segment = open_segment(row_count, is_needed=needed)
             if self._segment is not None:
                 stack.callback(self._segment.close)
                 self._rows = list(range(row_count))
@@ -268,7 +272,8 @@ class Supervisor:
         return self._exit_code
 
     def _split(self, sockets: Sequence[socket.socket]) -> ListenerSet:
-        return ListenerSet.of(sockets, self._listeners.redirect_count)
+        counts = (self._listeners.redirect_count, self._listeners.proxied_count)
+        return ListenerSet.of(sockets, *counts)
 
     def _processes(self) -> list[WorkerProcess]:
         """Return everybody, on the way in and on the way out."""
@@ -380,6 +385,8 @@ class Supervisor:
             version = str(worker.build.get("version", "?"))
             for line in banner(version, urls, count, worker.build, app):
                 logger.info("%s", line)
+            for url in self._admin.urls:
+                logger.info("admin: %s", url)
             pids = ", ".join(str(other.current.pid) for other in self._places if other.current)
             logger.info("ready: pids %s", pids)
             self._notifier.ready(self._status())
@@ -476,11 +483,12 @@ class Supervisor:
             runtime_path=str(self._segment.path) if self._segment and has_row else "",
             allotment=Allotment.draw(self._config, self._chance),
             deadline=time.monotonic() + self._config.timeout_startup + STARTUP_MARGIN_SECONDS,
+            admin_fds=tuple(item.fileno() for item in self._admin.of_worker[0]),
         )
         place.generation += 1
         if self._segment is not None and has_row:
             del self._rows[0]
-            self._segment.begin(row, worker.pid, place.generation)
+            self._segment.begin(row, worker.pid, place.generation, place=place.index)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         return worker
 
@@ -514,6 +522,8 @@ class Supervisor:
         delay = restart_delay_seconds(crash_count)
         when = "at once" if delay == 0 else f"in {delay:g} s"
         logger.error("%s ended with %s: starting it again %s", place.name, how, when)
+        if self._segment is not None:
+            self._segment.count_restart()
         self._notifier.status(self._status())
         place.restart_at = now + delay
 
@@ -670,7 +680,7 @@ class Supervisor:
         if self._unclaimed:
             listeners = self._unclaimed.pop()
             # Of Unix and inherited sockets there is one for all.
-            shared = _both(listeners, self._split(self._listeners.of_worker[0]))
+            shared = listeners.common(self._split(self._listeners.of_worker[0]))
             for place in self._places:
                 # Whoever adopted them goes on to accept from them; its successor will not.
                 place.listeners = place.listeners.less(listeners.less(shared))
@@ -722,6 +732,8 @@ class Supervisor:
         if self._is_stopping:
             return
         self._is_stopping = True
+        if self._segment is not None:
+            self._segment.begin_to_stop()
         self._notifier.stopping(f"stopping {len(self._places)} workers")
         workers = self._processes()
         self._set_kill_time(max((self._stop_seconds(worker) for worker in workers), default=0.0))
@@ -789,13 +801,6 @@ class Supervisor:
 
     def _on_shrink_signal(self, number: int, frame: FrameType | None) -> None:
         self._shrink_requests += 1
-
-
-def _both(one: ListenerSet, other: ListenerSet) -> ListenerSet:
-    return ListenerSet(
-        [item for item in one.served if item in other.served],
-        [item for item in one.redirects if item in other.redirects],
-    )
 
 
 def _ordinal(number: int) -> str:

@@ -17,10 +17,6 @@ INSTEAD: Final[dict[str, str]] = {
         "export the variables before the start (set -a; . ./FILE), or let systemd's "
         "EnvironmentFile or docker's --env-file do it"
     ),
-    "forwarded_allow_ips": (
-        "add uvicorn's middleware, --middleware "
-        '\'uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware {"trusted_hosts": "..."}\''
-    ),
     "h11_max_incomplete_event_size": "use --header-bytes-max",
     "http2": "leave it out, HTTP/2 is on; --http says which versions are served",
     "interface": (
@@ -28,8 +24,8 @@ INSTEAD: Final[dict[str, str]] = {
     ),
     "loop": "leave it out, the server is its own event loop, as fast with either",
     "proxy_headers": (
-        "proxy headers are not read; add uvicorn's middleware, --middleware "
-        "uvicorn.middleware.proxy_headers:ProxyHeadersMiddleware"
+        "leave it out, --forwarded-allow-ips says whose headers are read: nobody's by default, "
+        "also not those of 127.0.0.1, which uvicorn believes"
     ),
     "reset_contextvars": (
         "leave it out, each request starts from a copy of the context that the lifespan left, so "

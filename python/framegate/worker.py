@@ -105,7 +105,7 @@ class RowPlace(NamedTuple):
 class HttpCore(Protocol):
     """What a worker needs of `_http.Worker`."""
 
-    def listen(self, fd: int, *, entry: str) -> None:
+    def listen(self, fd: int, *, entry: str, proxied: bool = False) -> None:
         """Accept from this listening socket; the descriptor is the core's from now on."""
 
     def reload_tls(self) -> None:
@@ -147,6 +147,11 @@ class Toolkit(Protocol):
     ) -> HttpCore:
         """Return the core; called on the loop's thread after lifespan startup."""
 
+    def serve_operators(
+        self, config: Config, listeners: Sequence[socket.socket], row: RowPlace
+    ) -> contextlib.AbstractContextManager[None]:
+        """Answer operators on these sockets, within the context."""
+
     def build_info(self) -> dict[str, Any]:
         """Return how all of it was built."""
 
@@ -177,11 +182,16 @@ class NativeToolkit:
         return EventLoop
 
     def prepare(self, config: Config) -> None:
-        """Read certificates and keys.
+        """Read certificates and keys, and look at the directories of static files.
 
         Raises:
             CertificateError: One of them cannot be used.
+            ConfigError: A directory cannot be served.
         """
+        if config.static:
+            from framegate.static_mounts import check_mounts
+
+            check_mounts(config.static, config.origins["static"])
         if not config.ssl_certfile:
             return
         from framegate import _http
@@ -202,13 +212,7 @@ class NativeToolkit:
         """Return the Rust core."""
         from framegate import _http
 
-        native_row = None
-        if row is not None:
-            fd = os.open(row.path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                native_row = _http.RuntimeRow(fd, row.place)
-            finally:
-                os.close(fd)
+        native_row = None if row is None else _open_row(row)
         watch = self._watch_stalls(config)
         parent = None
         if self._supervisor_pid is not None:
@@ -233,6 +237,20 @@ class NativeToolkit:
             logger.debug("%d MiB of the heap are in huge pages", moved >> 20)
         return core
 
+    @contextlib.contextmanager
+    def serve_operators(
+        self, config: Config, listeners: Sequence[socket.socket], row: RowPlace
+    ) -> Iterator[None]:
+        """Answer operators in a native thread."""
+        from framegate import _http
+
+        fds = [os.dup(item.fileno()) for item in listeners]
+        admin = _http.AdminServer(fds, row=_open_row(row), lag_max=config.ready_lag_max)
+        try:
+            yield
+        finally:
+            admin.close()
+
     def _watch_stalls(self, config: Config) -> StallWatch | None:
         if not self._owns_process or not config.log_stalls:
             return None
@@ -242,6 +260,16 @@ class NativeToolkit:
     def build_info(self) -> dict[str, Any]:
         """Return how the native modules were built."""
         return build_info()
+
+
+def _open_row(row: RowPlace) -> Any:
+    from framegate import _http
+
+    fd = os.open(row.path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return _http.RuntimeRow(fd, row.place)
+    finally:
+        os.close(fd)
 
 
 def stop_seconds(config: Config) -> float:
@@ -272,6 +300,7 @@ class Worker:
         row: Where heartbeats and counters go.
         place: Which worker it is.
         redirect_count: How many of the sockets, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
 
     Attributes:
         has_worker_scope: Whether the application has a shutdown of `framegate.worker` to do.
@@ -295,12 +324,14 @@ class Worker:
         row: RowPlace | None = None,
         place: WorkerPlace = FIRST_PLACE,
         redirect_count: int = 0,
+        proxied_count: int = 0,
     ) -> None:
         self.has_worker_scope = False
         self._application = application
         self._config = config
         self._listeners = listeners
         self._redirect_count = redirect_count
+        self._proxied_count = proxied_count
         self._toolkit = toolkit
         self._on_ready = on_ready
         self._on_worker_startup = on_worker_startup
@@ -324,8 +355,10 @@ class Worker:
         """Know, when it is asked to stop, that others accept already; from any thread."""
         self._is_retiring = True
 
-    def adopt(self, sockets: Sequence[socket.socket], redirect_count: int) -> None:
-        """Accept from more sockets, from any thread; the last ones only redirect to https."""
+    def adopt(
+        self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
+    ) -> None:
+        """Accept from more sockets, from any thread; they are in the order of all others."""
 
         def accept() -> None:
             core = self._core
@@ -333,9 +366,10 @@ class Worker:
                 close()
                 return
             start_listening(sockets, self._config.backlog)
-            for number, item in enumerate(sockets):
-                is_served = number < len(sockets) - redirect_count
-                core.listen(item.detach(), entry=self._entry() if is_served else "redirect")
+            for item, (entry, is_proxied) in zip(
+                sockets, self._entries(len(sockets), redirect_count, proxied_count), strict=True
+            ):
+                core.listen(item.detach(), entry=entry, proxied=is_proxied)
 
         def close() -> None:
             for item in sockets:
@@ -432,13 +466,13 @@ class Worker:
             https_port=self._https_port(),
         )
         self._core = core
-        entry = self._entry()
+        counts = (len(self._listeners), self._redirect_count, self._proxied_count)
         try:
             start_listening(self._listeners, self._config.backlog)
-            for number, listener in enumerate(self._listeners):
-                is_served = number < len(self._listeners) - self._redirect_count
-                fd = os.dup(listener.fileno())
-                core.listen(fd, entry=entry if is_served else "redirect")
+            for listener, (entry, is_proxied) in zip(
+                self._listeners, self._entries(*counts), strict=True
+            ):
+                core.listen(os.dup(listener.fileno()), entry=entry, proxied=is_proxied)
             self._on_ready()
             await self._stop.wait()
             core.stop_accepting()
@@ -453,8 +487,16 @@ class Worker:
             self._core = None
             core.close()
 
-    def _entry(self) -> str:
-        return "tls" if self._config.ssl_certfile else "plain"
+    def _entries(
+        self, count: int, redirect_count: int, proxied_count: int
+    ) -> Iterator[tuple[str, bool]]:
+        """Give for each socket what is spoken there, and whether behind a PROXY header."""
+        entry = "tls" if self._config.ssl_certfile else "plain"
+        for left in range(count, 0, -1):
+            if left <= redirect_count:
+                yield "redirect", False
+            else:
+                yield entry, left <= redirect_count + proxied_count
 
     def _https_port(self) -> int:
         """Where redirects lead to."""
@@ -661,8 +703,10 @@ def run_worker(
     at_force: Callable[[], None] = lambda: None,
     ends_process: bool = True,
     redirect_count: int = 0,
+    proxied_count: int = 0,
     on_worker: Callable[[Worker], None] = lambda worker: None,
     load: Callable[[Config], Application] = load_application,
+    admin: Sequence[socket.socket] = (),
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -681,8 +725,10 @@ def run_worker(
         at_force: Removes files if the process has to end by force.
         ends_process: Whether nothing comes after this but the end of the process.
         redirect_count: How many of the sockets, at the end, only redirect to https.
+        proxied_count: How many of them, in front of those, begin with a PROXY header.
         on_worker: Called with the worker before it serves.
         load: Imports the application.
+        admin: Sockets on which operators are answered, also while it starts and stops.
 
     Returns:
         The exit code.
@@ -694,8 +740,10 @@ def run_worker(
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True)
     watchdog = Watchdog(at_force)
     signals = Signals(config, watchdog, is_supervised=is_supervised)
-    with signals.installed():
+    with contextlib.ExitStack() as stack, signals.installed():
         try:
+            if admin and row is not None:
+                stack.enter_context(tools.serve_operators(config, admin, row))
             deadline = time.monotonic() + config.timeout_startup
             watchdog.arm(
                 config.timeout_startup + MARGIN_SECONDS,
@@ -737,6 +785,7 @@ def run_worker(
                 row=row,
                 place=place,
                 redirect_count=redirect_count,
+                proxied_count=proxied_count,
             )
             if signals.is_stopping:
                 # What the handler raised was caught where nothing is: in a callback of the import.
@@ -783,6 +832,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         return EXIT_STOPPED
     workers: list[Worker] = []
     listeners = [_inherited(fd) for fd in spec.listener_fds]
+    admin = [_inherited(fd) for fd in spec.admin_fds]
     _watch_supervisor(channel, spec, workers, listeners)
     configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
@@ -811,9 +861,11 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             row=RowPlace(spec.runtime_path, spec.row) if spec.runtime_path else None,
             place=WorkerPlace(spec.index, spec.worker_count, spec.generation),
             redirect_count=spec.redirect_count,
+            proxied_count=spec.proxied_count,
             on_worker=workers.append,
             load=load,
             ends_process=ends_process,
+            admin=admin,
         )
 
     def serve_in_development() -> int:
@@ -900,7 +952,7 @@ def _obey(order: Order, workers: Sequence[Worker]) -> None:
                 for item in sockets:
                     item.close()
             for worker in workers:
-                worker.adopt(sockets, order.redirect_count)
+                worker.adopt(sockets, order.redirect_count, order.proxied_count)
 
 
 def _stop_listening(config: Config, listeners: Sequence[socket.socket]) -> None:

@@ -53,41 +53,55 @@ class ListenerSet:
 
     Attributes:
         served: Where requests are answered.
+        proxied: The same, for connections that begin with a PROXY header.
         redirects: Where they are redirected to https.
     """
 
     served: list[socket.socket]
+    proxied: list[socket.socket]
     redirects: list[socket.socket]
 
     @classmethod
-    def of(cls, sockets: Sequence[socket.socket], redirect_count: int) -> ListenerSet:
+    def of(
+        cls, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int = 0
+    ) -> ListenerSet:
         """Split what `Listeners` has in one list."""
-        at = len(sockets) - redirect_count
-        return cls(list(sockets[:at]), list(sockets[at:]))
+        end = len(sockets) - redirect_count
+        at = end - proxied_count
+        return cls(list(sockets[:at]), list(sockets[at:end]), list(sockets[end:]))
 
     def less(self, other: ListenerSet) -> ListenerSet:
         """Return those that the other one has not; some are shared by all."""
         return ListenerSet(
             [item for item in self.served if item not in other.served],
+            [item for item in self.proxied if item not in other.proxied],
             [item for item in self.redirects if item not in other.redirects],
         )
 
     def plus(self, other: ListenerSet) -> ListenerSet:
         """Return those of both, each once."""
         rest = other.less(self)
-        return ListenerSet(self.served + rest.served, self.redirects + rest.redirects)
+        return ListenerSet(
+            self.served + rest.served,
+            self.proxied + rest.proxied,
+            self.redirects + rest.redirects,
+        )
+
+    def common(self, other: ListenerSet) -> ListenerSet:
+        """Return those that both have."""
+        return self.less(self.less(other))
 
     def copy(self) -> ListenerSet:
         """Return the same sockets in lists of their own."""
-        return ListenerSet(list(self.served), list(self.redirects))
+        return ListenerSet(list(self.served), list(self.proxied), list(self.redirects))
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """The descriptors; those that redirect come last."""
-        return tuple(item.fileno() for item in self.served + self.redirects)
+        """The descriptors: served, proxied, redirects."""
+        return tuple(item.fileno() for item in self.served + self.proxied + self.redirects)
 
     def __bool__(self) -> bool:
-        return bool(self.served or self.redirects)
+        return bool(self.served or self.proxied or self.redirects)
 
 
 @dataclass(eq=False)
@@ -142,6 +156,7 @@ class WorkerProcess:
         runtime_path: str,
         allotment: Allotment,
         deadline: float,
+        admin_fds: tuple[int, ...] = (),
     ) -> WorkerProcess:
         """Start it.
 
@@ -157,7 +172,9 @@ class WorkerProcess:
             supervisor_pid=os.getpid(),
             listener_fds=listeners.fds,
             redirect_count=len(listeners.redirects),
+            proxied_count=len(listeners.proxied),
             runtime_path=runtime_path,
+            admin_fds=admin_fds,
         )
         process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
         return cls(index, row, process, channel, listeners.copy(), allotment, deadline)
@@ -187,10 +204,12 @@ class WorkerProcess:
         """
         missing = listeners.less(self.listeners)
         self.listeners = self.listeners.plus(missing)
-        for sockets, is_redirect in ((missing.served, False), (missing.redirects, True)):
+        for sockets in (missing.served, missing.proxied, missing.redirects):
             for at in range(0, len(sockets), FDS_PER_ORDER):
                 fds = tuple(item.fileno() for item in sockets[at : at + FDS_PER_ORDER])
-                self.channel.send_order(Order("adopt", fds, len(fds) if is_redirect else 0))
+                redirect_count = len(fds) if sockets is missing.redirects else 0
+                proxied_count = len(fds) if sockets is missing.proxied else 0
+                self.channel.send_order(Order("adopt", fds, redirect_count, proxied_count))
 
     def kill(self, reason: str) -> bool:
         """Kill it, once; return whether this was the time."""
@@ -215,7 +234,7 @@ def start_process(
             process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 stdin=stdin,
-                pass_fds=(*spec.listener_fds, theirs.fileno()),
+                pass_fds=(*spec.listener_fds, *spec.admin_fds, theirs.fileno()),
                 process_group=0,
             )
         except BaseException:

@@ -66,7 +66,7 @@ def test_text_means(text: str, bind: object) -> None:
         ("unix:a?mode=66", "expected three octal digits"),
         ("unix:a?mode", "mode has no value, for example mode=660"),
         ("unix:a?mode=600&mode=660", "mode is given twice"),
-        ("unix:a?mod=660", 'no option "mod", but mode, user, group; did you mean mode?'),
+        ("unix:a?mod=660", 'no option "mod", but mode, user, group, proxy; did you mean mode?'),
         ("unix:@a?mode=660", "an abstract socket has no mode"),
     ],
 )

@@ -46,7 +46,7 @@ fn try_write_json(record: &RequestRecord, line: &mut Vec<u8>) -> io::Result<()> 
     line.extend_from_slice(b"{\"time\":\"");
     write_time(record.started_at, line)?;
     line.extend_from_slice(b"\",\"level\":\"info\",\"logger\":\"framegate.access\",\"client\":\"");
-    escape_json(&record.connection.peer.to_string(), line)?;
+    escape_json(&record.client().to_string(), line)?;
     line.extend_from_slice(b"\",\"method\":\"");
     escape_json(record.method.as_str(), line)?;
     line.extend_from_slice(b"\",\"target\":\"");
@@ -98,7 +98,7 @@ pub fn write_line(record: &RequestRecord, line: &mut Vec<u8>) {
 
 fn try_write(record: &RequestRecord, line: &mut Vec<u8>) -> io::Result<()> {
     write_time(record.started_at, line)?;
-    write!(line, " {} \"", record.connection.peer)?;
+    write!(line, " {} \"", record.client())?;
     escape(record.method.as_str(), line)?;
     line.push(b' ');
     escape(
@@ -204,6 +204,8 @@ mod tests {
         };
         RequestRecord {
             connection: Rc::new(connection),
+            client: crate::edge::Client::Peer,
+            request_id: None,
             method: Method::GET,
             target: "/items?q=1".parse().unwrap(),
             version: Version::HTTP_11,

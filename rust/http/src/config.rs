@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use crate::edge;
 use crate::protocol::Protocol;
 
 /// How the server treats connections. One value serves all listeners of a worker.
@@ -34,6 +35,8 @@ pub struct Config {
     /// writer go on only when a third of its buffer is free, which a slow reader may take minutes for. Default `None`: only
     /// writes count as progress.
     pub unacknowledged: Option<Unacknowledged>,
+    /// What proxies may say, and what every request gets on its way in. Default: nobody is believed, and nothing else is done.
+    pub edge: edge::Settings,
 }
 
 /// Sets `SO_RCVLOWAT` of a socket to a number of bytes. Failing changes nothing but the number of wake-ups.
@@ -55,6 +58,7 @@ impl Default for Config {
             receive_watermark: None,
             send_file: None,
             unacknowledged: None,
+            edge: edge::Settings::default(),
         }
     }
 }

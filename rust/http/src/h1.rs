@@ -30,6 +30,10 @@ use hyper::{body::Incoming, server::conn::http1};
 use crate::body::{Aborted, Body, ResponseBody};
 use crate::config::Config;
 use crate::direct::DIRECT_BYTES_MIN;
+use crate::edge::{
+    Client,
+    forwarded::{self, is_forwarding},
+};
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::known_host::KnownHost;
@@ -70,6 +74,8 @@ pub(crate) struct ConnectionService {
     pub(crate) body_bytes_max: u64,
     pub(crate) kept: Rc<Kept>,
     pub(crate) known_host: KnownHost,
+    /// The peer is believed when it says whom it speaks for.
+    pub(crate) is_trusted: bool,
 }
 
 /// What outlives hyper's connection when a body is read past it: the future of the response, and a head that makes another
@@ -159,7 +165,7 @@ impl ConnectionService {
             .shared
             .sink
             .as_ref()
-            .map(|_| Meter::new(new_record(&self.info, &head)));
+            .map(|sink| Meter::begin(&**sink, new_record(&self.info, &head)));
         let open = Open {
             shared: shared.clone(),
             meter: meter.clone(),
@@ -184,10 +190,14 @@ impl ConnectionService {
         if length > Some(self.body_bytes_max) {
             return exchange(BODY_TOO_LARGE.to_response().into());
         }
+        let has_forwarding = fields.forwarding;
         let has_upgrade_field = fields.upgrade;
         let upgrade = has_upgrade_field && wants_websocket(&head);
         let exchange = exchange(ResponseFuture::Ready(None));
         to_origin_form(&mut head);
+        if has_forwarding && !self.is_trusted {
+            forwarded::remove(&mut head.headers, is_forwarding);
+        }
         let upgrade = upgrade.then(|| Upgrade::http1(shared.clone()));
         let hints = if is_http_10 {
             Hints::default()
@@ -206,6 +216,7 @@ impl ConnectionService {
             has_upgrade_field,
             upgrade,
             record: Record(meter),
+            arrival: None,
             permit: Permit::default(),
         });
         Exchange { answer, ..exchange }
@@ -215,6 +226,8 @@ impl ConnectionService {
 pub(crate) fn new_record(info: &Rc<ConnectionInfo>, head: &http::request::Parts) -> RequestRecord {
     RequestRecord {
         connection: info.clone(),
+        client: Client::Peer,
+        request_id: None,
         method: head.method.clone(),
         target: head.uri.clone(),
         version: head.version,
@@ -237,6 +250,8 @@ struct Fields<'a> {
     coding: Option<&'a HeaderValue>,
     codings: usize,
     upgrade: bool,
+    /// Something that only proxies are to write.
+    forwarding: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -251,6 +266,8 @@ impl<'a> Fields<'a> {
                 fields.codings += 1;
             } else if name == UPGRADE {
                 fields.upgrade = true;
+            } else if is_forwarding(name) {
+                fields.forwarding = true;
             }
         }
         fields

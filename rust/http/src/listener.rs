@@ -17,11 +17,12 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use crate::config::Config;
 use crate::connection::{self, Membership};
 use crate::date::DateCache;
+use crate::edge::{self, proxy_protocol};
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Phase, Shared, Socket};
 use crate::protocol::Protocol;
-use crate::record::RecordSink;
+use crate::record::{Both, RecordSink};
 use crate::registry::{Connections, Registry};
 use crate::service::{Address, ConnectionInfo, Entry, Service};
 use crate::tls::{self, Tls, TlsReport};
@@ -66,7 +67,11 @@ pub(crate) struct ServerState {
 }
 
 impl ServerState {
-    pub(crate) fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo) {
+    pub(crate) fn start(self: &Rc<Self>, socket: Socket, info: ConnectionInfo, is_proxied: bool) {
+        if is_proxied && !self.config.edge.trust.trusts(&info.peer) {
+            // Only proxies have business here; see `edge::proxy_protocol`.
+            return;
+        }
         let shared = Shared::new(self.sink.clone());
         shared
             .direct
@@ -95,26 +100,59 @@ impl ServerState {
             Entry::Redirect => Protocol::Sniff,
             Entry::Plain | Entry::Tls => self.config.protocol,
         };
-        (self.spawn)(match source {
-            None => Box::pin(connection::run(
-                self.clone(),
-                socket,
-                info,
-                membership,
-                protocol,
-            )),
-            Some(source) => {
-                let place = self.registry.handshakes.begin();
-                Box::pin(tls::run(
-                    self.clone(),
-                    source,
-                    socket,
-                    info,
-                    membership,
-                    place,
-                ))
-            }
+        let place = source.is_some().then(|| self.registry.handshakes.begin());
+        let accepted = Accepted {
+            server: self.clone(),
+            socket,
+            info,
+            membership,
+            protocol,
+            tls: source.zip(place),
+        };
+        (self.spawn)(if is_proxied {
+            Box::pin(accepted.run_proxied())
+        } else {
+            accepted.run()
         });
+    }
+}
+
+/// An accepted socket with what is needed to serve it.
+struct Accepted {
+    server: Rc<ServerState>,
+    socket: Socket,
+    info: ConnectionInfo,
+    membership: Membership,
+    protocol: Protocol,
+    tls: Option<(Rc<tls::Source>, tls::Place)>,
+}
+
+impl Accepted {
+    fn run(self) -> Task {
+        let Self {
+            server,
+            socket,
+            info,
+            membership,
+            protocol,
+            tls,
+        } = self;
+        match tls {
+            None => Box::pin(connection::run(server, socket, info, membership, protocol)),
+            Some((source, place)) => {
+                Box::pin(tls::run(server, source, socket, info, membership, place))
+            }
+        }
+    }
+
+    /// Reads the PROXY header first.
+    async fn run_proxied(mut self) {
+        let shared = self.membership.shared().clone();
+        let info = self.info.clone();
+        if let Some(info) = proxy_protocol::read(&mut self.socket, info, &shared).await {
+            self.info = info;
+            self.run().await;
+        }
     }
 }
 
@@ -131,7 +169,7 @@ impl Server {
     ) -> Self {
         Self(Rc::new(ServerState {
             http1: h1::builder(&config),
-            service,
+            service: edge::around(service, &config.edge),
             registry: {
                 let registry = Registry::new();
                 registry.handshakes.set_max(config.limits.handshakes_max);
@@ -169,10 +207,15 @@ impl Server {
         }
     }
 
-    /// Records are made, and given to `sink`. To be set before the first listener.
+    /// Records are made, and given to `sink`, after those that were named before. To be set before the first listener.
     #[must_use]
     pub fn with_records(self, sink: Rc<dyn RecordSink>) -> Self {
-        self.change(|state| state.sink = Some(sink))
+        self.change(|state| {
+            state.sink = Some(match state.sink.take() {
+                Some(before) => Rc::new(Both(before, sink)),
+                None => sink,
+            });
+        })
     }
 
     /// `report` is called with errors of `accept`, once per pause. To be set before the first listener.
@@ -207,6 +250,27 @@ impl Server {
     /// # Panics
     /// When TLS is asked for and [`Server::with_tls`] was not called.
     pub fn listen_as(&self, entry: Entry, listener: impl Into<Listener>) -> Result<(), Error> {
+        self.open(entry, listener, false)
+    }
+
+    /// The same, for connections that begin with a header of the PROXY protocol, version 1 or 2. Peers that are not
+    /// trusted ([`edge::Settings::trust`]) are closed.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    ///
+    /// # Panics
+    /// When TLS is asked for and [`Server::with_tls`] was not called.
+    pub fn listen_proxied(&self, entry: Entry, listener: impl Into<Listener>) -> Result<(), Error> {
+        self.open(entry, listener, true)
+    }
+
+    fn open(
+        &self,
+        entry: Entry,
+        listener: impl Into<Listener>,
+        is_proxied: bool,
+    ) -> Result<(), Error> {
         assert!(
             entry == Entry::Plain || self.0.tls.is_some(),
             "a server gets its certificates before such a listener"
@@ -220,12 +284,12 @@ impl Server {
                 let write = self.0.config.timeouts.write;
                 let _ = SockRef::from(&listener).set_tcp_user_timeout(Some(write));
                 let listener = TcpListener::from_std(listener)?;
-                (self.0.spawn)(Box::pin(accept(state, listener, entry)));
+                (self.0.spawn)(Box::pin(accept(state, listener, entry, is_proxied)));
             }
             Listener::Unix(listener) => {
                 listener.set_nonblocking(true)?;
                 let listener = UnixListener::from_std(listener)?;
-                (self.0.spawn)(Box::pin(accept(state, listener, entry)));
+                (self.0.spawn)(Box::pin(accept(state, listener, entry, is_proxied)));
             }
         }
         Ok(())
@@ -294,7 +358,7 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(10);
 /// Errors are of two kinds. A connection that died in the queue concerns nobody: the next one is taken at once. Anything
 /// else (no file descriptors, no memory) stays until something is freed: trying at once would spin, giving up would
 /// end the service, so the loop pauses and tries again.
-async fn accept(state: Rc<ServerState>, listener: impl Accept, entry: Entry) {
+async fn accept(state: Rc<ServerState>, listener: impl Accept, entry: Entry, is_proxied: bool) {
     let backoff = Cell::new(BACKOFF_FIRST);
     loop {
         let accepted = poll_fn(|cx| {
@@ -313,7 +377,7 @@ async fn accept(state: Rc<ServerState>, listener: impl Accept, entry: Entry) {
             Some(Ok((socket, mut info))) => {
                 backoff.set(BACKOFF_FIRST);
                 info.entry = entry;
-                state.start(socket, info);
+                state.start(socket, info, is_proxied);
             }
             Some(Err(error)) if is_of_one_connection(&error) => {}
             Some(Err(error)) => {
@@ -409,7 +473,8 @@ mod tests {
                 errors: RefCell::new(errors),
                 calls: calls.clone(),
             };
-            let task = tokio::task::spawn_local(accept(server.0.clone(), listener, Entry::Plain));
+            let task =
+                tokio::task::spawn_local(accept(server.0.clone(), listener, Entry::Plain, false));
             tokio::time::sleep(Duration::from_secs(10)).await;
             assert!(!task.is_finished(), "an error does not end the loop");
             server.connections().stop_accepting();
@@ -453,7 +518,7 @@ mod tests {
             calls: Rc::new(Cell::new(0)),
         };
         let connections = server.connections();
-        let accepting = accept(server.0.clone(), listener, Entry::Plain);
+        let accepting = accept(server.0.clone(), listener, Entry::Plain, false);
         let start = Instant::now();
         tokio::join!(accepting, async {
             advance(Duration::from_millis(1)).await;

@@ -4,13 +4,15 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     rc::Rc,
     sync::OnceLock,
     time::{Instant, SystemTime},
 };
 
-use http::{Method, StatusCode, Uri, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
+use crate::edge::{Arrival, Client};
 use crate::service::ConnectionInfo;
 
 /// One request from its head to the last byte of its response.
@@ -18,6 +20,10 @@ use crate::service::ConnectionInfo;
 pub struct RequestRecord {
     /// The connection it came through.
     pub connection: Rc<ConnectionInfo>,
+    /// Whom it comes from, by what trusted proxies say.
+    pub client: Client,
+    /// The request's name, while requests have names: `[A-Za-z0-9._-]`, at most 128 bytes.
+    pub request_id: Option<HeaderValue>,
     /// Method as sent.
     pub method: Method,
     /// Path and query as sent.
@@ -42,10 +48,48 @@ pub struct RequestRecord {
     pub aborted: bool,
 }
 
+impl RequestRecord {
+    /// Whom it comes from, in text: `192.0.2.7:5678`, without a port that nobody knows; `unix:/path`, `unknown`.
+    pub fn client(&self) -> impl fmt::Display + '_ {
+        ClientText(self)
+    }
+}
+
+struct ClientText<'a>(&'a RequestRecord);
+
+impl fmt::Display for ClientText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.client {
+            Client::Peer => self.0.connection.peer.fmt(f),
+            Client::At(address) if address.port() == 0 => address.ip().fmt(f),
+            Client::At(address) => address.fmt(f),
+            Client::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 /// Takes finished records.
 pub trait RecordSink: 'static {
+    /// A request's head is complete.
+    fn started(&self, _record: &RequestRecord) {}
+
     /// The response was fully written or cut. Called on the connection's task: must be quick and must not block.
-    fn finished(&self, record: RequestRecord);
+    fn finished(&self, record: &RequestRecord);
+}
+
+/// Two sinks that look at the same records.
+pub(crate) struct Both(pub(crate) Rc<dyn RecordSink>, pub(crate) Rc<dyn RecordSink>);
+
+impl RecordSink for Both {
+    fn started(&self, record: &RequestRecord) {
+        self.0.started(record);
+        self.1.started(record);
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        self.0.finished(record);
+        self.1.finished(record);
+    }
 }
 
 /// Monotonic nanoseconds since the first call in this process.
@@ -64,7 +108,13 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(record: RequestRecord) -> Rc<Self> {
+    /// The record of a request that begins, which `sink` will get.
+    pub(crate) fn begin(sink: &dyn RecordSink, record: RequestRecord) -> Rc<Self> {
+        sink.started(&record);
+        Self::new(record)
+    }
+
+    fn new(record: RequestRecord) -> Rc<Self> {
         Rc::new(Self {
             record: RefCell::new(Some(record)),
             bytes_in: Cell::new(0),
@@ -80,6 +130,13 @@ impl Meter {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
     }
 
+    pub(crate) fn arrived(&self, arrival: &Arrival) {
+        if let Some(record) = &mut *self.record.borrow_mut() {
+            record.client = arrival.origin.client;
+            record.request_id.clone_from(&arrival.request_id);
+        }
+    }
+
     pub(crate) fn responded(&self, status: StatusCode) {
         if let Some(record) = &mut *self.record.borrow_mut() {
             record.status = Some(status);
@@ -91,7 +148,7 @@ impl Meter {
         let Some(record) = self.record.borrow_mut().take() else {
             return;
         };
-        sink.finished(RequestRecord {
+        sink.finished(&RequestRecord {
             end_ns: monotonic_ns(),
             aborted,
             body_bytes_in: self.bytes_in.get(),
@@ -109,6 +166,12 @@ impl Record {
     /// True when somebody will read the record.
     pub fn is_recording(&self) -> bool {
         self.0.is_some()
+    }
+
+    pub(crate) fn arrived(&self, arrival: &Arrival) {
+        if let Some(meter) = &self.0 {
+            meter.arrived(arrival);
+        }
     }
 
     /// When the head of the request was complete, in nanoseconds of [`monotonic_ns`]; until the record is handed out.

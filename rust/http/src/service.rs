@@ -20,6 +20,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, ResponseBody};
+use crate::edge::Arrival;
 use crate::h1_io::{self, Shared};
 use crate::h2::{self, Opening, Responder, StreamDraining};
 use crate::record::Record;
@@ -168,6 +169,8 @@ pub struct Request {
     pub upgrade: Option<Upgrade>,
     /// The record that will be made of this request.
     pub record: Record,
+    /// What trusted proxies say about it, and its name; nothing when there is neither.
+    pub arrival: Option<Box<Arrival>>,
     /// To be kept until the work for this request has ended, which may be long after its client has given up on it.
     pub permit: Permit,
 }

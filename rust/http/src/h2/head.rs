@@ -16,6 +16,7 @@ use http::{
 };
 
 use crate::config::Limits;
+use crate::edge::forwarded::is_forwarding;
 use crate::h1::{is_host, is_origin_form};
 use crate::refusal::{
     Refusal, bad, connect, other_protocol, repeated_host, repeated_length, target_too_long,
@@ -24,8 +25,8 @@ use crate::refusal::{
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Checks a request and puts it into the form that handlers see.
-pub(super) fn admit(head: &mut Parts, limits: &Limits) -> Result<(), Refusal> {
+/// Checks a request and puts it into the form that handlers see. What proxies say is left to those who are trusted.
+pub(super) fn admit(head: &mut Parts, limits: &Limits, is_trusted: bool) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         match head.extensions.get::<Protocol>() {
             None => return Err(connect()),
@@ -52,7 +53,7 @@ pub(super) fn admit(head: &mut Parts, limits: &Limits) -> Result<(), Refusal> {
     }
     let authority = uri.authority.as_ref().map(http::uri::Authority::as_str);
     let fields = std::mem::take(&mut head.headers);
-    head.headers = fields_of(fields, authority, limits)?;
+    head.headers = fields_of(fields, authority, limits, is_trusted)?;
     head.uri = Uri::from(target);
     Ok(())
 }
@@ -62,6 +63,7 @@ fn fields_of(
     fields: HeaderMap,
     authority: Option<&str>,
     limits: &Limits,
+    is_trusted: bool,
 ) -> Result<HeaderMap, Refusal> {
     if fields.len() > limits.header_count_max {
         return Err(Refusal(
@@ -84,7 +86,7 @@ fn fields_of(
             last = name;
         }
         let Some(name) = &last else { continue };
-        if name == HOST {
+        if name == HOST || (!is_trusted && is_forwarding(name)) {
             continue;
         }
         if name == COOKIE {

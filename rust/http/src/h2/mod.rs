@@ -120,6 +120,8 @@ pub(crate) struct Streams {
     server: Rc<ServerState>,
     shared: Rc<Shared>,
     info: Rc<ConnectionInfo>,
+    /// The peer is believed when it says whom it speaks for.
+    is_trusted: bool,
     handler: Rc<dyn Handler>,
     observed: Rc<Observed>,
     /// Requests whose response is not handed over.
@@ -142,6 +144,7 @@ impl Streams {
     fn opened(&self) {
         let open = self.open.get();
         self.open.set(open + 1);
+        self.server.registry.stream_opened();
         if open == 0 && self.shared.phase.get() == Phase::H2Idle {
             self.shared.enter(Phase::H2Busy);
         }
@@ -150,6 +153,7 @@ impl Streams {
     fn closed(&self) {
         let open = self.open.get() - 1;
         self.open.set(open);
+        self.server.registry.stream_closed();
         if open == 0 && self.shared.phase.get() == Phase::H2Busy {
             self.shared.enter(Phase::H2Idle);
         }
@@ -229,6 +233,7 @@ pub(crate) async fn serve(
     let streams = Rc::new(Streams {
         server: server.clone(),
         shared: shared.clone(),
+        is_trusted: server.config.edge.trust.trusts(&info.peer),
         info,
         handler,
         observed,

@@ -219,7 +219,7 @@ impl Exchange {
             .shared
             .sink
             .as_ref()
-            .map(|_| Meter::new(new_record(&streams.info, &head)));
+            .map(|sink| Meter::begin(&**sink, new_record(&streams.info, &head)));
         let mut exchange = Self {
             streams: streams.clone(),
             responder: Responder::new(&streams.observed, respond),
@@ -230,7 +230,7 @@ impl Exchange {
             stage: Stage::Done,
             complete: false,
         };
-        let admitted = head::admit(&mut head, &server.config.limits);
+        let admitted = head::admit(&mut head, &server.config.limits, streams.is_trusted);
         if let Err(refusal) = admitted {
             exchange.stage = Stage::Waiting(refusal.to_response().into());
             return exchange;
@@ -273,6 +273,7 @@ impl Exchange {
             has_upgrade_field: opening.is_some(),
             upgrade: opening.map(Upgrade::http2),
             record: Record(meter),
+            arrival: None,
             permit: Permit::new(&streams.running),
         });
         exchange.stage = Stage::Waiting(answer);

@@ -33,7 +33,7 @@ pub use options::{
 pub use session::TlsSession;
 pub use source::{Tls, TlsEvent, TlsReport};
 
-pub(crate) use handshake::{CROWDED, Handshakes, run};
+pub(crate) use handshake::{CROWDED, Handshakes, Place, run};
 pub(crate) use redirect::WithRedirect;
 pub(crate) use source::Source;
 pub(crate) use stream::TlsStream;

@@ -92,11 +92,20 @@ impl Names {
     }
 
     fn decode<'py>(&self, py: Python<'py>, raw: &str) -> Bound<'py, PyString> {
-        if self.root_path.is_empty() && !raw.contains('%') {
+        Self::path_below(py, &self.root_path, raw)
+    }
+
+    /// `path` of a scope behind a `root_path` of its own.
+    pub(crate) fn path_below<'py>(
+        py: Python<'py>,
+        root_path: &str,
+        raw: &str,
+    ) -> Bound<'py, PyString> {
+        if root_path.is_empty() && !raw.contains('%') {
             return PyString::new(py, raw);
         }
-        let mut bytes = Vec::with_capacity(self.root_path.len() + raw.len());
-        bytes.extend_from_slice(self.root_path.as_bytes());
+        let mut bytes = Vec::with_capacity(root_path.len() + raw.len());
+        bytes.extend_from_slice(root_path.as_bytes());
         percent_decode(raw.as_bytes(), &mut bytes);
         PyString::new(py, &String::from_utf8_lossy(&bytes))
     }

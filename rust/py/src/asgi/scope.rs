@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 
 use framegate_http::{
+    edge::{Arrival, Client},
     service::{Address, ConnectionInfo},
     tls::TlsSession,
 };
@@ -21,7 +22,7 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyString, PyTuple},
 };
 
-use super::Application;
+use super::{Application, names::Names};
 
 /// References to what the template lends, when nobody has it: the template's and ours.
 const LENT: isize = 2;
@@ -178,17 +179,59 @@ impl ScopeTemplate {
         Ok(scope)
     }
 
+    /// Puts into a scope what trusted proxies say of the request, and its name. To be called when the scope has all else.
+    pub(super) fn add_arrival(
+        scope: &Bound<'_, PyDict>,
+        head: &http::request::Parts,
+        arrival: &Arrival,
+    ) -> PyResult<()> {
+        let py = scope.py();
+        let origin = &arrival.origin;
+        match origin.client {
+            Client::Peer => {}
+            Client::At(address) => {
+                let client = (address.ip().to_string(), address.port());
+                scope.set_item(intern!(py, "client"), client)?;
+            }
+            Client::Unknown => scope.set_item(intern!(py, "client"), py.None())?,
+        }
+        if let Some(is_secure) = origin.is_secure {
+            let kind = scope.get_item(intern!(py, "type"))?;
+            let is_http = kind.is_some_and(|kind| kind.eq("http").unwrap_or(false));
+            let scheme = match (is_http, is_secure) {
+                (true, true) => intern!(py, "https"),
+                (true, false) => intern!(py, "http"),
+                (false, true) => intern!(py, "wss"),
+                (false, false) => intern!(py, "ws"),
+            };
+            scope.set_item(intern!(py, "scheme"), scheme)?;
+        }
+        if let Some((host, port)) = &origin.server {
+            scope.set_item(intern!(py, "server"), (host, port))?;
+        }
+        if let Some(root_path) = &origin.root_path {
+            scope.set_item(intern!(py, "root_path"), root_path)?;
+            let path = Names::path_below(py, root_path, head.uri.path());
+            scope.set_item(intern!(py, "path"), path)?;
+        }
+        if let Some(name) = &arrival.request_id {
+            let about = PyDict::new(py);
+            // `[A-Za-z0-9._-]`, as it was made or checked.
+            about.set_item(intern!(py, "id"), name.to_str().unwrap_or_default())?;
+            let extensions = extensions_to_change(scope)?;
+            extensions.set_item(intern!(py, "framegate.request_id"), about)?;
+            scope.set_item(intern!(py, "extensions"), extensions)?;
+        }
+        Ok(())
+    }
+
     /// Adds the extension `tls` to a scope that has its other extensions.
     pub(super) fn add_tls(&self, scope: &Bound<'_, PyDict>) -> PyResult<()> {
         let Some(tls) = &self.tls else {
             return Ok(());
         };
         let py = scope.py();
-        // Copies: what the template lends stays as it is, and no request sees what another one has changed.
-        let extensions = match scope.get_item(intern!(py, "extensions"))? {
-            Some(others) => others.cast_into::<PyDict>()?.copy()?,
-            None => PyDict::new(py),
-        };
+        let extensions = extensions_to_change(scope)?;
         extensions.set_item(intern!(py, "tls"), tls.bind(py).copy()?)?;
         scope.set_item(intern!(py, "extensions"), extensions)
     }
@@ -341,6 +384,15 @@ impl ScopeTemplate {
             self.headers.replace(Some(list.clone().unbind()));
         }
         Ok(list)
+    }
+}
+
+/// A copy: what the template lends stays as it is, and no request sees what another one has changed.
+fn extensions_to_change<'py>(scope: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
+    let py = scope.py();
+    match scope.get_item(intern!(py, "extensions"))? {
+        Some(others) => others.cast_into::<PyDict>()?.copy(),
+        None => Ok(PyDict::new(py)),
     }
 }
 

@@ -176,7 +176,7 @@ pub(crate) fn serve(
         .then(|| RequestTask::blank(py))
         .transpose()?;
     let owner = Owner::WebSocket(exchange.clone().unbind());
-    application.call_begins();
+    application.websocket_begins();
     let started = starter.start(py, &core, task.as_ref(), &owner, &arguments);
     core.after_python(py);
     if let Some(task) = task {
@@ -222,6 +222,9 @@ fn scope<'py>(
     extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
     scope.set_item(intern!(py, "extensions"), extensions)?;
     template.add_tls(&scope)?;
+    if let Some(arrival) = &request.arrival {
+        ScopeTemplate::add_arrival(&scope, &request.head, arrival)?;
+    }
     Ok(scope)
 }
 
@@ -721,7 +724,7 @@ impl Exchange for WebSocketExchange {
             return;
         }
         let application = &state.application;
-        application.call_ended();
+        application.websocket_ended();
         drop(state.permit.take());
         if let Err(error) = result {
             application.report(py, error);
