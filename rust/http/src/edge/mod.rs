@@ -25,7 +25,9 @@ use http::HeaderValue;
 pub use forwarded::{Client, Family, Origin};
 pub use trust::{NotAPeer, Trust};
 
-use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
+use crate::service::{
+    Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service,
+};
 use request_id::{REQUEST_ID, RequestIds, is_well_formed};
 
 /// What a server does at its edge.
@@ -35,11 +37,19 @@ pub struct Settings {
     pub trust: Trust,
     /// What those peers write.
     pub family: Family,
+    /// Fields of those who are not believed stay where they are. Default false; true for development, where pages that only
+    /// this machine may see are refused to whoever came through a proxy.
+    pub keeps_claims: bool,
     /// Every request has a name; see [`Arrival::request_id`]. Default false.
     pub request_ids: bool,
 }
 
 impl Settings {
+    /// Whether fields by which proxies speak for others stay in the requests of a peer.
+    pub(crate) fn keeps_fields_of(&self, peer: &Address) -> bool {
+        self.keeps_claims || self.trust.trusts(peer)
+    }
+
     /// Nothing has to be done for a request.
     fn is_idle(&self) -> bool {
         self.trust.is_nobody() && !self.request_ids
