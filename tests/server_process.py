@@ -107,7 +107,7 @@ class ServerProcess:
 
     @property
     def port(self) -> int:
-        return int(self.wait_for(r'http://[^ "]*:(\d+)')[1])
+        return int(self.wait_for(r'https?://[^ "]*:(\d+)')[1])
 
     @property
     def worker_pids(self) -> list[int]:

@@ -91,6 +91,7 @@ GROUPS = {
         "websocket_small",
         "websocket_large",
         "websocket_codec",
+        "websocket_idle",
         "frame_ingest",
         "static_files",
     ),

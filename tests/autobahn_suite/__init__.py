@@ -1,4 +1,4 @@
-"""The Autobahn WebSocket test suite against a real `platform serve`, over HTTP/1.1, also in TLS.
+"""The Autobahn WebSocket test suite against a real `platform serve`, over HTTP and in TLS.
 
 `suite.py` starts the fuzzing client and judges its findings, `application.py` is what it talks to.
 pytest runs a quick set (`test_autobahn.py`); `python -m autobahn_suite` runs all 517 cases over

@@ -1,8 +1,10 @@
 """Run all cases over each transport, and list what did not pass.
 
-    python -m autobahn_suite [GROUP...] [--transport h1] [--transport h1-tls]
+    python -m autobahn_suite [GROUP...] [--transport h1] [--transport h1-tls] [--transport h2]
 
-Exit status 1 when a case failed or did not run. The reports of the client stay in build/autobahn/.
+Over HTTP/2 (h2, h2-tls), where a bridge in Python is in between, it is the quick groups unless some
+are named. Exit status 1 when a case failed or did not run. The reports of the client stay in
+build/autobahn/.
 """
 
 from __future__ import annotations
@@ -10,17 +12,21 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import ssl
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 
 from conformance.process import FRAMEGATE, FRAMEGATE_TLS, Running, certificate
 
-from .suite import COMPLETE, MISSING, NON_STRICT, ROOT, Finding, is_installed, run
+from .bridge import Bridge
+from .suite import COMPLETE, MISSING, NON_STRICT, QUICK, ROOT, Finding, is_installed, run
 
 REPORTS = ROOT / "build" / "autobahn"
 APP = "autobahn_suite.application:app"
 SECONDS_MAX = 3600.0
+TRANSPORTS = ("h1", "h1-tls", "h2", "h2-tls")
 #: The largest groups, in parts: the longest are begun first.
 PARTS = {"12": [f"12.{n}.*" for n in range(1, 6)], "13": [f"13.{n}.*" for n in range(1, 8)]}
 ORDER = ("12", "13", "9", "6", "5", "7", "1", "2", "3", "4", "10")
@@ -32,13 +38,19 @@ def over(transport: str, groups: list[str]) -> list[Finding]:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     template, places = f"{FRAMEGATE} --no-access-log".replace("on --", "off --"), {}
-    if tls := transport == "h1-tls":
+    context = None
+    if tls := transport.endswith("-tls"):
         cert, key = certificate(directory)
         template += " " + FRAMEGATE_TLS
         places = {"cert": str(cert), "key": str(key)}
+        context = ssl.create_default_context(cafile=str(cert))
     server = Running(template, sys.executable, APP, **places).wait_ready()
+    stack = ExitStack()
     try:
         url = f"{'wss' if tls else 'ws'}://127.0.0.1:{server.port}"
+        if transport.startswith("h2"):
+            bridge = stack.enter_context(Bridge(server.port, context))
+            url = f"ws://127.0.0.1:{bridge.port}"
         parts = [
             part for group in ORDER if group in groups for part in PARTS.get(group, [f"{group}.*"])
         ]
@@ -46,6 +58,7 @@ def over(transport: str, groups: list[str]) -> list[Finding]:
         shares = [[part] for part in parts]
         return run(url, shares, directory, processes=processes, seconds=SECONDS_MAX)
     finally:
+        stack.close()
         status = server.stop()
         print(server.text, end="")
         server.close()
@@ -74,14 +87,14 @@ def main() -> int:
     """Run."""
     parser = argparse.ArgumentParser(prog="autobahn_suite", description=__doc__)
     parser.add_argument("groups", nargs="*", choices=[[], *COMPLETE], metavar="GROUP")
-    parser.add_argument("--transport", action="append", choices=["h1", "h1-tls"])
+    parser.add_argument("--transport", action="append", choices=TRANSPORTS)
     words = parser.parse_args()
     if not is_installed():
         print(MISSING, file=sys.stderr)
         return 2
-    groups = words.groups or list(COMPLETE)
     passed = True
-    for transport in words.transport or ["h1", "h1-tls"]:
+    for transport in words.transport or TRANSPORTS:
+        groups = words.groups or list(QUICK if transport.startswith("h2") else COMPLETE)
         start = time.monotonic()
         findings = over(transport, groups)
         passed &= report(transport, groups, findings, time.monotonic() - start)

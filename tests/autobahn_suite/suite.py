@@ -27,6 +27,9 @@ COMPLETE = {
     "12": 90, "13": 126,
 }  # fmt: skip
 
+#: Groups that take seconds: those of every run of the tests.
+QUICK = ("1", "2", "3", "4", "5", "6", "7", "10")
+
 #: "Informational" marks cases without a right answer (7.1.6, 7.13.*); the rest is a failure, but:
 PASSED = ("OK", "INFORMATIONAL")
 

@@ -7,6 +7,7 @@ shown over HTTP/1.1 can be shown over HTTP/2 with the same lines.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -35,7 +36,6 @@ class TunnelSocket:
         fields: Iterable[tuple[str, str]] = (("sec-websocket-version", "13"),),
         *,
         protocol: str = "websocket",
-        scheme: str = "http",
     ) -> Exchange:
         """Send the request, read the head of the response."""
         while not any(isinstance(event, RemoteSettingsChanged) for event in self.client.events):
@@ -45,7 +45,7 @@ class TunnelSocket:
         self.stream = state.get_next_available_stream_id()
         head = [
             (":method", "CONNECT"),
-            (":scheme", scheme),
+            (":scheme", "https" if isinstance(self.client.socket, ssl.SSLSocket) else "http"),
             (":authority", "example.com"),
             (":path", path),
             (":protocol", protocol),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import queue
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from peers.h2_websocket import TunnelSocket
+from server_thread import Serve, Server
+from tls.authority import Authority
 from websocket.raw import RawWebSocket, RawWebSocketOverHttp2
 
 Application = Callable[[Any, Any, Any], Any]
@@ -40,29 +45,100 @@ def saw() -> Recorder:
     return Recorder()
 
 
-OVER_BOTH = {"test_backpressure", "test_close", "test_framing", "test_messages", "test_ping"}
-"""Modules whose tests with raw connections run over HTTP/1.1 and over HTTP/2."""
+OVER_HTTP2_TOO = {
+    "test_backpressure", "test_close", "test_deflate", "test_framing", "test_messages", "test_ping",
+}  # fmt: skip
+"""Modules whose tests with raw connections run over HTTP/1.1 and 2, and over each in TLS."""
+
+IN_TLS_TOO = {"test_handshake"}
+"""Modules whose tests with raw connections run over HTTP/1.1, and in TLS."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Choose what raw connections speak, where the test does not choose itself."""
+    if "http" not in metafunc.fixturenames:
+        return
+    module = metafunc.module.__name__.rpartition(".")[2]
     markers = metafunc.definition.iter_markers("parametrize")
-    if "raw" in metafunc.fixturenames and not any("http" in mark.args[0] for mark in markers):
-        over_both = metafunc.module.__name__.rpartition(".")[2] in OVER_BOTH
-        metafunc.parametrize("http", ["h1", "h2"] if over_both else ["h1"])
+    if any("http" in mark.args[0] for mark in markers):
+        return
+    if module in OVER_HTTP2_TOO:
+        metafunc.parametrize("http", ["h1", "h2", "h1-tls", "h2-tls"])
+    elif module in IN_TLS_TOO:
+        metafunc.parametrize("http", ["h1", "h1-tls"])
+    else:
+        metafunc.parametrize("http", ["h1"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what shows nothing more: TLS makes no difference to tasks."""
+    superfluous = {("h1-tls", "plain"), ("h2-tls", "lazy")}
+
+    def modes(item: pytest.Item) -> tuple[str, str]:
+        parameters = (
+            item.callspec.params
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else {}
+        )
+        return parameters.get("http", ""), parameters.get("task_mode", "")
+
+    items[:] = [item for item in items if modes(item) not in superfluous]
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """One that everybody trusts; making keys takes a while."""
+    return Authority()
 
 
 @pytest.fixture
-def raw(http: str) -> Iterator[Callable[[Any], RawWebSocket]]:
+def serve(request: pytest.FixtureRequest, serve: Serve, tmp_path: Path) -> Serve:
+    """Start servers as everywhere, with TLS where the test's raw connections want it."""
+    http = request.node.callspec.params.get("http", "") if hasattr(request.node, "callspec") else ""
+    if not http.endswith("-tls"):
+        return serve
+    issued = request.getfixturevalue("authority").issue("localhost").write(tmp_path)
+    return lambda app, **options: serve(app, **issued, **options)
+
+
+@pytest.fixture
+def tls_context(http: str, request: pytest.FixtureRequest) -> ssl.SSLContext | None:
+    """What a client needs for TLS, where raw connections have it."""
+    if not http.endswith("-tls"):
+        return None
+    context: ssl.SSLContext = request.getfixturevalue("authority").client_context()
+    if http == "h2-tls":
+        context.set_alpn_protocols(["h2"])
+    return context
+
+
+@pytest.fixture
+def dial(tls_context: ssl.SSLContext | None) -> Callable[..., ClientConnection]:
+    """Connect by the library `websockets`, as raw connections would: `dial(server)`."""
+    scheme = "ws" if tls_context is None else "wss"
+
+    def connecting(server: Server, **options: Any) -> ClientConnection:
+        return connect(f"{scheme}://localhost:{server.port}/", ssl=tls_context, **options)
+
+    return connecting
+
+
+@pytest.fixture
+def raw(
+    http: str, tls_context: ssl.SSLContext | None
+) -> Iterator[Callable[[Server], RawWebSocket]]:
     """Open raw connections: `raw(server)`; they are closed at the end of the test."""
 
-    def connect(server: Any) -> RawWebSocket:
-        if http == "h2":
-            return RawWebSocketOverHttp2(TunnelSocket(server.connect()))
-        return RawWebSocket(server.connect())
+    def opening(server: Server) -> RawWebSocket:
+        connection = server.connect()
+        if tls_context is not None:
+            connection = tls_context.wrap_socket(connection, server_hostname="localhost")
+        if http.startswith("h2"):
+            return RawWebSocketOverHttp2(TunnelSocket(connection))
+        return RawWebSocket(connection)
 
     with ExitStack() as stack:
-        yield lambda server: stack.enter_context(connect(server))
+        yield lambda server: stack.enter_context(opening(server))
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:

@@ -273,7 +273,7 @@ def test_the_last_message_survives_a_client_that_keeps_talking(
 
 
 # hyper-h2 takes the first GOAWAY for the end; over HTTP/2 the core's own tests show it.
-@pytest.mark.parametrize("http", ["h1"])
+@pytest.mark.parametrize("http", ["h1", "h1-tls"])
 def test_a_draining_server_says_1012(serve: Any, accepting: Any, raw: Any, saw: Any) -> None:
     @accepting
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -292,7 +292,7 @@ def test_a_draining_server_says_1012(serve: Any, accepting: Any, raw: Any, saw: 
     assert saw.next() == disconnect(1012)
 
 
-@pytest.mark.parametrize("http", ["h1"])
+@pytest.mark.parametrize("http", ["h1", "h1-tls"])
 def test_a_client_that_ignores_the_drain_is_cut(
     serve: Any, accepting: Any, raw: Any, saw: Any
 ) -> None:
@@ -313,6 +313,7 @@ def test_a_client_that_ignores_the_drain_is_cut(
     assert saw.next() == disconnect(1006)
 
 
+@pytest.mark.parametrize("http", ["h1", "h2"])
 def test_a_loop_that_ends_with_open_websockets(raw: Any, accepting: Any) -> None:
     ended = []
 

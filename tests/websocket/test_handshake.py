@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from websocket.raw import ACCEPT, HANDSHAKE, TEXT, frame
 
@@ -21,7 +20,7 @@ def replaced(name: str, value: str) -> list[tuple[str, str]]:
     return [*without(name), (name, value)]
 
 
-def test_scope(serve: Any, saw: Any, raw: Any) -> None:
+def test_scope(serve: Any, saw: Any, raw: Any, http: str) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         saw(scope)
         saw(await receive())
@@ -38,7 +37,7 @@ def test_scope(serve: Any, saw: Any, raw: Any) -> None:
     assert scope["type"] == "websocket"
     assert scope["asgi"] == {"version": "3.0", "spec_version": "2.5"}
     assert scope["http_version"] == "1.1"
-    assert scope["scheme"] == "ws"
+    assert scope["scheme"] == ("wss" if http == "h1-tls" else "ws")
     assert scope["path"] == "/rüm"
     assert scope["raw_path"] == b"/r%C3%BCm"
     assert scope["query_string"] == b"x=1&y=%20"
@@ -46,20 +45,21 @@ def test_scope(serve: Any, saw: Any, raw: Any) -> None:
     assert scope["client"] == client.socket.getsockname()
     assert scope["server"] == ("127.0.0.1", server.port)
     assert scope["subprotocols"] == ["a", "b", "c"]
+    assert scope["extensions"].pop("tls", None) is not None or http == "h1"
     assert scope["extensions"] == {"websocket.http.response": {}}
     assert (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==") in scope["headers"]
     assert "method" not in scope
     assert saw.next() == {"type": "websocket.connect"}
 
 
-def test_subprotocol_and_cookies(serve: Any) -> None:
+def test_subprotocol_and_cookies(serve: Any, dial: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         headers = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2; HttpOnly"), [b"X-Name", b"v"]]
         await send({"type": "websocket.accept", "subprotocol": "chat", "headers": iter(headers)})
 
     server = serve(app, lifespan="off")
-    with connect(f"ws://127.0.0.1:{server.port}", subprotocols=["soap", "chat"]) as client:
+    with dial(server, subprotocols=["soap", "chat"]) as client:
         assert client.subprotocol == "chat"
         assert client.response.headers.get_all("set-cookie") == ["a=1", "b=2; HttpOnly"]
         assert client.response.headers["x-name"] == "v"
@@ -93,7 +93,7 @@ def test_an_impossible_accept_raises_and_leaves_the_handshake_open(
     assert error in saw.next()
 
 
-def test_close_before_accept_is_403(serve: Any, saw: Any, raw: Any) -> None:
+def test_close_before_accept_is_403(serve: Any, saw: Any, raw: Any, dial: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.close", "code": 4001})
@@ -104,7 +104,7 @@ def test_close_before_accept_is_403(serve: Any, saw: Any, raw: Any) -> None:
 
     server = serve(app, lifespan="off")
     with pytest.raises(InvalidStatus) as caught:
-        connect(f"ws://127.0.0.1:{server.port}")
+        dial(server)
     assert caught.value.response.status_code == 403
     assert saw.next() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
     assert saw.next() == "refused"
@@ -117,7 +117,7 @@ def test_close_before_accept_is_403(serve: Any, saw: Any, raw: Any) -> None:
         assert response.all("upgrade") == []
 
 
-def test_denial_response(serve: Any, raw: Any) -> None:
+def test_denial_response(serve: Any, raw: Any, dial: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         headers = [
@@ -132,7 +132,7 @@ def test_denial_response(serve: Any, raw: Any) -> None:
 
     server = serve(app, lifespan="off")
     with pytest.raises(InvalidStatus) as caught:
-        connect(f"ws://127.0.0.1:{server.port}")
+        dial(server)
     assert caught.value.response.status_code == 418
     assert caught.value.response.body == b"no coffee"
     response = raw(server).request()

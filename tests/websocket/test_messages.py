@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -54,6 +55,27 @@ def test_ten_thousand_pipelined_messages_come_back_in_order(serve: Any, echo_app
         for message in messages:
             client.send(message)
         assert [client.recv() for _ in messages] == messages
+
+
+@pytest.mark.parametrize("size", [10, 200])
+def test_a_burst_is_answered_by_one_write(serve: Any, echo_app: Any, raw: Any, size: int) -> None:
+    """Each write is a segment at least, and what is written at once is one as far as it fits."""
+    client = raw(serve(echo_app, lifespan="off")).open()
+    client.send(frame(TEXT, b"the first"))
+    assert client.read_frame() == (TEXT, b"the first")
+    before = data_segments(client.socket)
+    # As many as may wait for receive().
+    client.send(frame(BINARY, b"x" * size) * 32)
+    for _ in range(32):
+        assert client.read_frame() == (BINARY, b"x" * size)
+    # One, and over HTTP/2 what opens the windows again.
+    assert data_segments(client.socket) - before <= 3
+
+
+def data_segments(connection: Any) -> int:
+    """Segments with data that came: `tcpi_data_segs_in` of `struct tcp_info` (linux/tcp.h)."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
+    return int.from_bytes(info[152:156], sys.byteorder)
 
 
 def test_frames_behind_the_handshake_are_not_lost(serve: Any, echo_app: Any, raw: Any) -> None:

@@ -154,6 +154,8 @@ pub(crate) async fn run(
                 }
             }
             Served::Switched(switched, leftover) => {
+                // There will be no further request for it.
+                drop(handler);
                 take_over(switched, leftover, &shared, &server.registry).await;
                 break;
             }

@@ -12,7 +12,7 @@ use std::{cell::RefCell, fmt::Write, rc::Rc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
     net::UnixStream,
 };
 
@@ -301,7 +301,7 @@ impl MessageSink for Sink {
         Ok(())
     }
 
-    fn space(&mut self, want: usize) -> &mut [u8] {
+    fn space(&mut self, want: usize) -> ReadBuf<'_> {
         self.buffer.space(want.min(self.left))
     }
 
@@ -358,7 +358,7 @@ fn inflate(agreement: Agreement, stream: &[u8], size: usize, masked: bool) -> Ve
                     inflation.push(data, &mut sink)
                 }
                 Ok(Some(Part::Data(data))) => {
-                    sink.space(data.len())[..data.len()].copy_from_slice(data);
+                    sink.space(data.len()).put_slice(data);
                     sink.filled(data.len());
                     Ok(())
                 }

@@ -16,7 +16,7 @@ use framegate_http::websocket::{
     session::{Closed, Handler, Session, Settings},
 };
 use tokio::{
-    io::{AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     task::{LocalSet, spawn_local},
     time::timeout,
 };
@@ -81,7 +81,7 @@ impl MessageSink for Echo {
         Ok(())
     }
 
-    fn space(&mut self, want: usize) -> &mut [u8] {
+    fn space(&mut self, want: usize) -> ReadBuf<'_> {
         self.buffer.space(want.min(self.room - self.bytes))
     }
 

@@ -25,7 +25,7 @@ use framegate_http::{
 use h2::{Reason, ext::Protocol};
 use http::{HeaderMap, Method};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     task::JoinHandle,
 };
@@ -451,7 +451,7 @@ impl MessageSink for Echo {
         Ok(())
     }
 
-    fn space(&mut self, want: usize) -> &mut [u8] {
+    fn space(&mut self, want: usize) -> ReadBuf<'_> {
         self.buffer.space(want)
     }
 

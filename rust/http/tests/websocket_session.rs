@@ -6,7 +6,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::Future,
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -16,7 +16,7 @@ use std::{
 use framegate_http::websocket::{
     Failure, Kind, code,
     message::{MessageBuffer, MessageSink},
-    outbox::Outbox,
+    outbox::{LEFT_BYTES_MIN, Outbox},
     session::{Closed, Handler, Session, Settings},
 };
 use tokio::{
@@ -64,7 +64,7 @@ impl MessageSink for User {
         self.state.refuse.get().map_or(Ok(()), Err)
     }
 
-    fn space(&mut self, want: usize) -> &mut [u8] {
+    fn space(&mut self, want: usize) -> ReadBuf<'_> {
         let room = self.state.message_bytes_max.get() - self.size;
         self.buffer.space(want.min(room))
     }
@@ -203,10 +203,24 @@ async fn tcp() -> (TcpStream, TcpStream) {
     (listener.accept().await.unwrap().0, client)
 }
 
-/// A stream that counts writes.
+/// A stream that counts reads that brought something, and writes.
 struct Counted<S> {
     stream: S,
+    reads: Rc<Cell<usize>>,
     writes: Rc<Cell<usize>>,
+    /// Takes several pieces in one write.
+    gathers: bool,
+}
+
+impl<S> Counted<S> {
+    fn new(stream: S) -> Self {
+        Self {
+            stream,
+            reads: Rc::default(),
+            writes: Rc::default(),
+            gathers: false,
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
@@ -215,7 +229,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.reads.set(self.reads.get() + 1);
+        }
+        read
     }
 }
 
@@ -229,6 +248,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        assert!(self.gathers && slices.len() > 1);
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        self.poll_write(cx, &bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.gathers
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -239,14 +272,85 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 }
 
 #[tokio::test]
+async fn large_messages_are_written_from_where_they_are() {
+    local(async {
+        for gathers in [true, false] {
+            let (near, mut peer) = duplex(1 << 22);
+            let stream = Counted {
+                gathers,
+                ..Counted::new(near)
+            };
+            let writes = Rc::clone(&stream.writes);
+            let server = serve(stream);
+            let large = |value: u8| vec![value; LEFT_BYTES_MIN + usize::from(value)];
+            // Before the session runs, so that all are there at once: more than are written at once, and others between.
+            for value in 0..20 {
+                assert!(server.outbox.leave_binary(large(value).into()));
+                assert!(server.outbox.binary(&[value]));
+                assert!(server.outbox.leave_text("small"));
+                if value == 7 {
+                    assert!(server.outbox.ping(b"between"));
+                }
+            }
+            let unsent: usize = (0..20).map(|value| 4 + large(value).len() + 3 + 7).sum();
+            assert_eq!(server.outbox.buffered(), unsent + 9);
+            for value in 0..20 {
+                assert_eq!(read_frame(&mut peer).await, Some((2, large(value))));
+                assert_eq!(read_frame(&mut peer).await, Some((2, vec![value])));
+                assert_eq!(read_frame(&mut peer).await, Some((1, b"small".to_vec())));
+                if value == 7 {
+                    assert_eq!(read_frame(&mut peer).await, Some((9, b"between".to_vec())));
+                }
+            }
+            assert_eq!(writes.get(), if gathers { 6 } else { 1 });
+            assert_eq!(server.outbox.buffered(), 0);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn large_messages_pass_a_stream_that_takes_any_number_of_bytes() {
+    local(async {
+        for room in [1000, 33_333, 70_001] {
+            let (near, mut peer) = duplex(room);
+            let stream = Counted {
+                gathers: true,
+                ..Counted::new(near)
+            };
+            let server = serve(stream);
+            server.state.echo.set(true);
+            for value in 0..5_u8 {
+                let payload = vec![value; LEFT_BYTES_MIN];
+                assert!(server.outbox.leave_binary(payload.clone().into()));
+                assert!(server.outbox.binary(&[value; 100]));
+                peer.write_all(&frame(PING, &[value])).await.unwrap();
+                let mut got = Vec::new();
+                while got.len() < 3 {
+                    let (opcode, payload) = read_frame(&mut peer).await.unwrap();
+                    if opcode != 10 {
+                        got.push(payload);
+                    } else if payload == [value] {
+                        got.push(Vec::new());
+                    }
+                }
+                got.retain(|payload| !payload.is_empty());
+                assert_eq!(got, [payload, vec![value; 100]]);
+            }
+            drop(peer);
+            assert_eq!(server.closed().await.0, code::ABNORMAL);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn all_messages_of_a_read_are_answered_in_one_write() {
     local(async {
         let (near, mut peer) = duplex(1 << 16);
-        let writes = Rc::new(Cell::new(0));
-        let server = serve(Counted {
-            stream: near,
-            writes: Rc::clone(&writes),
-        });
+        let stream = Counted::new(near);
+        let (reads, writes) = (Rc::clone(&stream.reads), Rc::clone(&stream.writes));
+        let server = serve(stream);
         server.state.echo.set(true);
         let burst: Vec<u8> = (0..100_u8).flat_map(|i| frame(BINARY, &[i; 20])).collect();
         peer.write_all(&burst).await.unwrap();
@@ -255,11 +359,12 @@ async fn all_messages_of_a_read_are_answered_in_one_write() {
         }
         assert_eq!(
             (
+                reads.get(),
                 server.state.turns.get(),
                 writes.get(),
                 server.state.drained.get()
             ),
-            (1, 1, 1)
+            (1, 1, 1, 1)
         );
     })
     .await;

@@ -14,7 +14,7 @@ use framegate_http::websocket::message::{MessageBuffer, MessageSink};
 use framegate_http::websocket::outbox::Outbox;
 use framegate_http::websocket::session::{Closed, Handler, Session, Settings};
 use framegate_http::websocket::{Failure, Kind};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -51,7 +51,7 @@ impl MessageSink for Echo {
         Ok(())
     }
 
-    fn space(&mut self, want: usize) -> &mut [u8] {
+    fn space(&mut self, want: usize) -> ReadBuf<'_> {
         self.buffer.space(want)
     }
 

@@ -26,6 +26,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use tokio::io::ReadBuf;
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status};
 
 use super::{
@@ -165,15 +166,24 @@ impl Compressor {
 
     /// Appends a message in one frame, compressed if that makes it smaller.
     pub fn encode(&mut self, output: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
+        if !self.encode_smaller(output, kind, payload) {
+            frame::encode_message(output, kind, payload);
+        }
+    }
+
+    /// Appends a message in one frame if compressing makes it smaller; else appends nothing, and is false.
+    pub(super) fn encode_smaller(
+        &mut self,
+        output: &mut Vec<u8>,
+        kind: Kind,
+        payload: &[u8],
+    ) -> bool {
         let room = deflated_room(payload.len());
-        let compressed = payload.len() >= self.bytes_min
+        payload.len() >= self.bytes_min
             && self.is_worth_it(payload)
             && frame::encode_deflated(output, kind, payload.len(), room, |space| {
                 self.deflate(payload, space)
-            });
-        if !compressed {
-            frame::encode_message(output, kind, payload);
-        }
+            })
     }
 
     fn is_worth_it(&self, payload: &[u8]) -> bool {
@@ -330,17 +340,18 @@ impl Inflation {
                 .min(usize::try_from(left).unwrap_or(usize::MAX));
             // Where nothing more may come, there is still the rest of the stream to be read.
             let mut beyond = [0];
-            let mut space = if want == 0 {
-                &mut [][..]
+            let mut memory = if want == 0 {
+                ReadBuf::new(&mut [])
             } else {
                 sink.space(want)
             };
-            let full = space.is_empty();
-            if full {
-                space = &mut beyond;
-            } else if space.len() > want {
-                space = &mut space[..want];
-            }
+            let want = want.min(memory.remaining());
+            let full = want == 0;
+            let space = if full {
+                &mut beyond[..]
+            } else {
+                memory.initialize_unfilled_to(want)
+            };
             let inflated = step(inflater, piece, space);
             piece = &piece[inflated.taken..];
             self.at_start = false;

@@ -474,6 +474,12 @@ pub fn encode_message(output: &mut Vec<u8>, kind: Kind, payload: &[u8]) {
     encode(output, opcode, payload);
 }
 
+/// Appends the head of a whole message in one frame, whose payload follows from elsewhere.
+pub(super) fn encode_message_head(output: &mut Vec<u8>, kind: Kind, length: usize) {
+    let opcode = if kind == Kind::Text { TEXT } else { BINARY };
+    encode_head(output, opcode, length);
+}
+
 /// Appends a whole message of `length` bytes in one frame whose payload `deflate` writes to the front of the `room` bytes
 /// that it is given, and says how long it is: at most as long as the message, or `None`, then nothing is appended.
 pub(super) fn encode_deflated(

@@ -185,7 +185,10 @@ mod tests {
         /// The peer takes up to `bytes`; what was written.
         fn takes(&self, bytes: usize) -> Vec<u8> {
             let mut written = Vec::new();
-            let taken = self.outbox.write(|unsent| {
+            let taken = self.outbox.write(|pieces| {
+                let [unsent] = pieces else {
+                    unreachable!("nothing large is sent here");
+                };
                 written.extend_from_slice(&unsent[..bytes.min(unsent.len())]);
                 Poll::Ready(Ok(written.len()))
             });

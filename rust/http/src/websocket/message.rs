@@ -1,5 +1,7 @@
 //! Where the payload of messages goes: a sink that names memory, and one that collects messages on the heap.
 
+use tokio::io::ReadBuf;
+
 use super::{Failure, Kind, code};
 
 /// Takes messages piece by piece, into memory of its choice.
@@ -16,8 +18,9 @@ pub trait MessageSink {
     fn begin(&mut self, kind: Kind, size_hint: u64) -> Result<(), Failure>;
 
     /// Memory for the next bytes: not empty, and as long as `want` if that is cheap. Its content may be overwritten
-    /// whether or not the bytes count in the end. Empty means that there is no room: the message is too big.
-    fn space(&mut self, want: usize) -> &mut [u8];
+    /// whether or not the bytes count in the end; what has never been written need not be cleared. Empty means that there
+    /// is no room: the message is too big.
+    fn space(&mut self, want: usize) -> ReadBuf<'_>;
 
     /// The first `count` bytes of the last `space` are payload.
     fn filled(&mut self, count: usize);
@@ -48,12 +51,12 @@ pub trait MessageSink {
 /// The sink has no room.
 pub(super) fn fill<M: MessageSink + ?Sized>(sink: &mut M, mut data: &[u8]) -> Result<(), Failure> {
     while !data.is_empty() {
-        let space = sink.space(data.len());
-        let count = space.len().min(data.len());
+        let mut space = sink.space(data.len());
+        let count = space.remaining().min(data.len());
         if count == 0 {
             return Err(NO_ROOM);
         }
-        space[..count].copy_from_slice(&data[..count]);
+        space.put_slice(&data[..count]);
         sink.filled(count);
         data = &data[count..];
     }
@@ -80,12 +83,12 @@ pub struct MessageBuffer {
 
 impl MessageBuffer {
     /// Memory for the next bytes, as [`MessageSink::space`].
-    pub fn space(&mut self, want: usize) -> &mut [u8] {
+    pub fn space(&mut self, want: usize) -> ReadBuf<'_> {
         let end = self.filled + want.min(self.filled.max(STEP_BYTES));
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
-        &mut self.bytes[self.filled..end]
+        ReadBuf::new(&mut self.bytes[self.filled..end])
     }
 
     /// The first `count` bytes of the last `space` are payload.

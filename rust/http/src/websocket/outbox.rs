@@ -3,13 +3,20 @@
 //! Frames are encoded into one buffer as they come, so the session writes them all at once. A session that is inside
 //! its `poll` looks at the queue before it returns; only otherwise it has to be woken. A drained queue gives its buffer
 //! to the thread, where the next one that sends takes it: an idle WebSocket holds none, a busy one allocates none.
+//!
+//! A large message that its sender leaves to us ([`Outbox::leave_binary`], [`Outbox::leave_text`]) is not copied: its payload stays where it is, and is
+//! written from there between the bytes around it. That takes a stream that writes several pieces at once; over one that
+//! does not, the payload would leave apart from its head.
 
 use std::{
     cell::{Cell, RefCell},
-    io,
+    collections::VecDeque,
+    io::{self, IoSlice},
     rc::Rc,
     task::{Poll, Waker},
 };
+
+use bytes::{Buf, Bytes};
 
 #[cfg(doc)]
 use super::code;
@@ -17,6 +24,10 @@ use super::{Kind, deflate::Compressor, frame};
 
 /// The largest buffer that is kept for the next use.
 const SPARE_BYTES_MAX: usize = 256 * 1024;
+/// From this size on a message stays where it is; copying a smaller one is cheaper.
+pub const LEFT_BYTES_MIN: usize = 32 * 1024;
+/// How many pieces are written at once: two for each large message.
+const SLICES_MAX: usize = 8;
 /// From this many written bytes on, the rest may be moved to the front of the buffer.
 const SHIFT_BYTES: usize = 64 * 1024;
 /// From this many bytes of unsent pongs on, only the latest ping is remembered. A client with several pings under way
@@ -43,12 +54,18 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    /// Whole frames.
+    /// Whole frames, but for the payloads that stay where they are.
     bytes: Vec<u8>,
     /// How much of `bytes` has been written.
     written: usize,
+    /// What stays where it is, in the order of `at`.
+    payloads: VecDeque<Payload>,
+    /// Unsent bytes of `payloads`.
+    payload_bytes: usize,
+    /// The stream writes several pieces at once.
+    gathers: bool,
     /// The payload of the latest ping, when there are too many pongs already.
-    pong: Option<(u8, [u8; frame::CONTROL_BYTES_MAX])>,
+    pong: Option<Box<Pong>>,
     /// Where in `bytes` the last queued pong ends.
     pong_end: usize,
     /// The same of a ping that asks whether the peer is there.
@@ -61,6 +78,38 @@ struct Queue {
     sealed: bool,
     /// Our close frame was asked for by the user of the outbox, not by the peer or by a failure.
     closing: bool,
+}
+
+/// The bytes of a text that somebody else keeps.
+struct Text<T>(T);
+
+impl<T: AsRef<str>> AsRef<[u8]> for Text<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().as_bytes()
+    }
+}
+
+/// What a ping that is still to be answered brought.
+struct Pong {
+    length: usize,
+    payload: [u8; frame::CONTROL_BYTES_MAX],
+}
+
+impl Default for Pong {
+    fn default() -> Self {
+        Self {
+            length: 0,
+            payload: [0; frame::CONTROL_BYTES_MAX],
+        }
+    }
+}
+
+/// The payload of a frame whose head is in [`Queue::bytes`].
+struct Payload {
+    /// Its place: behind so much of `bytes`.
+    at: usize,
+    /// What is unsent of it.
+    data: Bytes,
 }
 
 impl Outbox {
@@ -91,6 +140,22 @@ impl Outbox {
     /// Queues a binary message. False when the WebSocket is closing or closed: the message is dropped.
     pub fn binary(&self, payload: &[u8]) -> bool {
         self.message(Kind::Binary, payload)
+    }
+
+    /// Queues a binary message that will not change: if it is large, it is not copied. False when the WebSocket is closing or
+    /// closed: the message is dropped.
+    pub fn leave_binary(&self, payload: Bytes) -> bool {
+        self.append(|queue| queue.leave(Kind::Binary, payload))
+    }
+
+    /// The same of a text.
+    pub fn leave_text(&self, text: impl AsRef<str> + Send + 'static) -> bool {
+        self.append(|queue| queue.leave(Kind::Text, Bytes::from_owner(Text(text))))
+    }
+
+    /// The stream writes several pieces at once, so large messages need not be copied.
+    pub(super) fn gather(&self) {
+        self.queue.borrow_mut().gathers = true;
     }
 
     /// Queues a ping. False when the WebSocket is closing or closed.
@@ -125,8 +190,7 @@ impl Outbox {
 
     /// Bytes of frames that are queued and not written to the stream yet.
     pub fn buffered(&self) -> usize {
-        let queue = self.queue.borrow();
-        queue.bytes.len() - queue.written
+        self.queue.borrow().unsent()
     }
 
     /// Makes the session look again: at the queue, and whether the handler wants messages.
@@ -161,17 +225,23 @@ impl Outbox {
         self.attended.set(false);
     }
 
-    /// Gives what is unsent to `poll_write`; `None` when there is nothing.
+    /// Gives what is unsent to `poll_write`, or as many pieces of it as are written at once; `None` when there is nothing.
     pub(super) fn write(
         &self,
-        poll_write: impl FnOnce(&[u8]) -> Poll<io::Result<usize>>,
+        poll_write: impl FnOnce(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
     ) -> Option<Poll<io::Result<usize>>> {
         let mut queue = self.queue.borrow_mut();
         queue.queue_pong();
-        if queue.bytes.len() == queue.written {
+        if queue.unsent() == 0 {
             return None;
         }
-        let polled = poll_write(&queue.bytes[queue.written..]);
+        let polled = if queue.payloads.is_empty() {
+            poll_write(&[IoSlice::new(&queue.bytes[queue.written..])])
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = queue.pieces(&mut slices);
+            poll_write(&slices[..count])
+        };
         if let Poll::Ready(Ok(count)) = polled {
             queue.advance(count);
         }
@@ -246,6 +316,7 @@ impl Outbox {
         *queue = Queue {
             sealed: true,
             closing: queue.closing,
+            gathers: queue.gathers,
             ..Queue::default()
         };
     }
@@ -263,6 +334,50 @@ impl Queue {
         self.compressor = None;
     }
 
+    fn unsent(&self) -> usize {
+        self.bytes.len() - self.written + self.payload_bytes
+    }
+
+    /// Queues a message whose payload stays where it is, if that is worth it.
+    fn leave(&mut self, kind: Kind, payload: Bytes) {
+        if let Some(compressor) = &mut self.compressor
+            && compressor.encode_smaller(&mut self.bytes, kind, &payload)
+        {
+            return;
+        }
+        if !self.gathers || payload.len() < LEFT_BYTES_MIN {
+            frame::encode_message(&mut self.bytes, kind, &payload);
+            return;
+        }
+        frame::encode_message_head(&mut self.bytes, kind, payload.len());
+        self.payload_bytes += payload.len();
+        self.payloads.push_back(Payload {
+            at: self.bytes.len(),
+            data: payload,
+        });
+    }
+
+    /// Collects what is unsent, as far as there is room for it; how many pieces there are.
+    fn pieces<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        let (mut start, mut count) = (self.written, 0);
+        let mut add = |piece: &'a [u8]| {
+            if let Some(slice) = slices.get_mut(count)
+                && !piece.is_empty()
+            {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+        };
+        // Each is at least one piece, so with as many there is no room left for what is behind them.
+        for payload in self.payloads.iter().take(SLICES_MAX) {
+            add(&self.bytes[start..payload.at]);
+            add(&payload.data);
+            start = payload.at;
+        }
+        add(&self.bytes[start..]);
+        count
+    }
+
     fn answer_ping(&mut self, payload: &[u8]) {
         if self.pong_end <= self.written {
             self.pong_bytes = 0;
@@ -270,9 +385,9 @@ impl Queue {
         if self.pong.is_none() && self.pong_bytes < PONG_BYTES_MAX {
             self.encode_pong(payload);
         } else {
-            let mut latest = [0; frame::CONTROL_BYTES_MAX];
-            latest[..payload.len()].copy_from_slice(payload);
-            self.pong = Some((payload.len() as u8, latest));
+            let latest = self.pong.get_or_insert_default();
+            latest.length = payload.len();
+            latest.payload[..payload.len()].copy_from_slice(payload);
         }
     }
 
@@ -281,9 +396,9 @@ impl Queue {
         if self.pong.is_none() || self.pong_end > self.written {
             return;
         }
-        if let Some((length, payload)) = self.pong.take() {
+        if let Some(pong) = self.pong.take() {
             self.pong_bytes = 0;
-            self.encode_pong(&payload[..usize::from(length)]);
+            self.encode_pong(&pong.payload[..pong.length]);
         }
     }
 
@@ -301,9 +416,24 @@ impl Queue {
     }
 
     /// `count` bytes more have been written.
-    fn advance(&mut self, count: usize) {
+    fn advance(&mut self, mut count: usize) {
+        while let Some(payload) = self.payloads.front_mut() {
+            let before = count.min(payload.at - self.written);
+            self.written += before;
+            count -= before;
+            let taken = count.min(payload.data.len());
+            payload.data.advance(taken);
+            self.payload_bytes -= taken;
+            count -= taken;
+            if self.written < payload.at || !payload.data.is_empty() {
+                return;
+            }
+            self.payloads.pop_front();
+        }
         self.written += count;
         if self.written == self.bytes.len() {
+            // An idle WebSocket holds nothing; a `VecDeque` that had an entry does.
+            self.payloads = VecDeque::new();
             let mut bytes = std::mem::take(&mut self.bytes);
             (self.written, self.pong_end, self.beat_end) = (0, 0, 0);
             if bytes.capacity() <= SPARE_BYTES_MAX {

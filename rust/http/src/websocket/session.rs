@@ -207,6 +207,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
         outbox: Rc<Outbox>,
         handler: H,
     ) -> Self {
+        if stream.is_write_vectored() {
+            outbox.gather();
+        }
         let heartbeat = settings
             .ping_interval
             .map(|interval| Heartbeat::new(outbox.clone(), interval, settings.ping_timeout));
@@ -320,7 +323,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
                 self.outbox.lose();
             }
             let stream = Pin::new(&mut self.stream);
-            match self.outbox.write(|bytes| stream.poll_write(cx, bytes)) {
+            let written = self.outbox.write(|slices| match slices {
+                [bytes] => stream.poll_write(cx, bytes),
+                pieces => stream.poll_write_vectored(cx, pieces),
+            });
+            match written {
                 None => break,
                 Some(Poll::Pending) => return Poll::Pending,
                 Some(Poll::Ready(Ok(count))) if count > 0 => {
@@ -446,13 +453,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
     /// Reads payload straight into the memory of the sink.
     fn read_direct(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
         let left = usize::try_from(self.decoder.payload_left()).unwrap_or(usize::MAX);
-        let space = self.handler.space(left);
-        let length = space.len().min(left);
-        if length == 0 {
+        let mut space = self.handler.space(left);
+        let mut buffer = space.take(left);
+        if buffer.remaining() == 0 {
             self.fail(NO_ROOM);
             return Poll::Ready(Ok(Read::Some));
         }
-        let mut buffer = ReadBuf::new(&mut space[..length]);
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         let data = buffer.filled_mut();
         let count = data.len();

@@ -61,7 +61,7 @@ use http_body::Frame as BodyFrame;
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyRuntimeError, PyValueError},
-    ffi, intern,
+    intern,
     prelude::*,
     types::{PyBytes, PyDict},
 };
@@ -71,9 +71,9 @@ use super::{
     awaitable::{Waiter, awaitable},
     elsewhere,
     file::{self, Chunk},
+    function,
     head_memo::ReadHead,
     message::{self, HttpMessage, Kind},
-    object,
     owner::{Exchange, Operation, Owner},
 };
 use crate::event_loop::LoopCore;
@@ -1037,38 +1037,17 @@ impl HttpExchange {
     }
 }
 
-static SEND: object::Method = object::Method::new(object::method_keywords(c"send", send_call));
+impl function::Callee for HttpExchange {
+    fn receive<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::receive(this)
+    }
 
-/// `send` as the application gets it. It is called twice for each request, so that the argument parsing of `#[pymethods]`
-/// would show.
-#[expect(unsafe_code, reason = "a built-in function made with the C API")]
-pub(crate) fn send_method<'py>(exchange: &Bound<'py, HttpExchange>) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: `send_call` expects an `HttpExchange`.
-    unsafe { SEND.bind(exchange.as_any()) }
-}
-
-#[expect(unsafe_code, reason = "a function that the interpreter calls")]
-unsafe extern "C" fn send_call(
-    this: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    object::slot(std::ptr::null_mut(), |py| {
-        // SAFETY: `this` is the exchange that the function was bound to; there are `count` arguments, and one per name.
-        unsafe {
-            let exchange = Bound::from_borrowed_ptr(py, this).cast_into_unchecked::<HttpExchange>();
-            if count == 1 && names.is_null() {
-                let message = Bound::from_borrowed_ptr(py, *arguments);
-                return HttpExchange::send(&exchange, &message).map(Bound::into_ptr);
-            }
-            // By name, or wrongly: the method knows what to say.
-            let method = exchange.getattr(intern!(py, "send"))?;
-            let result =
-                ffi::PyObject_Vectorcall(method.as_ptr(), arguments, count.unsigned_abs(), names);
-            Bound::from_owned_ptr_or_err(py, result).map(Bound::into_ptr)
-        }
-    })
+    fn send<'py>(
+        this: &Bound<'py, Self>,
+        message: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::send(this, message)
+    }
 }
 
 impl HttpExchange {

@@ -4,7 +4,7 @@
 //! - [`task`]: how a coroutine is started, and when that takes an asyncio task. Knows nothing of HTTP.
 //! - [`awaitable`]: what `receive()` and `send()` return. Knows nothing of HTTP either.
 //! - [`owner`]: the trait between those two and the exchanges ([`owner::Exchange`]), and the enum of all exchanges.
-//! - [`elsewhere`]: `send` on a foreign thread.
+//! - [`function`]: `receive` and `send` themselves. [`elsewhere`]: `send` on a foreign thread.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
 //! - [`file`]: files as pieces of a response's body.
 //! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake. Both tell
@@ -21,6 +21,7 @@
 pub(crate) mod awaitable;
 mod elsewhere;
 mod file;
+mod function;
 mod head_memo;
 pub(crate) mod http;
 mod message;
@@ -489,8 +490,8 @@ impl Application {
             .then(|| RequestTask::blank(py))
             .transpose()?;
         Ok(Bundle {
-            receive: exchange.getattr(intern!(py, "receive"))?.unbind(),
-            send: http::send_method(&exchange)?.unbind(),
+            receive: function::receive(&exchange)?.unbind(),
+            send: function::send(&exchange)?.unbind(),
             exchange: exchange.unbind(),
             task,
         })

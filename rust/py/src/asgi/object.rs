@@ -10,6 +10,7 @@
 
 use std::{
     ffi::{CStr, c_int, c_void},
+    mem::offset_of,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
 };
@@ -37,6 +38,11 @@ pub(crate) trait Contents: Sized {
 pub(crate) struct Object<T> {
     header: ffi::PyObject,
     contents: T,
+}
+
+impl<T> Object<T> {
+    /// Where the value begins.
+    pub(crate) const CONTENTS_OFFSET: usize = offset_of!(Self, contents);
 }
 
 /// The value behind `object`.
@@ -146,34 +152,6 @@ pub(crate) const fn method_keywords(
     }
 }
 
-/// The definition of a built-in function, to be a `static`.
-pub(crate) struct Method(ffi::PyMethodDef);
-
-// SAFETY: the interpreter only reads a definition.
-unsafe impl Sync for Method {}
-
-impl Method {
-    pub(crate) const fn new(method: ffi::PyMethodDef) -> Self {
-        Self(method)
-    }
-
-    /// A function bound to `this`: what a method of its type would be, without the argument parsing of `#[pymethods]`.
-    ///
-    /// # Safety
-    /// The function expects an instance of the type of `this` as its first argument.
-    pub(crate) unsafe fn bind<'py>(
-        &'static self,
-        this: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: the definition is complete, static, and never written through this pointer.
-        unsafe {
-            let definition = (&raw const self.0).cast_mut();
-            let function = ffi::PyCFunction_NewEx(definition, this.as_ptr(), ptr::null_mut());
-            Bound::from_owned_ptr_or_err(this.py(), function)
-        }
-    }
-}
-
 /// A computed attribute.
 pub(crate) const fn attribute(
     name: &'static CStr,
@@ -199,6 +177,19 @@ pub(crate) fn methods(mut table: Vec<ffi::PyMethodDef>) -> Slot {
 pub(crate) fn attributes(mut table: Vec<ffi::PyGetSetDef>) -> Slot {
     table.push(ffi::PyGetSetDef::default());
     (ffi::Py_tp_getset, table.leak().as_mut_ptr().cast())
+}
+
+/// The slot that tells where in an instance its function for vector calls is (PEP 590); the type has the flag for it, too.
+pub(crate) fn vectorcall_at(offset: usize) -> Slot {
+    let member = ffi::PyMemberDef {
+        name: c"__vectorcalloffset__".as_ptr(),
+        type_code: ffi::Py_T_PYSSIZET,
+        offset: ffi::Py_ssize_t::try_from(offset).expect("instances are small"),
+        flags: ffi::Py_READONLY,
+        doc: ptr::null(),
+    };
+    let table = vec![member, ffi::PyMemberDef::default()];
+    (ffi::Py_tp_members, table.leak().as_mut_ptr().cast())
 }
 
 /// Runs the body of a slot function: an error becomes the interpreter's pending exception, a panic a `PanicException`; both

@@ -25,9 +25,10 @@
 mod compression;
 mod denial;
 mod link;
+mod payload;
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     future::Future,
     pin::Pin,
@@ -42,8 +43,8 @@ use framegate_http::{
         Kind, code,
         extension::{DeflateOffer, deflate_offers},
         handshake::{self, Offer},
-        outbox::Outbox,
-        session::{Closed, Settings},
+        outbox::{LEFT_BYTES_MIN, Outbox},
+        session::Closed,
     },
 };
 use http::{HeaderMap, StatusCode};
@@ -52,6 +53,7 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError, PyValueError},
     intern,
     prelude::*,
+    pybacked::PyBackedStr,
     types::{PyBytes, PyDict, PyList, PyString},
 };
 
@@ -62,7 +64,7 @@ use self::{
 use super::{
     Application,
     awaitable::{Waiter, awaitable},
-    elsewhere, message,
+    elsewhere, function, message,
     owner::{Exchange, Operation, Owner},
     scope::ScopeTemplate,
     task::{Arguments, RequestTask},
@@ -96,13 +98,13 @@ struct State {
     task: RefCell<Option<Py<PyAny>>>,
     offer: Offer,
     deflate_offers: Box<[DeflateOffer]>,
-    settings: Settings,
     /// Taken by `accept`.
     upgrade: RefCell<Option<Upgrade>>,
     /// Until the application's coroutine has ended.
     permit: RefCell<Option<Permit>>,
     answer: Answer,
-    denial: Denial,
+    /// Made when the application begins one; most do not.
+    denial: OnceCell<Box<Denial>>,
     outbox: Rc<Outbox>,
     connect_told: Cell<bool>,
     incoming: RefCell<VecDeque<Message>>,
@@ -124,7 +126,8 @@ struct Message {
 /// The response to the handshake, on its way from the application to the connection.
 #[derive(Default)]
 struct Answer {
-    response: RefCell<Option<Response>>,
+    /// Boxed: it is there for a moment only.
+    response: RefCell<Option<Box<Response>>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -145,12 +148,11 @@ pub(crate) fn serve(
         phase: Cell::new(Phase::Connecting),
         offer,
         deflate_offers: deflate_offers(&request.head.headers),
-        settings: application.settings.websocket,
         upgrade: RefCell::new(request.upgrade.take()),
         permit: RefCell::new(Some(request.permit)),
         answer: Answer::default(),
         task: RefCell::default(),
-        denial: Denial::default(),
+        denial: OnceCell::new(),
         outbox: Outbox::waking_by(Box::new(move |waker| waking.wake(waker))),
         connect_told: Cell::new(false),
         incoming: RefCell::default(),
@@ -164,8 +166,8 @@ pub(crate) fn serve(
     let exchange = Bound::new(py, WebSocketExchange(LoopBound::new(state)))?;
     let arguments = Arguments {
         scope: scope.as_any(),
-        receive: &exchange.getattr(intern!(py, "receive"))?,
-        send: &exchange.getattr(intern!(py, "send"))?,
+        receive: &function::receive(&exchange)?,
+        send: &function::send(&exchange)?,
     };
     let starter = &application.starter;
     let task = starter
@@ -185,7 +187,7 @@ pub(crate) fn serve(
     }
     let response = exchange.get().state().answer.response.take();
     Ok(match response {
-        Some(response) => response.into(),
+        Some(response) => (*response).into(),
         None => ResponseFuture::later(Handshake {
             exchange: exchange.unbind(),
             answered: false,
@@ -303,6 +305,19 @@ impl WebSocketExchange {
     }
 }
 
+impl function::Callee for WebSocketExchange {
+    fn receive<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Self::receive(this)
+    }
+
+    fn send<'py>(
+        this: &Bound<'py, Self>,
+        message: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::send(this, message)
+    }
+}
+
 impl State {
     // --- what the application sends
 
@@ -328,7 +343,7 @@ impl State {
             .take()
             .ok_or_else(|| PyRuntimeError::new_err("this connection cannot be upgraded"))?;
         let user = User::new(exchange.clone().unbind());
-        let (mut settings, outbox) = (self.settings, Rc::clone(&self.outbox));
+        let (mut settings, outbox) = (self.application.settings.websocket, Rc::clone(&self.outbox));
         if compressed {
             settings.deflate = self.agree_on_compression(response.headers_mut());
         }
@@ -351,10 +366,12 @@ impl State {
             _ => return Err(misplaced("websocket.send", "before websocket.accept")),
         }
         let sent = if let Some(bytes) = item(message, intern!(py, "bytes"))? {
-            if let Ok(bytes) = bytes.cast::<PyBytes>() {
-                self.outbox.binary(bytes.as_bytes())
-            } else {
-                self.outbox.binary(&message::bytes(&bytes, "bytes")?)
+            match bytes.cast::<PyBytes>() {
+                Ok(bytes) if bytes.as_bytes().len() < LEFT_BYTES_MIN => {
+                    self.outbox.binary(bytes.as_bytes())
+                }
+                // Kept and not copied; what may change later is copied into one that does not.
+                _ => self.outbox.leave_binary(message::bytes(&bytes, "bytes")?),
             }
         } else {
             let text = item(message, intern!(py, "text"))?
@@ -362,7 +379,11 @@ impl State {
             let text = text
                 .cast::<PyString>()
                 .map_err(|_| PyTypeError::new_err("`text` of websocket.send is not a str"))?;
-            self.outbox.text(text.to_str()?)
+            match text.to_str()? {
+                small if small.len() < LEFT_BYTES_MIN => self.outbox.text(small),
+                // The same UTF-8, which the object has and keeps.
+                _ => self.outbox.leave_text(PyBackedStr::try_from(text.clone())?),
+            }
         };
         if sent {
             Ok(())
@@ -443,7 +464,7 @@ impl State {
         self.application
             .settings
             .complete_headers(response.headers_mut());
-        self.denial.head.replace(Some(response));
+        self.denial().head.replace(Some(response));
         self.phase.set(Phase::Denying);
         Ok(())
     }
@@ -463,7 +484,7 @@ impl State {
             return Err(self.application.client_disconnected());
         }
         let (body, more) = message::HttpMessage::read(message)?.body()?;
-        let denial = &self.denial;
+        let denial = self.denial();
         if !more {
             self.phase.set(Phase::Finished);
         }
@@ -492,6 +513,10 @@ impl State {
         Ok(())
     }
 
+    fn denial(&self) -> &Denial {
+        self.denial.get_or_init(Box::default)
+    }
+
     /// An answer to the handshake that nobody has to think about.
     fn refuse(&self, status: StatusCode) {
         let mut response = Response::new(ResponseBody::Empty);
@@ -513,7 +538,7 @@ impl State {
     }
 
     fn answer(&self, response: Response) {
-        self.answer.response.replace(Some(response));
+        self.answer.response.replace(Some(Box::new(response)));
         let waker = self.answer.waker.take();
         if let Some(waker) = waker {
             self.core.wake(waker);
@@ -523,7 +548,7 @@ impl State {
     /// Must `send` wait?
     fn is_full(&self) -> bool {
         let unsent = match self.phase.get() {
-            Phase::Denying => self.denial.bytes.get(),
+            Phase::Denying => self.denial().bytes.get(),
             _ => self.outbox.buffered(),
         };
         unsent as u64 > self.application.settings.send_buffer_bytes && self.ended.borrow().is_none()
@@ -718,8 +743,8 @@ impl Exchange for WebSocketExchange {
             }
             Phase::Denying => {
                 complain("the ASGI application returned without completing its response");
-                if state.denial.is_started() {
-                    state.denial.finish(Err(Aborted), &state.core);
+                if state.denial().is_started() {
+                    state.denial().finish(Err(Aborted), &state.core);
                 } else {
                     state.refuse(StatusCode::INTERNAL_SERVER_ERROR);
                 }
@@ -750,7 +775,7 @@ impl Future for Handshake {
         let response = answer.response.take();
         if let Some(response) = response {
             self.answered = true;
-            return Poll::Ready(response);
+            return Poll::Ready(*response);
         }
         answer.waker.replace(Some(cx.waker().clone()));
         Poll::Pending

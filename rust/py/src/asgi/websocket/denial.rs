@@ -71,7 +71,7 @@ impl http_body::Body for DenialBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
         let state = self.exchange.get().state();
-        let denial = &state.denial;
+        let denial = state.denial();
         let piece = denial.pieces.borrow_mut().pop_front();
         if let Some(piece) = piece {
             denial.bytes.set(denial.bytes.get() - piece.len());

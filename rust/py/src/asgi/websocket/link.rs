@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -11,7 +12,7 @@ use framegate_http::{
     service::{ByteStream, Draining, Upgraded},
     websocket::{
         Failure, Kind, code,
-        message::{MessageBuffer, MessageSink},
+        message::MessageSink,
         outbox::Outbox,
         session::{Closed, Handler, Session, Settings},
     },
@@ -21,14 +22,16 @@ use pyo3::{
     types::{PyBytes, PyString},
 };
 
-use super::{State, WebSocketExchange, lost};
+use tokio::io::ReadBuf;
+
+use super::{State, WebSocketExchange, lost, payload::Payload};
 
 /// The session's handler.
 pub(super) struct User {
     exchange: Py<WebSocketExchange>,
-    /// Of the message in `buffer`.
+    /// Of the message in `payload`.
     kind: Kind,
-    buffer: MessageBuffer,
+    payload: Payload,
 }
 
 impl User {
@@ -36,7 +39,7 @@ impl User {
         Self {
             exchange,
             kind: Kind::Binary,
-            buffer: MessageBuffer::default(),
+            payload: Payload::default(),
         }
     }
 
@@ -44,43 +47,64 @@ impl User {
         self.exchange.get().state()
     }
 
-    fn queue(&self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
-        let object = Python::attach(|py| match kind {
-            Kind::Text => PyString::from_bytes(py, payload).map(|text| text.into_any().unbind()),
-            Kind::Binary => Ok(PyBytes::new(py, payload).into_any().unbind()),
-        });
+    /// Hands a message over, which `make` makes an object of.
+    fn queue(
+        &self,
+        kind: Kind,
+        length: usize,
+        make: impl FnOnce(Python<'_>) -> Option<Py<PyAny>>,
+    ) -> Result<(), Failure> {
         // The text is checked already: what fails here is memory.
-        let object = object.map_err(|_| Failure {
-            code: code::TOO_BIG,
-            reason: "out of memory",
-        })?;
-        self.state().queue(kind, object, payload.len());
+        let object = Python::attach(make).ok_or(OUT_OF_MEMORY)?;
+        self.state().queue(kind, object, length);
         Ok(())
     }
 }
 
 impl MessageSink for User {
-    fn begin(&mut self, kind: Kind, _size_hint: u64) -> Result<(), Failure> {
+    fn begin(&mut self, kind: Kind, size_hint: u64) -> Result<(), Failure> {
         self.kind = kind;
+        self.payload.begin(size_hint);
         Ok(())
     }
 
-    fn space(&mut self, want: usize) -> &mut [u8] {
-        self.buffer.space(want)
+    fn space(&mut self, want: usize) -> ReadBuf<'_> {
+        self.payload.space(want)
     }
 
     fn filled(&mut self, count: usize) {
-        self.buffer.filled(count);
+        self.payload.filled(count);
     }
 
     fn end(&mut self) -> Result<(), Failure> {
-        let payload = self.buffer.take();
-        self.queue(self.kind, &payload)
+        let mut payload = mem::take(&mut self.payload);
+        let length = payload.length();
+        self.queue(self.kind, length, |py| {
+            let bytes = payload.take(py)?;
+            match self.kind {
+                Kind::Text => text(py, bytes.as_bytes()),
+                Kind::Binary => Some(bytes.into_any().unbind()),
+            }
+        })
     }
 
     fn whole(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
-        self.queue(kind, payload)
+        self.queue(kind, payload.len(), |py| match kind {
+            Kind::Text => text(py, payload),
+            Kind::Binary => Some(PyBytes::new(py, payload).into_any().unbind()),
+        })
     }
+}
+
+const OUT_OF_MEMORY: Failure = Failure {
+    code: code::TOO_BIG,
+    reason: "out of memory",
+};
+
+fn text(py: Python<'_>, payload: &[u8]) -> Option<Py<PyAny>> {
+    PyString::from_bytes(py, payload)
+        .ok()
+        .map(|text| text.into_any().unbind())
 }
 
 impl Handler for User {
