@@ -32,6 +32,7 @@ from framegate.errors import (
     describe,
 )
 from framegate.importer import is_importing, load_application
+from framegate.limits_area import area_bytes
 from framegate.listener import Address, Listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.runtime_segment import open_segment
@@ -102,7 +103,7 @@ def serve_alone(
     """
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True)
     listeners = open_listeners(config)
-    segment = open_segment(1)
+    segment = open_segment(1, area_bytes(config, 1))
     row = None
     if segment is not None:
         segment.begin(0, os.getpid(), 0)

@@ -65,6 +65,7 @@ from framegate.channel import Order, WorkerReport
 from framegate.config import Config
 from framegate.cores import usable_cores
 from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPPED, ConfigError
+from framegate.limits_area import area_bytes
 from framegate.listener import Listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.recycling import Allotment, Usage, private_bytes
@@ -243,7 +244,7 @@ class Supervisor:
             self._listeners = open_listeners(self._config, count)
             stack.callback(self._listeners.close)
             row_count = 2 * count + ROWS_SPARE
-            self._segment = open_segment(row_count)
+            self._segment = open_segment(row_count, area_bytes(self._config, row_count))
             if self._segment is not None:
                 stack.callback(self._segment.close)
                 self._rows = list(range(row_count))

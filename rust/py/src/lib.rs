@@ -7,6 +7,7 @@ mod frames;
 mod gil;
 mod home;
 mod huge_pages;
+mod limits;
 mod native;
 mod recording;
 mod selector;

@@ -409,7 +409,7 @@ impl Drop for AccessLog {
 }
 
 /// `CLOCK_MONOTONIC`, which all processes of the machine share.
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

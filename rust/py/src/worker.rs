@@ -37,6 +37,7 @@ use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::gil;
 use crate::home::LoopBound;
+use crate::limits;
 use crate::native::{AccessLog, LoopWatch, NativeThread, Watches, duplicate};
 use crate::stall::{ParentWatch, StallWatch};
 use crate::stats::{Counter, Gauge, RuntimeRow};
@@ -121,7 +122,8 @@ impl Worker {
                  asyncio.Runner(loop_factory=framegate.new_event_loop)",
             )
         })?;
-        let server_config = Rc::new(server_config(config)?);
+        let limits = limits::limits(config, row.map(|row| &row.get().0))?;
+        let server_config = Rc::new(server_config(config, limits)?);
         let application = Application::new(py, core.clone(), app, config, state, plain_tasks)?;
         let spawner = core.clone();
         let mut server = Server::new(
@@ -453,7 +455,7 @@ fn set_result(future: &Bound<'_, PyAny>, value: usize) -> PyResult<()> {
 }
 
 /// The part of the settings that the HTTP core needs.
-fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
+fn server_config(config: &Bound<'_, PyAny>, limits: Option<edge::Limits>) -> PyResult<Config> {
     let seconds = |name: &str| -> PyResult<Duration> {
         let value: f64 = config.getattr(name)?.extract()?;
         Duration::try_from_secs_f64(value)
@@ -497,12 +499,15 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
         receive_watermark: Some(set_receive_watermark),
         send_file: Some(send_file),
         unacknowledged: Some(unacknowledged),
-        edge: edge_settings(config)?,
+        edge: edge_settings(config, limits)?,
     })
 }
 
 /// What concerns proxies and names of requests.
-fn edge_settings(config: &Bound<'_, PyAny>) -> PyResult<edge::Settings> {
+fn edge_settings(
+    config: &Bound<'_, PyAny>,
+    limits: Option<edge::Limits>,
+) -> PyResult<edge::Settings> {
     let peers: Vec<String> = config.getattr("forwarded_allow_ips")?.extract()?;
     Ok(edge::Settings {
         trust: Trust::of(peers.iter().map(String::as_str))
@@ -518,6 +523,7 @@ fn edge_settings(config: &Bound<'_, PyAny>) -> PyResult<edge::Settings> {
             }
         },
         request_ids: config.getattr("request_id")?.is_truthy()?,
+        limits,
     })
 }
 
