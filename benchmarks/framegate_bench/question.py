@@ -92,6 +92,7 @@ GROUPS = {
         "websocket_large",
         "websocket_codec",
         "frame_ingest",
+        "static_files",
     ),
     "shm": (
         "shm_cycle",

@@ -1,21 +1,24 @@
 """How each server is started: one worker, no access log, its fastest published settings."""
 
+import sys
+
 from framegate_bench.question import Consumer, Server
 
 
-def framegate(app: str, consumer: Consumer | None = None) -> Server:
-    """framegate, in its defaults."""
-    options = ("--host", "127.0.0.1", "--port", "{port}", "--workers", "1", "--no-access-log")
-    return Server("framegate", "framegate", ("{bin}/platform", "serve", app, *options), consumer)
+def framegate(app: str, consumer: Consumer | None = None, options: tuple[str, ...] = ()) -> Server:
+    """framegate, in its defaults but for the options."""
+    common = ("--host", "127.0.0.1", "--port", "{port}", "--workers", "1", "--no-access-log")
+    command = ("{bin}/platform", "serve", app, *common, *options)
+    return Server("framegate", "framegate", command, consumer)
 
 
-def granian(app: str) -> Server:
+def granian(app: str, options: tuple[str, ...] = ()) -> Server:
     """granian by ASGI on uvloop; `st` and `mt` are equal on one core."""
-    options = (
+    common = (
         "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "--workers", "1",
         "--no-access-log", "--log-level", "error", "--loop", "uvloop", "--runtime-mode", "st",
     )  # fmt: skip
-    return Server("granian", "granian", ("{bin}/granian", *options, app))
+    return Server("granian", "granian", ("{bin}/granian", *common, *options, app))
 
 
 def uvicorn(app: str, consumer: Consumer | None = None) -> Server:
@@ -26,6 +29,11 @@ def uvicorn(app: str, consumer: Consumer | None = None) -> Server:
         "--timeout-keep-alive", "75",
     )  # fmt: skip
     return Server("uvicorn", "uvicorn", ("{bin}/uvicorn", *options, app), consumer)
+
+
+def nginx(folder: str) -> Server:
+    """nginx of the system, with one process; files of one folder at /static/."""
+    return Server("nginx", None, (sys.executable, "nginx_static.py", "{port}", folder))
 
 
 def receive() -> Server:

@@ -16,6 +16,7 @@ __all__ = [
     "RUSTC",
     "SHM_ERROR_CLASSES",
     "VERSION",
+    "AdminServer",
     "BodyHandle",
     "Player",
     "Recorder",
@@ -121,6 +122,13 @@ class Player:
 
 def collapse_heap() -> int: ...
 def recording_contents(path: str) -> dict[str, Any]: ...
+
+@final
+class AdminServer:
+    """Answers operators on its own thread."""
+
+    def __new__(cls, fds: list[int], *, row: RuntimeRow, lag_max: float) -> AdminServer: ...
+    def close(self) -> None: ...
 
 @final
 class RuntimeRow:

@@ -66,6 +66,7 @@ class WorkerSpec:
         redirect_count: How many of them, at the end, only redirect to https.
         proxied_count: How many of them, in front of those, begin with a PROXY header.
         runtime_path: File of the runtime segment, or nothing.
+        admin_fds: Inherited sockets on which operators are answered; all workers have the same.
     """
 
     config: Config
@@ -77,6 +78,7 @@ class WorkerSpec:
     listener_fds: tuple[int, ...]
     redirect_count: int
     runtime_path: str
+    admin_fds: tuple[int, ...] = ()
     proxied_count: int = 0
 
     def to_line(self) -> bytes:
@@ -91,6 +93,7 @@ class WorkerSpec:
         values = json.loads(line)
         values["config"] = Config.from_json(values["config"])
         values["listener_fds"] = tuple(values["listener_fds"])
+        values["admin_fds"] = tuple(values["admin_fds"])
         return cls(**values)
 
 

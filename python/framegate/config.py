@@ -221,6 +221,15 @@ class Ciphers(Kind):
         return ":".join(value) or "none"
 
 
+@dataclass(frozen=True)
+class UrlPath(Text):
+    """A path of requests that the server answers itself."""
+
+    placeholder: str = "PATH"
+    pattern: str = r"/[!$&-;=@-Z_a-z~]*"
+    expectation: str = "a path that begins with / and needs no escapes, without a query"
+
+
 class SocketPath(FilePath):
     """The path of a Unix socket, which has a limit in bytes."""
 
@@ -285,6 +294,32 @@ class Binds(Kind):
         from urllib.parse import quote
 
         return f"unix:{quote(directory)}/{path}" if directory else item
+
+
+class AdminBinds(Binds):
+    """The same, where a port alone is one of this machine: what is there is for its operators."""
+
+    def parse(self, value: object) -> tuple[str, ...]:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str):
+            value = value.split()
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        binds = super().parse([self._with_host(item) for item in value])
+        if any("proxy=on" in bind for bind in binds):
+            raise ValueError("expected no proxy=on: operators ask directly")
+        return binds
+
+    @staticmethod
+    def _with_host(item: object) -> object:
+        if isinstance(item, int) and not isinstance(item, bool):
+            item = str(item)
+        is_port = isinstance(item, str) and re.fullmatch(r":?[0-9]+", item, re.ASCII)
+        return f"127.0.0.1:{str(item).removeprefix(':')}" if is_port else item
+
+    def accepts(self) -> str:
+        return f"a port of 127.0.0.1, or {super().accepts()}"
 
 
 @dataclass(frozen=True)
@@ -458,7 +493,9 @@ class OptionalFlag(Flag):
 
 @dataclass(frozen=True)
 class Patterns(Kind):
-    """Patterns of file names; as one text, separated by spaces."""
+    """Patterns of names; as one text, separated by spaces."""
+
+    placeholder: str = "PATTERN"
 
     def parse(self, value: object) -> tuple[str, ...]:
         if isinstance(value, str):
@@ -471,7 +508,7 @@ class Patterns(Kind):
         return items
 
     def metavar(self) -> str:
-        return "PATTERN"
+        return self.placeholder
 
     def accepts(self) -> str:
         return "patterns such as *.sql or data/*; in a file a list of them"
@@ -706,6 +743,50 @@ class MiddlewareList(Kind):
         return ", ".join(str(factory) for factory, _ in value) or "none"
 
 
+class StaticMounts(Kind):
+    """Directories and the prefixes that they are served below, as `static_mounts.py` has them."""
+
+    def parse(self, value: object) -> tuple[tuple[str, str], ...]:
+        if isinstance(value, str):
+            value = [line for line in value.splitlines() if line.strip()]
+        if isinstance(value, Mapping):
+            value = list(value.items())
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        items = list(value)
+        if not items:
+            return ()  # the default, which is parsed at every start
+        from framegate.static_mounts import parse_mounts
+
+        return parse_mounts(items)
+
+    def metavar(self) -> str:
+        return "/PREFIX=DIRECTORY"
+
+    def accepts(self) -> str:
+        return "/prefix=directory, one per line; in a file a list of them or a table"
+
+    def show(self, value: Any) -> str:
+        return " ".join(f"{prefix}={directory}" for prefix, directory in value) or "none"
+
+    def below(self, value: object, directory: str) -> object:
+        if isinstance(value, str):
+            value = value.splitlines()
+        if isinstance(value, dict):
+            value = list(value.items())
+        if not isinstance(value, list):
+            return value
+        return [self._below(item, directory) for item in value]
+
+    @staticmethod
+    def _below(item: object, directory: str) -> object:
+        if isinstance(item, str) and "=" in item:
+            item = item.split("=", 1)
+        if isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[1], str):
+            return item[0], os.path.join(directory, item[1].strip())
+        return item
+
+
 # ----------------------------------------------------------------------------------------------
 # The schema.
 
@@ -725,7 +806,10 @@ class Setting:
     @property
     def is_repeatable(self) -> bool:
         """Whether the command line may give it several times."""
-        return isinstance(self.kind, (Headers, Binds, FilePaths, Patterns, MiddlewareList))
+        return isinstance(
+            self.kind,
+            (Headers, Binds, FilePaths, Patterns, MiddlewareList, StaticMounts),
+        )
 
     def parse(self, value: object, origin: Origin) -> Any:
         """Return the value in its Python form.
@@ -792,6 +876,7 @@ ClientCertificates = Literal["none", "optional", "required"]
 PerMessageDeflate = Literal["shared", "context", "off"]
 HttpVersions = Literal["auto", "1", "2"]
 LogFormat = Literal["text", "json"]
+CompressLevel = Literal["fast", "balanced", "small"]
 ForwardedHeaders = Literal["auto", "x-forwarded", "forwarded"]
 
 APPLICATION: Final = "Application"
@@ -802,7 +887,9 @@ LIFE: Final = "Workers and their life"
 LIMITS: Final = "Limits"
 WEBSOCKET: Final = "WebSocket"
 RESPONSES: Final = "Responses"
+STATIC: Final = "Static files"
 LOGGING: Final = "Logging"
+OPERATION: Final = "Health, metrics and traces"
 DEVELOPMENT: Final = "Development"
 
 
@@ -1514,6 +1601,96 @@ class Config:
         command_line=("--header",),
         help="Header added to every response; may be given several times.",
     )
+    compress: bool = setting(
+        False,
+        Flag(),
+        group=RESPONSES,
+        help=(
+            "Compress responses for clients that accept it: zstd, br or gzip, by their weights. "
+            "Off, because proxies do it, and applications by middleware. Event streams, files, "
+            "parts (206) and what is encoded already are left alone."
+        ),
+    )
+    compress_min_size: int = setting(
+        1024,
+        Bytes(minimum=0, maximum=2**40),
+        group=RESPONSES,
+        help=(
+            "Responses that are known to be smaller are not compressed: they fit into one packet "
+            "as they are."
+        ),
+    )
+    compress_types: tuple[str, ...] = setting(
+        (),
+        Patterns(placeholder="TYPE"),
+        group=RESPONSES,
+        command_line=("--compress-type",),
+        help=(
+            "Media type that is compressed, such as text/* or application/json; repeatable, in "
+            "place of the default: text, JSON, XML, JavaScript, WebAssembly, SVG, fonts that are "
+            "not packed."
+        ),
+    )
+    compress_level: CompressLevel = setting(
+        "balanced",
+        Choice(words=("fast", "balanced", "small")),
+        group=RESPONSES,
+        help=(
+            "How hard to compress: zstd 1, 3 or 9, br 1, 4 or 8, gzip 1, 5 or 9. A page of "
+            "100 KiB takes about 0.5, 1 or 5 ms."
+        ),
+    )
+    compress_cookies: bool = setting(
+        False,
+        Flag(),
+        group=RESPONSES,
+        help=(
+            "Also compress responses that set cookies. Off: who can have his own words compressed "
+            "together with a secret learns it from the size (BREACH)."
+        ),
+    )
+    static: tuple[tuple[str, str], ...] = setting(
+        (),
+        StaticMounts(),
+        group=STATIC,
+        help=(
+            "Serve the files below a directory at the paths below a prefix, without the "
+            "application; may be given several times, the longest prefix counts. Hidden files and "
+            "links out of the directory are not served, directories are not listed."
+        ),
+    )
+    static_cache_control: str = setting(
+        "no-cache",
+        Text(
+            placeholder="VALUE",
+            pattern=r"[\x21-\x7e]*( [\x21-\x7e]+)*",
+            expectation="the value of a Cache-Control header, or nothing",
+        ),
+        group=STATIC,
+        help=(
+            "Cache-Control of static files. The default lets caches keep them and ask each time "
+            "whether they changed, which costs no more than a 304; nobody sees an old file."
+        ),
+    )
+    static_immutable: tuple[str, ...] = setting(
+        (),
+        Patterns(),
+        group=STATIC,
+        help=(
+            "Static files that never change because a hash in their name does, such as "
+            "*.????????.js or, with a slash, /assets/*: clients keep them for a year and do not "
+            "ask; repeatable. * is anything, ? one character."
+        ),
+    )
+    static_precompressed: bool = setting(
+        True,
+        Flag(),
+        group=STATIC,
+        help=(
+            "Send name.zst, name.br or name.gz in place of a text file to clients that accept it, "
+            "if it lies beside the file and is not older."
+        ),
+    )
     log_config: str | dict[str, Any] | None = setting(
         None,
         LogConfig(placeholder="FILE"),
@@ -1556,6 +1733,64 @@ class Config:
         Flag(),
         group=LOGGING,
         help="Write one line per request to stdout.",
+    )
+    admin_bind: tuple[str, ...] = setting(
+        (),
+        AdminBinds(),
+        group=OPERATION,
+        help=(
+            "Answer /livez, /readyz and /metrics here, for all workers, also while Python code "
+            "blocks; a port alone is one of 127.0.0.1; repeatable. Off by default: metrics tell "
+            "much, and nobody is asked for a password."
+        ),
+    )
+    health_path: str | None = setting(
+        None,
+        UrlPath(),
+        group=OPERATION,
+        help=(
+            "Answer this path of the application's own listeners as /readyz of --admin-bind, "
+            "without the application: for load balancers that can ask nowhere else."
+        ),
+    )
+    metrics_path: str | None = setting(
+        None,
+        UrlPath(),
+        group=OPERATION,
+        help=(
+            "Answer this path of the application's own listeners with the metrics of all workers. "
+            "Whoever reaches the application reads them; --admin-bind is the safer place."
+        ),
+    )
+    ready_lag_max: float = setting(
+        10.0,
+        Seconds(minimum=0.1),
+        group=OPERATION,
+        help=(
+            "A worker whose loop stands still for so long is not ready: a request would wait at "
+            "least as long, so another server is the better place for it. Seen twice a second."
+        ),
+    )
+    sentry_dsn: str | None = setting(
+        None,
+        Secret(placeholder="DSN"),
+        group=OPERATION,
+        help=(
+            "Report exceptions of the application to this project of Sentry; needs "
+            "framegate[sentry]. Better in FRAMEGATE_SENTRY_DSN than where others read it."
+        ),
+    )
+    sentry_environment: str | None = setting(
+        None,
+        Text(placeholder="NAME"),
+        group=OPERATION,
+        help="What Sentry calls the environment, such as staging; by default production.",
+    )
+    sentry_release: str | None = setting(
+        None,
+        Text(placeholder="VERSION"),
+        group=OPERATION,
+        help="What Sentry calls the release; by default what its SDK finds, such as the commit.",
     )
 
     reload: bool = setting(
@@ -1658,6 +1893,16 @@ class Config:
         return name, rate_terms(rate)
 
     @property
+    def has_metrics(self) -> bool:
+        """Whether requests are counted: somebody may ask."""
+        return bool(self.admin_bind or self.metrics_path)
+
+    @property
+    def needs_runtime_segment(self) -> bool:
+        """Whether a server without one could not do what it is told."""
+        return bool(self.admin_bind or self.metrics_path or self.health_path)
+
+    @property
     def supervised_because(self) -> str:
         """The setting for which workers have to be processes of their own; empty if none asks."""
         if self.workers != 1:
@@ -1750,6 +1995,8 @@ class Config:
                 f"header_bytes_max={self.header_bytes_max}, which counts the target too; "
                 "raise header_bytes_max"
             )
+        if self.health_path is not None and self.health_path == self.metrics_path:
+            raise ConfigError(f"health_path and metrics_path are both {self.health_path}")
         if self.uds is not None and self.fd is not None:
             raise ConfigError("uds and fd are both set; a server listens on one of them")
         if self.bind:

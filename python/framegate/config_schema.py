@@ -70,7 +70,7 @@ def _values(kind: Kind) -> dict[str, Any]:
             return number
         case config.LogConfig():
             return {"anyOf": [{"type": "string"}, {"type": "object"}]}
-        case config.Headers():
+        case config.Headers() | config.StaticMounts():
             pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
             return {
                 "anyOf": [
@@ -82,6 +82,10 @@ def _values(kind: Kind) -> dict[str, Any]:
         case config.MiddlewareList():
             one = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": one}]}
+        case config.AdminBinds():
+            ports: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 65535}
+            address: dict[str, Any] = {"anyOf": [{"type": "string"}, ports]}
+            return {"anyOf": [{"type": "string"}, ports, {"type": "array", "items": address}]}
         case (
             config.Binds()
             | config.FilePaths()

@@ -53,6 +53,10 @@ def load_application(config: Config) -> Application:
         raise AppImportError(
             "no application given", fix='name it: "module:app", or FRAMEGATE_APP in the environment'
         )
+    if config.sentry_dsn:
+        from framegate import sentry
+
+        sentry.begin(config)
     if not isinstance(config.app, str):
         name = config_name = type(config.app).__qualname__
         application, is_factory = config.app, config.factory
@@ -71,6 +75,8 @@ def load_application(config: Config) -> Application:
         from framegate.middleware import wrap
 
         application = wrap(application, config)
+    if config.sentry_dsn:
+        application = sentry.reporting(application)
     if config.debug:
         from framegate.debug_page import DebugPages
 

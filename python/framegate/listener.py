@@ -37,12 +37,22 @@ from framegate.name_lock import AddressLockedError, NameLock
 from framegate.socket_holder import holder_of_port
 from framegate.unix_socket import UnixSocket
 
-__all__ = ["Address", "Listeners", "listener_addresses", "open_listeners", "start_listening"]
+__all__ = [
+    "Address",
+    "Listeners",
+    "listener_addresses",
+    "open_admin_listeners",
+    "open_listeners",
+    "start_listening",
+]
 
 Address = tuple[str, int] | str
 """Host and port, or the path of a Unix socket; `@name` is one in the abstract namespace."""
 
 SocketAddress = tuple[Any, ...]
+
+ADMIN_BACKLOG: Final = 128
+"""Operators that wait for an answer at the same time."""
 
 PORT_ATTEMPTS: Final = 32
 """How often a free port is looked for that is free in IPv4 and in IPv6."""
@@ -162,6 +172,24 @@ def open_listeners(config: Config, workers: int | None = None) -> Listeners:
         listeners.close()
         raise
     return listeners
+
+
+def open_admin_listeners(config: Config) -> Listeners:
+    """Bind and listen where operators ask; the same sockets serve all workers.
+
+    Raises:
+        ListenError: An address is in use, not allowed or does not exist.
+    """
+    opening = _Opening(1, may_grow=False)
+    try:
+        for text in config.admin_bind:
+            opening.open(parse_bind(text), text)
+        # At once: while there is no worker, who asks waits for the next one.
+        start_listening(opening.listeners.of_worker[0], ADMIN_BACKLOG)
+    except BaseException:
+        opening.listeners.close()
+        raise
+    return opening.listeners
 
 
 def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:

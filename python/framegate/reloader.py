@@ -30,8 +30,14 @@ from typing import Any, Final
 from framegate.channel import Channel, WorkerSpec
 from framegate.config import Config
 from framegate.errors import EXIT_STOPPED
-from framegate.listener import Listeners, open_listeners, start_listening
+from framegate.listener import (
+    Listeners,
+    open_admin_listeners,
+    open_listeners,
+    start_listening,
+)
 from framegate.logging import banner, logger
+from framegate.runtime_segment import RuntimeSegment, open_segment
 from framegate.wakeups import drain, signals_as_bytes
 from framegate.watching import CODE, Watch, roots
 from framegate.worker_process import start_process, worker_command
@@ -65,6 +71,8 @@ class Reloader:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._listeners: Listeners | None = None
+        self._admin = Listeners([[]])
+        self._segment: RuntimeSegment | None = None
         self._generation = 0
         self._started_at = 0.0
         self._stop_requests = 0
@@ -83,6 +91,12 @@ class Reloader:
         with contextlib.ExitStack() as stack:
             self._listeners = open_listeners(self._config)
             stack.callback(self._listeners.close)
+            self._admin = open_admin_listeners(self._config)
+            stack.callback(self._admin.close)
+            if self._config.needs_runtime_segment:
+                self._segment = open_segment(1, is_needed=True)
+                assert self._segment is not None
+                stack.callback(self._segment.close)
             stack.callback(self._selector.close)
             start_listening(self._listeners.of_worker[0], self._config.backlog)
             handlers = {signal.SIGTERM: self._on_stop_signal, signal.SIGINT: self._on_stop_signal}
@@ -147,6 +161,8 @@ class Reloader:
             urls, app = self._listeners.urls, str(self._config.app)
             for line in banner(version("framegate"), urls, 1, build, app):
                 logger.info("%s", line)
+            for url in self._admin.urls:
+                logger.info("admin: %s", url)
         seconds = time.monotonic() - self._started_at
         logger.info("ready: pid %d, after %.2f s", self._process.pid, seconds)
 
@@ -163,10 +179,13 @@ class Reloader:
             listener_fds=fds,
             redirect_count=self._listeners.redirect_count,
             proxied_count=self._listeners.proxied_count,
-            runtime_path="",
+            runtime_path=str(self._segment.path) if self._segment else "",
+            admin_fds=tuple(item.fileno() for item in self._admin.of_worker[0]),
         )
         self._started_at = time.monotonic()
         self._process, self._channel = start_process(worker_command(), spec, stdin=None)
+        if self._segment is not None:
+            self._segment.begin(0, self._process.pid, self._generation)
         self._generation += 1
         self._selector.register(self._channel, selectors.EVENT_READ, "channel")
 
@@ -188,6 +207,8 @@ class Reloader:
                 self._selector.unregister(self._channel)
             self._channel.close()
         self._channel = self._process = None
+        if self._segment is not None:
+            self._segment.fold(0)
 
     @contextlib.contextmanager
     def _watching(self, wake: socket.socket) -> Iterator[None]:

@@ -3,14 +3,15 @@
 Layout (u64 in the byte order of the machine; the worker's side declares the same numbers in
 `rust/py/src/stats.rs`, and a test compares them):
 
-    header | row of totals | row of worker 0 | row of worker 1 | ... | limits (`limits_area.py`)
+    header, directory of series | row of totals | row of worker 0 | row of worker 1 | ... | limits
 
-A row is identity and gauges in its first 64 bytes, and counters in the rest. Rules:
+A row is identity and gauges in its first 128 bytes, and counters in the rest. Rules:
 
 - The supervisor writes identity (pid, generation) when the worker starts, and everything once it is
   dead. While it lives only the worker writes its gauges and counters, so no lock exists.
 - When a worker dies its counters are added to the totals and its row is cleared: a sum over all
-  rows never falls. A reader that looks during those few stores may count the row twice, once.
+  rows never falls. `header_folding` is odd during those stores, so that a reader can wait for
+  their end.
 - Gauges (connections, lag) die with the worker.
 
 The file lies in the runtime directory, is readable by its owner only, and is removed at exit. Its
@@ -40,20 +41,33 @@ __all__ = ["RUNTIME_LAYOUT", "RuntimeSegment", "open_segment", "runtime_director
 RUNTIME_LAYOUT: Final[dict[str, int]] = {
     "magic": int.from_bytes(b"FGRUNTIM", "little"),
     "version": 1,
-    "header_bytes": 128,
+    "header_bytes": 2048,
     "header_magic": 0,
     "header_version": 8,
     "header_row_count": 16,
     "header_row_bytes": 24,
     "header_pid": 32,
     "header_started_ns": 40,
-    "row_bytes": 1024,
+    "header_stopping": 48,
+    "header_restarts": 56,
+    "header_folding": 64,
+    "header_directory": 1024,
+    "row_bytes": 15360,
     "row_pid": 0,
     "row_generation": 8,
     "row_heartbeat_ns": 16,
     "row_loop_lag_ns": 24,
     "row_connections": 32,
-    "row_counters": 64,
+    "row_phase": 40,
+    "row_place": 48,
+    "row_requests_in_flight": 56,
+    "row_websockets": 64,
+    "row_streams": 72,
+    "row_calls": 80,
+    "row_counters": 128,
+    "row_series": 640,
+    "series_words": 18,
+    "series_count": 102,
 }
 
 # The first of the counters, and the only one that anybody but a reader of all looks at.
@@ -90,11 +104,19 @@ def runtime_directory() -> Path:
     return path
 
 
-def open_segment(row_count: int, limits_bytes: int = 0) -> RuntimeSegment | None:
-    """Make the segment of this server, or log why there is none: it serves without one, too."""
+def open_segment(
+    row_count: int, limits_bytes: int = 0, *, is_needed: bool = False
+) -> RuntimeSegment | None:
+    """Make the segment of this server, or log why there is none: most serve without one, too.
+
+    Raises:
+        RuntimeDirectoryError: It is needed, and cannot be made.
+    """
     try:
         return RuntimeSegment(runtime_directory(), row_count, limits_bytes)
     except RuntimeDirectoryError as error:
+        if is_needed:
+            raise
         logger.warning("no runtime segment: %s", error)
         return None
 
@@ -141,14 +163,31 @@ class RuntimeSegment:
                 fix="free space there, or set FRAMEGATE_RUNTIME_DIR",
             ) from None
 
-    def begin(self, index: int, pid: int, generation: int) -> None:
-        """Give a row to a new worker."""
+    def begin(self, index: int, pid: int, generation: int, *, place: int = 0) -> None:
+        """Give a row to a new worker, the one of this place."""
         row = self._row(index)
-        self._put(row + RUNTIME_LAYOUT["row_pid"], pid)
         self._put(row + RUNTIME_LAYOUT["row_generation"], generation)
+        self._put(row + RUNTIME_LAYOUT["row_place"], place)
+        # Last: with a pid the row counts.
+        self._put(row + RUNTIME_LAYOUT["row_pid"], pid)
+
+    def begin_to_stop(self) -> None:
+        """Tell readers that the server was asked to stop."""
+        self._put(RUNTIME_LAYOUT["header_stopping"], 1)
+
+    def count_restart(self) -> None:
+        """Count a worker that died and is started again."""
+        at = RUNTIME_LAYOUT["header_restarts"]
+        self._put(at, self._get(at) + 1)
 
     def fold(self, index: int) -> None:
         """Add the counters of a dead worker to the totals and clear its row."""
+        folding = RUNTIME_LAYOUT["header_folding"]
+        self._put(folding, self._get(folding) + 1)
+        self._fold(index)
+        self._put(folding, self._get(folding) + 1)
+
+    def _fold(self, index: int) -> None:
         row, totals = self._row(index), RUNTIME_LAYOUT["header_bytes"]
         for at in range(RUNTIME_LAYOUT["row_counters"], RUNTIME_LAYOUT["row_bytes"], _WORD.size):
             if count := self._get(row + at):

@@ -33,7 +33,7 @@ from framegate.errors import (
 )
 from framegate.importer import is_importing, load_application
 from framegate.limits_area import area_bytes
-from framegate.listener import Address, Listeners, open_listeners
+from framegate.listener import Address, Listeners, open_admin_listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.runtime_segment import open_segment
 from framegate.start import serve_until_stopped
@@ -103,7 +103,13 @@ def serve_alone(
     """
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True)
     listeners = open_listeners(config)
-    segment = open_segment(1, area_bytes(config, 1))
+    try:
+        admin = open_admin_listeners(config)
+        limits_bytes = area_bytes(config, 1)
+        segment = open_segment(1, limits_bytes, is_needed=config.needs_runtime_segment)
+    except BaseException:
+        listeners.close()
+        raise
     row = None
     if segment is not None:
         segment.begin(0, os.getpid(), 0)
@@ -114,7 +120,7 @@ def serve_alone(
     status = f"serves {_name(config)} on {' '.join(listeners.urls)}"
 
     def ready(worker: Worker) -> None:
-        _announce(config, listeners.urls, tools.build_info())
+        _announce(config, listeners.urls, tools.build_info(), admin.urls)
         notifier.ready(status)
         if notifier.watchdog_seconds is not None:
             feed_watchdog(notifier.watchdog_seconds)
@@ -132,6 +138,7 @@ def serve_alone(
 
     def clean_up() -> None:
         listeners.close()
+        admin.close()
         if segment is not None:
             segment.close()
 
@@ -147,6 +154,7 @@ def serve_alone(
             proxied_count=listeners.proxied_count,
             toolkit=tools,
             row=row,
+            admin=admin.of_worker[0],
             at_force=clean_up,
             ends_process=ends_process,
         )
@@ -161,9 +169,13 @@ def serve_alone(
         clean_up()
 
 
-def _announce(config: Config, urls: list[str], build: dict[str, Any]) -> None:
+def _announce(
+    config: Config, urls: list[str], build: dict[str, Any], admin_urls: list[str]
+) -> None:
     for line in banner(version("framegate"), urls, config.workers, build, _name(config)):
         logger.info("%s", line)
+    for url in admin_urls:
+        logger.info("admin: %s", url)
     logger.info("ready: pid %d", os.getpid())
 
 
@@ -206,6 +218,12 @@ class Server:
         self._worker: Worker | None = None
         self._addresses: list[Address] = []
         self._urls: list[str] = []
+        self._admin_urls: list[str] = []
+
+    @property
+    def admin_urls(self) -> list[str]:
+        """Where operators are answered (`admin_bind`). Empty until it accepts."""
+        return list(self._admin_urls)
 
     @property
     def addresses(self) -> list[Address]:
@@ -236,14 +254,37 @@ class Server:
         """
         self._check_loop()
         signals = Signals(self.config)
-        listeners = open_listeners(self.config)
-        try:
-            self._worker = signals.worker = self._new_worker(listeners, lambda: None)
+        with contextlib.ExitStack() as stack:
+            listeners = open_listeners(self.config)
+            stack.callback(listeners.close)
+            stack.callback(self._forget_worker)
+            row = stack.enter_context(self._serving_operators())
+            self._worker = signals.worker = self._new_worker(listeners, lambda: None, row)
             with signals.installed():
                 await self._worker.serve()
-        finally:
-            self._worker = None
-            listeners.close()
+
+    def _forget_worker(self) -> None:
+        self._worker = None
+
+    @contextlib.contextmanager
+    def _serving_operators(self) -> Iterator[RowPlace | None]:
+        """Answer operators, if the settings say so; give the row that the worker counts in."""
+        if not self.config.needs_runtime_segment:
+            yield None
+            return
+        with contextlib.ExitStack() as stack:
+            admin = open_admin_listeners(self.config)
+            stack.callback(admin.close)
+            segment = open_segment(1, is_needed=True)
+            assert segment is not None
+            stack.callback(segment.close)
+            segment.begin(0, os.getpid(), 0)
+            row = RowPlace(str(segment.path), 0)
+            sockets = admin.of_worker[0]
+            if sockets:
+                stack.enter_context(self._toolkit.serve_operators(self.config, sockets, row))
+            self._admin_urls = admin.urls
+            yield row
 
     def start_in_thread(self) -> RunningServer:
         """Serve in a thread with a loop of its own; return once it accepts connections.
@@ -265,7 +306,9 @@ class Server:
                 "or keep your loop and call Server(app).start_in_thread()",
             )
 
-    def _new_worker(self, listeners: Listeners, on_ready: Callable[[], None]) -> Worker:
+    def _new_worker(
+        self, listeners: Listeners, on_ready: Callable[[], None], row: RowPlace | None
+    ) -> Worker:
         def ready() -> None:
             self._addresses, self._urls = listeners.addresses, listeners.urls
             on_ready()
@@ -279,6 +322,7 @@ class Server:
             on_ready=ready,
             close_listeners=listeners.close,
             redirect_count=listeners.redirect_count,
+            row=row,
             proxied_count=listeners.proxied_count,
         )
 
@@ -298,9 +342,13 @@ class RunningServer:
         self._error: BaseException | None = None
         self._ready = threading.Event()
         self._listeners = open_listeners(server.config)
+        self._operators = contextlib.ExitStack()
         try:
-            self._worker = server._worker = server._new_worker(self._listeners, self._ready.set)
+            row = self._operators.enter_context(server._serving_operators())
+            worker = server._new_worker(self._listeners, self._ready.set, row)
+            self._worker = server._worker = worker
         except BaseException:
+            self._operators.close()
             self._listeners.close()
             raise
         self._thread = threading.Thread(target=self._main, name="framegate server", daemon=True)
@@ -319,6 +367,11 @@ class RunningServer:
     def urls(self) -> list[str]:
         """The same as URLs."""
         return self._server.urls
+
+    @property
+    def admin_urls(self) -> list[str]:
+        """Where operators are answered (`admin_bind`)."""
+        return self._server.admin_urls
 
     def stop(self, timeout_seconds: float | None = None) -> None:
         """Stop, and wait until it has: requests may finish, the application shuts down.
@@ -358,5 +411,6 @@ class RunningServer:
         except BaseException as error:  # handed to the thread that waits for it
             self._error = error
         finally:
+            self._operators.close()
             self._listeners.close()
             self._ready.set()

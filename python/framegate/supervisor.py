@@ -66,7 +66,7 @@ from framegate.config import Config
 from framegate.cores import usable_cores
 from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPPED, ConfigError
 from framegate.limits_area import area_bytes
-from framegate.listener import Listeners, open_listeners
+from framegate.listener import Listeners, open_admin_listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.recycling import Allotment, Usage, private_bytes
 from framegate.runtime_segment import RuntimeSegment, open_segment
@@ -207,6 +207,7 @@ class Supervisor:
         self._exit_code = EXIT_STOPPED
         self._was_announced = False
         self._listeners = Listeners([])
+        self._admin = Listeners([[]])
         self._unclaimed: list[ListenerSet] = []
         self._segment: RuntimeSegment | None = None
         self._rows: list[int] = []
@@ -243,8 +244,12 @@ class Supervisor:
         with contextlib.ExitStack() as stack:
             self._listeners = open_listeners(self._config, count)
             stack.callback(self._listeners.close)
+            self._admin = open_admin_listeners(self._config)
+            stack.callback(self._admin.close)
             row_count = 2 * count + ROWS_SPARE
-            self._segment = open_segment(row_count, area_bytes(self._config, row_count))
+            limits_bytes = area_bytes(self._config, row_count)
+            needed = self._config.needs_runtime_segment
+            self._segment = open_segment(row_count, limits_bytes, is_needed=needed)
             if self._segment is not None:
                 stack.callback(self._segment.close)
                 self._rows = list(range(row_count))
@@ -382,6 +387,8 @@ class Supervisor:
             version = str(worker.build.get("version", "?"))
             for line in banner(version, urls, count, worker.build, app):
                 logger.info("%s", line)
+            for url in self._admin.urls:
+                logger.info("admin: %s", url)
             pids = ", ".join(str(other.current.pid) for other in self._places if other.current)
             logger.info("ready: pids %s", pids)
             self._notifier.ready(self._status())
@@ -478,11 +485,12 @@ class Supervisor:
             runtime_path=str(self._segment.path) if self._segment and has_row else "",
             allotment=Allotment.draw(self._config, self._chance),
             deadline=time.monotonic() + self._config.timeout_startup + STARTUP_MARGIN_SECONDS,
+            admin_fds=tuple(item.fileno() for item in self._admin.of_worker[0]),
         )
         place.generation += 1
         if self._segment is not None and has_row:
             del self._rows[0]
-            self._segment.begin(row, worker.pid, place.generation)
+            self._segment.begin(row, worker.pid, place.generation, place=place.index)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         return worker
 
@@ -516,6 +524,8 @@ class Supervisor:
         delay = restart_delay_seconds(crash_count)
         when = "at once" if delay == 0 else f"in {delay:g} s"
         logger.error("%s ended with %s: starting it again %s", place.name, how, when)
+        if self._segment is not None:
+            self._segment.count_restart()
         self._notifier.status(self._status())
         place.restart_at = now + delay
 
@@ -724,6 +734,8 @@ class Supervisor:
         if self._is_stopping:
             return
         self._is_stopping = True
+        if self._segment is not None:
+            self._segment.begin_to_stop()
         self._notifier.stopping(f"stopping {len(self._places)} workers")
         workers = self._processes()
         self._set_kill_time(max((self._stop_seconds(worker) for worker in workers), default=0.0))

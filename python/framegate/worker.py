@@ -147,6 +147,11 @@ class Toolkit(Protocol):
     ) -> HttpCore:
         """Return the core; called on the loop's thread after lifespan startup."""
 
+    def serve_operators(
+        self, config: Config, listeners: Sequence[socket.socket], row: RowPlace
+    ) -> contextlib.AbstractContextManager[None]:
+        """Answer operators on these sockets, within the context."""
+
     def build_info(self) -> dict[str, Any]:
         """Return how all of it was built."""
 
@@ -177,11 +182,16 @@ class NativeToolkit:
         return EventLoop
 
     def prepare(self, config: Config) -> None:
-        """Read certificates and keys.
+        """Read certificates and keys, and look at the directories of static files.
 
         Raises:
             CertificateError: One of them cannot be used.
+            ConfigError: A directory cannot be served.
         """
+        if config.static:
+            from framegate.static_mounts import check_mounts
+
+            check_mounts(config.static, config.origins["static"])
         if not config.ssl_certfile:
             return
         from framegate import _http
@@ -202,13 +212,7 @@ class NativeToolkit:
         """Return the Rust core."""
         from framegate import _http
 
-        native_row = None
-        if row is not None:
-            fd = os.open(row.path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                native_row = _http.RuntimeRow(fd, row.place)
-            finally:
-                os.close(fd)
+        native_row = None if row is None else _open_row(row)
         watch = self._watch_stalls(config)
         parent = None
         if self._supervisor_pid is not None:
@@ -233,6 +237,20 @@ class NativeToolkit:
             logger.debug("%d MiB of the heap are in huge pages", moved >> 20)
         return core
 
+    @contextlib.contextmanager
+    def serve_operators(
+        self, config: Config, listeners: Sequence[socket.socket], row: RowPlace
+    ) -> Iterator[None]:
+        """Answer operators in a native thread."""
+        from framegate import _http
+
+        fds = [os.dup(item.fileno()) for item in listeners]
+        admin = _http.AdminServer(fds, row=_open_row(row), lag_max=config.ready_lag_max)
+        try:
+            yield
+        finally:
+            admin.close()
+
     def _watch_stalls(self, config: Config) -> StallWatch | None:
         if not self._owns_process or not config.log_stalls:
             return None
@@ -242,6 +260,16 @@ class NativeToolkit:
     def build_info(self) -> dict[str, Any]:
         """Return how the native modules were built."""
         return build_info()
+
+
+def _open_row(row: RowPlace) -> Any:
+    from framegate import _http
+
+    fd = os.open(row.path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return _http.RuntimeRow(fd, row.place)
+    finally:
+        os.close(fd)
 
 
 def stop_seconds(config: Config) -> float:
@@ -678,6 +706,7 @@ def run_worker(
     proxied_count: int = 0,
     on_worker: Callable[[Worker], None] = lambda worker: None,
     load: Callable[[Config], Application] = load_application,
+    admin: Sequence[socket.socket] = (),
 ) -> int:
     """Import the application and serve it in this process until asked to stop.
 
@@ -699,6 +728,7 @@ def run_worker(
         proxied_count: How many of them, in front of those, begin with a PROXY header.
         on_worker: Called with the worker before it serves.
         load: Imports the application.
+        admin: Sockets on which operators are answered, also while it starts and stops.
 
     Returns:
         The exit code.
@@ -710,8 +740,10 @@ def run_worker(
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True)
     watchdog = Watchdog(at_force)
     signals = Signals(config, watchdog, is_supervised=is_supervised)
-    with signals.installed():
+    with contextlib.ExitStack() as stack, signals.installed():
         try:
+            if admin and row is not None:
+                stack.enter_context(tools.serve_operators(config, admin, row))
             deadline = time.monotonic() + config.timeout_startup
             watchdog.arm(
                 config.timeout_startup + MARGIN_SECONDS,
@@ -800,6 +832,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         return EXIT_STOPPED
     workers: list[Worker] = []
     listeners = [_inherited(fd) for fd in spec.listener_fds]
+    admin = [_inherited(fd) for fd in spec.admin_fds]
     _watch_supervisor(channel, spec, workers, listeners)
     configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
@@ -832,6 +865,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             on_worker=workers.append,
             load=load,
             ends_process=ends_process,
+            admin=admin,
         )
 
     def serve_in_development() -> int:

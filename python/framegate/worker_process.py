@@ -156,6 +156,7 @@ class WorkerProcess:
         runtime_path: str,
         allotment: Allotment,
         deadline: float,
+        admin_fds: tuple[int, ...] = (),
     ) -> WorkerProcess:
         """Start it.
 
@@ -173,6 +174,7 @@ class WorkerProcess:
             redirect_count=len(listeners.redirects),
             proxied_count=len(listeners.proxied),
             runtime_path=runtime_path,
+            admin_fds=admin_fds,
         )
         process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
         return cls(index, row, process, channel, listeners.copy(), allotment, deadline)
@@ -232,7 +234,7 @@ def start_process(
             process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 stdin=stdin,
-                pass_fds=(*spec.listener_fds, theirs.fileno()),
+                pass_fds=(*spec.listener_fds, *spec.admin_fds, theirs.fileno()),
                 process_group=0,
             )
         except BaseException:

@@ -86,10 +86,12 @@ def open_connection(server: RunningServer, address: Any = None) -> socket.socket
     return socket.create_connection(address, timeout=TIMEOUT_SECONDS)
 
 
-def response(server: RunningServer, *header_lines: str, address: Any = None) -> str:
+def response(
+    server: RunningServer, *header_lines: str, path: str = "/", address: Any = None
+) -> str:
     """Send one request; return the whole response."""
     with open_connection(server, address) as peer:
-        lines = ["GET / HTTP/1.1", "host: x", "connection: close", *header_lines]
+        lines = [f"GET {path} HTTP/1.1", "host: x", "connection: close", *header_lines]
         peer.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         return read_to_end(peer)
 
@@ -741,6 +743,91 @@ def test_headers() -> None:
         assert "\r\nx-second: 2\r\n" in text
 
 
+def typed(kind: bytes, *more: tuple[bytes, bytes], size: int = 5000) -> Any:
+    """An application that answers so many bytes of a type."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", kind), *more]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"a" * size})
+
+    return application
+
+
+def coding(application: Any, **options: Any) -> tuple[str, int]:
+    """How an answer came to a client that takes everything, and in how many bytes."""
+    options = {"lifespan": "off", "compress": True, **options}
+    with serving(application, **options) as server:
+        text = response(server, "Accept-Encoding: gzip, br, zstd").lower()
+    head, _, content = text.partition("\r\n\r\n")
+    found = re.search(r"content-encoding: (\w+)", head)
+    return (found[1] if found else "", len(content))
+
+
+@effect("compress")
+def test_compress() -> None:
+    assert coding(typed(b"text/plain"))[0] == "zstd"
+    assert coding(typed(b"text/plain"), compress=False) == ("", 5000)
+
+
+@effect("compress_min_size")
+def test_compress_min_size() -> None:
+    assert coding(typed(b"text/plain", size=99), compress_min_size=100)[0] == ""
+    assert coding(typed(b"text/plain", size=100), compress_min_size=100)[0] == "zstd"
+
+
+@effect("compress_types")
+def test_compress_types() -> None:
+    assert coding(typed(b"image/png"))[0] == ""
+    assert coding(typed(b"image/png"), compress_types=["image/*"])[0] == "zstd"
+    assert coding(typed(b"text/plain"), compress_types=["image/*"])[0] == ""
+
+
+@effect("compress_level")
+def test_compress_level() -> None:
+    import random
+
+    words = [bytes(random.Random(n).choices(b"abcdefgh", k=5)) for n in range(300)]
+    content = b" ".join(random.Random(1).choices(words, k=10_000))
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/plain")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    sizes = [coding(application, compress_level=level)[1] for level in ("small", "fast")]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[1]
+
+
+@effect("compress_cookies")
+def test_compress_cookies() -> None:
+    application = typed(b"text/plain", (b"set-cookie", b"a=b"))
+    assert coding(application)[0] == ""
+    assert coding(application, compress_cookies=True)[0] == "zstd"
+
+
+@effect("static")
+@effect("static_cache_control")
+@effect("static_immutable")
+@effect("static_precompressed")
+def test_static_files(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text("let a")
+    (tmp_path / "a.js.gz").write_bytes(b"packed")
+    (tmp_path / "b.01234567.js").write_text("let b")
+    options: dict[str, Any] = {"static": {"/s": tmp_path}}
+
+    def get(name: str, **more: Any) -> str:
+        with serving(**options, **more) as server:
+            return response(server, "Accept-Encoding: gzip", path=f"/s/{name}")
+
+    assert get("a.js").endswith("\r\n\r\npacked")
+    assert get("a.js", static_precompressed=False).endswith("\r\n\r\nlet a")
+    assert "cache-control: no-cache\r\n" in get("a.js")
+    assert "cache-control: max-age=5\r\n" in get("a.js", static_cache_control="max-age=5")
+    assert "immutable" not in get("b.01234567.js")
+    assert "immutable" in get("b.01234567.js", static_immutable="*.????????.js")
+
+
 @effect("log_level")
 def test_log_level(launch: Launch) -> None:
     quiet = launch("supervised_apps:app", "--log-level", "error", "--no-access-log")
@@ -811,6 +898,13 @@ SHOWN_ELSEWHERE = [
     ("limit_max_requests_jitter", "supervisor/test_recycling.py", "test_replaced_by_requests"),
     ("limit_max_rss", "supervisor/test_recycling.py", "test_replaced_by_memory"),
     ("limit_max_lifetime", "supervisor/test_recycling.py", "test_one_worker_gets_a_supervisor"),
+    ("admin_bind", "metrics/test_admin.py", "test_alive_ready_and_reasons"),
+    ("health_path", "metrics/test_admin.py", "test_health_path_on_the_main_port"),
+    ("metrics_path", "metrics/test_metrics.py", "test_path_on_the_main_port"),
+    ("ready_lag_max", "metrics/test_admin.py", "test_scrape_while_python_blocks"),
+    ("sentry_dsn", "metrics/test_sentry.py", "test_exception_is_reported"),
+    ("sentry_environment", "metrics/test_sentry.py", "test_exception_is_reported"),
+    ("sentry_release", "metrics/test_sentry.py", "test_exception_is_reported"),
     ("log_stalls", "supervisor/test_stalls.py", "test_stall_is_logged_with_its_stack"),
 ]
 

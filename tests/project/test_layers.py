@@ -26,6 +26,7 @@ PARENT_PROCESS = {
     "recycling",
     "runtime_segment",
     "socket_holder",
+    "static_mounts",
     "steady_stream",
     "supervisor",
     "systemd",
@@ -104,10 +105,17 @@ def test_errors_and_config_are_leaves() -> None:
         "errors",
         "binds",
         "ciphers",
+        "static_mounts",
         "systemd",
         "uvicorn_options",
     }
-    for name in ("binds", "ciphers", "systemd", "uvicorn_options"):  # what config itself needs
+    for name in (
+        "binds",
+        "ciphers",
+        "static_mounts",
+        "systemd",
+        "uvicorn_options",
+    ):  # what config itself needs
         assert imports_of(PACKAGE / f"{name}.py") <= {"errors"}
 
 

@@ -16,6 +16,7 @@ use tokio::{
     net::UnixStream,
 };
 
+use crate::accept_encoding::{Accepted, Coding};
 use crate::body::Body;
 use crate::edge::{forwarded, proxy_protocol};
 use crate::error::Error;
@@ -23,6 +24,10 @@ use crate::framing::{Framing, HeadMarks};
 use crate::h1::is_host;
 use crate::h1_io::Socket;
 use crate::service::{Address, ConnectionInfo, Response, ResponseFuture, service_fn};
+use crate::static_files::{
+    path::{is_like, name_of},
+    range::{RANGES_MAX, Wanted, wanted},
+};
 use crate::websocket::{
     Failure, Kind, code,
     deflate::{Agreement, Compressor, Inflation},
@@ -45,6 +50,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hosts", hosts),
     ("requests", requests),
     ("direct", direct),
+    ("ranges", ranges),
+    ("accept_encoding", accept_encoding),
+    ("static_paths", static_paths),
     ("forwarded", forwarded),
     ("proxy", proxy),
 ];
@@ -55,6 +63,84 @@ fn cut(data: &[u8]) -> (usize, &[u8]) {
         Some((size, rest)) => (1 + usize::from(*size) % 40, rest),
         None => (1, data),
     }
+}
+
+/// Whatever `Range` says: parts are of the file, apart from each other, and not many. The first two bytes are the size.
+pub fn ranges(data: &[u8]) {
+    let Some((size, value)) = data.split_at_checked(2) else {
+        return;
+    };
+    let size = u64::from(size[0]) << 8 | u64::from(size[1]);
+    if let Wanted::Parts(parts) = wanted(value, size) {
+        assert!(!parts.is_empty() && parts.len() <= RANGES_MAX);
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.start < part.end && part.end <= size)
+        );
+        let mut sorted = parts;
+        sorted.sort_by_key(|part| part.start);
+        assert!(sorted.windows(2).all(|two| two[0].end < two[1].start));
+    }
+}
+
+/// Whatever `Accept-Encoding` says: each coding is chosen once at most, one that is refused at the end of the field never, and it
+/// makes no difference in which of two fields an item stands.
+pub fn accept_encoding(data: &[u8]) {
+    let read = |values: &[&[u8]]| {
+        let mut accepted = Accepted::default();
+        for value in values {
+            accepted.read(value);
+        }
+        accepted
+    };
+    let all = read(&[data]);
+    let codings: Vec<_> = all.codings().collect();
+    assert!(codings.len() <= Coding::ALL.len());
+    for (index, coding) in codings.iter().enumerate() {
+        assert!(!codings[..index].contains(coding));
+        let refused = format!(", {};q=0", coding.name());
+        let without = read(&[data, refused.as_bytes()]);
+        assert!(without.codings().all(|other| other != *coding));
+    }
+    if let Some(comma) = data.iter().position(|&byte| byte == b',') {
+        assert_eq!(read(&[&data[..comma], &data[comma + 1..]]), all);
+    }
+}
+
+/// Whatever a path says: the name stays below the directory, shows nothing that is hidden, and is the only one of what it
+/// names. And a pattern always comes to an end.
+pub fn static_paths(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (pattern, path) = text.split_once('?').unwrap_or(("*", &*text));
+    let Ok(name) = name_of(path) else { return };
+    let bytes = &name.bytes;
+    assert!(!bytes.contains(&0) && !bytes.contains(&b'\\'));
+    if !bytes.is_empty() {
+        for segment in bytes.split(|&byte| byte == b'/') {
+            assert!(!segment.is_empty() && segment[0] != b'.');
+        }
+    }
+    let mut written = String::new();
+    for byte in bytes {
+        if *byte == b'/' {
+            written.push('/');
+        } else {
+            written.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    let slash = if name.is_directory && !bytes.is_empty() {
+        "/"
+    } else {
+        ""
+    };
+    let again = match (bytes.is_empty(), name.is_directory) {
+        (true, false) => String::new(),
+        _ => format!("/{written}{slash}"),
+    };
+    assert_eq!(name_of(&again), Ok(name.clone()));
+    let _ = is_like(bytes, pattern.as_bytes());
+    assert!(is_like(bytes, b"*"));
 }
 
 /// The observer of framing sees the same heads and ends in the same place however its input is cut, and counts bytes of a
@@ -578,6 +664,29 @@ mod tests {
 
     const SEEDS: &[(&str, &[&[u8]])] = &[
         (
+            "ranges",
+            &[
+                b"\x00\x40bytes=0-9",
+                b"\x27\x10bytes=-5, 0-0,200-300 ,9000-",
+                b"\xff\xffbytes=18446744073709551616-,5-4",
+            ],
+        ),
+        (
+            "accept_encoding",
+            &[
+                b"gzip, deflate, br, zstd",
+                b"gzip;q=0.5,br;q=1.000, *;q=0, identity;q=0.001",
+            ],
+        ),
+        (
+            "static_paths",
+            &[
+                b"/assets/app.1a2b.js",
+                b"*.??.js?/a%20b/%2e%2e/%2fc/",
+                b"/%c3%a4/..//\\",
+            ],
+        ),
+        (
             "forwarded",
             &[
                 b"6.6.6.6, [2001:db8::1]:80, unknown",
@@ -765,6 +874,21 @@ mod tests {
     #[test]
     fn bodies_that_are_read_past_hyper_are_the_same_bodies() {
         drive("direct", 600);
+    }
+
+    #[test]
+    fn ranges_are_of_the_file() {
+        drive("ranges", 20_000);
+    }
+
+    #[test]
+    fn codings_that_are_refused_are_not_chosen() {
+        drive("accept_encoding", 20_000);
+    }
+
+    #[test]
+    fn paths_stay_below_their_directory() {
+        drive("static_paths", 20_000);
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl ConnectionService {
             .shared
             .sink
             .as_ref()
-            .map(|_| Meter::new(new_record(&self.info, &head)));
+            .map(|sink| Meter::begin(&**sink, new_record(&self.info, &head)));
         let open = Open {
             shared: shared.clone(),
             meter: meter.clone(),

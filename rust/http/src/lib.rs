@@ -51,14 +51,18 @@
 //! - Dropping a connection's task closes the socket and gives everything back.
 #![forbid(unsafe_code)]
 
+mod accept_encoding;
 pub mod access_log;
+pub mod admin;
 pub mod body;
+pub mod compression;
 pub mod config;
 mod connection;
 mod date;
 mod direct;
 pub mod edge;
 pub mod error;
+pub mod exposition;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -69,6 +73,7 @@ mod half_close;
 pub mod ingest;
 mod known_host;
 mod listener;
+mod media_type;
 mod overload;
 mod protocol;
 pub mod record;
@@ -77,6 +82,7 @@ mod registry;
 pub mod routes;
 pub mod sendfile;
 pub mod service;
+pub mod static_files;
 pub mod tls;
 pub mod websocket;
 

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Phase, Shared, Socket};
 use crate::protocol::Protocol;
-use crate::record::RecordSink;
+use crate::record::{Both, RecordSink};
 use crate::registry::{Connections, Registry};
 use crate::service::{Address, ConnectionInfo, Entry, Service};
 use crate::tls::{self, Tls, TlsReport};
@@ -221,10 +221,15 @@ impl Server {
         }
     }
 
-    /// Records are made, and given to `sink`. To be set before the first listener.
+    /// Records are made, and given to `sink`, after those that were named before. To be set before the first listener.
     #[must_use]
     pub fn with_records(self, sink: Rc<dyn RecordSink>) -> Self {
-        self.change(|state| state.sink = Some(sink))
+        self.change(|state| {
+            state.sink = Some(match state.sink.take() {
+                Some(before) => Rc::new(Both(before, sink)),
+                None => sink,
+            });
+        })
     }
 
     /// `report` is called with errors of `accept`, once per pause. To be set before the first listener.

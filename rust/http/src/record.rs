@@ -70,8 +70,26 @@ impl fmt::Display for ClientText<'_> {
 
 /// Takes finished records.
 pub trait RecordSink: 'static {
+    /// A request's head is complete.
+    fn started(&self, _record: &RequestRecord) {}
+
     /// The response was fully written or cut. Called on the connection's task: must be quick and must not block.
-    fn finished(&self, record: RequestRecord);
+    fn finished(&self, record: &RequestRecord);
+}
+
+/// Two sinks that look at the same records.
+pub(crate) struct Both(pub(crate) Rc<dyn RecordSink>, pub(crate) Rc<dyn RecordSink>);
+
+impl RecordSink for Both {
+    fn started(&self, record: &RequestRecord) {
+        self.0.started(record);
+        self.1.started(record);
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        self.0.finished(record);
+        self.1.finished(record);
+    }
 }
 
 /// Monotonic nanoseconds since the first call in this process.
@@ -90,7 +108,13 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(record: RequestRecord) -> Rc<Self> {
+    /// The record of a request that begins, which `sink` will get.
+    pub(crate) fn begin(sink: &dyn RecordSink, record: RequestRecord) -> Rc<Self> {
+        sink.started(&record);
+        Self::new(record)
+    }
+
+    fn new(record: RequestRecord) -> Rc<Self> {
         Rc::new(Self {
             record: RefCell::new(Some(record)),
             bytes_in: Cell::new(0),
@@ -124,7 +148,7 @@ impl Meter {
         let Some(record) = self.record.borrow_mut().take() else {
             return;
         };
-        sink.finished(RequestRecord {
+        sink.finished(&RequestRecord {
             end_ns: monotonic_ns(),
             aborted,
             body_bytes_in: self.bytes_in.get(),

@@ -31,6 +31,8 @@ pub(crate) struct Registry {
     admitted: Cell<usize>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
+    /// Open streams of HTTP/2.
+    streams: Cell<usize>,
     /// Bytes of connections that are closed.
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
@@ -76,6 +78,7 @@ impl Registry {
             admitted: Cell::new(0),
             accepted: Cell::new(0),
             requests: Cell::new(0),
+            streams: Cell::new(0),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             sweeping: Cell::new(false),
@@ -135,6 +138,14 @@ impl Registry {
 
     pub(crate) fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
+    }
+
+    pub(crate) fn stream_opened(&self) {
+        self.streams.set(self.streams.get() + 1);
+    }
+
+    pub(crate) fn stream_closed(&self) {
+        self.streams.set(self.streams.get() - 1);
     }
 
     /// Requests so far; also the number of the latest.
@@ -352,6 +363,11 @@ impl Connections {
     /// Requests whose head was complete, since the start.
     pub fn requests(&self) -> u64 {
         self.0.requests.get()
+    }
+
+    /// Requests over HTTP/2 whose stream is open.
+    pub fn streams(&self) -> usize {
+        self.0.streams.get()
     }
 
     /// Bytes read from sockets since the start.

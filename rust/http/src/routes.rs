@@ -102,45 +102,52 @@ impl Handler for RoutesHandler {
     }
 }
 
+/// A GET as services get it, and its connection, for tests.
+#[cfg(test)]
+pub(crate) fn test_request(target: &str) -> (Rc<ConnectionInfo>, Request) {
+    use crate::body::Body;
+    use crate::record::Record;
+    use crate::service::{Address, Entry, Hints, Permit};
+
+    let address = Address::Inet(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
+    let info = Rc::new(ConnectionInfo {
+        peer: address.clone(),
+        local: address,
+        entry: Entry::Plain,
+        tls: None,
+    });
+    let (head, ()) = http::Request::builder()
+        .uri(target)
+        .body(())
+        .expect("a target")
+        .into_parts();
+    let request = Request {
+        head,
+        body: Body::empty(),
+        hints: Hints::default(),
+        has_upgrade_field: false,
+        upgrade: None,
+        arrival: None,
+        record: Record::default(),
+        permit: Permit::default(),
+    };
+    (info, request)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, rc::Rc};
+    use std::rc::Rc;
 
-    use super::Routes;
-    use crate::body::{Body, ResponseBody};
-    use crate::record::Record;
-    use crate::service::{
-        Address, ConnectionInfo, Hints, Permit, Request, Response, ResponseFuture, Service,
-        service_fn,
-    };
+    use super::{Routes, test_request};
+    use crate::body::ResponseBody;
+    use crate::service::{Response, ResponseFuture, Service, service_fn};
 
     fn named(name: &'static str) -> Rc<dyn Service> {
         service_fn(move |_| Response::new(ResponseBody::from(name)).into())
     }
 
     fn answer(service: &dyn Service, path: &str) -> String {
-        let address = Address::Inet(SocketAddr::from(([127, 0, 0, 1], 1)));
-        let info = Rc::new(ConnectionInfo {
-            peer: address.clone(),
-            local: address,
-            entry: crate::service::Entry::Plain,
-            tls: None,
-        });
-        let (head, ()) = http::Request::builder()
-            .uri(path)
-            .body(())
-            .unwrap()
-            .into_parts();
-        let request = Request {
-            head,
-            body: Body::empty(),
-            hints: Hints::default(),
-            has_upgrade_field: false,
-            upgrade: None,
-            arrival: None,
-            record: Record::default(),
-            permit: Permit::default(),
-        };
+        let (info, request) = test_request(path);
         match service.open(&info).call(request) {
             ResponseFuture::Ready(Some(response)) => match response.into_body() {
                 ResponseBody::Full(name) => String::from_utf8(name.to_vec()).unwrap(),

@@ -627,8 +627,8 @@ fn hint_leaves_between_two_reads() {
 struct Sink(Rc<RefCell<Vec<RequestRecord>>>);
 
 impl RecordSink for Sink {
-    fn finished(&self, record: RequestRecord) {
-        self.0.borrow_mut().push(record);
+    fn finished(&self, record: &RequestRecord) {
+        self.0.borrow_mut().push(record.clone());
     }
 }
 

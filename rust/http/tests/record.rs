@@ -18,8 +18,8 @@ use http_body::Frame as BodyFrame;
 struct Sink(Rc<RefCell<Vec<RequestRecord>>>);
 
 impl RecordSink for Sink {
-    fn finished(&self, record: RequestRecord) {
-        self.0.borrow_mut().push(record);
+    fn finished(&self, record: &RequestRecord) {
+        self.0.borrow_mut().push(record.clone());
     }
 }
 

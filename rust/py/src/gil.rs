@@ -18,15 +18,47 @@
     reason = "saving and restoring the thread state around tokio's park has no safe form"
 )]
 
-use std::{cell::Cell, mem, ptr::null_mut, time::Duration};
+use std::{
+    cell::Cell,
+    mem,
+    ptr::null_mut,
+    time::{Duration, Instant},
+};
 
 use pyo3::{Python, ffi};
 
 /// As long as Python's own default (`sys.getswitchinterval`).
 pub(crate) const SWITCH_INTERVAL: Duration = Duration::from_millis(5);
 
+/// One wait in so many is measured: two looks at the clock for each would be a percent of a small request.
+const SAMPLED: u64 = 16;
+
 thread_local! {
     static PARKED: Cell<*mut ffi::PyThreadState> = const { Cell::new(null_mut()) };
+    static WAITS: Cell<Waits> = const { Cell::new(Waits { seen: u64::MAX, measured: 0, ns: 0 }) };
+}
+
+/// How long a thread waited for the lock, while somebody wants to know.
+#[derive(Clone, Copy)]
+struct Waits {
+    /// Waits so far; `MAX` while nobody wants to know.
+    seen: u64,
+    measured: u64,
+    ns: u64,
+}
+
+/// From now on this thread measures how long it waits for the lock.
+pub(crate) fn measure_waits() {
+    let waits = WAITS.get();
+    if waits.seen == u64::MAX {
+        WAITS.set(Waits { seen: 0, ..waits });
+    }
+}
+
+/// How many waits of this thread were measured, and their nanoseconds.
+pub(crate) fn measured_waits() -> (u64, u64) {
+    let waits = WAITS.get();
+    (waits.measured, waits.ns)
 }
 
 /// Hook of tokio: the thread is about to sleep.
@@ -40,9 +72,26 @@ pub(crate) fn before_park() {
 /// Hook of tokio: the thread has woken.
 pub(crate) fn after_park() {
     let state = PARKED.replace(null_mut());
-    if !state.is_null() {
-        restore(state);
+    if state.is_null() {
+        return;
     }
+    let waits = WAITS.get();
+    if waits.seen == u64::MAX {
+        return restore(state);
+    }
+    let seen = waits.seen + 1;
+    if !seen.is_multiple_of(SAMPLED) {
+        WAITS.set(Waits { seen, ..waits });
+        return restore(state);
+    }
+    let start = Instant::now();
+    restore(state);
+    let ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    WAITS.set(Waits {
+        seen,
+        measured: waits.measured + 1,
+        ns: waits.ns.saturating_add(ns),
+    });
 }
 
 /// Attach again. While the interpreter finalizes, it ends daemon threads inside this call by unwinding them, which

@@ -1,6 +1,8 @@
 //! `framegate._http`: the Python face of the HTTP core.
 
+mod admin;
 mod asgi;
+mod compression;
 mod error;
 mod event_loop;
 mod frames;
@@ -8,11 +10,14 @@ mod gil;
 mod home;
 mod huge_pages;
 mod limits;
+mod metrics;
 mod native;
 mod recording;
 mod selector;
+mod series;
 mod signals;
 mod stall;
+mod static_files;
 mod stats;
 mod tls;
 mod worker;
@@ -33,6 +38,8 @@ mod _http {
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
 
+    #[pymodule_export]
+    use crate::admin::AdminServer;
     #[pymodule_export]
     use crate::frames::BodyHandle;
     #[pymodule_export]

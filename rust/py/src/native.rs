@@ -392,13 +392,13 @@ impl BeforeSleep for AccessLog {
 }
 
 impl RecordSink for AccessLog {
-    fn finished(&self, record: RequestRecord) {
+    fn finished(&self, record: &RequestRecord) {
         let mut totals = self.totals.get();
         totals.body_bytes_in += record.body_bytes_in;
         totals.body_bytes_out += record.body_bytes_out;
         totals.aborted += u64::from(record.aborted);
         self.totals.set(totals);
-        self.line(|line| self.format.write_line(&record, line));
+        self.line(|line| self.format.write_line(record, line));
     }
 }
 
@@ -420,7 +420,7 @@ pub(crate) fn monotonic_ns() -> u64 {
 }
 
 /// Call `f` with all signals blocked; a thread made by it keeps them so.
-fn without_signals<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> R {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: both sets are written by the calls before they are read; the mask of this thread only is changed.

@@ -5,13 +5,17 @@
 //! `u64` at multiples of 8:
 //!
 //! ```text
-//! header (128 bytes) | row of totals | row of worker 0 | row of worker 1 | ...
-//! row: pid, generation | gauges | counters from byte 64 on
+//! header, directory of series | row of totals | row of worker 0 | row of worker 1 | ...
+//! row: pid, generation | gauges | counters from byte 128 on | series ([`crate::series`])
 //! ```
 //!
 //! Who writes: the supervisor a row's identity while it starts a worker and the whole row once it is dead; the worker its
-//! own gauges and counters. Every value has one writer thread at a time, so there is no read-modify-write. Readers may see
-//! values of different moments: nothing is derived from two of them.
+//! own gauges and counters. Every value has one writer thread at a time, so there is no read-modify-write, but for the
+//! directory, whose words are claimed once and for all. Readers may see values of different moments: nothing is derived
+//! from two of them.
+//!
+//! A dead worker's counters are added to the totals and its row is cleared. Meanwhile `header_folding` is odd; a reader
+//! that adds up rows looks at it before and after ([`Segment::read_whole`]), so that no sum ever falls.
 
 #![expect(unsafe_code, reason = "the segment is memory mapped from a file")]
 
@@ -19,10 +23,12 @@ use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
+    slice,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering, fence},
     },
+    time::{Duration, Instant},
 };
 
 use pyo3::{
@@ -31,12 +37,15 @@ use pyo3::{
     types::PyDict,
 };
 
-use crate::error::os_error;
+use crate::{
+    error::os_error,
+    series::{DIRECTORY_COUNT, SERIES_COUNT, SERIES_WORDS},
+};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"FGRUNTIM");
 const VERSION: u64 = 1;
-const HEADER_BYTES: usize = 128;
-const ROW_BYTES: usize = 1024;
+const HEADER_BYTES: usize = 2048;
+const ROW_BYTES: usize = 15_360;
 
 /// Offsets in the header.
 mod header {
@@ -46,10 +55,22 @@ mod header {
     pub(super) const ROW_BYTES: usize = 24;
     pub(super) const PID: usize = 32;
     pub(super) const STARTED_NS: usize = 40;
+    /// 1 once the server is asked to stop.
+    pub(super) const STOPPING: usize = 48;
+    /// Workers that died and were started again.
+    pub(super) const RESTARTS: usize = 56;
+    /// Odd while the counters of a dead worker are added to the totals.
+    pub(super) const FOLDING: usize = 64;
+    /// Keys of the series.
+    pub(super) const DIRECTORY: usize = 1024;
 }
 
 /// Offset of the first counter in a row.
-const COUNTERS: usize = 64;
+const COUNTERS: usize = 128;
+/// Offset of the first series in a row: there is room for 64 counters before.
+const SERIES: usize = 640;
+/// Longest that a reader waits for the end of a fold, which takes microseconds; its writer may have been killed in it.
+const FOLD_PATIENCE: Duration = Duration::from_millis(5);
 
 /// A value of a row that may go up and down; it dies with its worker. The numbers are offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +86,32 @@ pub(crate) enum Gauge {
     LoopLagNs = 24,
     /// Open connections.
     Connections = 32,
+    /// How far the worker is: a [`Phase`].
+    Phase = 40,
+    /// Which worker it is, from 0; written by the supervisor.
+    Place = 48,
+    /// Requests that have begun and are not over; counted while metrics are on.
+    RequestsInFlight = 56,
+    /// Calls for a `WebSocket` that have not ended.
+    WebSockets = 64,
+    /// Open streams of HTTP/2.
+    Streams = 72,
+    /// Calls of the application that have not ended.
+    Calls = 80,
+}
+
+const GAUGES_END: usize = Gauge::Calls as usize + size_of::<u64>();
+
+/// How far a worker is, as its row tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Phase {
+    /// It does not accept connections yet.
+    Starting = 0,
+    /// It accepts connections.
+    Ready = 1,
+    /// It accepts no more, and ends.
+    Draining = 2,
 }
 
 /// A value of a row that only grows; the supervisor adds it to the totals when the worker is dead. The numbers are
@@ -86,9 +133,25 @@ pub(crate) enum Counter {
     LogLinesDropped = 5,
     /// How often the loop stood still for longer than it may without being logged.
     Stalls = 6,
+    /// Bytes written to the sockets of clients.
+    BytesSent = 7,
+    /// Bytes read from the sockets of clients.
+    BytesReceived = 8,
+    /// Request bodies that became frames without Python.
+    FramesNative = 9,
+    /// Request bodies that became frames through Python.
+    FramesPython = 10,
+    /// How often the wait for the GIL was measured.
+    GilWaits = 11,
+    /// Nanoseconds of those waits.
+    GilWaitNs = 12,
+    /// Spans that were handed over to be exported.
+    Spans = 13,
+    /// Spans that were not exported.
+    SpansDropped = 14,
 }
 
-const COUNTER_NAMES: [(&str, Counter); 7] = [
+const COUNTER_NAMES: [(&str, Counter); 15] = [
     ("requests", Counter::Requests),
     ("accepted", Counter::Accepted),
     ("body_bytes_in", Counter::BodyBytesIn),
@@ -96,10 +159,18 @@ const COUNTER_NAMES: [(&str, Counter); 7] = [
     ("aborted", Counter::Aborted),
     ("log_lines_dropped", Counter::LogLinesDropped),
     ("stalls", Counter::Stalls),
+    ("bytes_sent", Counter::BytesSent),
+    ("bytes_received", Counter::BytesReceived),
+    ("frames_native", Counter::FramesNative),
+    ("frames_python", Counter::FramesPython),
+    ("gil_waits", Counter::GilWaits),
+    ("gil_wait_ns", Counter::GilWaitNs),
+    ("spans", Counter::Spans),
+    ("spans_dropped", Counter::SpansDropped),
 ];
 
 /// Names and numbers of the layout, as the supervisor has them.
-const LAYOUT: [(&str, u64); 16] = [
+const LAYOUT: [(&str, u64); 29] = [
     ("magic", MAGIC),
     ("version", VERSION),
     ("header_bytes", HEADER_BYTES as u64),
@@ -109,19 +180,35 @@ const LAYOUT: [(&str, u64); 16] = [
     ("header_row_bytes", header::ROW_BYTES as u64),
     ("header_pid", header::PID as u64),
     ("header_started_ns", header::STARTED_NS as u64),
+    ("header_stopping", header::STOPPING as u64),
+    ("header_restarts", header::RESTARTS as u64),
+    ("header_folding", header::FOLDING as u64),
+    ("header_directory", header::DIRECTORY as u64),
     ("row_bytes", ROW_BYTES as u64),
     ("row_pid", Gauge::Pid as u64),
     ("row_generation", Gauge::Generation as u64),
     ("row_heartbeat_ns", Gauge::HeartbeatNs as u64),
     ("row_loop_lag_ns", Gauge::LoopLagNs as u64),
     ("row_connections", Gauge::Connections as u64),
+    ("row_phase", Gauge::Phase as u64),
+    ("row_place", Gauge::Place as u64),
+    ("row_requests_in_flight", Gauge::RequestsInFlight as u64),
+    ("row_websockets", Gauge::WebSockets as u64),
+    ("row_streams", Gauge::Streams as u64),
+    ("row_calls", Gauge::Calls as u64),
     ("row_counters", COUNTERS as u64),
+    ("row_series", SERIES as u64),
+    ("series_words", SERIES_WORDS as u64),
+    ("series_count", SERIES_COUNT as u64),
 ];
 
 const _: () = {
     assert!(HEADER_BYTES.is_multiple_of(align_of::<AtomicU64>()));
     assert!(ROW_BYTES.is_multiple_of(align_of::<AtomicU64>()));
-    assert!(COUNTERS + COUNTER_NAMES.len() * size_of::<u64>() <= ROW_BYTES);
+    assert!(GAUGES_END <= COUNTERS);
+    assert!(COUNTERS + COUNTER_NAMES.len() * size_of::<u64>() <= SERIES);
+    assert!(SERIES + SERIES_COUNT * SERIES_WORDS * size_of::<u64>() <= ROW_BYTES);
+    assert!(header::DIRECTORY + DIRECTORY_COUNT * size_of::<u64>() <= HEADER_BYTES);
 };
 
 /// `_http.RUNTIME_LAYOUT`.
@@ -148,20 +235,92 @@ impl Counter {
     }
 }
 
-/// The row of one worker, mapped. Cheap to share between the loop's thread and the native thread.
-pub(crate) struct Row {
+/// The whole file, mapped.
+pub(crate) struct Segment {
     map: Map,
-    /// Where the row begins in the map.
-    start: usize,
+    row_count: usize,
 }
 
-impl Row {
-    /// Map the segment and take row `index`.
+/// Everything that a reader adds up, of one moment in which nothing was folded.
+pub(crate) struct Whole<'a> {
+    segment: &'a Segment,
+    /// Copies of the rows in use.
+    pub(crate) rows: Vec<RowCopy>,
+    /// Of the dead.
+    pub(crate) totals: RowCopy,
+}
+
+/// A row as it was.
+pub(crate) struct RowCopy(Box<[u64]>);
+
+impl RowCopy {
+    /// A gauge.
+    pub(crate) fn gauge(&self, gauge: Gauge) -> u64 {
+        self.0[gauge as usize / size_of::<u64>()]
+    }
+
+    /// A counter.
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        self.0[counter.offset() / size_of::<u64>()]
+    }
+
+    /// The words of a series.
+    pub(crate) fn series(&self, index: usize) -> &[u64] {
+        let start = SERIES / size_of::<u64>() + index * SERIES_WORDS;
+        &self.0[start..start + SERIES_WORDS]
+    }
+}
+
+impl Whole<'_> {
+    /// A counter, summed over the dead and the living.
+    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+        self.all()
+            .fold(0, |sum, row| sum.wrapping_add(row.counter(counter)))
+    }
+
+    /// The words of a series, summed over the dead and the living.
+    pub(crate) fn series(&self, index: usize) -> [u64; SERIES_WORDS] {
+        let mut sum = [0u64; SERIES_WORDS];
+        for row in self.all() {
+            for (sum, word) in sum.iter_mut().zip(row.series(index)) {
+                *sum = sum.wrapping_add(*word);
+            }
+        }
+        sum
+    }
+
+    /// The key of a series; 0 while it has none.
+    pub(crate) fn key(&self, index: usize) -> u64 {
+        self.segment.directory(index).load(Ordering::Relaxed)
+    }
+
+    /// Workers that died and were started again.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.segment.header(header::RESTARTS)
+    }
+
+    /// When the server was started, in nanoseconds of Unix time.
+    pub(crate) fn started_ns(&self) -> u64 {
+        self.segment.header(header::STARTED_NS)
+    }
+
+    /// Whether the server was asked to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.segment.header(header::STOPPING) != 0
+    }
+
+    fn all(&self) -> impl Iterator<Item = &RowCopy> {
+        std::iter::once(&self.totals).chain(&self.rows)
+    }
+}
+
+impl Segment {
+    /// Map the segment.
     ///
     /// # Errors
     ///
-    /// The file is no runtime segment of this version, or has no such row.
-    fn open(fd: BorrowedFd<'_>, index: usize) -> Result<Self, OpenError> {
+    /// The file is no runtime segment of this version.
+    fn open(fd: BorrowedFd<'_>) -> Result<Self, OpenError> {
         let map = Map::new(fd)?;
         let word = |at: usize| map.word(at).load(Ordering::Relaxed);
         if map.length < HEADER_BYTES || word(header::MAGIC) != MAGIC {
@@ -177,33 +336,104 @@ impl Row {
             );
             return Err(OpenError::Foreign(text));
         }
+        // The file is trusted for nothing: its length decides. The first row is that of the totals.
+        let room = (map.length - HEADER_BYTES) / ROW_BYTES;
         let count = usize::try_from(word(header::ROW_COUNT)).unwrap_or(usize::MAX);
-        // Row -1, so to speak, is that of the totals. The file is trusted for nothing: its length decides.
-        let start = index
-            .checked_add(1)
-            .and_then(|rows| rows.checked_mul(ROW_BYTES))
-            .map(|at| at + HEADER_BYTES);
-        match start.filter(|start| index < count && start.saturating_add(ROW_BYTES) <= map.length) {
-            Some(start) => Ok(Self { map, start }),
-            None => Err(OpenError::Missing { index, count }),
+        Ok(Self {
+            row_count: count.min(room.saturating_sub(1)),
+            map,
+        })
+    }
+
+    fn header(&self, offset: usize) -> u64 {
+        self.map.word(offset).load(Ordering::Relaxed)
+    }
+
+    fn directory(&self, index: usize) -> &AtomicU64 {
+        self.map.word(header::DIRECTORY + index * size_of::<u64>())
+    }
+
+    /// Copies everything at a moment in which nothing is folded. A supervisor that was killed while it folded leaves the
+    /// mark behind: then, after a short wait, things are taken as they are.
+    pub(crate) fn read_whole(&self) -> Whole<'_> {
+        let folding = || {
+            // Acquire: what is read afterwards is not older than this; pairs with the order of the supervisor's stores.
+            self.map.word(header::FOLDING).load(Ordering::Acquire)
+        };
+        let start = Instant::now();
+        loop {
+            let before = folding();
+            let whole = Whole {
+                segment: self,
+                totals: self.copy(0),
+                rows: (1..=self.row_count)
+                    .filter(|row| self.row_word(*row, Gauge::Pid as usize) != 0)
+                    .map(|row| self.copy(row))
+                    .collect(),
+            };
+            // The copies above stay above.
+            fence(Ordering::Acquire);
+            let is_settled = before.is_multiple_of(2) && before == folding();
+            if is_settled || start.elapsed() >= FOLD_PATIENCE {
+                return whole;
+            }
+            std::thread::yield_now();
         }
     }
 
+    fn row_word(&self, row: usize, offset: usize) -> u64 {
+        self.map
+            .word(HEADER_BYTES + row * ROW_BYTES + offset)
+            .load(Ordering::Relaxed)
+    }
+
+    fn copy(&self, row: usize) -> RowCopy {
+        RowCopy(
+            (0..ROW_BYTES / size_of::<u64>())
+                .map(|word| self.row_word(row, word * size_of::<u64>()))
+                .collect(),
+        )
+    }
+}
+
+/// The row of one worker, mapped. Cheap to share between the loop's thread and the native thread.
+pub(crate) struct Row {
+    segment: Arc<Segment>,
+    /// Where the row begins in the map.
+    start: usize,
+}
+
+impl Row {
+    fn of(segment: Arc<Segment>, index: usize) -> Result<Self, OpenError> {
+        let count = segment.row_count;
+        if index >= count {
+            return Err(OpenError::Missing { index, count });
+        }
+        Ok(Self {
+            segment,
+            start: HEADER_BYTES + (index + 1) * ROW_BYTES,
+        })
+    }
+
+    /// The file that it is in.
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
     fn word(&self, offset: usize) -> &AtomicU64 {
-        self.map.word(self.start + offset)
+        self.segment.map.word(self.start + offset)
     }
 
     /// Number of this row, and of all.
     pub(crate) fn place(&self) -> (usize, usize) {
-        let count = self.map.word(header::ROW_COUNT).load(Ordering::Relaxed);
         let index = (self.start - HEADER_BYTES) / ROW_BYTES - 1;
-        (index, usize::try_from(count).unwrap_or(0))
+        (index, self.segment.row_count)
     }
 
     /// The words behind all rows: what limits of all workers are kept in.
     pub(crate) fn behind_rows(&self) -> &[AtomicU64] {
         let at = HEADER_BYTES + (self.place().1 + 1) * ROW_BYTES;
-        self.map.words_from(at)
+        self.segment.map.words_from(at)
     }
 
     /// Publish a gauge.
@@ -215,6 +445,27 @@ impl Row {
     /// Publish a counter that its owner keeps.
     pub(crate) fn count(&self, counter: Counter, value: u64) {
         self.word(counter.offset()).store(value, Ordering::Relaxed);
+    }
+
+    /// The words of a series of this worker.
+    pub(crate) fn series(&self, index: usize) -> &[AtomicU64] {
+        assert!(index < SERIES_COUNT);
+        let start = self.start + SERIES + index * SERIES_WORDS * size_of::<u64>();
+        self.segment.map.words(start, SERIES_WORDS)
+    }
+
+    /// The place of `key` in the directory, which all workers share; `None` when it is full.
+    pub(crate) fn claim(&self, key: u64) -> Option<usize> {
+        (0..DIRECTORY_COUNT).find(|index| {
+            // Relaxed: the key is all there is to know.
+            let claimed = self.segment.directory(*index).compare_exchange(
+                0,
+                key,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            claimed.is_ok() || claimed == Err(key)
+        })
     }
 }
 
@@ -274,12 +525,17 @@ impl Map {
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
+        &self.words(offset, 1)[0]
+    }
+
+    fn words(&self, offset: usize, count: usize) -> &[AtomicU64] {
         assert!(
-            offset.is_multiple_of(size_of::<u64>()) && offset + size_of::<u64>() <= self.length
+            offset.is_multiple_of(size_of::<u64>())
+                && offset + count * size_of::<u64>() <= self.length
         );
         // SAFETY: inside the mapping and aligned (just checked; the mapping begins at a page), mapped as long as `self`
         // lives, and every access by this process is atomic. The creator never shrinks the file.
-        unsafe { AtomicU64::from_ptr(self.start.as_ptr().add(offset).cast()) }
+        unsafe { slice::from_raw_parts(self.start.as_ptr().add(offset).cast(), count) }
     }
 }
 
@@ -330,7 +586,7 @@ impl RuntimeRow {
         }
         // SAFETY: borrowed for this call only, in which the caller holds it; the kernel checks the number.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        match Row::open(fd, index) {
+        match Segment::open(fd).and_then(|segment| Row::of(Arc::new(segment), index)) {
             Ok(row) => Ok(Self(Arc::new(row))),
             Err(OpenError::Os(error)) => Err(os_error(error)),
             Err(OpenError::Foreign(text)) => Err(PyValueError::new_err(format!(
@@ -345,7 +601,9 @@ impl RuntimeRow {
     /// One value by its name: a key of `RUNTIME_LAYOUT` that begins with `row_`, or of `RUNTIME_COUNTERS`.
     fn get(&self, name: &str) -> PyResult<u64> {
         let gauge = LAYOUT.iter().find(|(key, _)| {
-            *key == name && key.starts_with("row_") && !matches!(*key, "row_bytes" | "row_counters")
+            *key == name
+                && key.starts_with("row_")
+                && !matches!(*key, "row_bytes" | "row_counters" | "row_series")
         });
         let counter = COUNTER_NAMES.iter().find(|(key, _)| *key == name);
         let offset = match (gauge, counter) {

@@ -20,9 +20,12 @@ use std::{
 use framegate_http::{
     Config, Connections, Limits, Listener, Protocol, Server, Timeouts,
     access_log::Format,
+    admin::{self, Report},
     edge::{self, Family, Trust},
-    service::Entry,
+    routes::Routes,
+    service::{Entry, Service},
 };
+use http::HeaderMap;
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
@@ -33,14 +36,18 @@ use pyo3::{
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::asgi::{Application, AsgiService};
+use crate::compression;
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::gil;
 use crate::home::LoopBound;
 use crate::limits;
+use crate::metrics::ServerReport;
 use crate::native::{AccessLog, LoopWatch, NativeThread, Watches, duplicate};
+use crate::series::RequestCounts;
 use crate::stall::{ParentWatch, StallWatch};
-use crate::stats::{Counter, Gauge, RuntimeRow};
+use crate::static_files;
+use crate::stats::{Counter, Gauge, Phase, Row, RuntimeRow};
 use crate::tls::{self, TlsContext};
 
 /// Where the access log goes unless somebody says otherwise.
@@ -72,6 +79,7 @@ struct Inner {
     server: Server,
     connections: Connections,
     native: RefCell<Option<Native>>,
+    row: Option<Arc<Row>>,
     has_tls: bool,
 }
 
@@ -125,9 +133,15 @@ impl Worker {
         let limits = limits::limits(config, row.map(|row| &row.get().0))?;
         let server_config = Rc::new(server_config(config, limits)?);
         let application = Application::new(py, core.clone(), app, config, state, plain_tasks)?;
+        let mut added = HeaderMap::new();
+        application.settings.add_headers(&mut added, false);
+        let service = Rc::new(AsgiService(application.clone()));
+        let service = compression::around(service, config)?;
+        let service = static_files::in_front_of(service, config, &added, &core)?;
         let spawner = core.clone();
+        let row = row.map(|row| Arc::clone(&row.get().0));
         let mut server = Server::new(
-            Rc::new(AsgiService(application.clone())),
+            with_operators(service, config, row.as_ref())?,
             server_config,
             move |task| {
                 spawner.spawn(task);
@@ -144,9 +158,8 @@ impl Worker {
                 .then(|| duplicate(log_fd.unwrap_or(STDOUT)))
                 .transpose()
                 .map_err(os_error)?;
-            let row = row.map(|row| Arc::clone(&row.get().0));
             let watches = watches.unwrap_or_default();
-            let thread = NativeThread::start(row, output, watches).map_err(os_error)?;
+            let thread = NativeThread::start(row.clone(), output, watches).map_err(os_error)?;
             let is_json = config.getattr("log_format")?.eq("json")?;
             // Whoever gives a descriptor reads it with a program.
             let format = if is_json || log_fd.is_some() {
@@ -158,11 +171,19 @@ impl Worker {
             if let Some(log) = &log {
                 server = server.with_records(log.clone());
             }
+            if let Some(row) = &row
+                && has_metrics(config)?
+            {
+                server = server.with_records(Rc::new(RequestCounts::new(row.clone())));
+                gil::measure_waits();
+            }
             let (counted, published) = (connections.clone(), log.clone());
+            let served = Rc::downgrade(&application);
             let watch = thread.watch_loop(&core, move |row| {
-                row.set(Gauge::Connections, counted.count() as u64);
-                row.count(Counter::Requests, counted.requests());
-                row.count(Counter::Accepted, counted.accepted());
+                publish(row, &counted);
+                if let Some(application) = served.upgrade() {
+                    publish_application(row, &application);
+                }
                 if let Some(log) = &published {
                     log.publish(row);
                 }
@@ -177,6 +198,7 @@ impl Worker {
             connections,
             server,
             native: RefCell::new(native),
+            row,
             has_tls: tls.is_some(),
         }))))))
     }
@@ -223,7 +245,9 @@ impl Worker {
         } else {
             server.listen_as(entry, listener)
         };
-        listening.map_err(|error| PyRuntimeError::new_err(format!("cannot listen: {error}")))
+        listening.map_err(|error| PyRuntimeError::new_err(format!("cannot listen: {error}")))?;
+        inner.set_phase(Phase::Ready);
+        Ok(())
     }
 
     /// Read all certificates and keys anew; the outcome is logged. Open connections go on as they began.
@@ -239,6 +263,7 @@ impl Worker {
     fn stop_accepting(&self) -> PyResult<()> {
         if let Some(inner) = &*self.0.get_or_raise()?.borrow() {
             inner.connections.stop_accepting();
+            inner.set_phase(Phase::Draining);
         }
         Ok(())
     }
@@ -358,6 +383,66 @@ impl Worker {
     fn lazy_tasks(&self) -> PyResult<bool> {
         Ok(self.inner()?.application.starter.mode.is_lazy())
     }
+}
+
+impl Inner {
+    fn set_phase(&self, phase: Phase) {
+        if let Some(row) = &self.row {
+            row.set(Gauge::Phase, phase as u64);
+        }
+    }
+}
+
+/// What the loop tells of itself when it answers the native thread.
+fn publish(row: &Row, connections: &Connections) {
+    row.set(Gauge::Connections, connections.count() as u64);
+    row.set(Gauge::Streams, connections.streams() as u64);
+    row.count(Counter::Requests, connections.requests());
+    row.count(Counter::Accepted, connections.accepted());
+    row.count(Counter::BytesSent, connections.bytes_out());
+    row.count(Counter::BytesReceived, connections.bytes_in());
+    let (measured, waited_ns) = gil::measured_waits();
+    row.count(Counter::GilWaits, measured);
+    row.count(Counter::GilWaitNs, waited_ns);
+}
+
+fn publish_application(row: &Row, application: &Application) {
+    row.set(Gauge::WebSockets, application.websockets() as u64);
+    row.set(Gauge::Calls, application.calls() as u64);
+    let (native, python) = application.ingested();
+    row.count(Counter::FramesNative, native);
+    row.count(Counter::FramesPython, python);
+}
+
+/// Whether somebody may ask for metrics.
+fn has_metrics(config: &Bound<'_, PyAny>) -> PyResult<bool> {
+    config.getattr("has_metrics")?.is_truthy()
+}
+
+/// The application behind the paths that operators ask on its own listeners, if there are any.
+fn with_operators(
+    application: Rc<dyn Service>,
+    config: &Bound<'_, PyAny>,
+    row: Option<&Arc<Row>>,
+) -> PyResult<Rc<dyn Service>> {
+    let path = |name: &str| config.getattr(name)?.extract::<Option<String>>();
+    let (health, metrics) = (path("health_path")?, path("metrics_path")?);
+    let Some(row) = row.filter(|_| health.is_some() || metrics.is_some()) else {
+        return Ok(application);
+    };
+    let lag_max: f64 = config.getattr("ready_lag_max")?.extract()?;
+    let lag_max = Duration::try_from_secs_f64(lag_max)
+        .map_err(|_| PyValueError::new_err(format!("ready_lag_max={lag_max} is not a duration")))?;
+    let segment = Arc::clone(row.segment());
+    let report: Rc<dyn Report> = Rc::new(ServerReport::new(segment, lag_max));
+    let mut routes = Routes::new(application);
+    if let Some(path) = health {
+        routes = routes.exact(path, admin::ready(report.clone()));
+    }
+    if let Some(path) = metrics {
+        routes = routes.exact(path, admin::metrics(report));
+    }
+    Ok(Rc::new(routes))
 }
 
 /// What [`Worker::drain`] does; gives what was cut.
@@ -597,7 +682,7 @@ fn socket_option(socket: &OwnedFd, option: libc::c_int) -> PyResult<libc::c_int>
     Ok(value)
 }
 
-fn listener(socket: OwnedFd) -> PyResult<Listener> {
+pub(crate) fn listener(socket: OwnedFd) -> PyResult<Listener> {
     if socket_option(&socket, libc::SO_TYPE)? != libc::SOCK_STREAM {
         return Err(PyValueError::new_err("not a stream socket"));
     }

@@ -144,6 +144,7 @@ impl Streams {
     fn opened(&self) {
         let open = self.open.get();
         self.open.set(open + 1);
+        self.server.registry.stream_opened();
         if open == 0 && self.shared.phase.get() == Phase::H2Idle {
             self.shared.enter(Phase::H2Busy);
         }
@@ -152,6 +153,7 @@ impl Streams {
     fn closed(&self) {
         let open = self.open.get() - 1;
         self.open.set(open);
+        self.server.registry.stream_closed();
         if open == 0 && self.shared.phase.get() == Phase::H2Busy {
             self.shared.enter(Phase::H2Idle);
         }

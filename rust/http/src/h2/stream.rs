@@ -219,7 +219,7 @@ impl Exchange {
             .shared
             .sink
             .as_ref()
-            .map(|_| Meter::new(new_record(&streams.info, &head)));
+            .map(|sink| Meter::begin(&**sink, new_record(&streams.info, &head)));
         let mut exchange = Self {
             streams: streams.clone(),
             responder: Responder::new(&streams.observed, respond),

@@ -52,6 +52,7 @@ use std::{
 use bytes::Bytes;
 use framegate_http::{
     body::{Aborted, Body, ResponseBody},
+    compression::AsIs,
     sendfile::FileSender,
     service::{HintSent, Hints, Permit, Request, Response},
 };
@@ -161,6 +162,8 @@ struct State {
     spare_headers: RefCell<HeaderMap>,
     trailers: Cell<Trailers>,
     trailer_fields: RefCell<Option<HeaderMap>>,
+    /// The body begins with a file: nothing may look into it or change it.
+    as_is: Cell<bool>,
     /// For files in the response, where there is one.
     file_sender: RefCell<Option<FileSender>>,
     /// `content-length` of the response, as the application said it.
@@ -204,6 +207,7 @@ impl State {
             spare_headers: RefCell::default(),
             trailers: Cell::new(Trailers::None),
             trailer_fields: RefCell::default(),
+            as_is: Cell::new(false),
             file_sender: RefCell::default(),
             length: Cell::new(None),
             sent: Cell::new(0),
@@ -241,6 +245,7 @@ impl State {
             spare_headers,
             trailers,
             trailer_fields,
+            as_is,
             file_sender,
             length,
             sent,
@@ -278,6 +283,7 @@ impl State {
         spare_headers.replace(headers);
         trailers.set(Trailers::None);
         trailer_fields.take();
+        as_is.set(false);
         file_sender.take();
         length.set(None);
         sent.set(0);
@@ -567,6 +573,7 @@ impl State {
             return Err(unexpected("http.response.pathsend", phase));
         }
         let chunk = file::of_path(message, self.length.get())?;
+        self.as_is.set(true);
         self.send_body(exchange, chunk, false)
     }
 
@@ -584,7 +591,11 @@ impl State {
             Some(more) => more.is_truthy()?,
             None => false,
         };
-        self.send_body(exchange, file::of_file(message)?, more)
+        let chunk = file::of_file(message)?;
+        if phase == Phase::Head {
+            self.as_is.set(true);
+        }
+        self.send_body(exchange, chunk, more)
     }
 
     /// The first body event: the head goes out with it.
@@ -720,7 +731,12 @@ impl State {
             return;
         }
         if let Chunk::File(_) = chunk {
-            let sender = self.hints.borrow().file_sender();
+            // What may be compressed has to be in memory.
+            let is_free = self.as_is.get()
+                || self
+                    .application()
+                    .is_ok_and(|application| !application.settings.compresses);
+            let sender = is_free.then(|| self.hints.borrow().file_sender()).flatten();
             self.file_sender.replace(sender);
         }
         self.unsent.set(self.unsent.get() + chunk.len());
@@ -769,6 +785,9 @@ impl State {
         let mut response = Response::new(body);
         *response.status_mut() = status;
         *response.headers_mut() = headers;
+        if self.as_is.get() {
+            response.extensions_mut().insert(AsIs);
+        }
         // One response per request: there is nothing to be dropped, and so nothing that could look.
         *self.response.borrow_mut() = Some(response);
         let waker = self.response_waker.take();

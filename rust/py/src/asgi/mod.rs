@@ -81,6 +81,8 @@ pub(crate) struct Settings {
     pub(crate) websocket: session::Settings,
     /// How WebSocket messages are compressed.
     pub(crate) deflate: deflate::Settings,
+    /// Responses may be compressed on their way.
+    pub(crate) compresses: bool,
     /// `server: framegate`, unless the application sends its own.
     server_header: bool,
     /// Added to every response.
@@ -121,6 +123,7 @@ impl Settings {
                 bytes_min: config.getattr("ws_deflate_min_size")?.extract()?,
                 contexts_max: config.getattr("ws_deflate_max_contexts")?.extract()?,
             },
+            compresses: config.getattr("compress")?.is_truthy()?,
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
         })
@@ -221,6 +224,8 @@ pub(crate) struct Application {
     pool: RefCell<Vec<Bundle>>,
     /// Calls of the application that have not ended, also those whose response is long complete.
     calls: Cell<usize>,
+    /// Those for a `WebSocket` among them.
+    websockets: Cell<usize>,
     /// Who waits for the last of them.
     idle: RefCell<Option<Waker>>,
     /// The worker stops soon: who waits for a client to go away is told that it has gone.
@@ -273,6 +278,7 @@ impl Application {
             ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
             calls: Cell::new(0),
+            websockets: Cell::new(0),
             idle: RefCell::default(),
             leaving: Cell::new(false),
         }))
@@ -292,6 +298,23 @@ impl Application {
                 self.core.wake(waker);
             }
         }
+    }
+
+    /// The same, of a WebSocket.
+    pub(crate) fn websocket_begins(&self) {
+        self.websockets.set(self.websockets.get() + 1);
+        self.call_begins();
+    }
+
+    /// The same, of a WebSocket.
+    pub(crate) fn websocket_ended(&self) {
+        self.websockets.set(self.websockets.get() - 1);
+        self.call_ended();
+    }
+
+    /// Calls for a `WebSocket` that have not ended.
+    pub(crate) fn websockets(&self) -> usize {
+        self.websockets.get()
     }
 
     /// Calls of the application that have not ended.

@@ -174,7 +174,7 @@ pub(crate) fn serve(
         .then(|| RequestTask::blank(py))
         .transpose()?;
     let owner = Owner::WebSocket(exchange.clone().unbind());
-    application.call_begins();
+    application.websocket_begins();
     let started = starter.start(py, &core, task.as_ref(), &owner, &arguments);
     core.after_python(py);
     if let Some(task) = task {
@@ -699,7 +699,7 @@ impl Exchange for WebSocketExchange {
             return;
         }
         let application = &state.application;
-        application.call_ended();
+        application.websocket_ended();
         drop(state.permit.take());
         if let Err(error) = result {
             application.report(py, error);
