@@ -15,13 +15,16 @@ from typing import Any
 
 Scope = dict[str, Any]
 
-NEVER = asyncio.Event()
 LEAK: list[bytearray] = []
 
 
 def note(event: str) -> None:
     with open(os.environ["EVENTS"], "a") as file:
         file.write(f"{event} {os.getpid()}\n")
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
 
 
 async def answer(send: Any, text: str) -> None:
@@ -52,7 +55,7 @@ async def app(scope: Scope, receive: Any, send: Any) -> None:
             await answer(send, "done")
         case "/endless":
             note("endless")
-            await NEVER.wait()
+            await forever()
         case "/block":
             note("block")
             time.sleep(600)
@@ -89,7 +92,7 @@ async def failing(scope: Scope, receive: Any, send: Any) -> None:
 async def hanging(scope: Scope, receive: Any, send: Any) -> None:
     await receive()
     note("startup")
-    await NEVER.wait()
+    await forever()
 
 
 async def failing_later(scope: Scope, receive: Any, send: Any) -> None:
@@ -157,7 +160,7 @@ async def streams(scope: Scope, receive: Any, send: Any) -> None:
         case "/stuck":
             note("stuck")
             try:
-                await NEVER.wait()
+                await forever()
             except asyncio.CancelledError:
                 note("cancelled")
                 raise
@@ -165,7 +168,7 @@ async def streams(scope: Scope, receive: Any, send: Any) -> None:
             note("stubborn")
             while True:
                 try:
-                    await NEVER.wait()
+                    await forever()
                 except asyncio.CancelledError:
                     note("not-cancelled")
         case _:
@@ -211,7 +214,7 @@ async def with_worker_scope(scope: Scope, receive: Any, send: Any) -> None:
             case "raise":
                 raise RuntimeError("no device")
             case "late":
-                await NEVER.wait()
+                await forever()
             case "block":
                 time.sleep(600)
     scope["state"]["place"] = worker["index"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import sys
-import sysconfig
-from importlib.metadata import version
 from typing import Any
+
+from framegate.threading_model import runs_without_lock
 
 __all__ = ["build_info", "python_info"]
 
@@ -22,7 +21,7 @@ def build_info() -> dict[str, Any]:
     from framegate import _http, _shm
 
     return {
-        "version": version("framegate"),
+        "version": _http.VERSION,
         "profile": _http.PROFILE,
         "commit": _http.COMMIT,
         "rustc": _http.RUSTC,
@@ -34,12 +33,10 @@ def build_info() -> dict[str, Any]:
 
 def python_info() -> dict[str, Any]:
     """Return `python`, its version, and `gil`, whether it is on in this process."""
-    enabled = getattr(sys, "_is_gil_enabled", None)
-    gil = (
-        bool(enabled()) if enabled is not None else not sysconfig.get_config_var("Py_GIL_DISABLED")
-    )
+    # Every worker says this as it starts: `platform` and `importlib.metadata` would take 20 ms.
+    implementation = sys.implementation.name
     return {
-        "python": platform.python_version(),
-        "implementation": platform.python_implementation(),
-        "gil": gil,
+        "python": sys.version.split()[0],
+        "implementation": "CPython" if implementation == "cpython" else implementation,
+        "gil": not runs_without_lock(),
     }

@@ -66,6 +66,8 @@ class WorkerSpec:
         redirect_count: How many of them, at the end, only redirect to https.
         proxied_count: How many of them, in front of those, begin with a PROXY header.
         runtime_path: File of the runtime segment, or nothing.
+        threads: How many workers the process has, the first of which is `index` in `row`; more than
+            one only without the GIL.
         admin_fds: Inherited sockets on which operators are answered; all workers have the same.
     """
 
@@ -80,6 +82,7 @@ class WorkerSpec:
     runtime_path: str
     admin_fds: tuple[int, ...] = ()
     proxied_count: int = 0
+    threads: int = 1
 
     def to_line(self) -> bytes:
         """Return it as one line."""

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
-from framegate import config_cli, topic_cli
 from framegate.config import SETTINGS, Config, Flag, Setting, advice, suggestion
 from framegate.errors import EXIT_STOPPED, ConfigError, FramegateError, describe
 
@@ -43,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    top = parser()
     if not words:
-        top.print_help()
+        parser().print_help()
         return EXIT_STOPPED
-    options = _parse(top, words)
+    # The parser is not kept: its thousands of objects would live as long as the server.
+    options = _parse(parser(serve_only=words[0] == "serve"), words)
     if options.pop("version", False):
         _print_version(verbose=options.pop("verbose", False))
         return EXIT_STOPPED
@@ -114,8 +113,13 @@ def _help_width() -> int:
     return max(40, min(columns, HELP_WIDTH_MAX) - 2)
 
 
-def parser(program: str = "platform") -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+def parser(program: str = "platform", *, serve_only: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    Args:
+        program: What the user calls it.
+        serve_only: Whether the command is `serve`: a server has no use for the other commands.
+    """
     top = _Parser(
         prog=program,
         usage=f"{program} COMMAND [options]",
@@ -147,6 +151,10 @@ def parser(program: str = "platform") -> argparse.ArgumentParser:
         _add(groups[item.group], item)
     files = serve.add_argument_group("Configuration file")
     files.add_argument("--config", metavar="FILE", help="read this file, not one found here")
+    if serve_only:
+        return top
+    from framegate import config_cli, topic_cli
+
     config_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
     topic_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
     doctor = commands.add_parser(

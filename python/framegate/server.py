@@ -18,7 +18,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
 
@@ -119,7 +118,7 @@ def serve_alone(
 
     status = f"serves {_name(config)} on {' '.join(listeners.urls)}"
 
-    def ready(worker: Worker) -> None:
+    def ready(worker: object) -> None:
         _announce(config, listeners.urls, tools.build_info(), admin.urls)
         notifier.ready(status)
         if notifier.watchdog_seconds is not None:
@@ -172,7 +171,7 @@ def serve_alone(
 def _announce(
     config: Config, urls: list[str], build: dict[str, Any], admin_urls: list[str]
 ) -> None:
-    for line in banner(version("framegate"), urls, config.workers, build, _name(config)):
+    for line in banner(build["version"], urls, config.workers, build, _name(config)):
         logger.info("%s", line)
     for url in admin_urls:
         logger.info("admin: %s", url)

@@ -47,6 +47,7 @@ second.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import selectors
@@ -71,6 +72,7 @@ from framegate.logging import banner, logger
 from framegate.recycling import Allotment, Usage, private_bytes
 from framegate.runtime_segment import RuntimeSegment, open_segment
 from framegate.systemd import Notifier
+from framegate.threading_model import name_of, stays_without_lock
 from framegate.wakeups import drain, signals_as_bytes
 from framegate.worker_process import (
     ListenerSet,
@@ -125,6 +127,7 @@ class Place:
     Attributes:
         index: Which one, from 0.
         listeners: What whoever is here accepts from.
+        threads: How many workers each process of this place has.
         generation: How many processes there were before.
         current: Who serves, or starts because nobody does.
         successor: Who starts beside it.
@@ -134,6 +137,7 @@ class Place:
 
     index: int
     listeners: ListenerSet
+    threads: int = 1
     generation: int = -1
     current: WorkerProcess | None = None
     successor: WorkerProcess | None = None
@@ -143,7 +147,7 @@ class Place:
     @property
     def name(self) -> str:
         """What the log calls it."""
-        return f"worker {self.index + 1}"
+        return name_of(self.index, self.threads)
 
     @property
     def is_ready(self) -> bool:
@@ -183,12 +187,21 @@ class Supervisor:
     Args:
         config: The settings; its application is an import string.
         command: Starts a worker; the descriptor of its channel is appended.
+        has_threads: Whether the workers are threads of one process; what this Python is made for if
+            None.
     """
 
-    def __init__(self, config: Config, *, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        command: Sequence[str] | None = None,
+        has_threads: bool | None = None,
+    ) -> None:
         if not isinstance(config.app, str):
             raise ConfigError('several workers need the application as a string: "module:app"')
         self._config = config
+        self._has_threads = stays_without_lock() if has_threads is None else has_threads
         self._command = list(command) if command is not None else worker_command()
         self._selector = selectors.DefaultSelector()
         self._places: list[Place] = []
@@ -265,13 +278,20 @@ class Supervisor:
             }
             stack.enter_context(signals_as_bytes(self._selector, handlers))
             stack.callback(self._kill_all)  # whatever happens here, nobody stays behind
-            for index, sockets in enumerate(self._listeners.of_worker):
-                self._places.append(Place(index, self._split(sockets)))
+            sets = [self._split(sockets) for sockets in self._listeners.of_worker]
+            if self._has_threads:
+                self._places.append(Place(0, functools.reduce(ListenerSet.plus, sets), count))
+            else:
+                self._places += [Place(index, listeners) for index, listeners in enumerate(sets)]
             for place in self._places:
                 self._start(place)
             while self._processes() or not self._is_stopping:
                 self._turn()
         return self._exit_code
+
+    @property
+    def _worker_count(self) -> int:
+        return sum(place.threads for place in self._places)
 
     def _split(self, sockets: Sequence[socket.socket]) -> ListenerSet:
         counts = (self._listeners.redirect_count, self._listeners.proxied_count)
@@ -382,7 +402,7 @@ class Supervisor:
         elif all(other.is_ready for other in self._places):
             self._was_announced = True
             app = str(self._config.app)
-            urls, count = self._listeners.urls, len(self._places)
+            urls, count = self._listeners.urls, self._worker_count
             # Said by the worker: to look it up here would cost megabytes.
             version = str(worker.build.get("version", "?"))
             for line in banner(version, urls, count, worker.build, app):
@@ -395,9 +415,9 @@ class Supervisor:
 
     def _status(self) -> str:
         """One line for `systemctl status`."""
-        ready = sum(place.is_ready for place in self._places)
+        ready = sum(place.threads for place in self._places if place.is_ready)
         urls = " ".join(self._listeners.urls)
-        return f"{ready} of {len(self._places)} workers serve {self._config.app} on {urls}"
+        return f"{ready} of {self._worker_count} workers serve {self._config.app} on {urls}"
 
     # The end of a process ---------------------------------------------------------------------
 
@@ -452,9 +472,9 @@ class Supervisor:
             self._selector.unregister(worker.channel)
         worker.channel.close()
         if self._segment is not None and worker.row >= 0:
-            self._segment.fold(worker.row)
-            self._rows.append(worker.row)
-            self._rows.sort()
+            for row in worker.rows:
+                self._segment.fold(row)
+            self._rows = sorted([*self._rows, *worker.rows])
 
     def _judge_end(self, worker: WorkerProcess, status: int) -> None:
         # A signal before the worker had its handlers: it did as it was told.
@@ -472,13 +492,14 @@ class Supervisor:
         Raises:
             OSError: There are no processes, descriptors or memory left; may be better in a moment.
         """
-        row = self._rows[0] if self._rows else -1
+        row = self._free_rows(place.threads)
         has_row = self._segment is not None and row >= 0
         worker = WorkerProcess.spawn(
             self._command,
             self._config,
             index=place.index,
-            worker_count=len(self._places),
+            worker_count=self._worker_count,
+            threads=place.threads,
             generation=place.generation + 1,
             row=row,
             listeners=place.listeners,
@@ -489,10 +510,19 @@ class Supervisor:
         )
         place.generation += 1
         if self._segment is not None and has_row:
-            del self._rows[0]
-            self._segment.begin(row, worker.pid, place.generation, place=place.index)
+            self._rows = [free for free in self._rows if free not in worker.rows]
+            for number, row in enumerate(worker.rows):
+                self._segment.begin(row, worker.pid, place.generation, place=place.index + number)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         return worker
+
+    def _free_rows(self, count: int) -> int:
+        """Return the first of so many free rows in a row, or -1."""
+        free = set(self._rows)
+        for row in self._rows:
+            if free.issuperset(range(row, row + count)):
+                return row
+        return -1
 
     def _start(self, place: Place) -> None:
         place.restart_at = None
@@ -612,7 +642,7 @@ class Supervisor:
         self._due.append((place, worker, reason))
 
     def _reload(self) -> None:
-        logger.info("replacing %d workers, one after the other", len(self._places))
+        logger.info("replacing %d workers, one after the other", self._worker_count)
         self._notifier.reloading("replaces its workers")
         self._is_reloading = True
         self._due = deque(item for item in self._due if item[2] == RELOAD)
@@ -648,19 +678,22 @@ class Supervisor:
                     self._mark_due(place, worker, reason)
 
     def _usage(self, worker: WorkerProcess, now: float) -> Usage:
-        has_row = self._segment is not None and worker.row >= 0
+        segment = self._segment
+        requests = sum(map(segment.requests, worker.rows)) if segment is not None else 0
         return Usage(
-            requests=self._segment.requests(worker.row) if self._segment and has_row else 0,
+            requests=requests // worker.threads,
             seconds=now - worker.ready_at,
             memory_bytes=private_bytes(worker.pid) if self._config.limit_max_rss else 0,
         )
 
     def _look_for_stall(self, worker: WorkerProcess) -> None:
-        if self._segment is None or worker.row < 0:
+        if self._segment is None:
             return
-        beat = self._segment.read(worker.row, "row_heartbeat_ns")
-        silent = time.monotonic_ns() - beat if beat else 0
-        seconds = max(silent, self._segment.read(worker.row, "row_loop_lag_ns")) / 1e9
+        seconds = 0.0
+        for row in worker.rows:
+            beat = self._segment.read(row, "row_heartbeat_ns")
+            silent = time.monotonic_ns() - beat if beat else 0
+            seconds = max(seconds, silent / 1e9, self._segment.read(row, "row_loop_lag_ns") / 1e9)
         if seconds < self._config.worker_timeout:
             worker.stalled_count = 0
             return
@@ -675,10 +708,10 @@ class Supervisor:
 
     def _grow(self) -> None:
         """Start one worker more."""
-        if len(self._places) >= WORKERS_MAX:
+        if self._worker_count >= WORKERS_MAX:
             logger.warning("there are %d workers already, which is the limit", WORKERS_MAX)
             return
-        index = len(self._places)
+        index = self._worker_count
         if self._unclaimed:
             listeners = self._unclaimed.pop()
             # Of Unix and inherited sockets there is one for all.
@@ -694,16 +727,19 @@ class Supervisor:
                 return
         place = Place(index, listeners)
         self._places.append(place)
-        logger.info("one worker more: %d", len(self._places))
+        logger.info("one worker more: %d", self._worker_count)
         self._start(place)
 
     def _shrink(self) -> None:
         """Let the last worker go; another one accepts from its sockets."""
         if len(self._places) == 1:
-            logger.warning("one worker stays: SIGTERM stops the server")
+            stays = (
+                "one worker stays" if self._worker_count == 1 else "the workers of one process stay"
+            )
+            logger.warning("%s: SIGTERM stops the server", stays)
             return
         leaving = self._places.pop()
-        logger.info("one worker less: %d", len(self._places))
+        logger.info("one worker less: %d", self._worker_count)
         heir = min(self._places, key=lambda place: len(place.listeners.fds))
         self._unclaimed.append(leaving.listeners)
         heir.listeners = heir.listeners.plus(leaving.listeners)
@@ -736,7 +772,7 @@ class Supervisor:
         self._is_stopping = True
         if self._segment is not None:
             self._segment.begin_to_stop()
-        self._notifier.stopping(f"stopping {len(self._places)} workers")
+        self._notifier.stopping(f"stopping {self._worker_count} workers")
         workers = self._processes()
         self._set_kill_time(max((self._stop_seconds(worker) for worker in workers), default=0.0))
         # Connections from now on are refused, not queued: the workers close their copies too.
@@ -767,7 +803,7 @@ class Supervisor:
         while self._stop_answered < self._stop_requests:
             self._stop_answered += 1
             if not self._is_stopping:
-                logger.info("stopping %d workers", len(self._places))
+                logger.info("stopping %d workers", self._worker_count)
                 self._begin_to_stop()
             elif not self._is_hasty:
                 self._is_hasty = True

@@ -59,7 +59,9 @@ from framegate.lifespan import Lifespan
 from framegate.listener import listener_addresses, start_listening
 from framegate.logging import configure_from, dump_stacks, logger
 from framegate.stalls import StallWatch
+from framegate.threading_model import name_of
 from framegate.worker_scope import WorkerPlace, WorkerScope
+from framegate.worker_threads import AllReady, Share, WorkerThreads
 
 __all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
 
@@ -351,6 +353,11 @@ class Worker:
         self._stop = asyncio.Event()
         self._haste = asyncio.Event()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._stop_count > 0
+
     def retire(self) -> None:
         """Know, when it is asked to stop, that others accept already; from any thread."""
         self._is_retiring = True
@@ -612,7 +619,7 @@ class Signals:
     def __init__(
         self, config: Config, watchdog: Watchdog | None = None, *, is_supervised: bool = False
     ) -> None:
-        self.worker: Worker | None = None
+        self.worker: Worker | WorkerThreads | None = None
         self._config = config
         self._watchdog = watchdog
         self._is_supervised = is_supervised
@@ -691,7 +698,7 @@ def run_worker(
     config: Config,
     listeners: Sequence[socket.socket],
     *,
-    on_ready: Callable[[Worker], None],
+    on_ready: Callable[[Worker | WorkerThreads], None],
     on_worker_startup: Callable[[], None] = lambda: None,
     on_stopping: Callable[[], None] = lambda: None,
     reloading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
@@ -700,11 +707,12 @@ def run_worker(
     is_supervised: bool = False,
     row: RowPlace | None = None,
     place: WorkerPlace = FIRST_PLACE,
+    threads: int = 1,
     at_force: Callable[[], None] = lambda: None,
     ends_process: bool = True,
     redirect_count: int = 0,
     proxied_count: int = 0,
-    on_worker: Callable[[Worker], None] = lambda worker: None,
+    on_worker: Callable[[Worker | WorkerThreads], None] = lambda worker: None,
     load: Callable[[Config], Application] = load_application,
     admin: Sequence[socket.socket] = (),
 ) -> int:
@@ -720,8 +728,10 @@ def run_worker(
         close_listeners: Closes them, and whatever belongs to them; each of them if None.
         toolkit: What makes the loop and the core; the native ones if None.
         is_supervised: Whether signals come from a supervisor.
-        row: Where heartbeats and counters go.
-        place: Which worker it is.
+        row: Where heartbeats and counters go; of several threads, those of the first: the others
+            have the rows after it.
+        place: Which worker it is, or the first of them.
+        threads: How many workers there are in this process.
         at_force: Removes files if the process has to end by force.
         ends_process: Whether nothing comes after this but the end of the process.
         redirect_count: How many of the sockets, at the end, only redirect to https.
@@ -770,23 +780,35 @@ def run_worker(
                     watchdog.disarm()
                 on_ready(worker)
 
-            worker = signals.worker = Worker(
-                application,
-                config,
-                listeners,
-                toolkit=tools,
-                on_worker_startup=worker_startup,
-                on_ready=ready,
-                on_stopping=on_stopping,
-                reloading=reloading,
-                close_listeners=close_listeners,
-                startup_deadline=deadline,
-                is_supervised=is_supervised,
-                row=row,
-                place=place,
-                redirect_count=redirect_count,
-                proxied_count=proxied_count,
-            )
+            all_ready = AllReady(threads, ready)
+
+            def new_worker(number: int, share: Share) -> Worker:
+                return Worker(
+                    application,
+                    config,
+                    share.sockets,
+                    toolkit=tools,
+                    on_worker_startup=worker_startup,
+                    on_ready=all_ready,
+                    on_stopping=on_stopping,
+                    reloading=reloading,
+                    close_listeners=close_listeners,
+                    startup_deadline=deadline,
+                    is_supervised=is_supervised,
+                    row=None if row is None else row._replace(place=row.place + number),
+                    place=place.after(number),
+                    redirect_count=share.redirect_count,
+                    proxied_count=share.proxied_count,
+                )
+
+            whole = Share(listeners, redirect_count, proxied_count)
+            worker: Worker | WorkerThreads
+            if threads == 1:
+                worker = new_worker(0, whole)
+            else:
+                workers = [new_worker(*each) for each in enumerate(whole.deal(threads))]
+                worker = WorkerThreads(workers, tools.new_event_loop)
+            signals.worker = worker
             if signals.is_stopping:
                 # What the handler raised was caught where nothing is: in a callback of the import.
                 worker.stop()
@@ -830,18 +852,18 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
         spec = channel.receive_spec()
     except EOFError:
         return EXIT_STOPPED
-    workers: list[Worker] = []
+    workers: list[Worker | WorkerThreads] = []
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     admin = [_inherited(fd) for fd in spec.admin_fds]
     _watch_supervisor(channel, spec, workers, listeners)
-    configure_from(spec.config, prefix=f"worker {spec.index + 1}: ")
+    configure_from(spec.config, prefix=f"{name_of(spec.index, spec.threads)}: ")
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
     is_ready = False
 
     def worker_startup() -> None:
         channel.send_report(WorkerReport("worker-startup"))
 
-    def ready(worker: Worker) -> None:
+    def ready(worker: Worker | WorkerThreads) -> None:
         nonlocal is_ready
         is_ready = True
         channel.send_report(
@@ -860,6 +882,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             is_supervised=True,
             row=RowPlace(spec.runtime_path, spec.row) if spec.runtime_path else None,
             place=WorkerPlace(spec.index, spec.worker_count, spec.generation),
+            threads=spec.threads,
             redirect_count=spec.redirect_count,
             proxied_count=spec.proxied_count,
             on_worker=workers.append,
@@ -906,7 +929,7 @@ def _inherited(fd: int) -> socket.socket:
 def _watch_supervisor(
     channel: Channel,
     spec: WorkerSpec,
-    workers: list[Worker],
+    workers: list[Worker | WorkerThreads],
     listeners: Sequence[socket.socket],
 ) -> None:
     """Get SIGHUP when the supervisor dies: from the kernel, and from a thread at the channel.
@@ -937,7 +960,7 @@ def _watch_supervisor(
     threading.Thread(target=wait, name="framegate supervisor watch", daemon=True).start()
 
 
-def _obey(order: Order, workers: Sequence[Worker]) -> None:
+def _obey(order: Order, workers: Sequence[Worker | WorkerThreads]) -> None:
     match order.kind:
         case "reload-tls":
             for worker in workers:

@@ -26,6 +26,7 @@ from typing import Any, Final
 from framegate.channel import Channel, Order, WorkerSpec
 from framegate.config import Config
 from framegate.recycling import Allotment
+from framegate.threading_model import name_of
 
 __all__ = [
     "ListenerSet",
@@ -110,7 +111,8 @@ class WorkerProcess:
 
     Attributes:
         index: Which worker it is.
-        row: Its row of the runtime segment.
+        row: Its row of the runtime segment, or the first of them; -1 if there is none.
+        threads: How many workers it has.
         process: To signal and to wait for.
         channel: To talk to it.
         listeners: What it accepts from, or will.
@@ -127,6 +129,7 @@ class WorkerProcess:
 
     index: int
     row: int
+    threads: int
     process: subprocess.Popen[bytes]
     channel: Channel
     listeners: ListenerSet
@@ -150,6 +153,7 @@ class WorkerProcess:
         *,
         index: int,
         worker_count: int,
+        threads: int,
         generation: int,
         row: int,
         listeners: ListenerSet,
@@ -174,10 +178,11 @@ class WorkerProcess:
             redirect_count=len(listeners.redirects),
             proxied_count=len(listeners.proxied),
             runtime_path=runtime_path,
+            threads=threads,
             admin_fds=admin_fds,
         )
         process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
-        return cls(index, row, process, channel, listeners.copy(), allotment, deadline)
+        return cls(index, row, threads, process, channel, listeners.copy(), allotment, deadline)
 
     @property
     def pid(self) -> int:
@@ -187,7 +192,12 @@ class WorkerProcess:
     @property
     def name(self) -> str:
         """What the log calls it."""
-        return f"worker {self.index + 1}"
+        return name_of(self.index, self.threads)
+
+    @property
+    def rows(self) -> range:
+        """Its rows of the runtime segment, one per worker."""
+        return range(self.row, self.row + self.threads) if self.row >= 0 else range(0)
 
     def retire(self, seconds: float) -> None:
         """Ask it to stop without losing anybody who is connected: others accept already."""

@@ -40,7 +40,7 @@ from __future__ import annotations
 import contextvars
 import os
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from framegate.config import LifespanMode
@@ -64,6 +64,10 @@ class WorkerPlace:
     index: int = 0
     count: int = 1
     generation: int = 0
+
+    def after(self, number: int) -> WorkerPlace:
+        """Return the place so many after this one."""
+        return replace(self, index=self.index + number)
 
 
 class WorkerScope(Lifespan):

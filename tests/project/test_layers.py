@@ -30,6 +30,7 @@ PARENT_PROCESS = {
     "steady_stream",
     "supervisor",
     "systemd",
+    "threading_model",
     "unix_socket",
     "wakeups",
     "worker_process",

@@ -8,7 +8,9 @@ from pathlib import Path
 from server_process import Launch
 
 APP = "supervised_apps:app"
-MEMORY_MAX_KIB = 25 * 1024
+MEMORY_MAX_KIB = 22 * 1024
+"""It is 19 MiB with Python 3.11, of which an empty interpreter is 10; 25 is what it may have. A
+module more than is needed, such as asyncio or the parsers of all commands, is 3 to 5."""
 
 
 def status(pid: int, name: str) -> int:
@@ -18,7 +20,7 @@ def status(pid: int, name: str) -> int:
     raise KeyError(name)
 
 
-def test_supervisor_is_below_25_mib(launch: Launch) -> None:
+def test_supervisor_is_small(launch: Launch) -> None:
     server = launch(APP, "--workers", "2").wait_ready()
     assert status(server.pid, "VmRSS") < MEMORY_MAX_KIB
     maps = Path(f"/proc/{server.pid}/maps").read_text()
@@ -32,6 +34,7 @@ def test_idle_supervisor_does_not_wake_up(launch: Launch) -> None:
     pause = threading.Event()
     pause.wait(0.5)  # the last word of the start
     before = status(server.pid, "voluntary_ctxt_switches")
+    # It sleeps in the selector without a time-out: not one wake-up, however long one looks.
     pause.wait(2.0)
     assert status(server.pid, "voluntary_ctxt_switches") == before
     assert server.stop() == 0

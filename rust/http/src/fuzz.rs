@@ -8,7 +8,7 @@
 
 #![allow(clippy::missing_panics_doc, reason = "panics are what a target is for")]
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, fmt::Write, rc::Rc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use tokio::{
@@ -126,7 +126,7 @@ pub fn static_paths(data: &[u8]) {
         if *byte == b'/' {
             written.push('/');
         } else {
-            written.push_str(&format!("%{byte:02x}"));
+            let _ = write!(written, "%{byte:02x}");
         }
     }
     let slash = if name.is_directory && !bytes.is_empty() {

@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, DATE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::PathAndQuery,
 };
 use http_body::{Body as _, Frame as BodyFrame, SizeHint};
@@ -45,6 +45,7 @@ use crate::registry::Registry;
 use crate::service::{
     ConnectionInfo, Handler, Hints, Permit, Request, Response, ResponseFuture, Upgrade,
 };
+use crate::set_back;
 
 /// hyper, set up. The timers of hyper stay off: the sweep has separate ones for heads and idleness.
 pub(crate) fn builder(config: &Config) -> http1::Builder {
@@ -630,6 +631,9 @@ impl Exchange {
                 head.status = StatusCode::INTERNAL_SERVER_ERROR;
                 body = ResponseBody::Empty;
             }
+        }
+        if shared.own_date.get() && !head.headers.contains_key(DATE) {
+            head.headers.insert(DATE, set_back::date());
         }
         if self.is_last && !switching {
             head.headers

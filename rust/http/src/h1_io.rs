@@ -115,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) seen: Cell<Option<(u32, Duration)>>,
     pub(crate) order: Cell<Option<Order>>,
     pub(crate) draining: Cell<bool>,
+    /// Responses of HTTP/1.1 get their `date` from us, not from hyper (see `set_back.rs`).
+    pub(crate) own_date: Cell<bool>,
     pub(crate) parked: Cell<bool>,
     /// The client was asked whether it is there, and has not said anything since.
     pub(crate) pinged: Cell<bool>,
@@ -171,6 +173,7 @@ impl Shared {
             seen: Cell::default(),
             order: Cell::default(),
             draining: Cell::new(false),
+            own_date: Cell::new(false),
             parked: Cell::new(false),
             pinged: Cell::new(false),
             flushed: Cell::new(true),

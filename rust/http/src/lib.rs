@@ -82,6 +82,7 @@ mod registry;
 pub mod routes;
 pub mod sendfile;
 pub mod service;
+mod set_back;
 pub mod static_files;
 pub mod tls;
 pub mod websocket;

@@ -14,7 +14,7 @@ use std::{
     future::poll_fn,
     rc::{Rc, Weak},
     task::{Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::h1_io::{Order, Peer, Phase, Shared, Stall};
 use crate::half_close;
+use crate::set_back::SetBack;
 use crate::tls::{CROWDED, Handshakes};
 
 /// Open connections, counters, and who waits for the last one to go.
@@ -43,6 +44,7 @@ pub(crate) struct Registry {
     listeners: RefCell<Vec<Waker>>,
     drains: RefCell<Vec<Waker>>,
     pub(crate) handshakes: Rc<Handshakes>,
+    set_back: SetBack,
     /// What else the sweep looks at.
     swept: RefCell<Vec<Weak<dyn Swept>>>,
 }
@@ -88,6 +90,7 @@ impl Registry {
             listeners: RefCell::default(),
             drains: RefCell::default(),
             handshakes: Rc::default(),
+            set_back: SetBack::default(),
             swept: RefCell::default(),
         })
     }
@@ -111,6 +114,7 @@ impl Registry {
         if self.draining.get() {
             shared.draining.set(true);
         }
+        shared.own_date.set(self.set_back.is_ahead());
         !self.sweeping.replace(true)
     }
 
@@ -157,6 +161,17 @@ impl Registry {
         self.accepting.get()
     }
 
+    /// Sees to it that responses have the right `date` when the clock was set back.
+    fn look_at_the_clock(&self, config: &Config) {
+        let was_ahead = self.set_back.is_ahead();
+        let is_ahead = config.date_header && self.set_back.look(SystemTime::now());
+        if was_ahead != is_ahead {
+            for shared in self.entries.borrow().iter() {
+                shared.own_date.set(is_ahead);
+            }
+        }
+    }
+
     pub(crate) fn wait_stop(&self, waker: &Waker) {
         remember(&self.listeners, waker);
     }
@@ -172,6 +187,7 @@ impl Registry {
         let mut clock = Duration::ZERO;
         let mut last = Instant::now();
         loop {
+            self.look_at_the_clock(&config);
             ticks.tick().await;
             let now = Instant::now();
             clock += (now - last).min(config.timeouts.sweep * 2);

@@ -25,7 +25,9 @@ mod worker;
 use pyo3::prelude::*;
 
 /// HTTP core of framegate (Rust).
-#[pymodule]
+// With the lock: awaitables and tasks (`asgi/object.rs`) keep their state in cells that it guards, should an application
+// hand one to another thread. A free-threaded Python switches the lock on as it imports this, unless it is told not to.
+#[pymodule(gil_used = true)]
 mod _http {
     use pyo3::prelude::*;
 

@@ -10,7 +10,7 @@
 //!
 //! **Requests** over their limit wait, in the order in which they came to their worker, each at most for a time. The first of each
 //! worker looks again when a request of the same worker ends, and some hundred times a second for those of others; nobody
-//! passes by while somebody waits. WebSockets do not count: they are connections that stay.
+//! passes by while somebody waits. `WebSocket`s do not count: they are connections that stay.
 //!
 //! **Rates** are in [`buckets`](super::buckets). Clients are counted by address, of IPv6 by /64, keys by a hash with a random seed.
 

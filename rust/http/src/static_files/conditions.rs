@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn file_that_was_changed_just_now_has_a_weak_tag() {
-        let modified = UNIX_EPOCH + Duration::from_nanos(784_111_777_500_000_000);
+        let modified = UNIX_EPOCH + Duration::from_millis(784_111_777_500);
         for (later, is_weak) in [(0, true), (1999, true), (2000, false)] {
             let now = modified + Duration::from_millis(later);
             let file = Validators::new(5, MODIFIED_NS, "", now);
