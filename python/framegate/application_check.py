@@ -15,6 +15,7 @@ import time
 from importlib.metadata import version
 
 from framegate.config import Config
+from framegate.env_file import apply_env_file
 from framegate.errors import EXIT_RUNTIME, EXIT_STOPPED, AppImportError, StartupFailed
 from framegate.importer import load_application
 from framegate.lifespan import Lifespan
@@ -37,6 +38,7 @@ def check_application(config: Config) -> int:
     """
     if config.app is None:
         raise AppImportError("no application given", fix="name it: platform check module:app")
+    apply_env_file(config.env_file, origin=config.origins["env_file"].name)
     configure_from(config)
     _say("options", f"{config.app}, framegate {version('framegate')}")
     NativeToolkit().prepare(config)

@@ -9,6 +9,7 @@ Where a value comes from, strongest first:
     command line > code > environment > file > default
 
 - environment: `FRAMEGATE_<NAME>`; a few settings also honour the name that platforms set (`PORT`).
+  What `--env-file` names adds to it (`env_file.py`).
 - file: what `--config` names; else `framegate.toml` or `[tool.framegate]` of `pyproject.toml` in
   the current directory, or in the nearest one above it that has either.
 
@@ -931,6 +932,16 @@ class Config:
         help=(
             "ASGI middleware around the application, outermost first; may be given several times. "
             "Each factory is called with the application and its options."
+        ),
+    )
+    env_file: str | None = setting(
+        None,
+        FilePath(placeholder="FILE"),
+        group=APPLICATION,
+        help=(
+            "Read environment variables from this file (NAME=value) before the application is "
+            "imported, as python-dotenv does. Those that exist already are kept. FRAMEGATE_* in it "
+            "are settings. Each worker that starts reads it anew."
         ),
     )
     lifespan: LifespanMode = setting(
@@ -2053,12 +2064,19 @@ class Config:
         """
         warnings: list[str] = []
         surroundings = os.environ if environment is None else environment
-        layers: list[dict[str, tuple[object, Origin]]] = [
-            _from_file(file, search=search),
-            *_from_environment(surroundings, warnings),
+        below = _from_file(file, search=search)
+        above = [
             _from_mapping(options or {}, Source.CODE),
             _from_mapping(command_line or {}, Source.COMMAND_LINE),
         ]
+        layers: list[dict[str, tuple[object, Origin]]] = [
+            below,
+            *_from_environment(surroundings, warnings),
+            *above,
+        ]
+        if named := [layer["env_file"] for layer in layers if "env_file" in layer]:
+            warnings.clear()
+            layers = [below, *_with_env_file(*named[-1], surroundings, warnings), *above]
         merged: dict[str, tuple[object, Origin]] = {}
         for layer in layers:
             merged.update(layer)
@@ -2183,6 +2201,27 @@ def _from_environment(
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
             if hint := suggestion(name, known):
                 warnings.append(f"environment variable {name} is not known{hint}")
+    return platform, ours
+
+
+def _with_env_file(
+    value: object, origin: Origin, environment: Mapping[str, str], warnings: list[str]
+) -> tuple[dict[str, tuple[object, Origin]], dict[str, tuple[object, Origin]]]:
+    """Return what the environment and a file of variables say together, and which of them did."""
+    from framegate.env_file import read_env_file
+
+    path = _BY_NAME["env_file"].parse(value, origin)
+    if path is None:
+        return _from_environment(environment, warnings)
+    added = read_env_file(path, environment, origin=origin.name)
+    own = _BY_NAME["env_file"].environment[0]
+    if own in added:
+        raise ConfigError(f"{origin.name} {path}: {own} in it cannot name another file")
+    platform, ours = _from_environment({**added, **environment}, warnings)
+    for layer in (platform, ours):
+        for name, (given, source) in layer.items():
+            if source.name not in environment:
+                layer[name] = (given, Origin(source.source, f"{path}: {source.name}"))
     return platform, ours
 
 

@@ -48,7 +48,12 @@ def load_application(config: Config) -> Application:
     Raises:
         AppImportError: It is misspelled, fails to import or cannot be called as ASGI. If user code
             raised, that exception is its `__cause__`.
+        ConfigError: `env_file` cannot be read.
     """
+    if config.env_file is not None:
+        from framegate.env_file import apply_env_file
+
+        apply_env_file(config.env_file, origin=config.origins["env_file"].name)
     if config.app is None:
         raise AppImportError(
             "no application given", fix='name it: "module:app", or FRAMEGATE_APP in the environment'

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from types import FrameType
 from typing import Any, Final
@@ -53,18 +53,21 @@ class Reloader:
 
     Args:
         config: The settings.
+        environment: What workers are started in, if not that of this process.
 
     Raises:
         ConfigError: watchfiles is not installed, or there is too much to watch.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, environment: Mapping[str, str] | None = None) -> None:
         self._config = config
+        self._environment = environment
         self._watch = Watch(
             roots(config),
             (*CODE, *config.reload_includes),
             config.reload_excludes,
             config.reload_delay,
+            files=[config.env_file] if config.env_file is not None else [],
         )
         self._changes: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         self._selector = selectors.DefaultSelector()
@@ -183,7 +186,9 @@ class Reloader:
             admin_fds=tuple(item.fileno() for item in self._admin.of_worker[0]),
         )
         self._started_at = time.monotonic()
-        self._process, self._channel = start_process(worker_command(), spec, stdin=None)
+        self._process, self._channel = start_process(
+            worker_command(), spec, stdin=None, environment=self._environment
+        )
         if self._segment is not None:
             self._segment.begin(0, self._process.pid, self._generation)
         self._generation += 1

@@ -34,6 +34,12 @@ def serve_until_stopped(
     Raises:
         FramegateError: It never started.
     """
+    before = None
+    if config.env_file is not None:
+        from framegate.env_file import apply_env_file
+
+        # Also in a supervisor: the configuration of logging may import from the application.
+        before = apply_env_file(config.env_file, origin=config.origins["env_file"].name)
     configure_from(config)
     for warning in config.warnings:
         logger.warning("%s", warning)
@@ -41,11 +47,11 @@ def serve_until_stopped(
     if config.reload:
         from framegate.reloader import Reloader
 
-        return Reloader(config).run()
+        return Reloader(config, environment=before).run()
     if config.supervised_because:
         from framegate.supervisor import Supervisor
 
-        return Supervisor(config).run()
+        return Supervisor(config, environment=before).run()
     from framegate.server import serve_alone
 
     return serve_alone(config, toolkit=toolkit, ends_process=ends_process)

@@ -57,7 +57,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Final
@@ -187,6 +187,7 @@ class Supervisor:
     Args:
         config: The settings; its application is an import string.
         command: Starts a worker; the descriptor of its channel is appended.
+        environment: What workers are started in, if not that of this process.
         has_threads: Whether the workers are threads of one process; what this Python is made for if
             None.
     """
@@ -196,6 +197,7 @@ class Supervisor:
         config: Config,
         *,
         command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
         has_threads: bool | None = None,
     ) -> None:
         if not isinstance(config.app, str):
@@ -203,6 +205,7 @@ class Supervisor:
         self._config = config
         self._has_threads = stays_without_lock() if has_threads is None else has_threads
         self._command = list(command) if command is not None else worker_command()
+        self._environment = environment
         self._selector = selectors.DefaultSelector()
         self._places: list[Place] = []
         self._retiring: list[WorkerProcess] = []
@@ -506,6 +509,7 @@ class Supervisor:
             runtime_path=str(self._segment.path) if self._segment and has_row else "",
             allotment=Allotment.draw(self._config, self._chance),
             deadline=time.monotonic() + self._config.timeout_startup + STARTUP_MARGIN_SECONDS,
+            environment=self._environment,
             admin_fds=tuple(item.fileno() for item in self._admin.of_worker[0]),
         )
         place.generation += 1

@@ -13,10 +13,6 @@ from typing import Final
 __all__ = ["INSTEAD"]
 
 INSTEAD: Final[dict[str, str]] = {
-    "env_file": (
-        "export the variables before the start (set -a; . ./FILE), or let systemd's "
-        "EnvironmentFile or docker's --env-file do it"
-    ),
     "h11_max_incomplete_event_size": "use --header-bytes-max",
     "http2": "leave it out, HTTP/2 is on; --http says which versions are served",
     "interface": (

@@ -69,6 +69,7 @@ class Watch:
         patterns: Names, or paths from one of the directories, that are of interest.
         excludes: Names or paths that are not, files and directories alike.
         quiet_seconds: Changes are told once nothing has changed for so long.
+        files: Single files of interest, wherever they are and whatever they are called.
 
     Raises:
         ConfigError: watchfiles is not installed, or there is too much to watch.
@@ -80,6 +81,7 @@ class Watch:
         patterns: Sequence[str],
         excludes: Sequence[str],
         quiet_seconds: float,
+        files: Sequence[str] = (),
     ) -> None:
         try:
             import watchfiles
@@ -90,6 +92,9 @@ class Watch:
         self._patterns = tuple(patterns)
         self._excludes = (*EXCLUDED, *excludes)
         self._quiet_ms = max(1, round(quiet_seconds * 1000))
+        self._files = {os.path.abspath(file) for file in files}
+        # Where nothing else than these files is of interest.
+        self._beside: set[str] = set()
         self._stop = threading.Event()
         self.directories = self._find_directories()
 
@@ -129,6 +134,10 @@ class Watch:
 
     def concerns(self, path: str) -> bool:
         """Whether a change of this file is of interest."""
+        if path in self._files:
+            return True
+        if os.path.dirname(path) in self._beside:
+            return False
         return self._matches(path, self._patterns) and not self._is_excluded(path)
 
     def _matches(self, path: str, patterns: Sequence[str]) -> bool:
@@ -155,4 +164,5 @@ class Watch:
                         f"reload would watch more than {DIRECTORIES_MAX} directories below {root}; "
                         "name those of the application with --reload-dir"
                     )
-        return sorted(set(found))
+        self._beside = {os.path.dirname(file) for file in self._files} - set(found)
+        return sorted({*found, *self._beside})

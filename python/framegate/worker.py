@@ -50,6 +50,7 @@ from framegate.errors import (
     EXIT_RUNTIME,
     EXIT_STARTUP,
     EXIT_STOPPED,
+    ConfigError,
     FramegateError,
     WorkerStartFailed,
     describe,
@@ -78,6 +79,11 @@ Clients that reuse connections send the next request within milliseconds or afte
 learn from its answer that the connection ends; the others have the ordinary risk of every client
 that reuses an old connection, and its remedy: to try again.
 """
+
+PASSED_IDLE_SECONDS: Final = 1.0
+"""The same for a server whose sockets were passed to it (systemd): whoever is started next accepts
+from them, so that a client that has just connected need not notice. It sends within a round trip;
+more would make every stop wait for the connections that a proxy keeps in reserve."""
 
 FIRST_PLACE: Final = WorkerPlace()
 """The place of a worker that is alone."""
@@ -520,7 +526,11 @@ class Worker:
 
     async def _drain(self, core: HttpCore) -> None:
         seconds = self._config.timeout_graceful_shutdown
-        idle_seconds = min(IDLE_SECONDS, seconds / 2) if self._is_retiring else 0.0
+        idle_seconds = 0.0
+        if self._is_retiring:
+            idle_seconds = min(IDLE_SECONDS, seconds / 2)
+        elif _were_passed(self._config):
+            idle_seconds = min(PASSED_IDLE_SECONDS, seconds / 2)
         cut: int = await core.drain(seconds, idle_seconds=idle_seconds)
         if cut:
             logger.warning("%d connections were still busy after %g s and were cut", cut, seconds)
@@ -856,6 +866,11 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
     listeners = [_inherited(fd) for fd in spec.listener_fds]
     admin = [_inherited(fd) for fd in spec.admin_fds]
     _watch_supervisor(channel, spec, workers, listeners)
+    if spec.config.env_file is not None:
+        from framegate.env_file import apply_env_file
+
+        with contextlib.suppress(ConfigError):  # said where the application is loaded
+            apply_env_file(spec.config.env_file, origin=spec.config.origins["env_file"].name)
     configure_from(spec.config, prefix=f"{name_of(spec.index, spec.threads)}: ")
     tools: Toolkit = toolkit or NativeToolkit(owns_process=True, supervisor_pid=spec.supervisor_pid)
     is_ready = False
@@ -984,11 +999,16 @@ def _stop_listening(config: Config, listeners: Sequence[socket.socket]) -> None:
     Another server may want them now. A socket that somebody else gave us is not ours to shut down:
     that would end it for all who have it.
     """
-    if config.fd is not None or any(text.startswith(("fd:", "systemd")) for text in config.bind):
+    if _were_passed(config):
         return
     for item in listeners:
         with contextlib.suppress(OSError):
             item.shutdown(socket.SHUT_RDWR)
+
+
+def _were_passed(config: Config) -> bool:
+    """Whether sockets came from somebody else, and may outlive this server."""
+    return config.fd is not None or any(text.startswith(("fd:", "systemd")) for text in config.bind)
 
 
 if __name__ == "__main__":

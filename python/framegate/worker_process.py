@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -160,6 +160,7 @@ class WorkerProcess:
         runtime_path: str,
         allotment: Allotment,
         deadline: float,
+        environment: Mapping[str, str] | None = None,
         admin_fds: tuple[int, ...] = (),
     ) -> WorkerProcess:
         """Start it.
@@ -181,7 +182,9 @@ class WorkerProcess:
             threads=threads,
             admin_fds=admin_fds,
         )
-        process, channel = start_process(command, spec, stdin=subprocess.DEVNULL)
+        process, channel = start_process(
+            command, spec, stdin=subprocess.DEVNULL, environment=environment
+        )
         return cls(index, row, threads, process, channel, listeners.copy(), allotment, deadline)
 
     @property
@@ -231,9 +234,15 @@ class WorkerProcess:
 
 
 def start_process(
-    command: Sequence[str], spec: WorkerSpec, *, stdin: int | None
+    command: Sequence[str],
+    spec: WorkerSpec,
+    *,
+    stdin: int | None,
+    environment: Mapping[str, str] | None,
 ) -> tuple[subprocess.Popen[bytes], Channel]:
     """Start a worker and tell it what it is; the channel does not block.
+
+    Its environment is that of this process, if none is given.
 
     Raises:
         OSError: There are no processes, descriptors or memory left; may be better in a moment.
@@ -246,6 +255,7 @@ def start_process(
                 stdin=stdin,
                 pass_fds=(*spec.listener_fds, *spec.admin_fds, theirs.fileno()),
                 process_group=0,
+                env=environment,
             )
         except BaseException:
             ours.close()

@@ -12,11 +12,14 @@ import pytest
 from framegate.config import SETTINGS, Config, Seconds, SecondsOrOff, Setting, Source, suggestion
 from framegate.errors import ConfigError
 
+ENV_FILE = str(Path(__file__).with_name("sample.env"))  # it is read
+
 # One value per setting that differs from its default, as text and as what the text becomes.
 SAMPLES: dict[str, tuple[str, object]] = {
     "app": ("main:app", "main:app"),
     "factory": ("true", True),
     "app_dir": ("/srv", "/srv"),
+    "env_file": (ENV_FILE, ENV_FILE),
     "lifespan": ("on", "on"),
     "root_path": ("/api", "/api"),
     "host": ("::1", "::1"),

@@ -871,6 +871,7 @@ def test_use_colors(launch: Launch) -> None:
 
 # Effects that need more than a few lines: setting, file below tests/, test.
 SHOWN_ELSEWHERE = [
+    ("env_file", "config/test_env_file.py", "test_application_sees_it_while_it_is_imported"),
     ("reload", "development/test_reload.py", "test_saved_code_is_served_and_pages_get_the_script"),
     ("reload_dirs", "development/test_reload.py", "test_directories_that_are_named"),
     ("reload_includes", "development/test_reload.py", "test_reload_dir_include_exclude_and_delay"),

@@ -18,6 +18,7 @@ PARENT_PROCESS = {
     "ciphers",
     "config",
     "cores",
+    "env_file",
     "errors",
     "listener",
     "log_config",
@@ -106,6 +107,7 @@ def test_errors_and_config_are_leaves() -> None:
         "errors",
         "binds",
         "ciphers",
+        "env_file",
         "static_mounts",
         "systemd",
         "uvicorn_options",
@@ -113,6 +115,7 @@ def test_errors_and_config_are_leaves() -> None:
     for name in (
         "binds",
         "ciphers",
+        "env_file",
         "static_mounts",
         "systemd",
         "uvicorn_options",

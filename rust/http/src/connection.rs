@@ -140,7 +140,7 @@ pub(crate) async fn run(
             body_bytes_max: server.config.limits.body_bytes_max.unwrap_or(u64::MAX),
             kept: Rc::default(),
             known_host: KnownHost::default(),
-            is_trusted: server.config.edge.trust.trusts(&info.peer),
+            is_trusted: server.config.edge.keeps_fields_of(&info.peer),
         };
         match serve(&server, io, service, &shared).await {
             Served::Parked(parked, leftover) => {

@@ -1,5 +1,6 @@
 //! `framegate._http`: the Python face of the HTTP core.
 
+mod accept_errors;
 mod admin;
 mod asgi;
 mod compression;

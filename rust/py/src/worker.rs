@@ -35,6 +35,7 @@ use pyo3::{
 
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use crate::accept_errors;
 use crate::asgi::{Application, AsgiService};
 use crate::compression;
 use crate::error::os_error;
@@ -146,7 +147,8 @@ impl Worker {
             move |task| {
                 spawner.spawn(task);
             },
-        );
+        )
+        .with_accept_errors(accept_errors::report(core.clone()));
         if let Some(tls) = tls {
             server = server.with_tls(tls.get().tls(), https_port, tls::report(core.clone()));
         }
@@ -607,6 +609,9 @@ fn edge_settings(
                 )));
             }
         },
+        // What `local_clients.py` looks at.
+        keeps_claims: config.getattr("debug")?.is_truthy()?
+            || config.getattr("reload")?.is_truthy()?,
         request_ids: config.getattr("request_id")?.is_truthy()?,
         limits,
     })

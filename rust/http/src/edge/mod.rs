@@ -28,7 +28,9 @@ pub use forwarded::{Client, Family, Origin};
 pub use limits::{Limits, Rate, SharedWords};
 pub use trust::{NotAPeer, Trust};
 
-use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
+use crate::service::{
+    Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service,
+};
 use limits::{Queue, RateFields, overloaded};
 use request_id::{REQUEST_ID, RequestIds, is_well_formed};
 
@@ -39,6 +41,9 @@ pub struct Settings {
     pub trust: Trust,
     /// What those peers write.
     pub family: Family,
+    /// Fields of those who are not believed stay where they are. Default false; true for development, where pages that only
+    /// this machine may see are refused to whoever came through a proxy.
+    pub keeps_claims: bool,
     /// Every request has a name; see [`Arrival::request_id`]. Default false.
     pub request_ids: bool,
     /// What is limited, for all workers together. Default nothing.
@@ -46,6 +51,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether fields by which proxies speak for others stay in the requests of a peer.
+    pub(crate) fn keeps_fields_of(&self, peer: &Address) -> bool {
+        self.keeps_claims || self.trust.trusts(peer)
+    }
+
     /// Nothing has to be done for a request.
     fn is_idle(&self) -> bool {
         let has_limits = self.limits.as_ref().is_some_and(Limits::has_requests);

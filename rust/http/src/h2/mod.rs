@@ -233,7 +233,7 @@ pub(crate) async fn serve(
     let streams = Rc::new(Streams {
         server: server.clone(),
         shared: shared.clone(),
-        is_trusted: server.config.edge.trust.trusts(&info.peer),
+        is_trusted: server.config.edge.keeps_fields_of(&info.peer),
         info,
         handler,
         observed,
