@@ -675,6 +675,29 @@ class Peers(Kind):
         return ",".join(value) or "none"
 
 
+RATE_PATTERN: Final = r"[1-9][0-9]{0,5}/[smh](:[1-9][0-9]{0,5})?"
+RATE_WINDOWS: Final = {"s": 1, "m": 60, "h": 3600}
+RATE_SECONDS_MAX: Final = 30 * 86_400
+
+
+class Rate(Text):
+    """So many requests in a time, and at once: `100/s`, `600/m:50`."""
+
+    def parse(self, value: object) -> str:
+        text = super().parse(value)
+        quota, window, burst = rate_terms(text.rpartition("=")[2])
+        if burst * window > RATE_SECONDS_MAX * quota:
+            raise ValueError(f"it would take more than 30 days until {burst} are allowed again")
+        return text
+
+
+def rate_terms(text: str) -> tuple[int, int, int]:
+    """Return the requests, the seconds and the requests at once."""
+    rate, _, burst = text.partition(":")
+    quota, _, unit = rate.partition("/")
+    return int(quota), RATE_WINDOWS[unit], int(burst or quota)
+
+
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2, token
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5, field-value
 
@@ -1505,6 +1528,83 @@ class Config:
             "Unlimited unless set: idle ones cost a few KiB, and open files bound them."
         ),
     )
+    limit_connections: int | None = setting(
+        None,
+        Integer(minimum=1),
+        group=LIMITS,
+        help=(
+            "Connections at a time of all workers together; more are answered with 503, or closed "
+            "before a TLS handshake. Unlimited unless set, as limit_concurrency, which is per "
+            "worker."
+        ),
+    )
+    limit_requests: int | None = setting(
+        None,
+        Integer(minimum=1),
+        group=LIMITS,
+        help=(
+            "Requests at a time of all workers together, WebSockets aside; more wait in a queue. "
+            "Unlimited unless set: how many are good is for the application to say."
+        ),
+    )
+    limit_queue: int = setting(
+        100,
+        Integer(minimum=0, maximum=1_000_000),
+        group=LIMITS,
+        help=(
+            "Requests of all workers together that may wait for limit_requests; more are answered "
+            "with 503 at once: a queue that grows makes everybody late and nobody served."
+        ),
+    )
+    limit_queue_timeout: float = setting(
+        1.0,
+        Seconds(minimum=0.0, maximum=3600.0),
+        group=LIMITS,
+        help=(
+            "How long a request waits for limit_requests before it is answered with 503. A second "
+            "outlasts a burst; whoever waited longer has mostly given up."
+        ),
+    )
+    rate_limit: str | None = setting(
+        None,
+        Rate("N/TIME", RATE_PATTERN, "a rate such as 100/s, 600/m, or 600/m:50 (50 at once)"),
+        group=LIMITS,
+        help=(
+            "Requests of one client (its address behind trusted proxies, of IPv6 the /64), for all "
+            "workers together; more are answered with 429. N at once unless :BURST follows."
+        ),
+    )
+    rate_limit_key: str | None = setting(
+        None,
+        Rate(
+            "HEADER=N/TIME",
+            r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}=" + RATE_PATTERN,
+            "a header and a rate, such as x-api-key=100/s or authorization=600/m:50",
+        ),
+        group=LIMITS,
+        help=(
+            "Requests with the same value in this header, for all workers together; more are "
+            "answered with 429. Values are kept as hashes with a random seed."
+        ),
+    )
+    rate_limit_entries: int = setting(
+        65_536,
+        Integer(minimum=8, maximum=2**24),
+        group=LIMITS,
+        help=(
+            "Clients, and keys, whose rate is known at a time: 16 bytes for each of the two. When "
+            "there are more, newcomers begin with the debt of the one that they replace."
+        ),
+    )
+    limit_exempt_paths: tuple[str, ...] = setting(
+        (),
+        Patterns(),
+        group=LIMITS,
+        help=(
+            "Paths that count for no limit but that of connections, such as /health: probes must "
+            "be answered under load."
+        ),
+    )
     keep_alive_max_requests: int | None = setting(
         None,
         Integer(minimum=1),
@@ -1942,6 +2042,25 @@ class Config:
         """The file of the access log; None if it goes somewhere else."""
         is_file = self.access_log and self.access_log_file not in STANDARD_STREAMS
         return self.access_log_file if is_file else None
+
+    @property
+    def has_shared_limits(self) -> bool:
+        """Whether anything is limited for all workers together."""
+        names = ("limit_connections", "limit_requests", "rate_limit", "rate_limit_key")
+        return any(getattr(self, name) is not None for name in names)
+
+    @property
+    def rate_limit_terms(self) -> tuple[int, int, int] | None:
+        """Requests, seconds, and requests at once of one client."""
+        return None if self.rate_limit is None else rate_terms(self.rate_limit)
+
+    @property
+    def rate_limit_key_terms(self) -> tuple[str, tuple[int, int, int]] | None:
+        """The header, and the same for each value in it."""
+        if self.rate_limit_key is None:
+            return None
+        name, _, rate = self.rate_limit_key.rpartition("=")
+        return name, rate_terms(rate)
 
     @property
     def has_metrics(self) -> bool:

@@ -3,7 +3,7 @@
 Layout (u64 in the byte order of the machine; the worker's side declares the same numbers in
 `rust/py/src/stats.rs`, and a test compares them):
 
-    header, directory of series | row of totals | row of worker 0 | row of worker 1 | ...
+    header, directory of series | row of totals | row of worker 0 | row of worker 1 | ... | limits
 
 A row is identity and gauges in its first 128 bytes, and counters in the rest. Rules:
 
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Final
 
 from framegate.errors import RuntimeDirectoryError
+from framegate.limits_area import ROW_BYTES, SEED_BYTES, new_seed, row_offset
 from framegate.logging import logger
 
 __all__ = ["RUNTIME_LAYOUT", "RuntimeSegment", "open_segment", "runtime_directory"]
@@ -103,14 +104,16 @@ def runtime_directory() -> Path:
     return path
 
 
-def open_segment(row_count: int, *, is_needed: bool = False) -> RuntimeSegment | None:
+def open_segment(
+    row_count: int, limits_bytes: int = 0, *, is_needed: bool = False
+) -> RuntimeSegment | None:
     """Make the segment of this server, or log why there is none: most serve without one, too.
 
     Raises:
         RuntimeDirectoryError: It is needed, and cannot be made.
     """
     try:
-        return RuntimeSegment(runtime_directory(), row_count)
+        return RuntimeSegment(runtime_directory(), row_count, limits_bytes)
     except RuntimeDirectoryError as error:
         if is_needed:
             raise
@@ -124,12 +127,15 @@ class RuntimeSegment:
     Args:
         directory: Where to make it.
         row_count: Number of workers.
+        limits_bytes: Size of what lies behind the rows.
     """
 
-    def __init__(self, directory: Path, row_count: int) -> None:
+    def __init__(self, directory: Path, row_count: int, limits_bytes: int = 0) -> None:
         _remove_orphans(directory)
         self.row_count = row_count
-        size = RUNTIME_LAYOUT["header_bytes"] + (row_count + 1) * RUNTIME_LAYOUT["row_bytes"]
+        rows_bytes = (row_count + 1) * RUNTIME_LAYOUT["row_bytes"]
+        self._limits = RUNTIME_LAYOUT["header_bytes"] + rows_bytes if limits_bytes else 0
+        size = RUNTIME_LAYOUT["header_bytes"] + rows_bytes + limits_bytes
         self.path = directory / f"server-{os.getpid()}-{time.monotonic_ns():x}{_SUFFIX}"
         # Locked before it has its name: no other server can mistake it for an orphan.
         unnamed = self.path.with_suffix(".new")
@@ -143,6 +149,8 @@ class RuntimeSegment:
             for name in header:
                 self._put(RUNTIME_LAYOUT[f"header_{name}"], RUNTIME_LAYOUT[name])
             self._put(RUNTIME_LAYOUT["header_row_count"], row_count)
+            if self._limits:
+                self._map[self._limits : self._limits + SEED_BYTES] = new_seed()
             self._put(RUNTIME_LAYOUT["header_pid"], os.getpid())
             self._put(RUNTIME_LAYOUT["header_started_ns"], time.time_ns())
             unnamed.rename(self.path)
@@ -185,6 +193,10 @@ class RuntimeSegment:
             if count := self._get(row + at):
                 self._put(totals + at, (self._get(totals + at) + count) & _MASK)
         self._map[row : row + RUNTIME_LAYOUT["row_bytes"]] = bytes(RUNTIME_LAYOUT["row_bytes"])
+        if self._limits:
+            held = self._limits + row_offset(index)
+            for at in range(held, held + ROW_BYTES, _WORD.size):
+                self._put(at, 0)
 
     def read(self, index: int, name: str) -> int:
         """Return one value of a worker's row by its name in the layout, such as `row_pid`."""

@@ -31,6 +31,7 @@ from framegate.errors import (
     describe,
 )
 from framegate.importer import is_importing, load_application
+from framegate.limits_area import area_bytes
 from framegate.listener import Address, Listeners, open_admin_listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.runtime_segment import open_segment
@@ -103,7 +104,8 @@ def serve_alone(
     listeners = open_listeners(config)
     try:
         admin = open_admin_listeners(config)
-        segment = open_segment(1, is_needed=config.needs_runtime_segment)
+        limits_bytes = area_bytes(config, 1)
+        segment = open_segment(1, limits_bytes, is_needed=config.needs_runtime_segment)
     except BaseException:
         listeners.close()
         raise

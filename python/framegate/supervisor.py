@@ -67,6 +67,7 @@ from framegate.channel import Order, WorkerReport
 from framegate.config import Config
 from framegate.cores import usable_cores
 from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPPED, ConfigError
+from framegate.limits_area import area_bytes
 from framegate.listener import Listeners, open_admin_listeners, open_listeners
 from framegate.logging import banner, logger
 from framegate.recycling import Allotment, Usage, private_bytes
@@ -265,8 +266,9 @@ class Supervisor:
             self._admin = open_admin_listeners(self._config)
             stack.callback(self._admin.close)
             row_count = 2 * count + ROWS_SPARE
+            limits_bytes = area_bytes(self._config, row_count)
             needed = self._config.needs_runtime_segment
-            self._segment = open_segment(row_count, is_needed=needed)
+            self._segment = open_segment(row_count, limits_bytes, is_needed=needed)
             if self._segment is not None:
                 stack.callback(self._segment.close)
                 self._rows = list(range(row_count))

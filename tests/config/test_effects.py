@@ -959,6 +959,111 @@ def test_request_id() -> None:
         assert "x-request-id" not in response(server)
 
 
+@effect("rate_limit")
+def test_rate_limit() -> None:
+    with serving(rate_limit="2/h") as server:
+        answers = [response(server) for _ in range(3)]
+    assert [status(text) for text in answers] == [200, 200, 429]
+    assert '\r\nratelimit-policy: "client";q=2;w=3600\r\n' in answers[0]
+    assert '\r\nratelimit: "client";r=1;t=1800\r\n' in answers[0]
+    assert re.search(r"\r\nretry-after: 1[78][0-9]{2}\r\n", answers[2])
+    with serving() as server:
+        assert "ratelimit" not in response(server)
+
+
+@effect("rate_limit_key")
+def test_rate_limit_key() -> None:
+    with serving(rate_limit_key="X-Api-Key=1/h") as server:
+        keys = ("a", "b", "a", "b")
+        assert [status(response(server, f"x-api-key: {key}")) for key in keys] == [
+            200,
+            200,
+            429,
+            429,
+        ]
+        assert status(response(server)) == 200
+
+
+@effect("limit_exempt_paths")
+def test_limit_exempt_paths() -> None:
+    for paths, last in (((), 429), (("/",), 200)):
+        with serving(rate_limit="1/h", limit_exempt_paths=paths) as server:
+            assert [status(response(server)) for _ in range(2)] == [200, last]
+
+
+@effect("rate_limit_entries")
+def test_rate_limit_entries() -> None:
+    # Eight words are one set: the ninth key begins with the debt of the one that it replaces.
+    for entries, last in ((8, 429), (65_536, 200)):
+        options = {"rate_limit_key": "x-key=1/h", "rate_limit_entries": entries}
+        with serving(**options) as server:
+            found = [status(response(server, f"x-key: {number}")) for number in range(9)]
+        assert found == [200] * 8 + [last]
+
+
+@effect("limit_connections")
+def test_limit_connections() -> None:
+    with serving(limit_connections=1) as server:
+        with open_connection(server) as first:
+            first.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert first.recv(65536).startswith(b"HTTP/1.1 200")
+            refused = response(server)
+            assert (status(refused), "\r\nretry-after: 1\r\n" in refused) == (503, True)
+    with serving() as server, open_connection(server):
+        assert status(response(server)) == 200
+
+
+class Slow:
+    """An application whose requests last until they are released."""
+
+    def __init__(self) -> None:
+        self.began = threading.Semaphore(0)
+        self.release = threading.Event()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self.began.release()
+        await asyncio.get_running_loop().run_in_executor(None, self.release.wait, 60)
+        await answer(send, b"")
+
+
+@contextmanager
+def one_is_running(**options: Any) -> Iterator[tuple[RunningServer, Slow]]:
+    slow = Slow()
+    with serving(slow, lifespan="off", limit_requests=1, **options) as server:
+        with open_connection(server) as first:
+            first.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert slow.began.acquire(timeout=TIMEOUT_SECONDS)
+            try:
+                yield server, slow
+            finally:
+                slow.release.set()
+            assert status(read_to_end(first)) == 200
+
+
+@effect("limit_requests")
+def test_limit_requests() -> None:
+    with one_is_running(limit_queue_timeout=60) as (server, slow):
+        with open_connection(server) as second:
+            second.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert not slow.began.acquire(timeout=0.1)
+            slow.release.set()
+            assert slow.began.acquire(timeout=TIMEOUT_SECONDS)
+            assert status(read_to_end(second)) == 200
+
+
+@effect("limit_queue")
+def test_limit_queue() -> None:
+    with one_is_running(limit_queue=0) as (server, _):
+        refused = response(server)
+        assert (status(refused), "\r\nretry-after: 1\r\n" in refused) == (503, True)
+
+
+@effect("limit_queue_timeout")
+def test_limit_queue_timeout() -> None:
+    with one_is_running(limit_queue_timeout=0.05) as (server, _):
+        assert status(response(server)) == 503
+
+
 def test_every_setting_has_a_test_of_its_effect() -> None:
     elsewhere = {name for name, _, _ in SHOWN_ELSEWHERE}
     assert shown | elsewhere == {setting.name for setting in SETTINGS}

@@ -24,6 +24,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::edge::limits::Held;
 use crate::h1::{ConnectionService, Exchange, Kept};
 use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
 use crate::h2;
@@ -41,11 +42,17 @@ type Http1 = http1::Connection<TokioIo<SocketIo>, ConnectionService>;
 pub(crate) struct Membership {
     registry: Rc<Registry>,
     shared: Rc<Shared>,
+    /// Among the connections of all workers.
+    _place: Option<Held>,
 }
 
 impl Membership {
-    pub(crate) fn new(registry: Rc<Registry>, shared: Rc<Shared>) -> Self {
-        Self { registry, shared }
+    pub(crate) fn new(registry: Rc<Registry>, shared: Rc<Shared>, place: Option<Held>) -> Self {
+        Self {
+            registry,
+            shared,
+            _place: place,
+        }
     }
 
     pub(crate) fn shared(&self) -> &Rc<Shared> {

@@ -17,7 +17,11 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use crate::config::Config;
 use crate::connection::{self, Membership};
 use crate::date::DateCache;
-use crate::edge::{self, proxy_protocol};
+use crate::edge::{
+    self,
+    limits::{Limits, TooMany},
+    proxy_protocol,
+};
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Phase, Shared, Socket};
@@ -63,6 +67,8 @@ pub(crate) struct ServerState {
     recorder: Option<Rc<Recorder>>,
     on_accept_error: Option<Report>,
     tls: Option<Rc<tls::Source>>,
+    /// For all workers together.
+    limits: Option<Rc<Limits>>,
     pub(crate) spawn: Box<dyn Fn(Task)>,
 }
 
@@ -77,6 +83,13 @@ impl ServerState {
             // Only proxies have business here; see `edge::proxy_protocol`.
             return;
         }
+        let (place, connections_max) = match self.limits.as_ref().map(Limits::connection) {
+            None => (None, self.config.limits.connections_max),
+            Some(Ok(place)) => (place, self.config.limits.connections_max),
+            // A handshake costs more than it would take to say no.
+            Some(Err(TooMany)) if info.entry == Entry::Tls => return,
+            Some(Err(TooMany)) => (None, Some(0)),
+        };
         let shared = Shared::new(self.recorder.clone());
         shared
             .direct
@@ -95,13 +108,13 @@ impl ServerState {
         if let Some(requests) = limits.connection_requests_max {
             shared.requests_left.set(requests);
         }
-        let start_sweep = self.registry.enter(&shared, limits.connections_max);
+        let start_sweep = self.registry.enter(&shared, connections_max);
         info.number = self.registry.accepted();
         shared.number.set(info.number);
         if let Some(recorder) = &self.recorder {
             recorder.opened(&info);
         }
-        let membership = Membership::new(self.registry.clone(), shared);
+        let membership = Membership::new(self.registry.clone(), shared, place);
         if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));
         }
@@ -180,6 +193,7 @@ impl Server {
         Self(Rc::new(ServerState {
             http1: h1::builder(&config),
             service: edge::around(service, &config.edge),
+            limits: config.edge.limits.clone().map(Rc::new),
             registry: {
                 let registry = Registry::new();
                 registry.handshakes.set_max(config.limits.handshakes_max);

@@ -20,7 +20,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::body::{Body, ResponseBody};
-use crate::edge::Arrival;
+use crate::edge::{Arrival, limits::Held};
 use crate::h1_io::{self, Shared};
 use crate::h2::{self, Opening, Responder, StreamDraining};
 use crate::record::Record;
@@ -180,18 +180,31 @@ pub struct Request {
 /// Counts one handler as running until it is dropped. The number is bounded where a client can give up on requests without
 /// closing its connection; the default value counts nothing.
 #[derive(Default)]
-pub struct Permit(Option<Rc<Cell<usize>>>);
+pub struct Permit {
+    running: Option<Rc<Cell<usize>>>,
+    /// Its place among the requests of all workers.
+    place: Option<Held>,
+}
 
 impl Permit {
     pub(crate) fn new(running: &Rc<Cell<usize>>) -> Self {
         running.set(running.get() + 1);
-        Self(Some(running.clone()))
+        Self {
+            running: Some(running.clone()),
+            place: None,
+        }
+    }
+}
+
+impl Permit {
+    pub(crate) fn hold(&mut self, place: Held) {
+        self.place = Some(place);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(running) = &self.0 {
+        if let Some(running) = &self.running {
             running.set(running.get() - 1);
         }
     }

@@ -13,6 +13,7 @@ mod frames;
 mod gil;
 mod home;
 mod huge_pages;
+mod limits;
 mod log_file;
 mod metrics;
 mod native;

@@ -424,6 +424,18 @@ impl Row {
         self.segment.map.word(self.start + offset)
     }
 
+    /// Number of this row, and of all.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        let index = (self.start - HEADER_BYTES) / ROW_BYTES - 1;
+        (index, self.segment.row_count)
+    }
+
+    /// The words behind all rows: what limits of all workers are kept in.
+    pub(crate) fn behind_rows(&self) -> &[AtomicU64] {
+        let at = HEADER_BYTES + (self.place().1 + 1) * ROW_BYTES;
+        self.segment.map.words_from(at)
+    }
+
     /// Publish a gauge.
     pub(crate) fn set(&self, gauge: Gauge, value: u64) {
         // Relaxed, as everywhere here: each value stands for itself and orders nothing else.
@@ -524,6 +536,22 @@ impl Map {
         // SAFETY: inside the mapping and aligned (just checked; the mapping begins at a page), mapped as long as `self`
         // lives, and every access by this process is atomic. The creator never shrinks the file.
         unsafe { slice::from_raw_parts(self.start.as_ptr().add(offset).cast(), count) }
+    }
+}
+
+impl Map {
+    fn words_from(&self, offset: usize) -> &[AtomicU64] {
+        assert!(offset.is_multiple_of(size_of::<u64>()));
+        let Some(bytes) = self.length.checked_sub(offset) else {
+            return &[];
+        };
+        // SAFETY: inside the mapping and aligned (just checked), atomic as in `word`, borrowed no longer than `self`.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.start.as_ptr().add(offset).cast::<AtomicU64>(),
+                bytes / size_of::<u64>(),
+            )
+        }
     }
 }
 

@@ -43,6 +43,7 @@ use crate::event_loop::LoopCore;
 use crate::events::{EventQueue, EventSink};
 use crate::gil;
 use crate::home::LoopBound;
+use crate::limits;
 use crate::log_file::LogFile;
 use crate::metrics::ServerReport;
 use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, duplicate};
@@ -161,7 +162,8 @@ impl Worker {
                  asyncio.Runner(loop_factory=framegate.new_event_loop)",
             )
         })?;
-        let server_config = Rc::new(server_config(config)?);
+        let limits = limits::limits(config, row.map(|row| &row.get().0))?;
+        let server_config = Rc::new(server_config(config, limits)?);
         let application = Application::new(py, core.clone(), app, config, state, plain_tasks)?;
         let mut added = HeaderMap::new();
         application.settings.add_headers(&mut added, false);
@@ -696,7 +698,7 @@ fn set_result(future: &Bound<'_, PyAny>, value: usize) -> PyResult<()> {
 }
 
 /// The part of the settings that the HTTP core needs.
-fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
+fn server_config(config: &Bound<'_, PyAny>, limits: Option<edge::Limits>) -> PyResult<Config> {
     let seconds = |name: &str| -> PyResult<Duration> {
         let value: f64 = config.getattr(name)?.extract()?;
         Duration::try_from_secs_f64(value)
@@ -740,12 +742,15 @@ fn server_config(config: &Bound<'_, PyAny>) -> PyResult<Config> {
         receive_watermark: Some(set_receive_watermark),
         send_file: Some(send_file),
         unacknowledged: Some(unacknowledged),
-        edge: edge_settings(config)?,
+        edge: edge_settings(config, limits)?,
     })
 }
 
 /// What concerns proxies and names of requests.
-fn edge_settings(config: &Bound<'_, PyAny>) -> PyResult<edge::Settings> {
+fn edge_settings(
+    config: &Bound<'_, PyAny>,
+    limits: Option<edge::Limits>,
+) -> PyResult<edge::Settings> {
     let peers: Vec<String> = config.getattr("forwarded_allow_ips")?.extract()?;
     Ok(edge::Settings {
         trust: Trust::of(peers.iter().map(String::as_str))
@@ -764,6 +769,7 @@ fn edge_settings(config: &Bound<'_, PyAny>) -> PyResult<edge::Settings> {
         keeps_claims: config.getattr("debug")?.is_truthy()?
             || config.getattr("reload")?.is_truthy()?,
         request_ids: config.getattr("request_id")?.is_truthy()?,
+        limits,
     })
 }
 

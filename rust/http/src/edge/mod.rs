@@ -8,7 +8,9 @@
 //! trusted; that costs a look at each name. The rest is a [`Handler`] around the server's own, which exists only when
 //! something of it is set.
 
+mod buckets;
 pub(crate) mod forwarded;
+pub(crate) mod limits;
 pub(crate) mod proxy_protocol;
 pub(crate) mod request_id;
 pub(crate) mod trust;
@@ -23,11 +25,13 @@ use std::{
 use http::HeaderValue;
 
 pub use forwarded::{Client, Family, Origin};
+pub use limits::{Limits, Rate, SharedWords};
 pub use trust::{NotAPeer, Trust};
 
 use crate::service::{
     Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service,
 };
+use limits::{Queue, RateFields, overloaded};
 use request_id::{REQUEST_ID, RequestIds, is_well_formed};
 
 /// What a server does at its edge.
@@ -42,6 +46,8 @@ pub struct Settings {
     pub keeps_claims: bool,
     /// Every request has a name; see [`Arrival::request_id`]. Default false.
     pub request_ids: bool,
+    /// What is limited, for all workers together. Default nothing.
+    pub limits: Option<Limits>,
 }
 
 impl Settings {
@@ -52,7 +58,8 @@ impl Settings {
 
     /// Nothing has to be done for a request.
     pub(crate) fn is_idle(&self) -> bool {
-        self.trust.is_nobody() && !self.request_ids
+        let has_limits = self.limits.as_ref().is_some_and(Limits::has_requests);
+        self.trust.is_nobody() && !self.request_ids && !has_limits
     }
 }
 
@@ -74,6 +81,12 @@ pub(crate) fn around(inner: Rc<dyn Service>, settings: &Settings) -> Rc<dyn Serv
         inner,
         shared: Rc::new(Shared {
             ids: settings.request_ids.then(RequestIds::new),
+            limits: settings
+                .limits
+                .clone()
+                .filter(Limits::has_requests)
+                .map(Rc::new),
+            queue: Queue::new(),
             settings: settings.clone(),
         }),
     })
@@ -88,6 +101,8 @@ struct Edge {
 struct Shared {
     settings: Settings,
     ids: Option<RequestIds>,
+    limits: Option<Rc<Limits>>,
+    queue: Rc<Queue>,
 }
 
 impl Service for Edge {
@@ -95,6 +110,7 @@ impl Service for Edge {
         Rc::new(EdgeHandler {
             inner: self.inner.open(connection),
             shared: self.shared.clone(),
+            connection: connection.clone(),
             is_trusted: self.shared.settings.trust.trusts(&connection.peer),
         })
     }
@@ -103,6 +119,7 @@ impl Service for Edge {
 struct EdgeHandler {
     inner: Rc<dyn Handler>,
     shared: Rc<Shared>,
+    connection: Rc<ConnectionInfo>,
     /// The peer is.
     is_trusted: bool,
 }
@@ -141,42 +158,105 @@ impl Handler for EdgeHandler {
             request.arrival = Some(Box::new(arrival));
         }
         request.record.announce();
-        let answer = self.inner.call(request);
-        match request_id {
-            Some(name) => named(answer, name),
-            None => answer,
-        }
+        let limits = self.shared.limits.as_ref().filter(|limits| {
+            let path = request.head.uri.path();
+            !limits.exempt_paths.iter().any(|exempt| exempt == path)
+        });
+        let Some(limits) = limits else {
+            let answer = self.inner.call(request);
+            return Additions::new(request_id, None).put_on(answer);
+        };
+        let client = request
+            .arrival
+            .as_ref()
+            .map_or(Client::Peer, |arrival| arrival.origin.client);
+        let rates = limits.rates(&request.head.headers, &self.connection.peer, client);
+        let refusal = rates.as_ref().and_then(RateFields::refusal);
+        let additions = Additions::new(request_id, rates);
+        additions.put_on(match refusal {
+            Some(refusal) => refusal.into(),
+            None => self.call_limited(limits, request),
+        })
     }
 }
 
-/// The answer with the request's name in it.
-fn named(answer: ResponseFuture, name: HeaderValue) -> ResponseFuture {
-    match answer {
-        ResponseFuture::Ready(Some(mut response)) => {
+impl EdgeHandler {
+    /// Calls the handler when there is room for another request.
+    fn call_limited(&self, limits: &Rc<Limits>, mut request: Request) -> ResponseFuture {
+        let most = match limits.requests_max {
+            Some(most) if !request.has_upgrade_field => most,
+            _ => return self.inner.call(request),
+        };
+        let queue = self.shared.queue.clone();
+        if let Some(place) = queue.place(limits, most) {
+            request.permit.hold(place);
+            return self.inner.call(request);
+        }
+        let Some(waiting) = limits.enter_queue() else {
+            return overloaded().into();
+        };
+        let (limits, inner) = (limits.clone(), self.inner.clone());
+        ResponseFuture::later(async move {
+            let Some(place) = queue.wait(&limits, most).await else {
+                return overloaded();
+            };
+            drop(waiting);
+            request.permit.hold(place);
+            inner.call(request).await
+        })
+    }
+}
+
+/// What the edge adds to a response.
+struct Additions {
+    request_id: Option<HeaderValue>,
+    rates: Option<RateFields>,
+}
+
+impl Additions {
+    fn new(request_id: Option<HeaderValue>, rates: Option<RateFields>) -> Self {
+        Self { request_id, rates }
+    }
+
+    fn add_to(&mut self, response: &mut Response) {
+        if let Some(name) = self.request_id.take() {
             response.headers_mut().insert(REQUEST_ID, name);
-            ResponseFuture::ready(response)
         }
-        ResponseFuture::Ready(None) => answer,
-        ResponseFuture::Later(inner) => ResponseFuture::later(Named {
-            inner,
-            name: Some(name),
-        }),
+        if let Some(rates) = &self.rates {
+            rates.add_to(response.headers_mut());
+        }
+    }
+
+    fn put_on(mut self, answer: ResponseFuture) -> ResponseFuture {
+        if self.request_id.is_none() && self.rates.is_none() {
+            return answer;
+        }
+        match answer {
+            ResponseFuture::Ready(Some(mut response)) => {
+                self.add_to(&mut response);
+                ResponseFuture::ready(response)
+            }
+            ResponseFuture::Ready(None) => answer,
+            ResponseFuture::Later(inner) => ResponseFuture::later(Completed {
+                inner,
+                additions: self,
+            }),
+        }
     }
 }
 
-struct Named {
+/// A response with what the edge adds to it.
+struct Completed {
     inner: Pin<Box<dyn Future<Output = Response>>>,
-    name: Option<HeaderValue>,
+    additions: Additions,
 }
 
-impl Future for Named {
+impl Future for Completed {
     type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
         let mut response = ready!(self.inner.as_mut().poll(cx));
-        if let Some(name) = self.name.take() {
-            response.headers_mut().insert(REQUEST_ID, name);
-        }
+        self.additions.add_to(&mut response);
         Poll::Ready(response)
     }
 }
