@@ -21,6 +21,7 @@ PARENT_PROCESS = {
     "cores",
     "env_file",
     "errors",
+    "limits_area",
     "listener",
     "log_config",
     "logging",

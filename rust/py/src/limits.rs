@@ -33,12 +33,12 @@ pub(crate) fn limits(
     let client_rate: Option<(u64, u64, u64)> = config.getattr("rate_limit_terms")?.extract()?;
     let key_rate: Option<(String, (u64, u64, u64))> =
         config.getattr("rate_limit_key_terms")?.extract()?;
-    let connections_max = config.getattr("limit_connections")?.extract()?;
-    let requests_max = config.getattr("limit_requests")?.extract()?;
+    let connections_max: Option<u64> = config.getattr("limit_connections")?.extract()?;
+    let requests_max: Option<u64> = config.getattr("limit_requests")?.extract()?;
     if client_rate.is_none()
         && key_rate.is_none()
-        && connections_max == None::<u64>
-        && requests_max == None::<u64>
+        && connections_max.is_none()
+        && requests_max.is_none()
     {
         return Ok(None);
     }

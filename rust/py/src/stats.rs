@@ -537,20 +537,12 @@ impl Map {
         // lives, and every access by this process is atomic. The creator never shrinks the file.
         unsafe { slice::from_raw_parts(self.start.as_ptr().add(offset).cast(), count) }
     }
-}
 
-impl Map {
+    /// All of them from there to the end; none behind it.
     fn words_from(&self, offset: usize) -> &[AtomicU64] {
-        assert!(offset.is_multiple_of(size_of::<u64>()));
-        let Some(bytes) = self.length.checked_sub(offset) else {
-            return &[];
-        };
-        // SAFETY: inside the mapping and aligned (just checked), atomic as in `word`, borrowed no longer than `self`.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.start.as_ptr().add(offset).cast::<AtomicU64>(),
-                bytes / size_of::<u64>(),
-            )
+        match self.length.checked_sub(offset) {
+            Some(bytes) => self.words(offset, bytes / size_of::<u64>()),
+            None => &[],
         }
     }
 }
