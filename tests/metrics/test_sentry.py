@@ -12,11 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import brotli
+
 from framegate.config import Config
 from metrics.scraping import ask
 from server_process import Launch
 
 HERE = Path(__file__).parent
+# The SDK takes brotli where it is installed.
+DECODERS = {"gzip": gzip.decompress, "br": brotli.decompress, None: bytes}
 
 
 @contextmanager
@@ -27,8 +31,7 @@ def receiver() -> Iterator[tuple[int, queue.Queue[dict[str, Any]]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            if self.headers["content-encoding"] == "gzip":
-                body = gzip.decompress(body)
+            body = DECODERS[self.headers["content-encoding"]](body)
             lines = body.splitlines()
             for head, payload in zip(lines[1::2], lines[2::2], strict=False):
                 if json.loads(head)["type"] == "event":
