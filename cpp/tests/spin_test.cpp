@@ -62,23 +62,34 @@ void at_the_second_sleep(std::function<void()> action) {
     test::impl::awaited_action = std::move(action);
 }
 
+// CPU time that was used for something else (a cold cache, a sanitizer's own work) looks like spinning, and
+// never like sleeping. So what holds in one try of some holds; what spins when it should not does in each.
+bool in_some_try(const std::function<bool()>& holds) {
+    for (int i = 0; i < 20; ++i) {
+        if (holds()) {
+            return true;
+        }
+    }
+    return false;
+}
+
 }  // namespace
 
 TEST_CASE("spins only while frames come fast, and a miss ends it") {
     const Pair pair;
-    int spins = 0;
-    int in_a_row = 0;
-    int longest = 0;
-    for (int i = 0; i < 40; ++i) {
-        const bool spun = pair.take([&] { pair.send(); }) >= kSpinNs;
-        spins += spun ? 1 : 0;
-        in_a_row = spun ? in_a_row + 1 : 0;
-        longest = in_a_row > longest ? in_a_row : longest;
-    }
-    // Four quick waits, then one that spins in vain, as the frame comes only afterwards.
-    CHECK(spins >= 1);
-    CHECK(spins <= 8);
-    CHECK(longest == 1);
+    CHECK(in_some_try([&] {
+        int spins = 0;
+        int in_a_row = 0;
+        int longest = 0;
+        for (int i = 0; i < 40; ++i) {
+            const bool spun = pair.take([&] { pair.send(); }) >= kSpinNs;
+            spins += spun ? 1 : 0;
+            in_a_row = spun ? in_a_row + 1 : 0;
+            longest = in_a_row > longest ? in_a_row : longest;
+        }
+        // Four quick waits, then one that spins in vain, as the frame comes only afterwards.
+        return spins >= 1 && spins <= 8 && longest == 1;
+    }));
 }
 
 TEST_CASE("a look is worth it after so many fast waits, until one is not") {
@@ -127,14 +138,17 @@ TEST_CASE("every frame is taken, slept for or looked for") {
 
 TEST_CASE("does not spin while frames come slowly") {
     const Pair pair;
-    for (int i = 0; i < 12; ++i) {
-        const std::uint64_t used = pair.take([&] {
-            const timespec pause{0, 2000000};
-            nanosleep(&pause, nullptr);
-            pair.send();
-        });
-        CHECK(used < kSpinNs);
-    }
+    CHECK(in_some_try([&] {
+        bool spun = false;
+        for (int i = 0; i < 12; ++i) {
+            spun |= pair.take([&] {
+                const timespec pause{0, 2000000};
+                nanosleep(&pause, nullptr);
+                pair.send();
+            }) >= kSpinNs;
+        }
+        return !spun;
+    }));
 }
 
 TEST_CASE("an announced frame is looked for before the next sleep, once") {
@@ -157,18 +171,20 @@ TEST_CASE("a wake without an announced frame leads back to sleep at once") {
     const Pair pair;
     pair.send();  // and what was announced before it is old
     REQUIRE(fg_publisher_announce(pair.publisher.get()) == FG_OK);
-    std::uint64_t kicked = 0;
-    std::uint64_t asleep_again = 0;
     pair.take([] {});
-    pair.take([&] {
-        at_the_second_sleep([&] {
-            asleep_again = cpu_ns();
-            pair.send();
+    CHECK(in_some_try([&] {
+        std::uint64_t kicked = 0;
+        std::uint64_t asleep_again = 0;
+        pair.take([&] {
+            at_the_second_sleep([&] {
+                asleep_again = cpu_ns();
+                pair.send();
+            });
+            kicked = cpu_ns();
+            framegate::impl::kick(*reinterpret_cast<framegate::impl::Topic*>(pair.topic.get()));
         });
-        kicked = cpu_ns();
-        framegate::impl::kick(*reinterpret_cast<framegate::impl::Topic*>(pair.topic.get()));
-    });
-    CHECK(asleep_again - kicked < kAnnouncedNs);
+        return asleep_again - kicked < kAnnouncedNs;
+    }));
 }
 
 TEST_CASE("large frames are announced while they are copied, small ones are not") {
