@@ -331,8 +331,8 @@ class TestKilledSupervisor:
     def test_segment_is_removed_by_the_next_server(self, launch: Launch) -> None:
         server = launch(APP, "--workers", "2").wait_ready()
         pids = server.worker_pids
-        # The workers cannot do it: they die first. (Stopped ones would be continued by the kernel when
-        # their parent dies, as an orphaned process group.)
+        # The workers cannot do it: they die first. (Stopped ones would be continued by the kernel
+        # when their parent dies, as an orphaned process group.)
         os.kill(server.pid, signal.SIGSTOP)
         for pid in [*pids, server.pid]:
             os.kill(pid, signal.SIGKILL)
