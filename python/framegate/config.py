@@ -1729,10 +1729,7 @@ class Config:
         "balanced",
         Choice(words=("fast", "balanced", "small")),
         group=RESPONSES,
-        help=(
-            "How hard to compress: zstd 1, 3 or 9, br 1, 4 or 8, gzip 1, 5 or 9. A page of "
-            "100 KiB takes about 0.5, 1 or 5 ms."
-        ),
+        help=("How hard to compress: zstd 1, 3 or 9, br 1, 4 or 8, gzip 1, 5 or 9."),
     )
     compress_cookies: bool = setting(
         False,

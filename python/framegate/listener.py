@@ -40,6 +40,7 @@ from framegate.unix_socket import UnixSocket
 __all__ = [
     "Address",
     "Listeners",
+    "by_kind",
     "listener_addresses",
     "open_admin_listeners",
     "open_listeners",
@@ -190,6 +191,15 @@ def open_admin_listeners(config: Config) -> Listeners:
         opening.listeners.close()
         raise
     return opening.listeners
+
+
+def by_kind(
+    sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
+) -> tuple[list[socket.socket], list[socket.socket], list[socket.socket]]:
+    """Split what is handed on in one list: served, served behind a PROXY header, redirects."""
+    end = len(sockets) - redirect_count
+    at = end - proxied_count
+    return list(sockets[:at]), list(sockets[at:end]), list(sockets[end:])
 
 
 def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:

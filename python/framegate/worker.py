@@ -57,7 +57,7 @@ from framegate.errors import (
 )
 from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
-from framegate.listener import listener_addresses, start_listening
+from framegate.listener import by_kind, listener_addresses, start_listening
 from framegate.logging import configure_from, dump_stacks, logger
 from framegate.stalls import StallWatch
 from framegate.threading_model import name_of
@@ -209,10 +209,10 @@ class NativeToolkit:
 
         Raises:
             CertificateError: One of them cannot be used.
-            ConfigError: The file of the access log cannot be opened, or the collector is none.
-            ConfigError: A directory cannot be served.
+            ConfigError: The file of the access log cannot be opened, the collector is none, or a
+                directory cannot be served.
         """
-        check_log_file(config)
+        _check_log_file(config)
         if config.collector is not None:
             from framegate.events import load_collector
 
@@ -310,7 +310,7 @@ class NativeToolkit:
         return build_info()
 
 
-def check_log_file(config: Config) -> None:
+def _check_log_file(config: Config) -> None:
     """Try to open the file of the access log, which makes it.
 
     Raises:
@@ -436,9 +436,8 @@ class Worker:
                 close()
                 return
             start_listening(sockets, self._config.backlog)
-            for item, (entry, is_proxied) in zip(
-                sockets, self._entries(len(sockets), redirect_count, proxied_count), strict=True
-            ):
+            entries = self._entries(sockets, redirect_count, proxied_count)
+            for item, entry, is_proxied in entries:
                 core.listen(item.detach(), entry=entry, proxied=is_proxied)
 
         def close() -> None:
@@ -549,12 +548,10 @@ class Worker:
             https_port=self._https_port(),
         )
         self._core = core
-        counts = (len(self._listeners), self._redirect_count, self._proxied_count)
+        entries = self._entries(self._listeners, self._redirect_count, self._proxied_count)
         try:
             start_listening(self._listeners, self._config.backlog)
-            for listener, (entry, is_proxied) in zip(
-                self._listeners, self._entries(*counts), strict=True
-            ):
+            for listener, entry, is_proxied in entries:
                 core.listen(os.dup(listener.fileno()), entry=entry, proxied=is_proxied)
             self._on_ready()
             await self._stop.wait()
@@ -571,15 +568,14 @@ class Worker:
             core.close()
 
     def _entries(
-        self, count: int, redirect_count: int, proxied_count: int
-    ) -> Iterator[tuple[str, bool]]:
-        """Give for each socket what is spoken there, and whether behind a PROXY header."""
+        self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
+    ) -> Iterator[tuple[socket.socket, str, bool]]:
+        """Give each socket, what is spoken there, and whether behind a PROXY header."""
         entry = "tls" if self._config.ssl_certfile else "plain"
-        for left in range(count, 0, -1):
-            if left <= redirect_count:
-                yield "redirect", False
-            else:
-                yield entry, left <= redirect_count + proxied_count
+        served, proxied, redirects = by_kind(sockets, redirect_count, proxied_count)
+        yield from ((item, entry, False) for item in served)
+        yield from ((item, entry, True) for item in proxied)
+        yield from ((item, "redirect", False) for item in redirects)
 
     def _https_port(self) -> int:
         """Where redirects lead to."""

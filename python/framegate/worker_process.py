@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from framegate.channel import Channel, Order, WorkerSpec
 from framegate.config import Config
+from framegate.listener import by_kind
 from framegate.recycling import Allotment
 from framegate.threading_model import name_of
 
@@ -67,9 +68,7 @@ class ListenerSet:
         cls, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int = 0
     ) -> ListenerSet:
         """Split what `Listeners` has in one list."""
-        end = len(sockets) - redirect_count
-        at = end - proxied_count
-        return cls(list(sockets[:at]), list(sockets[at:end]), list(sockets[end:]))
+        return cls(*by_kind(sockets, redirect_count, proxied_count))
 
     def less(self, other: ListenerSet) -> ListenerSet:
         """Return those that the other one has not; some are shared by all."""

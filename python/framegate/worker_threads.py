@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from framegate.listener import by_kind
+
 if TYPE_CHECKING:
     from framegate.worker import Worker
 
@@ -64,12 +66,7 @@ class Share(NamedTuple):
 
     def deal(self, count: int) -> list[Share]:
         """Give each of so many workers its share."""
-        end = len(self.sockets) - self.redirect_count
-        at = end - self.proxied_count
-        kinds = [
-            shares(part, count)
-            for part in (self.sockets[:at], self.sockets[at:end], self.sockets[end:])
-        ]
+        kinds = [shares(part, count) for part in by_kind(*self)]
         return [
             Share([*served, *proxied, *redirects], len(redirects), len(proxied))
             for served, proxied, redirects in zip(*kinds, strict=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from clients.application import PIECE, Application
-from peers.chromium import ARGUMENTS, CHROMIUM
+from peers.chromium import chromium
 from server_thread import Serve
 from tls.authority import Authority, Issued
 from tls.conftest import ServeTls
@@ -30,11 +30,8 @@ def browser(issued: Issued) -> Iterator[Browser]:
     public = issued.key.public_key()
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pin = base64.b64encode(hashlib.sha256(spki).digest()).decode()
-    arguments = [*ARGUMENTS, f"--ignore-certificate-errors-spki-list={pin}"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with chromium(f"--ignore-certificate-errors-spki-list={pin}") as browser:
         yield browser
-        browser.close()
 
 
 @dataclass

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from framegate.demo import CHANNELS, HEIGHT, WIDTH
 from framegate.demo.camera import BALL_RADIUS, Scene
 from framegate.demo.detector import find_ball
-from peers.chromium import ARGUMENTS, CHROMIUM
+from peers.chromium import chromium
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,8 @@ def demo() -> Iterator[Demo]:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1100, "height": 860})
-        yield page
-        browser.close()
+    with chromium() as browser:
+        yield browser.new_page(viewport={"width": 1100, "height": 860})
 
 
 def test_page_shows_the_moving_picture_its_rate_and_latency(

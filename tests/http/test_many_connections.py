@@ -6,7 +6,6 @@ connection, and peers that vanished (a laptop that sleeps, a NAT that forgot) he
 
 from __future__ import annotations
 
-import os
 import re
 import resource
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from peers.procfs import open_files
 from peers.raw import head
 from privileges import needs_root
 from server_process import Launch, ServerProcess
@@ -41,10 +41,6 @@ TCP_REPAIR = 19
 def resident_bytes(pid: int) -> int:
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * resource.getpagesize()
-
-
-def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def wait_for_open_files(pid: int, count: int, *, at_most: bool = False) -> None:

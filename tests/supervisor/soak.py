@@ -38,6 +38,7 @@ from typing import Any
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from peers.procfs import children, open_files, status
 from peers.raw import reset
 from server_process import ServerProcess, body, wait_for_death
 from supervisor.load import Load
@@ -54,17 +55,6 @@ OBJECTS_GROWTH_MAX = 200
 """Caches of the standard library fill by and by; one object lost per hundred requests is more."""
 
 FAILURES_SHOWN = 10
-
-
-def status(pid: int, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1])
-    raise KeyError(name)
-
-
-def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @dataclass
@@ -354,12 +344,6 @@ class Soak:
         for number in range(TOPICS):
             with framegate.Publisher(f"{TOPIC}-{number}", slot_bytes=4096) as publisher:
                 publisher.send(b"after all that")
-
-
-def children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def show(outcome: Outcome) -> None:

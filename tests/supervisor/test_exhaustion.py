@@ -11,13 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from peers.procfs import open_files
 from server_process import Launch, ServerProcess, body
 
 APP = "supervised_apps:app"
-
-
-def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @contextlib.contextmanager

@@ -5,19 +5,13 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from peers.procfs import status
 from server_process import Launch
 
 APP = "supervised_apps:app"
 MEMORY_MAX_KIB = 22 * 1024
 """It is 19 MiB with Python 3.11, of which an empty interpreter is 10; 25 is what it may have. A
 module more than is needed, such as asyncio or the parsers of all commands, is 3 to 5."""
-
-
-def status(pid: int, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1])
-    raise KeyError(name)
 
 
 def test_supervisor_is_small(launch: Launch) -> None:

@@ -14,17 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from peers.procfs import children, open_files
 from privileges import needs_root
 from server_process import COMMAND, HERE, Launch, body, wait_for_death
 from supervisor.load import Load
 
 APP = "supervised_apps:app"
-
-
-def children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
 
 
 def test_workers_killed_at_any_moment(launch: Launch) -> None:
@@ -195,10 +190,6 @@ def test_full_disk_under_the_log_stops_nobody(tmp_path: Path, workers: str) -> N
         assert server.stop() == 0
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def test_supervisor_without_descriptors_tries_again(launch: Launch) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from apps import respond
-from peers.chromium import ARGUMENTS, CHROMIUM
+from peers.chromium import chromium
 from tls.authority import Authority
 
 #: Opens a WebSocket, sends, receives until there is nothing more to come, tells how it ended.
@@ -60,10 +60,8 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
