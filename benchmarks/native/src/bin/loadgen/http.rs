@@ -1,4 +1,4 @@
-//! HTTP/1.1 keep-alive load: one request under way per connection, the answer must be a 200 with a length.
+//! HTTP/1.1 keep-alive load: one request under way per connection, the answer must be a 200 with a length, or chunked.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
@@ -43,7 +43,7 @@ pub(crate) struct Http {
     buffer: Vec<u8>,
 }
 
-/// Length of the whole answer that `input` begins with; None while its head is incomplete.
+/// Length of the whole answer that `input` begins with; None while it cannot be told.
 fn answer_bytes(input: &[u8]) -> Result<Option<usize>, String> {
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
@@ -61,11 +61,32 @@ fn answer_bytes(input: &[u8]) -> Result<Option<usize>, String> {
                 .ok_or_else(|| format!("bad length: {}", line.escape_ascii()))?;
             return Ok(Some(end + 4 + length));
         }
+        if line
+            .trim_ascii_end()
+            .eq_ignore_ascii_case(b"transfer-encoding: chunked")
+        {
+            return Ok(chunks_bytes(&input[end + 4..])?.map(|length| end + 4 + length));
+        }
     }
-    Err(format!(
-        "answer without Content-Length: {}",
-        head.escape_ascii()
-    ))
+    Err(format!("answer without a length: {}", head.escape_ascii()))
+}
+
+/// Length of the chunks that `body` begins with, the last one included; None while that is not there.
+fn chunks_bytes(body: &[u8]) -> Result<Option<usize>, String> {
+    let mut start = 0;
+    while let Some(line) = body.get(start..)
+        && let Some(end) = line.iter().position(|&byte| byte == b'\n')
+    {
+        let size = std::str::from_utf8(&line[..end])
+            .ok()
+            .and_then(|text| usize::from_str_radix(text.trim(), 16).ok())
+            .ok_or_else(|| format!("bad chunk: {}", line[..end].escape_ascii()))?;
+        start += end + 1 + size + 2;
+        if size == 0 {
+            return Ok((start <= body.len()).then_some(start));
+        }
+    }
+    Ok(None)
 }
 
 impl Http {
@@ -265,6 +286,18 @@ mod tests {
         assert_eq!(answer_bytes(answer), Ok(Some(answer.len())));
         assert_eq!(answer_bytes(&answer[..30]), Ok(None));
         assert!(answer_bytes(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").is_err());
-        assert!(answer_bytes(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").is_err());
+        assert!(answer_bytes(b"HTTP/1.1 200 OK\r\n\r\nuntil the end").is_err());
+    }
+
+    #[test]
+    fn measures_chunked_answers() {
+        let answer =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n";
+        assert_eq!(answer_bytes(answer), Ok(Some(answer.len())));
+        for bytes in 0..answer.len() {
+            assert_eq!(answer_bytes(&answer[..bytes]), Ok(None), "{bytes}");
+        }
+        let nonsense = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n";
+        assert!(answer_bytes(nonsense).is_err());
     }
 }
