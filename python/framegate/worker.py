@@ -599,7 +599,10 @@ class Worker:
             idle_seconds = min(PASSED_IDLE_SECONDS, seconds / 2)
         cut: int = await core.drain(seconds, idle_seconds=idle_seconds)
         if cut:
-            logger.warning("%d connections were still busy after %g s and were cut", cut, seconds)
+            # A connection of HTTP/2 has many calls: the number is that of whichever were more.
+            logger.warning(
+                "connections or requests were still busy after %g s and were cut: %d", seconds, cut
+            )
 
     def _startup_seconds(self) -> float:
         if self._startup_deadline is None:

@@ -156,7 +156,7 @@ def test_a_propagated_disconnect_is_no_error(serve: Any, caplog: pytest.LogCaptu
         await receive()
         await send(START)
 
-    with caplog.at_level(logging.DEBUG, "framegate"):
+    with caplog.at_level(logging.DEBUG, "framegate.asgi"):
         run(serve, handler, leave=close)
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
@@ -179,7 +179,7 @@ def test_a_disconnect_in_a_task_group_is_no_error(
     async def wrapped(send: Any) -> None:
         await send(START)
 
-    with caplog.at_level(logging.DEBUG, "framegate"):
+    with caplog.at_level(logging.DEBUG, "framegate.asgi"):
         run(serve, handler, leave=close)
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 

@@ -20,6 +20,8 @@ from framegate import Config
 from framegate.cli import parser, subcommands
 from framegate.testing import client
 from framegate.worker import stop_seconds
+from metrics.scraping import admin_port, ask
+from server_process import Launch
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -107,15 +109,30 @@ def test_startup_has_as_long_as_the_server_gives_it() -> None:
 
 def test_ports_and_volumes_fit() -> None:
     (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
-    (port,) = container["ports"]
+    port, admin = container["ports"]
     (service_port,) = manifest("Service")["spec"]["ports"]
     assert port["containerPort"] == Config().port
     assert service_port["targetPort"] == port["name"]
+    assert f"0.0.0.0:{admin['containerPort']}" in container["args"]
     volumes = {
         it["name"]: it for it in manifest("Deployment")["spec"]["template"]["spec"]["volumes"]
     }
     mounts = {it["mountPath"]: volumes[it["name"]] for it in container["volumeMounts"]}
     assert mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"
+
+
+def test_probes_are_answered_without_the_application(launch: Launch) -> None:
+    """With the manifest's own arguments; by a port that the Service leaves out."""
+    (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
+    _, admin = container["ports"]
+    words = [re.sub(r"^0\.0\.0\.0(:\d+)?$", "127.0.0.1", word) for word in container["args"]]
+    words[words.index("--admin-bind") + 1] = "127.0.0.1:0"
+    server = launch("supervised_apps:app", *words).wait_ready()
+    for name in ("startupProbe", "readinessProbe"):
+        probe = container[name]["httpGet"]
+        assert probe["port"] == admin["name"]
+        assert ask(admin_port(server), probe["path"])[0] == 200
+    assert server.stop() == 0
 
 
 def test_same_user_everywhere() -> None:

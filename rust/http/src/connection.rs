@@ -321,6 +321,9 @@ async fn run_http1(
                 _ => shared.direct.refuse(),
             }
         };
+        if let Err(error) = &result {
+            shared.trouble(format_args!("HTTP/1.1: {error}"));
+        }
         let parts = connection.take().expect("is there").into_parts();
         let io = parts.io.into_inner();
         drop(parts.service);
@@ -358,6 +361,7 @@ pub(crate) async fn refuse(
     refusal: &Refusal,
     shared: &Shared,
 ) {
+    shared.trouble(refusal);
     shared.enter(Phase::Lingering);
     let answer = refusal.to_bytes(server.config.date_header);
     let mut rest = &answer[..];

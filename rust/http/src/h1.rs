@@ -180,10 +180,12 @@ impl ConnectionService {
         let fields = Fields::of(&head.headers);
         let marks = shared.next_head();
         if let Some(refusal) = self.refuse(&head, &fields, marks) {
+            shared.trouble(&refusal);
             return exchange(refusal.to_response().into());
         }
         let length = incoming.size_hint().exact();
         if length > Some(self.body_bytes_max) {
+            shared.trouble(&BODY_TOO_LARGE);
             return exchange(BODY_TOO_LARGE.to_response().into());
         }
         let has_forwarding = fields.forwarding;

@@ -24,6 +24,7 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
+    fmt,
     future::Future,
     io::{self, IoSlice},
     mem,
@@ -234,8 +235,16 @@ impl Shared {
         left == 0
     }
 
+    /// Tells whoever wants to know what is wrong with this connection. Costs a look when nobody does.
+    pub(crate) fn trouble(&self, what: impl fmt::Display) {
+        if let Some(recorder) = &self.recorder {
+            recorder.trouble(self.number.get(), &what);
+        }
+    }
+
     /// Request number `request` is answered with `refusal`, unless its handler has answered. Wakes the connection's task.
     pub(crate) fn refuse(&self, request: u64, refusal: &'static Refusal) {
+        self.trouble(refusal);
         self.refusal.set(Some((request, refusal)));
         self.wake_task();
     }

@@ -114,6 +114,9 @@ impl ServerState {
         if let Some(recorder) = &self.recorder {
             recorder.opened(&info);
         }
+        if !shared.admitted.get() {
+            shared.trouble("over the limit of connections: its requests are answered 503");
+        }
         let membership = Membership::new(self.registry.clone(), shared, place);
         if start_sweep {
             (self.spawn)(Box::pin(self.registry.clone().sweep(self.config.clone())));

@@ -149,6 +149,10 @@ pub trait RecordSink: 'static {
     /// A connection is closed. The records of its requests came before.
     fn closed(&self, _connection: &ClosedConnection) {}
 
+    /// What is wrong with a connection: its client broke a rule or a limit, or an answer of ours says so. For people; a
+    /// connection may have several.
+    fn trouble(&self, _connection: u64, _what: &dyn fmt::Display) {}
+
     /// Which fields the records shall have. Asked once.
     fn wanted(&self) -> Wanted {
         Wanted::default()
@@ -252,6 +256,12 @@ impl Recorder {
         };
         for sink in &self.sinks {
             sink.closed(&closed);
+        }
+    }
+
+    pub(crate) fn trouble(&self, number: u64, what: &dyn fmt::Display) {
+        for sink in &self.sinks {
+            sink.trouble(number, what);
         }
     }
 

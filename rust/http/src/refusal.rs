@@ -5,7 +5,7 @@
 //! the connection ([`Shared::refuse`](crate::h1_io::Shared::refuse)), and the future of the response gives it and drops the
 //! handler's. A head that never became a request gets one as bytes ([`Refusal::to_bytes`]).
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use http::{
     HeaderValue, StatusCode,
@@ -17,6 +17,12 @@ use crate::service::Response;
 /// Why something is not given to the handler, or taken away from it.
 #[derive(Debug)]
 pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "answered {}: {}", self.0.as_u16(), self.1.trim_end())
+    }
+}
 
 /// The head did not come in time.
 pub(crate) static HEAD_TOO_SLOW: Refusal = Refusal(

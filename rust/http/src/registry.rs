@@ -206,6 +206,9 @@ impl Registry {
                     order = streams.sweep(clock, &config, &mut wakers);
                 }
                 if let Some(order) = order {
+                    if let Some(what) = broken_limit(order, shared.phase.get()) {
+                        shared.trouble(what);
+                    }
                     wakers.extend(shared.give_order(order));
                 }
             }
@@ -225,6 +228,17 @@ impl Registry {
                 return;
             }
         }
+    }
+}
+
+/// Which time limit an order says that the peer broke, where no answer says so.
+fn broken_limit(order: Order, phase: Phase) -> Option<&'static str> {
+    match (order, phase) {
+        (Order::Reset, _) => Some("cut: the client does not read what it is sent"),
+        (Order::Close, Phase::Handshake) => Some("cut: the TLS handshake took too long"),
+        (Order::Close, Phase::H2Busy) => Some("cut: no answer to a PING of HTTP/2"),
+        (Order::HangUp, _) => Some("cut: the client closed its side and counts as gone"),
+        _ => None,
     }
 }
 

@@ -255,6 +255,14 @@ impl Draining {
         Self(DrainingOf::Stream(stream))
     }
 
+    /// Tells whoever wants to know what is wrong with the connection; see [`crate::record::RecordSink::trouble`].
+    pub fn trouble(&self, what: impl std::fmt::Display) {
+        match &self.0 {
+            DrainingOf::Connection(shared) => shared.trouble(what),
+            DrainingOf::Stream(stream) => stream.trouble(what),
+        }
+    }
+
     /// True once the server drains.
     pub fn is_draining(&self) -> bool {
         match &self.0 {

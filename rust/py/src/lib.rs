@@ -6,6 +6,7 @@ mod access_line;
 mod admin;
 mod asgi;
 mod compression;
+mod diagnostics;
 mod error;
 mod event_loop;
 mod events;
@@ -31,9 +32,9 @@ mod worker;
 use pyo3::prelude::*;
 
 /// HTTP core of framegate (Rust).
-// With the lock: awaitables and tasks (`asgi/object.rs`) keep their state in cells that it guards, should an application
-// hand one to another thread. A free-threaded Python switches the lock on as it imports this, unless it is told not to.
-#[pymodule(gil_used = true)]
+// Works without the lock: what a loop owns is bound to its thread (`home.rs`), and awaitables and tasks, which an application
+// may hand to another thread, are entered by one at a time (`asgi/object.rs`).
+#[pymodule(gil_used = false)]
 mod _http {
     use pyo3::prelude::*;
 

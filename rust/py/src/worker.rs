@@ -38,6 +38,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::accept_errors;
 use crate::asgi::{Application, AsgiService};
 use crate::compression;
+use crate::diagnostics::Diagnostics;
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::events::{EventQueue, EventSink};
@@ -98,6 +99,7 @@ struct Inner {
 struct Watchers {
     slow: Option<Rc<SlowRequests>>,
     events: Option<Rc<EventSink>>,
+    diagnostics: Option<Rc<Diagnostics>>,
 }
 
 impl Watchers {
@@ -105,6 +107,9 @@ impl Watchers {
     fn stop(&self, py: Python<'_>) {
         if let Some(slow) = &self.slow {
             slow.report(py);
+        }
+        if let Some(diagnostics) = &self.diagnostics {
+            diagnostics.report(py);
         }
         if let Some(events) = &self.events {
             let closing = events.closing();
@@ -237,6 +242,10 @@ impl Worker {
             server = server.with_records(sink.clone());
             watchers.events = Some(sink);
         }
+        if let Some(diagnostics) = Diagnostics::new(py, &core)? {
+            server = server.with_records(diagnostics.clone());
+            watchers.diagnostics = Some(diagnostics);
+        }
         if config.getattr("server_timing")?.is_truthy()? {
             server = server.with_server_timing();
         }
@@ -337,7 +346,7 @@ impl Worker {
     ///         successor accepts already. At most `seconds`.
     ///
     /// Returns:
-    ///     An awaitable of the number of connections that were cut and of calls that had not ended.
+    ///     An awaitable of how many were cut: connections, or calls where those were more (HTTP/2, background tasks).
     #[pyo3(signature = (seconds, *, idle_seconds=0.0))]
     fn drain<'py>(
         &self,

@@ -248,7 +248,10 @@ pub(crate) async fn serve(
     });
     let ended = match handshake(tap, &server.config, shared).await? {
         Ok(http2) => run(http2, &streams).await,
-        Err(_) => true,
+        Err(error) => {
+            shared.trouble(format_args!("HTTP/2: {error}"));
+            true
+        }
     };
     if !ended || shared.broken.get() || shared.eof.get() {
         return None;
@@ -326,11 +329,18 @@ fn turn(
         while accepted.len() < BATCH_MAX {
             match http2.poll_accept(cx) {
                 Poll::Ready(Some(Ok(request))) => accepted.push(request),
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Ready(Some(Err(error))) => {
+                    streams.shared.trouble(format_args!("HTTP/2: {error}"));
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => break,
             }
         }
         if !streams.check_frames() {
+            streams
+                .shared
+                .trouble("HTTP/2: more frames without content, or resets, than the limits allow");
             http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             accepted.clear();
             streams.flooded.set(false);

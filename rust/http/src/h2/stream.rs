@@ -132,6 +132,7 @@ impl Responder {
 
     /// Answers for the handler, unless it has answered. The caller wakes who has to know.
     pub(super) fn refuse(&self, refusal: &'static Refusal) -> Option<Waker> {
+        self.observed.shared.trouble(refusal);
         self.refusal.set(Some(refusal));
         self.waker()
     }

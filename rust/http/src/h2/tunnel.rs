@@ -11,7 +11,7 @@
 
 use std::{
     cell::RefCell,
-    io,
+    fmt, io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -51,6 +51,11 @@ impl StreamDraining {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.streams.shared.is_draining()
+    }
+
+    /// Of the connection.
+    pub(crate) fn trouble(&self, what: impl fmt::Display) {
+        self.streams.shared.trouble(what);
     }
 
     /// Keeps the waker for when it does.

@@ -190,6 +190,16 @@ impl Future for Link {
         state.in_session.set(true);
         let polled = Pin::new(&mut this.session).poll(cx);
         state.in_session.set(false);
+        if polled.is_ready()
+            && let Some(draining) = &this.draining
+            && let Some(closed) = &*state.ended.borrow()
+            && !(closed.clean || closed.reason.is_empty())
+        {
+            draining.trouble(format_args!(
+                "WebSocket ended with {}: {}",
+                closed.code, closed.reason
+            ));
+        }
         polled
     }
 }
