@@ -94,6 +94,8 @@ GROUPS = {
         "websocket_idle",
         "frame_ingest",
         "static_files",
+        "start",
+        "reload",
     ),
     "shm": (
         "shm_cycle",
