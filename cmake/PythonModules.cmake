@@ -3,7 +3,7 @@ find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
 find_package(nanobind CONFIG REQUIRED)
 
 file(GLOB _shm_module_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/cpp/python/*.cpp")
-nanobind_add_module(_shm NB_STATIC ${_shm_module_sources})
+nanobind_add_module(_shm NB_STATIC FREE_THREADED ${_shm_module_sources})
 target_link_libraries(_shm PRIVATE framegate_shm)
 target_compile_definitions(_shm PRIVATE FRAMEGATE_VERSION="${PROJECT_VERSION}")
 

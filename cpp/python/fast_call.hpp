@@ -47,11 +47,18 @@ template <FastMethod kMethod, int kUse>
 struct Intercepted {
     static inline vectorcallfunc general = nullptr;
 
+    // Without the GIL the receiver is locked, as nanobind does it for its own calls.
+    static FastResult alone(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
+                            PyObject* keywords) noexcept {
+        const nb::ft_object_guard guard(self);
+        return kMethod(self, arguments, count, keywords);
+    }
+
     static PyObject* call(PyObject* method, PyObject* const* arguments, std::size_t count_and_flag,
                           PyObject* keywords) noexcept {
         const Py_ssize_t count = PyVectorcall_NARGS(count_and_flag);
         if (count > 0) [[likely]] {
-            const FastResult result = kMethod(arguments[0], arguments + 1, count - 1, keywords);
+            const FastResult result = alone(arguments[0], arguments + 1, count - 1, keywords);
             if (result.is_done) [[likely]] {
                 return result.value;
             }

@@ -111,7 +111,7 @@ void Message::release() {
     require_live();
     if (exports > 0) {
         const std::string message =
-            std::to_string(exports) + " view(s) of this " + noun +
+            std::to_string(Py_ssize_t{exports}) + " view(s) of this " + noun +
             " exist (arrays, memoryviews, tensors): drop them first, or drop the " + noun +
             " and let the last of them end the lease";
         throw nb::buffer_error(message.c_str());
@@ -361,7 +361,7 @@ nb::object or_none(nb::object object) { return object.is_valid() ? object : nb::
 void bind_message(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Message>(
+    LockedClass<Message>(
         module, "Message", nb::type_slots(region_slots<Message>), nb::is_weak_referenceable(),
         "The payload of a request or a reply: bytes, or arrays.\n"
         "\n"
@@ -451,7 +451,7 @@ void bind_message(nb::module_& module) {
 void bind_request(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Request, Message>(
+    LockedClass<Request, Message>(
         module, "Request", nb::is_final(),
         "A request that waits for its answer: `reply()` or `fail()`, once. One that is\n"
         "forgotten fails the call.")
@@ -511,9 +511,9 @@ void bind_mail(nb::module_& module) {
     bind_message(module);
     bind_request(module);
 
-    nb::class_<Caller>(module, "Caller", "The asking side; see framegate.calls.Caller.")
-        .def(nb::init<const Topic&, std::uint32_t, const std::string&>(), "topic"_a, nb::kw_only(),
-             "calls_max"_a = 0, "name"_a = "")
+    LockedClass<Caller>(module, "Caller", "The asking side; see framegate.calls.Caller.")
+        .def(nb::init<const Topic&, std::uint32_t, const std::string&>(), "topic"_a.lock(),
+             nb::kw_only(), "calls_max"_a = 0, "name"_a = "")
         .def(
             "_start",
             [](Caller& self, nb::object data, std::optional<double> timeout,
@@ -557,9 +557,10 @@ void bind_mail(nb::module_& module) {
         .def_prop_ro("closed", &Caller::is_closed)
         .def("close", &Caller::close);
 
-    nb::class_<Responder>(module, "Responder", "The answering side; see framegate.calls.Responder.")
-        .def(nb::init<const Topic&, std::uint32_t, const std::string&>(), "topic"_a, nb::kw_only(),
-             "requests_max"_a = 0, "name"_a = "")
+    LockedClass<Responder>(module, "Responder",
+                           "The answering side; see framegate.calls.Responder.")
+        .def(nb::init<const Topic&, std::uint32_t, const std::string&>(), "topic"_a.lock(),
+             nb::kw_only(), "requests_max"_a = 0, "name"_a = "")
         .def(
             "take",
             [](Responder& self, std::optional<double> timeout) {

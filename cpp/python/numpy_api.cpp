@@ -43,7 +43,7 @@ bool NumpyApi::meets_array(PyObject* object) noexcept {
         return false;
     }
     try {
-        return get() != nullptr && Py_TYPE(object) == array_type;
+        return get() != nullptr && Py_TYPE(object) == array_type.load(std::memory_order_relaxed);
     } catch (nb::python_error& error) {
         error.discard_as_unraisable("looking at numpy");
     } catch (const std::exception&) {
@@ -80,21 +80,37 @@ bool NumpyApi::load(NumpyApi& api) {
             dtype(*type);
         }
     }
-    array_type = static_cast<PyTypeObject*>(table[kArrayType]);
+    array_type.store(static_cast<PyTypeObject*>(table[kArrayType]), std::memory_order_relaxed);
     return true;
 }
 
 const NumpyApi* NumpyApi::get() {
-    // Asked once. What it refers to is never given back, for the interpreter may be gone before
-    // static objects are.
+    // Asked once, or once by each of several threads that meet numpy at the same time: a lock would
+    // be held while numpy is imported, and who waits for it might hold what the import waits for.
+    // What it refers to is never given back, for the interpreter may be gone before static objects
+    // are.
+    enum : int { kUnknown, kAbsent, kThere };
     static NumpyApi api;
-    static const bool is_there = load(api);
-    return is_there ? &api : nullptr;
+    static std::atomic<int> state = kUnknown;
+    static std::atomic<bool> is_taken = false;
+    // Acquire; pairs with the release below.
+    if (const int known = state.load(std::memory_order_acquire); known != kUnknown) [[likely]] {
+        return known == kThere ? &api : nullptr;
+    }
+    NumpyApi loaded;
+    const bool is_there = load(loaded);
+    // The first one to come here writes `api`; another one goes on with nothing this one time.
+    if (!is_taken.exchange(true, std::memory_order_relaxed)) {
+        api = loaded;
+        state.store(is_there ? kThere : kAbsent, std::memory_order_release);
+    }
+    return state.load(std::memory_order_acquire) == kThere ? &api : nullptr;
 }
 
 PyObject* NumpyApi::dtype(const DType& type) {
-    PyObject*& place = dtypes.at(type.code);
-    if (place == nullptr) {
+    std::atomic<PyObject*>& place = dtypes.at(type.code);
+    PyObject* known = place.load(std::memory_order_acquire);
+    if (known == nullptr) {
         nb::object name = nb::str(type.name);
         if (type.needs_ml_dtypes) {
             const nb::object types = import_optional("ml_dtypes");
@@ -104,9 +120,12 @@ PyObject* NumpyApi::dtype(const DType& type) {
             name = types.attr(type.name);
         }
         const nb::object made = nb::module_::import_("numpy").attr("dtype")(name);
-        place = nb::object(made).release().ptr();
+        // Of two threads the first one's stays.
+        if (place.compare_exchange_strong(known, made.ptr(), std::memory_order_acq_rel)) {
+            known = nb::object(made).release().ptr();
+        }
     }
-    return place;
+    return known;
 }
 
 nb::object NumpyApi::array(const DType& type, int ndim, const Py_ssize_t* shape,
@@ -118,9 +137,9 @@ nb::object NumpyApi::array(const DType& type, int ndim, const Py_ssize_t* shape,
         const DType* bits = dtype_of_dlpack(1, static_cast<std::uint8_t>(type.bytes * 8));
         dtype = NumpyApi::dtype(*bits);
     }
-    nb::object made =
-        nb::steal(new_from_descr_(array_type, Py_NewRef(dtype), ndim, shape, strides, data,
-                                  is_writable ? NumpyArray::kWriteable : 0, nullptr));
+    nb::object made = nb::steal(new_from_descr_(array_type.load(std::memory_order_relaxed),
+                                                Py_NewRef(dtype), ndim, shape, strides, data,
+                                                is_writable ? NumpyArray::kWriteable : 0, nullptr));
     if (!made.is_valid() || set_base_object_(made.ptr(), base.release().ptr()) != 0) {
         throw nb::python_error();
     }

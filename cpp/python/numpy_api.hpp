@@ -10,6 +10,7 @@
 #include <nanobind/nanobind.h>
 
 #include <array>
+#include <atomic>
 
 #include "dtype.hpp"
 
@@ -39,12 +40,14 @@ class NumpyApi {
     static const NumpyApi* get();
     // Whether `object` is exactly a numpy array (no subclass) whose head is a NumpyArray.
     static bool is_array(PyObject* object) noexcept {
-        return Py_TYPE(object) == array_type || (array_type == nullptr && meets_array(object));
+        const PyTypeObject* known = array_type.load(std::memory_order_relaxed);
+        return Py_TYPE(object) == known || (known == nullptr && meets_array(object));
     }
     // numpy's own dtype object of a type, the one that its arrays of native byte order share. Null
     // before numpy was met, and for a type that it cannot name. Borrowed.
     static PyObject* known_dtype(const DType& type) noexcept {
-        return type.code < dtypes.size() ? dtypes[type.code] : nullptr;
+        return type.code < dtypes.size() ? dtypes[type.code].load(std::memory_order_acquire)
+                                         : nullptr;
     }
 
     // A C-order array over `data`; `base` keeps the memory and is taken over. Raises.
@@ -61,8 +64,10 @@ class NumpyApi {
                                        const Py_ssize_t*, void*, int, PyObject*);
     using SetBaseObject = int (*)(PyObject*, PyObject*);
 
-    static inline PyTypeObject* array_type = nullptr;  // null until load() trusts it
-    static inline std::array<PyObject*, 64> dtypes{};  // by fg_dtype
+    // Null until load() trusts it. Relaxed: compared, never looked into.
+    static inline std::atomic<PyTypeObject*> array_type = nullptr;
+    // By fg_dtype. Release where one is made; pairs with the acquire in known_dtype() and dtype().
+    static inline std::array<std::atomic<PyObject*>, 64> dtypes{};
     NewFromDescr new_from_descr_ = nullptr;
     SetBaseObject set_base_object_ = nullptr;
 };

@@ -620,9 +620,11 @@ FastResult send_fast(PyObject* self, PyObject* const* arguments, Py_ssize_t coun
     if (PyBytes_CheckExact(arguments[0])) {
         data = PyBytes_AS_STRING(arguments[0]);
         size = PyBytes_GET_SIZE(arguments[0]);
+#if !defined(NB_FREE_THREADED)  // there another thread may resize it meanwhile
     } else if (PyByteArray_CheckExact(arguments[0])) {
         data = PyByteArray_AS_STRING(arguments[0]);
         size = PyByteArray_GET_SIZE(arguments[0]);
+#endif
     } else if (const NumpyArray* array = plain_array(*publisher, arguments[0])) {
         data = array->data;
         size = static_cast<Py_ssize_t>(publisher->schema->payload_bytes);
@@ -670,7 +672,7 @@ void remember_array(Loan& loan, nb::handle array) {
 void bind_publisher(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Loan> loan(
+    LockedClass<Loan> loan(
         module, "Loan", nb::type_slots(region_slots<Loan>), nb::is_final(),
         "The exclusive right to fill one slot.\n"
         "\n"
@@ -747,10 +749,10 @@ void bind_publisher(nb::module_& module) {
             "__exit__", [](Loan& self, nb::args) { self.abandon(); },
             nb::sig("def __exit__(self, *exception: object) -> None"));
 
-    nb::class_<Publisher> publisher(module, "Publisher",
-                                    "The writing side of a topic; see framegate.shm.Publisher.");
+    LockedClass<Publisher> publisher(module, "Publisher",
+                                     "The writing side of a topic; see framegate.shm.Publisher.");
     publisher.def(nb::init<std::string>(), "topic"_a)
-        .def("_attach", &Publisher::attach, "topic"_a, "name"_a)
+        .def("_attach", &Publisher::attach, "topic"_a.lock(), "name"_a)
         .def(
             "send",
             [](nb::handle_t<Publisher> self, nb::object data, std::optional<double> timestamp,
@@ -841,10 +843,12 @@ void bind_publisher(nb::module_& module) {
         .def_prop_ro("is_attached", &Publisher::is_attached)
         .def_prop_ro("closed", &Publisher::is_closed)
         .def_prop_ro(
-            "published", [](const Publisher& self) { return self.counters->published; },
+            "published",
+            [](const Publisher& self) { return std::uint64_t{self.counters->published}; },
             "Frames published by this handle.")
         .def_prop_ro(
-            "sequence", [](const Publisher& self) { return self.counters->sequence; },
+            "sequence",
+            [](const Publisher& self) { return std::uint64_t{self.counters->sequence}; },
             "Sequence of the last frame published by this handle; 0 before the first.")
         .def_prop_ro(
             "slot_bytes", [](const Publisher& self) { return self.slot_bytes(); },

@@ -107,8 +107,8 @@ class Publisher {
 
     // Shared with the loans, which may be published after the Publisher object is gone.
     struct Counters {
-        std::uint64_t published = 0;
-        std::uint64_t sequence = 0;
+        Shared<std::uint64_t> published = 0;
+        Shared<std::uint64_t> sequence = 0;
     };
     std::shared_ptr<Counters> counters = std::make_shared<Counters>();
 

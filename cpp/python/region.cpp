@@ -84,6 +84,8 @@ SchemaPtr shared_schema_from_arrays(const fg_array* arrays, std::size_t count) {
     };
     static Known known[8];  // as many kinds of frames as a program reads in turns
     static std::size_t oldest = 0;
+    static nb::ft_mutex mutex;
+    const nb::ft_lock_guard guard(mutex);  // no Python below but for an error's class
     for (const Known& entry : known) {
         if (entry.arrays.size() == count && entry.schema != nullptr &&
             std::memcmp(entry.arrays.data(), arrays, count * sizeof *arrays) == 0) {
@@ -555,6 +557,7 @@ int field_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
         return -1;
     }
     FieldView& field_view = *nb::inst_ptr<FieldView>(self);
+    const nb::ft_object_guard guard(field_view.owner);
     try {
         field_view.region->require_live();
     } catch (nb::python_error& error) {

@@ -4,7 +4,7 @@
 // Frame (read-only) and Loan (writable) each are one. Every view that Python makes of a region
 // (buffer, numpy array, DLPack capsule) holds a reference to its owner and counts itself in
 // `exports`, so that the slot outlives its views and an explicit release() can refuse while any
-// exist. All of it runs under the GIL.
+// exist. All of it runs under the GIL, or alone on the owner (free_threading.hpp).
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -16,6 +16,7 @@
 
 #include "dlpack.hpp"
 #include "dtype.hpp"
+#include "free_threading.hpp"
 
 namespace framegate::py {
 
@@ -56,8 +57,7 @@ using SchemaPtr = std::shared_ptr<const Schema>;
 // Copies of the C descriptors, with strides; raises SegmentCorrupt for a dtype that the list does
 // not have.
 SchemaPtr schema_from_arrays(const fg_array* arrays, std::size_t count);
-// The same; frames of one publisher have the same descriptors, so the last few are remembered. Under
-// the GIL.
+// The same; frames of one publisher have the same descriptors, so the last few are remembered.
 SchemaPtr shared_schema_from_arrays(const fg_array* arrays, std::size_t count);
 std::vector<fg_array> arrays_from_schema(const Schema& schema);
 
@@ -93,7 +93,7 @@ class Region {
 
     std::byte* data = nullptr;
     std::size_t bytes = 0;
-    Py_ssize_t exports = 0;
+    Shared<Py_ssize_t> exports = 0;  // views of it may die without the owner being locked
     bool readonly = true;
     bool live = false;
     const char* noun = "frame";
@@ -143,6 +143,7 @@ int region_getbuffer(PyObject* self, Py_buffer* view, int flags) noexcept {
         PyErr_SetString(PyExc_TypeError, "this object was never initialised");
         return -1;
     }
+    const nb::ft_object_guard guard(self);
     try {
         Region& region = *nb::inst_ptr<T>(self);
         region.require_live();
@@ -169,7 +170,7 @@ inline PyType_Slot region_slots[] = {
 
 // `__dlpack__` and `__dlpack_device__` of a class whose instances are a Region.
 template <typename T>
-void bind_dlpack(nb::class_<T>& type) {
+void bind_dlpack(LockedClass<T>& type) {
     using nb::literals::operator""_a;
     type.def(
             "__dlpack__",
@@ -197,7 +198,7 @@ void bind_dlpack(nb::class_<T>& type) {
 
 // A lease or loan is this process's, and its memory is shared already.
 template <typename T>
-void refuse_pickling(nb::class_<T>& type, const char* noun) {
+void refuse_pickling(LockedClass<T>& type, const char* noun) {
     type.def(
         "__reduce__",
         [noun](nb::handle_t<T>) -> nb::tuple {

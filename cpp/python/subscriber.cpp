@@ -64,7 +64,7 @@ void Frame::end(fg_status (*way)(fg_subscriber*, fg_frame*)) {
     require_live();
     if (exports > 0) {
         const std::string message =
-            std::to_string(exports) +
+            std::to_string(Py_ssize_t{exports}) +
             " view(s) of this frame exist (arrays, memoryviews, tensors): drop them first, or "
             "drop the frame and let the last of them end the lease";
         throw nb::buffer_error(message.c_str());
@@ -121,7 +121,11 @@ nb::object Frame::metadata() {
 }
 
 bool is_raw_region(nb::handle object) {
-    return nb::isinstance<Frame>(object) && nb::cast<Frame&>(object).schema().is_raw();
+    if (!nb::isinstance<Frame>(object)) {
+        return false;
+    }
+    const nb::ft_object_guard guard(object);
+    return nb::cast<Frame&>(object).schema().is_raw();
 }
 
 nb::object Frame::content_type() {
@@ -372,7 +376,7 @@ PyType_Slot frame_slots[] = {
 void bind_frame(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Frame> frame(
+    LockedClass<Frame> frame(
         module, "Frame", nb::type_slots(frame_slots), nb::is_final(), nb::pooled(64),
         nb::is_weak_referenceable(),
         "One published frame, leased: its bytes stay valid and unchanged until the lease\n"
@@ -529,12 +533,13 @@ void bind_subscriber(nb::module_& module) {
     using nb::literals::operator""_a;
     bind_frame(module);
 
-    nb::class_<Subscriber> subscriber(module, "Subscriber",
-                                      "The reading side of a topic; see framegate.shm.Subscriber.");
+    LockedClass<Subscriber> subscriber(
+        module, "Subscriber", "The reading side of a topic; see framegate.shm.Subscriber.");
     subscriber
         .def(nb::init<const Topic&, const std::string&, std::uint32_t, const std::string&, double,
                       const std::string&>(),
-             "topic"_a, nb::kw_only(), "policy"_a, "max_leases"_a, "start"_a, "spin"_a, "name"_a)
+             "topic"_a.lock(), nb::kw_only(), "policy"_a, "max_leases"_a, "start"_a, "spin"_a,
+             "name"_a)
         .def(
             "take",
             [](Subscriber& self, std::optional<double> timeout) {

@@ -362,7 +362,7 @@ SchemaPtr schema_from_python(nb::handle rows) {
 void bind_topic(nb::module_& module) {
     using nb::literals::operator""_a;
 
-    nb::class_<Topic>(module, "Topic", nb::is_final(), "An open topic; see framegate.shm.Topic.")
+    LockedClass<Topic>(module, "Topic", nb::is_final(), "An open topic; see framegate.shm.Topic.")
         .def_static(
             "open_or_create",
             [](const std::string& name, bool open, bool create, std::uint32_t slots,
@@ -467,8 +467,8 @@ void bind_topic(nb::module_& module) {
             "Takes back what died participants held; returns how many there were.")
         .def("close", &Topic::close);
 
-    nb::class_<Inspector>(module, "Inspector", nb::is_final(),
-                          "A look at a topic; see framegate.shm.Inspector.")
+    LockedClass<Inspector>(module, "Inspector", nb::is_final(),
+                           "A look at a topic; see framegate.shm.Inspector.")
         .def(nb::init<const std::string&>(), "name"_a)
         .def("info", &Inspector::info, nb::sig("def info(self) -> dict[str, typing.Any]"))
         .def("schema", &Inspector::schema,

@@ -4,8 +4,8 @@ With the GIL a worker is a process. Without it workers are threads of one proces
 application, and memory is needed once. Everything else is the same, down to the words: `--workers
 N`, one event loop each.
 
-Experimental, so only for who asks for it: the native modules say that they need the lock, and a
-free-threaded build of Python switches it on when it imports them, except with PYTHON_GIL=0.
+Experimental, so only for who asks for it, by PYTHON_GIL=0: without that the first module of the
+application that says that it needs the lock would switch it on, and the workers would take turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def runs_without_lock() -> bool:
 
 
 def stays_without_lock() -> bool:
-    """Whether that is so in a worker, too, which imports the native modules."""
+    """Whether that stays so, whatever the application imports."""
     return runs_without_lock() and getattr(sys.flags, "gil", None) == 0
 
 

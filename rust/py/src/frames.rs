@@ -121,8 +121,8 @@ impl BodyHandle {
 impl BodyHandle {
     /// Whether nobody has read a byte of the body: it can be ingested natively.
     #[getter]
-    fn untouched(&self) -> PyResult<bool> {
-        self.0.get().body_is_untouched()
+    fn untouched(&self, py: Python<'_>) -> PyResult<bool> {
+        self.0.get().body_is_untouched(py)
     }
 
     /// Count a body that went through Python because it had been read from before.
@@ -168,7 +168,7 @@ impl BodyHandle {
         framegate_shm::check_topic_name(&topic).map_err(|error| error::shm_error(py, &error))?;
         let exchange = self.0.get();
         let application = exchange.application()?;
-        let body = exchange.take_body()?.ok_or_else(|| {
+        let body = exchange.take_body(py)?.ok_or_else(|| {
             PyRuntimeError::new_err("the body was read or ingested before: a body is ingested once")
         })?;
         let future = application

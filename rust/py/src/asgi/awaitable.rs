@@ -39,7 +39,7 @@ use pyo3::{
     types::{PyDict, PyTuple, PyType},
 };
 
-use super::object::{self, Contents, Object, contents, slot, thrown};
+use super::object::{self, Contents, Object, alone, contents, slot_of, thrown};
 use super::owner::{Operation, Owner};
 use crate::event_loop::LoopCore;
 
@@ -140,9 +140,12 @@ impl Waiter {
         Self(self.0.clone_ref(py))
     }
 
-    fn contents(&self) -> &WaiterContents {
+    /// Calls `look` with nobody else in there.
+    fn alone<R>(&self, py: Python<'_>, look: impl FnOnce(&WaiterContents) -> R) -> R {
         // SAFETY: made by `new` and alive while `self` is.
-        unsafe { contents(self.0.as_ptr()) }
+        alone(self.0.bind(py), || {
+            look(unsafe { contents(self.0.as_ptr()) })
+        })
     }
 
     /// The Python object, for the cycle collector.
@@ -150,8 +153,19 @@ impl Waiter {
         &self.0
     }
 
-    pub(crate) fn is_pending(&self) -> bool {
-        self.contents().state.get() == State::Pending
+    pub(crate) fn is_pending(&self, py: Python<'_>) -> bool {
+        self.alone(py, |this| this.state.get() == State::Pending)
+    }
+
+    /// True while it is pending: it is yielded once more.
+    fn yield_again(&self, py: Python<'_>) -> bool {
+        self.alone(py, |this| {
+            let pending = this.state.get() == State::Pending;
+            if pending {
+                this.blocking.set(true);
+            }
+            pending
+        })
     }
 
     /// True for two handles of one waiter.
@@ -168,11 +182,14 @@ impl Waiter {
     /// other Python code runs on this thread, and with no borrow held.
     pub(crate) fn resolve(self, py: Python<'_>, core: &LoopCore) {
         debug_assert!(core.in_select(), "direct wake-ups happen inside select");
-        let this = self.contents();
-        if this.state.get() == State::Pending {
-            this.state.set(State::Done);
+        let callbacks = self.alone(py, |this| {
+            (this.state.get() == State::Pending).then(|| {
+                this.state.set(State::Done);
+                this.callbacks.take()
+            })
+        });
+        if let Some(callbacks) = callbacks {
             core.clear_current_task(py);
-            let callbacks = this.callbacks.take();
             for (callback, context) in callbacks {
                 let (callback, context) = (callback.into_bound(py), context.into_bound(py));
                 if let Err(error) =
@@ -244,7 +261,7 @@ unsafe extern "C" fn waiter_iter(this: *mut ffi::PyObject) -> *mut ffi::PyObject
 
 /// Stepped as an iterator: only by code that drives coroutines by hand. Yields itself until it is resolved.
 unsafe extern "C" fn waiter_next(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a waiter.
         let contents: &WaiterContents = unsafe { contents(this) };
         match contents.state.get() {
@@ -265,7 +282,10 @@ unsafe extern "C" fn waiter_get_blocking(
     _: *mut c_void,
 ) -> *mut ffi::PyObject {
     // SAFETY: the receiver is a waiter; the result is an owned bool.
-    unsafe { ffi::PyBool_FromLong(contents::<WaiterContents>(this).blocking.get().into()) }
+    slot_of(this, null_mut(), |_| unsafe {
+        let blocking = contents::<WaiterContents>(this).blocking.get();
+        Ok(ffi::PyBool_FromLong(blocking.into()))
+    })
 }
 
 unsafe extern "C" fn waiter_set_blocking(
@@ -273,7 +293,7 @@ unsafe extern "C" fn waiter_set_blocking(
     value: *mut ffi::PyObject,
     _: *mut c_void,
 ) -> c_int {
-    slot(-1, |py| {
+    slot_of(this, -1, |py| {
         // SAFETY: the receiver is a waiter; `value` is a live object, or null for `del`.
         let (contents, value) = unsafe {
             (
@@ -291,7 +311,7 @@ unsafe extern "C" fn waiter_get_loop(
     this: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a waiter.
         Ok(loop_of(py, unsafe { contents(this) })?.into_ptr())
     })
@@ -310,10 +330,10 @@ unsafe extern "C" fn waiter_done(
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: the receiver is a waiter; the result is an owned bool.
-    unsafe {
+    slot_of(this, null_mut(), |_| unsafe {
         let done = contents::<WaiterContents>(this).state.get() != State::Pending;
-        ffi::PyBool_FromLong(done.into())
-    }
+        Ok(ffi::PyBool_FromLong(done.into()))
+    })
 }
 
 unsafe extern "C" fn waiter_cancelled(
@@ -321,17 +341,17 @@ unsafe extern "C" fn waiter_cancelled(
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: the receiver is a waiter; the result is an owned bool.
-    unsafe {
+    slot_of(this, null_mut(), |_| unsafe {
         let cancelled = contents::<WaiterContents>(this).state.get() == State::Cancelled;
-        ffi::PyBool_FromLong(cancelled.into())
-    }
+        Ok(ffi::PyBool_FromLong(cancelled.into()))
+    })
 }
 
 unsafe extern "C" fn waiter_result(
     this: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a waiter.
         let contents: &WaiterContents = unsafe { contents(this) };
         match contents.state.get() {
@@ -348,7 +368,7 @@ unsafe extern "C" fn waiter_add_done_callback(
     count: ffi::Py_ssize_t,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         if count != 1 {
             return Err(pyo3::exceptions::PyTypeError::new_err(
                 "add_done_callback() takes one callback",
@@ -390,7 +410,7 @@ unsafe extern "C" fn waiter_remove_done_callback(
     this: *mut ffi::PyObject,
     callback: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a waiter; the argument is alive.
         let (contents, callback) = unsafe {
             (
@@ -422,7 +442,7 @@ unsafe extern "C" fn waiter_cancel(
     count: ffi::Py_ssize_t,
     keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a waiter. A fast call passes `count` positional arguments and then one per name in
         // `keywords`; `cancel(msg=None)` has one of either.
         let (this, message) = unsafe {
@@ -543,18 +563,21 @@ impl AwaitableContents {
         if self.is_ready {
             return Ok(Ok(py.None().into_bound(py)));
         }
-        match &*self.step.borrow() {
+        let waiter = match &*self.step.borrow() {
             Step::Finished => {
                 return Err(PyRuntimeError::new_err(
                     "cannot reuse already awaited coroutine",
                 ));
             }
+            Step::Waiting(waiter) => Some(waiter.clone_ref(py)),
+            Step::Fresh => None,
+        };
+        if let Some(waiter) = waiter {
             // Stepped again before it was resolved: still waiting.
-            Step::Waiting(waiter) if waiter.is_pending() => {
-                waiter.contents().blocking.set(true);
-                return Ok(Err(waiter.clone_ref(py)));
+            if waiter.yield_again(py) {
+                return Ok(Err(waiter));
             }
-            Step::Fresh | Step::Waiting(_) => {}
+            waiter.release(py);
         }
         if let Step::Waiting(old) = self.step.replace(Step::Fresh) {
             old.release(py);
@@ -649,7 +672,7 @@ unsafe extern "C" fn awaitable_am_send(
             return ffi::PySendResult::PYGEN_RETURN;
         }
     }
-    slot(ffi::PySendResult::PYGEN_ERROR, |py| {
+    slot_of(this, ffi::PySendResult::PYGEN_ERROR, |py| {
         // SAFETY: the receiver is an awaitable; `result` is where the interpreter wants the answer.
         unsafe {
             *result = null_mut();
@@ -668,7 +691,7 @@ unsafe extern "C" fn awaitable_am_send(
 }
 
 unsafe extern "C" fn awaitable_next(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is an awaitable.
         match unsafe { contents::<AwaitableContents>(this) }.advance(py)? {
             Err(waiter) => Ok(waiter.0.into_ptr()),
@@ -691,7 +714,7 @@ unsafe extern "C" fn awaitable_send(
     this: *mut ffi::PyObject,
     _value: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is an awaitable.
         match unsafe { contents::<AwaitableContents>(this) }.advance(py)? {
             Err(waiter) => Ok(waiter.0.into_ptr()),
@@ -706,7 +729,7 @@ unsafe extern "C" fn awaitable_throw(
     count: ffi::Py_ssize_t,
     _keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is an awaitable; a fast call passes `count` live arguments.
         unsafe {
             contents::<AwaitableContents>(this).give_up(py);
@@ -719,7 +742,7 @@ unsafe extern "C" fn awaitable_close(
     this: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is an awaitable.
         unsafe { contents::<AwaitableContents>(this) }.give_up(py);
         Ok(py.None().into_ptr())

@@ -11,15 +11,15 @@
 use std::{cell::Cell, ffi::c_void, mem::offset_of, ptr::null_mut};
 
 use pyo3::{
-    PyClass,
+    Borrowed, PyClass,
     exceptions::PyRuntimeError,
-    ffi, intern,
+    ffi,
     prelude::*,
     sync::PyOnceLock,
     types::{PyString, PyType},
 };
 
-use super::object::{self, Contents, Object, contents, slot};
+use super::object::{self, Contents, Object, alone, contents, slot};
 
 /// An exchange whose methods `receive` and `send` the application calls. They are methods of the class, too, which are called
 /// when the arguments come in any other way.
@@ -33,6 +33,25 @@ pub(crate) trait Callee: PyClass {
         message: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>>;
 }
+
+/// Makes a class that has these two methods a [`Callee`].
+macro_rules! callee {
+    ($class:ty) => {
+        impl $crate::asgi::function::Callee for $class {
+            fn receive<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+                Self::receive(this)
+            }
+
+            fn send<'py>(
+                this: &Bound<'py, Self>,
+                message: &Bound<'py, PyAny>,
+            ) -> PyResult<Bound<'py, PyAny>> {
+                Self::send(this, message)
+            }
+        }
+    };
+}
+pub(crate) use callee;
 
 /// `receive` of an exchange.
 pub(crate) fn receive<'py, T: Callee>(exchange: &Bound<'py, T>) -> PyResult<Bound<'py, PyAny>> {
@@ -86,11 +105,13 @@ fn function<'py, T: Callee>(
 /// # Safety
 /// `this` is a live instance of the type of [`function_type`].
 unsafe fn exchange(py: Python<'_>, this: *mut ffi::PyObject) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: by the caller's promise; with the GIL held nobody clears it between the look and the new reference.
+    // SAFETY: by the caller's promise; alone in there, nobody clears it between the look and the new reference.
     unsafe {
-        object::peek(&contents::<Function>(this).exchange)
-            .map(|exchange| Bound::from_borrowed_ptr(py, exchange))
-            .ok_or_else(|| PyRuntimeError::new_err("this function was collected"))
+        alone(&Borrowed::from_ptr(py, this), || {
+            object::peek(&contents::<Function>(this).exchange)
+                .map(|exchange| Bound::from_borrowed_ptr(py, exchange))
+        })
+        .ok_or_else(|| PyRuntimeError::new_err("this function was collected"))
     }
 }
 
@@ -100,17 +121,11 @@ unsafe extern "C" fn call_receive<T: Callee>(
     count: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
-        // SAFETY: `this` was made by `receive` for a `T`.
-        unsafe {
-            let exchange = exchange(py, this)?;
-            if ffi::PyVectorcall_NARGS(count) == 0 && names.is_null() {
-                let exchange = exchange.cast_unchecked::<T>();
-                return T::receive(exchange).map(Bound::into_ptr);
-            }
-            call_method(&exchange, intern!(py, "receive"), arguments, count, names)
-        }
-    })
+    let receive = |exchange: &Bound<'_, T>, _: &[*mut ffi::PyObject]| {
+        T::receive(exchange).map(Bound::into_ptr)
+    };
+    // SAFETY: what the interpreter passes; `this` was made by `receive` for a `T`.
+    unsafe { call(this, arguments, count, names, 0, receive) }
 }
 
 unsafe extern "C" fn call_send<T: Callee>(
@@ -119,16 +134,42 @@ unsafe extern "C" fn call_send<T: Callee>(
     count: usize,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
+    let send = |exchange: &Bound<'_, T>, given: &[*mut ffi::PyObject]| {
+        // SAFETY: a live object for as long as the call.
+        let message = unsafe { Borrowed::from_ptr(exchange.py(), given[0]) };
+        T::send(exchange, &message).map(Bound::into_ptr)
+    };
+    // SAFETY: what the interpreter passes; `this` was made by `send` for a `T`.
+    unsafe { call(this, arguments, count, names, 1, send) }
+}
+
+/// A vector call of a function of `wanted` arguments.
+///
+/// # Safety
+/// The arguments are those of a vector call of a function that was made for a `T`.
+#[inline]
+unsafe fn call<T: Callee>(
+    this: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+    wanted: usize,
+    body: impl FnOnce(&Bound<'_, T>, &[*mut ffi::PyObject]) -> PyResult<*mut ffi::PyObject>,
+) -> *mut ffi::PyObject {
     slot(null_mut(), |py| {
-        // SAFETY: `this` was made by `send` for a `T`; the caller passes as many live arguments as it says.
+        // SAFETY: by the caller's promise. There may be no array where there are no arguments.
         unsafe {
             let exchange = exchange(py, this)?;
-            if ffi::PyVectorcall_NARGS(count) == 1 && names.is_null() {
-                let message = Bound::from_borrowed_ptr(py, *arguments);
-                let exchange = exchange.cast_unchecked::<T>();
-                return T::send(exchange, &message).map(Bound::into_ptr);
+            if ffi::PyVectorcall_NARGS(count).unsigned_abs() == wanted && names.is_null() {
+                let given = if wanted == 0 {
+                    &[]
+                } else {
+                    std::slice::from_raw_parts(arguments, wanted)
+                };
+                return body(exchange.cast_unchecked::<T>(), given);
             }
-            call_method(&exchange, intern!(py, "send"), arguments, count, names)
+            let name = PyString::intern(py, contents::<Function>(this).name);
+            call_method(&exchange, &name, arguments, count, names)
         }
     })
 }

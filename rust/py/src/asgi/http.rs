@@ -340,7 +340,11 @@ impl State {
 
     fn receive<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         if self.incoming.get() == Incoming::Open
-            && self.receivers.borrow().iter().any(Waiter::is_pending)
+            && self
+                .receivers
+                .borrow()
+                .iter()
+                .any(|waiter| waiter.is_pending(py))
         {
             return Err(PyRuntimeError::new_err(
                 "receive() is already being awaited: the request body can be read by one task at a time",
@@ -1037,18 +1041,7 @@ impl HttpExchange {
     }
 }
 
-impl function::Callee for HttpExchange {
-    fn receive<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::receive(this)
-    }
-
-    fn send<'py>(
-        this: &Bound<'py, Self>,
-        message: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::send(this, message)
-    }
-}
+function::callee!(HttpExchange);
 
 impl HttpExchange {
     /// An exchange without a request.
@@ -1096,16 +1089,20 @@ impl HttpExchange {
     }
 
     /// True while no event of the body was given out and nobody waits for one.
-    pub(crate) fn body_is_untouched(&self) -> PyResult<bool> {
+    pub(crate) fn body_is_untouched(&self, py: Python<'_>) -> PyResult<bool> {
         let state = self.0.get_or_raise()?;
         Ok(state.incoming.get() == Incoming::Open
             && !state.begun.get()
-            && !state.receivers.borrow().iter().any(Waiter::is_pending))
+            && !state
+                .receivers
+                .borrow()
+                .iter()
+                .any(|waiter| waiter.is_pending(py)))
     }
 
     /// Takes the whole body out; from now on `receive()` waits for the client to go away. `None` if it was begun.
-    pub(crate) fn take_body(&self) -> PyResult<Option<Body>> {
-        if !self.body_is_untouched()? {
+    pub(crate) fn take_body(&self, py: Python<'_>) -> PyResult<Option<Body>> {
+        if !self.body_is_untouched(py)? {
             return Ok(None);
         }
         let state = self.0.get_or_raise()?;

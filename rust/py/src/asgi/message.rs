@@ -19,6 +19,8 @@ use pyo3::{
     types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple},
 };
 
+use super::object::alone;
+
 /// Shorter bodies are copied: cheaper than keeping the Python object, and it is free earlier.
 const COPY_BYTES_MAX: usize = 1024;
 
@@ -62,6 +64,11 @@ pub(crate) struct HttpMessage<'py> {
 
 impl<'py> HttpMessage<'py> {
     pub(crate) fn read(message: &Bound<'py, PyDict>) -> PyResult<Self> {
+        // Without the GIL another thread could change it on the way.
+        alone(message, || Self::walk(message))
+    }
+
+    fn walk(message: &Bound<'py, PyDict>) -> PyResult<Self> {
         let py = message.py();
         let mut this = Self::default();
         // Six look-ups cost more than one walk over two or three items. No Python code runs while it lasts: keys that are not
@@ -370,7 +377,7 @@ pub(crate) fn bytes(value: &Bound<'_, PyAny>, what: &str) -> PyResult<Bytes> {
         });
     }
     if let Ok(array) = value.cast::<PyByteArray>() {
-        return Ok(array.to_vec().into());
+        return Ok(alone(array, || array.to_vec()).into());
     }
     if value.is_none() {
         return Ok(Bytes::new());

@@ -5,6 +5,10 @@
 //! [`allocate`] to the type's `tp_dealloc`. All access is by shared reference, so `T` keeps its state in `Cell`s; a borrow is
 //! never held across a call into Python, which may come back to the same object.
 //!
+//! **Without the GIL** the cells are guarded by the critical section of the object (PEP 703): each slot function runs in its
+//! receiver's ([`slot_of`]), and Rust code that reaches into an object enters it by [`alone`]. A section is given up at most
+//! where the GIL could be: while its thread waits, and around calls into Python. So one rule serves both, the one about borrows.
+//!
 //! What must change together: [`Contents::visit`], [`Contents::clear`] and the fields of the type.
 #![expect(unsafe_code, reason = "the whole file is the C API")]
 
@@ -15,7 +19,10 @@ use std::{
     ptr,
 };
 
-use pyo3::{ffi, panic::PanicException, prelude::*, types::PyType};
+use pyo3::{
+    Borrowed, ffi, panic::PanicException, prelude::*,
+    sync::critical_section::with_critical_section, types::PyType,
+};
 
 /// Slot number of `am_send`, which pyo3 does not name.
 pub(crate) const PY_AM_SEND: c_int = 81;
@@ -214,6 +221,26 @@ pub(crate) fn slot<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -
     failed
 }
 
+/// [`slot`] of a function whose receiver is an [`Object`]: nobody else is in there meanwhile.
+#[inline]
+pub(crate) fn slot_of<R>(
+    receiver: *mut ffi::PyObject,
+    failed: R,
+    body: impl FnOnce(Python<'_>) -> PyResult<R>,
+) -> R {
+    slot(failed, |py| {
+        // SAFETY: slot functions are called by the interpreter, with a receiver that lives as long as the call.
+        let receiver = unsafe { Borrowed::from_ptr(py, receiver) };
+        alone(&receiver, || body(py))
+    })
+}
+
+/// Runs `body` with nobody else in `object`, as far as it does not call into Python. Costs nothing with the GIL.
+#[inline]
+pub(crate) fn alone<R>(object: &Bound<'_, PyAny>, body: impl FnOnce() -> R) -> R {
+    with_critical_section(object, body)
+}
+
 /// The object that a `throw(type[, value[, traceback]])` call asks to raise.
 ///
 /// # Safety
@@ -277,7 +304,7 @@ unsafe extern "C" fn traverse<T: Contents>(
 }
 
 unsafe extern "C" fn clear<T: Contents>(object: *mut ffi::PyObject) -> c_int {
-    slot(-1, |py| {
+    slot_of(object, -1, |py| {
         // SAFETY: a live instance, as above.
         unsafe { contents::<T>(object) }.clear(py);
         Ok(0)

@@ -68,7 +68,7 @@ use pyo3::{
 };
 
 use super::awaitable::{in_context, register_coroutine, stop_iteration};
-use super::object::{self, Contents, Object, contents, slot, thrown};
+use super::object::{self, Contents, Object, alone, contents, slot, slot_of, thrown};
 use super::owner::Owner;
 use crate::event_loop::LoopCore;
 use crate::home::HomeId;
@@ -243,9 +243,12 @@ impl TaskMode {
             if !coroutine.get_type().is(runner) {
                 continue;
             }
-            let owner = runner_contents(&coroutine).owner.borrow();
-            if let Some(owner) = &*owner {
-                found.push((task, owner.clone_ref(py)));
+            let owner = alone(&coroutine, || {
+                let owner = runner_contents(&coroutine).owner.borrow();
+                owner.as_ref().map(|owner| owner.clone_ref(py))
+            });
+            if let Some(owner) = owner {
+                found.push((task, owner));
             }
         }
         Ok(found)
@@ -940,7 +943,7 @@ unsafe extern "C" fn runner_am_send(
     value: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    slot(ffi::PySendResult::PYGEN_ERROR, |py| {
+    slot_of(this, ffi::PySendResult::PYGEN_ERROR, |py| {
         // SAFETY: the receiver is a runner; `result` is where the interpreter wants the answer.
         unsafe {
             *result = null_mut();
@@ -963,7 +966,7 @@ unsafe extern "C" fn runner_send(
     this: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a runner.
         deliver(
             py,
@@ -983,7 +986,7 @@ unsafe extern "C" fn runner_throw(
     count: ffi::Py_ssize_t,
     _keywords: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a runner; a fast call passes `count` live arguments.
         let (contents, error) = unsafe {
             (
@@ -1000,7 +1003,7 @@ unsafe extern "C" fn runner_close(
     this: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: the receiver is a runner.
         let coroutine = unsafe { contents::<RunnerContents>(this) }
             .coroutine
@@ -1019,7 +1022,7 @@ unsafe extern "C" fn runner_getattro(
     this: *mut ffi::PyObject,
     name: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    slot(null_mut(), |py| {
+    slot_of(this, null_mut(), |py| {
         // SAFETY: receiver and name are alive.
         let (own, name) = unsafe {
             (

@@ -305,18 +305,7 @@ impl WebSocketExchange {
     }
 }
 
-impl function::Callee for WebSocketExchange {
-    fn receive<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Self::receive(this)
-    }
-
-    fn send<'py>(
-        this: &Bound<'py, Self>,
-        message: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::send(this, message)
-    }
-}
+function::callee!(WebSocketExchange);
 
 impl State {
     // --- what the application sends
