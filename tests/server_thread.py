@@ -13,6 +13,7 @@ from typing import Any
 from framegate import _http
 from framegate.config import Config
 from framegate.lifespan import Lifespan
+from framegate.listener import start_listening
 from framegate.loop import new_event_loop
 
 STARTUP_SECONDS = 30.0
@@ -131,7 +132,7 @@ class Server:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self.host, 0))
             self.port = listener.getsockname()[1]
-        listener.listen(1024)
+        start_listening([listener], 1024)
         return listener
 
 

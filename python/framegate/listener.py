@@ -64,7 +64,8 @@ UNSENT_BYTES_MAX: Final = 128 * 1024
 Without it a client that does not read makes the kernel hold 3 to 4 MiB for each connection; 500 of
 them made others wait for seconds; and what is there cannot be overtaken by a response of HTTP/2
 that has a higher priority. Twice the default of `send_buffer_bytes`: while the kernel sends what it
-has, the application comes up with more.
+has, the application comes up with more. A few connections get more (`rust/http/src/wide.rs`, which
+knows this number).
 """
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")

@@ -35,6 +35,9 @@ pub struct Config {
     /// writer go on only when a third of its buffer is free, which a slow reader may take minutes for. Default `None`: only
     /// writes count as progress.
     pub unacknowledged: Option<Unacknowledged>,
+    /// Sets `TCP_NOTSENT_LOWAT` of a socket, for large answers to clients that keep up (`wide.rs`). The caller brings the system
+    /// call, as above. Default `None`: it stays as it is.
+    pub unsent_watermark: Option<UnsentWatermark>,
     /// What proxies may say, and what every request gets on its way in. Default: nobody is believed, and nothing else is done.
     pub edge: edge::Settings,
 }
@@ -48,6 +51,10 @@ pub type SendFile = fn(BorrowedFd<'_>, BorrowedFd<'_>, u64, usize) -> io::Result
 /// Bytes that were written to a socket and that its peer has not acknowledged, if that is known.
 pub type Unacknowledged = fn(RawFd) -> Option<u64>;
 
+/// Sets `TCP_NOTSENT_LOWAT` of a socket to a number of bytes, if it is a TCP socket. Failing changes nothing but the number of
+/// wake-ups.
+pub type UnsentWatermark = fn(RawFd, u32);
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -58,6 +65,7 @@ impl Default for Config {
             receive_watermark: None,
             send_file: None,
             unacknowledged: None,
+            unsent_watermark: None,
             edge: edge::Settings::default(),
         }
     }

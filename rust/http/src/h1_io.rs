@@ -42,7 +42,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::config::SendFile;
+use crate::config::{Config, SendFile};
 use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::h2::Observed;
@@ -52,6 +52,7 @@ use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
 use crate::service::Takeover;
 use crate::tls::TlsStream;
+use crate::wide::Wide;
 
 /// Where a connection stands; see the module's picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +157,8 @@ pub(crate) struct Shared {
     pub(crate) direct: Direct,
     /// Bytes of files that leave through the kernel.
     pub(crate) files: FileQueue,
+    /// Whether the kernel may hold much of what is written.
+    pub(crate) wide: Wide,
     framing: RefCell<Framing>,
     /// What is known of the streams, over HTTP/2.
     pub(crate) streams: OnceCell<Weak<Observed>>,
@@ -197,6 +200,7 @@ impl Shared {
             takeover: RefCell::default(),
             direct: Direct::default(),
             files: FileQueue::default(),
+            wide: Wide::default(),
             tls: Cell::new(false),
             rewound: Cell::new(false),
             framing: RefCell::default(),
@@ -205,6 +209,15 @@ impl Shared {
             number: Cell::new(0),
             recorder,
         })
+    }
+
+    /// The sweep has come by.
+    pub(crate) fn sweep_wide(&self, config: &Config) {
+        self.wide.sweep(
+            self.descriptor.get(),
+            self.bytes_out.get(),
+            config.unacknowledged,
+        );
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
@@ -653,6 +666,10 @@ fn gather<'room>(
     Some(&room[..end])
 }
 
+fn total(slices: &[IoSlice<'_>]) -> usize {
+    slices.iter().map(|slice| slice.len()).sum()
+}
+
 /// The socket as hyper sees it.
 pub(crate) struct SocketIo {
     /// Shared with the reader of a body while that reads directly. Borrowed for the length of one call only.
@@ -736,7 +753,12 @@ impl SocketIo {
         }
     }
 
-    fn note_write(&self, result: &Poll<io::Result<usize>>) {
+    /// A write of so many bytes ended like this.
+    fn note_write(&self, offered: usize, result: &Poll<io::Result<usize>>) {
+        let shared = &*self.shared;
+        shared
+            .wide
+            .note_write(shared.phase.get(), shared.descriptor.get(), offered, result);
         match result {
             Poll::Ready(Ok(written)) => {
                 self.shared.awaits_write.set(false);
@@ -778,7 +800,7 @@ impl SocketIo {
             }
             let rest = &head[hints.written..];
             let result = self.socket.borrow_mut().poll_write(cx, rest);
-            self.note_write(&result);
+            self.note_write(rest.len(), &result);
             let written = ready!(result)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -804,14 +826,15 @@ impl SocketIo {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut socket = self.socket.borrow_mut();
-        let result = match sendfile::split(slices) {
-            Next::Memory(slices) => socket.poll_write_vectored(cx, slices),
+        let (offered, result) = match sendfile::split(slices) {
+            Next::Memory(slices) => (total(slices), socket.poll_write_vectored(cx, slices)),
             Next::File { place, bytes } => {
-                self.shared.files.poll_send(cx, &mut socket, place, bytes)
+                let sent = self.shared.files.poll_send(cx, &mut socket, place, bytes);
+                (bytes, sent)
             }
         };
         drop(socket);
-        self.note_write(&result);
+        self.note_write(offered, &result);
         result
     }
 }
@@ -875,7 +898,7 @@ impl AsyncWrite for SocketIo {
             return self.poll_write_files(cx, &[IoSlice::new(bytes)]);
         }
         let result = self.socket.borrow_mut().poll_write(cx, bytes);
-        self.note_write(&result);
+        self.note_write(bytes.len(), &result);
         result
     }
 
@@ -895,7 +918,7 @@ impl AsyncWrite for SocketIo {
             Some(bytes) => self.socket.borrow_mut().poll_write(cx, bytes),
             None => self.socket.borrow_mut().poll_write_vectored(cx, slices),
         };
-        self.note_write(&result);
+        self.note_write(total(slices), &result);
         result
     }
 

@@ -87,6 +87,7 @@ mod set_back;
 pub mod static_files;
 pub mod tls;
 pub mod websocket;
+mod wide;
 
 pub use config::{Config, Limits, ReceiveWatermark, SendFile, Timeouts, Unacknowledged};
 pub use error::Error;

@@ -104,6 +104,7 @@ impl ServerState {
         } else {
             shared.files.allow(self.config.send_file);
         }
+        shared.wide.allow(self.config.unsent_watermark);
         let limits = &self.config.limits;
         if let Some(requests) = limits.connection_requests_max {
             shared.requests_left.set(requests);

@@ -199,6 +199,7 @@ impl Registry {
             last = now;
             let crowded = self.handshakes.is_full();
             for shared in self.entries.borrow().iter() {
+                shared.sweep_wide(&config);
                 let mut order = due(shared, clock, &config, crowded);
                 if order.is_none()
                     && let Some(streams) = shared.streams()

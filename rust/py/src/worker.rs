@@ -751,6 +751,7 @@ fn server_config(config: &Bound<'_, PyAny>, limits: Option<edge::Limits>) -> PyR
         receive_watermark: Some(set_receive_watermark),
         send_file: Some(send_file),
         unacknowledged: Some(unacknowledged),
+        unsent_watermark: Some(set_unsent_watermark),
         edge: edge_settings(config, limits)?,
     })
 }
@@ -800,6 +801,21 @@ fn unacknowledged(socket: RawFd) -> Option<u64> {
     // SAFETY: the request writes one int. On a descriptor that is closed or no socket it fails.
     let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
     (status == 0).then(|| u64::try_from(bytes).unwrap_or(0))
+}
+
+/// `TCP_NOTSENT_LOWAT` (linux/tcp.h). On a socket of another kind it fails, and nothing changes.
+fn set_unsent_watermark(socket: RawFd, bytes: u32) {
+    let length = libc::socklen_t::try_from(size_of_val(&bytes)).expect("four bytes");
+    // SAFETY: the option is an unsigned int of that length. On a descriptor that is closed or no socket the call fails.
+    unsafe {
+        libc::setsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const bytes).cast(),
+            length,
+        );
+    }
 }
 
 /// `SO_RCVLOWAT` (socket(7)). The kernel bounds it by half of the largest receive buffer, and wakes earlier when that is full.
