@@ -871,6 +871,41 @@ class StaticMounts(Kind):
         return item
 
 
+class TopicRules(Kind):
+    """What frame routes may create, as `topic_rules.py` has it: pairs of a pattern and a rule."""
+
+    def parse(self, value: object) -> tuple[tuple[str, dict[str, Any]], ...]:
+        if isinstance(value, str):
+            value = [line for line in value.splitlines() if line.strip()]
+        if isinstance(value, Mapping):
+            value = list(value.items())
+        if not isinstance(value, Iterable):
+            raise ValueError(f"expected {self.accepts()}")
+        items = list(value)
+        if not items:
+            return ()  # the default, which is parsed at every start
+        from framegate.topic_rules import parse_rules
+
+        return parse_rules(items)
+
+    def metavar(self) -> str:
+        return "'PATTERN {rule}'"
+
+    def accepts(self) -> str:
+        return (
+            "in a file a table of tables by pattern; else a pattern and its rule as JSON, one per "
+            "line, with the keys create, slots, slot_bytes, dtype and shape"
+        )
+
+    def show(self, value: Any) -> str:
+        import json
+
+        def said(rule: dict[str, Any]) -> str:
+            return json.dumps({key: item for key, item in rule.items() if item is not None})
+
+        return "; ".join(f"{pattern} {said(rule)}" for pattern, rule in value) or "none"
+
+
 # ----------------------------------------------------------------------------------------------
 # The schema.
 
@@ -892,7 +927,16 @@ class Setting:
         """Whether the command line may give it several times."""
         return isinstance(
             self.kind,
-            (Headers, Binds, FilePaths, Patterns, MiddlewareList, StaticMounts, UrlPaths),
+            (
+                Headers,
+                Binds,
+                FilePaths,
+                Patterns,
+                MiddlewareList,
+                StaticMounts,
+                TopicRules,
+                UrlPaths,
+            ),
         )
 
     def parse(self, value: object, origin: Origin) -> Any:
@@ -972,6 +1016,7 @@ LIMITS: Final = "Limits"
 WEBSOCKET: Final = "WebSocket"
 RESPONSES: Final = "Responses"
 STATIC: Final = "Static files"
+TOPICS: Final = "Frame routes"
 LOGGING: Final = "Logging"
 OPERATION: Final = "Health, metrics and traces"
 DEVELOPMENT: Final = "Development"
@@ -1780,6 +1825,57 @@ class Config:
         help=(
             "Send name.zst, name.br or name.gz in place of a text file to clients that accept it, "
             "if it lies beside the file and is not older."
+        ),
+    )
+    topics: str | None = setting(
+        None,
+        Text(
+            placeholder="/PREFIX",
+            pattern=r"(/[A-Za-z0-9._~!$&'()*+,;:@-]+)+",
+            expectation="a path such as /topics; / alone would hide the application",
+        ),
+        group=TOPICS,
+        help=(
+            "Serve topics of shared memory at the paths below this prefix, without the "
+            "application: POST publishes a frame, GET reads the newest. Off unless set."
+        ),
+    )
+    topic_rules: tuple[tuple[str, dict[str, Any]], ...] = setting(
+        (),
+        TopicRules(),
+        group=TOPICS,
+        help=(
+            "What the frame routes know of topics whose names fit a pattern; the first that fits "
+            "counts, * is any characters. With create, POST makes the topic: of so many slots "
+            "(8) of slot_bytes, or of one dtype and shape. A request never says sizes."
+        ),
+    )
+    topics_max: int = setting(
+        64,
+        Integer(minimum=1, maximum=4096),
+        group=TOPICS,
+        help=(
+            "Topics that the runtime directory may have when a frame route creates another one "
+            "(507 beyond), and that each worker keeps open. All topics together take at most half "
+            "of the memory that its file system has for them."
+        ),
+    )
+    topics_wait: float = setting(
+        1.0,
+        Seconds(maximum=60.0),
+        group=TOPICS,
+        help=(
+            "Time that a frame waits for a free slot before 503. Consumers hold frames for "
+            "milliseconds, so a second says that something is wrong."
+        ),
+    )
+    topics_poll: float = setting(
+        30.0,
+        Seconds(maximum=3600.0),
+        group=TOPICS,
+        help=(
+            "The longest time that GET with after= waits for a newer frame, before 204. Half of "
+            "what proxies wait for an answer (60 s in nginx)."
         ),
     )
     log_config: str | dict[str, Any] | None = setting(

@@ -79,6 +79,16 @@ def _values(kind: Kind) -> dict[str, Any]:
                     {"type": "object", "additionalProperties": {"type": "string"}},
                 ]
             }
+        case config.TopicRules():
+            from framegate.topic_rules import RULE_SCHEMA
+
+            return {
+                "anyOf": [
+                    {"type": "object", "additionalProperties": RULE_SCHEMA},
+                    {"type": "string"},
+                    {"type": "array"},
+                ]
+            }
         case config.MiddlewareList():
             one = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": one}]}

@@ -34,6 +34,7 @@ PARENT_PROCESS = {
     "supervisor",
     "systemd",
     "threading_model",
+    "topic_rules",
     "unix_socket",
     "wakeups",
     "worker_process",
@@ -113,6 +114,7 @@ def test_errors_and_config_are_leaves() -> None:
         "env_file",
         "static_mounts",
         "systemd",
+        "topic_rules",
         "uvicorn_options",
     }
     for name in (
@@ -122,6 +124,7 @@ def test_errors_and_config_are_leaves() -> None:
         "env_file",
         "static_mounts",
         "systemd",
+        "topic_rules",
         "uvicorn_options",
     ):  # what config itself needs
         assert imports_of(PACKAGE / f"{name}.py") <= {"errors"}

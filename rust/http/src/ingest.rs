@@ -8,6 +8,7 @@ use std::{error::Error as StdError, fmt};
 
 use crate::body::Body;
 use crate::error::Error;
+use crate::topics::FrameHead;
 
 /// Gives out slots for frames.
 pub trait FrameSink {
@@ -27,11 +28,11 @@ pub trait FrameSlot {
     /// The first `bytes` of [`FrameSlot::space`] are payload now.
     fn filled(&mut self, bytes: usize);
 
-    /// Makes the frame visible to subscribers.
+    /// Makes the frame visible to subscribers, with what is said of it.
     ///
     /// # Errors
     /// [`IngestError::is_unavailable`] when the topic went away meanwhile.
-    fn publish(self: Box<Self>) -> Result<Published, IngestError>;
+    fn publish(self: Box<Self>, head: &FrameHead) -> Result<Published, IngestError>;
 }
 
 /// A frame that subscribers can see.
@@ -117,7 +118,7 @@ impl StdError for IngestError {
     }
 }
 
-/// Moves the rest of `body` into a slot of `sink` and publishes it. `bytes_max` bounds the frame below the slot's own size.
+/// Moves the rest of `body` into a slot of `sink` and publishes it with `head`. `bytes_max` bounds the frame below the slot's own size.
 ///
 /// A declared length over the limit is refused before a byte is read. A body of unknown length loans a full slot and fails
 /// when it does not fit.
@@ -130,6 +131,7 @@ impl StdError for IngestError {
 pub async fn ingest(
     body: &mut Body,
     sink: &dyn FrameSink,
+    head: &FrameHead,
     bytes_max: Option<u64>,
 ) -> Result<Published, IngestError> {
     let declared = body.remaining();
@@ -138,12 +140,27 @@ pub async fn ingest(
         return Err(IngestError::too_large());
     }
     let mut slot = sink.loan(declared)?;
-    if declared.is_some() {
-        read_declared(body, &mut *slot).await?;
-    } else {
-        copy_unknown(body, &mut *slot, limit).await?;
+    fill(body, &mut *slot, limit).await?;
+    slot.publish(head)
+}
+
+/// Moves the rest of `body` into a slot that is loaned already; gives the number of bytes, at most `bytes_max`.
+///
+/// # Errors
+/// [`IngestError::is_too_large`], [`IngestError::is_body`].
+///
+/// # Cancel safety
+/// Not cancel safe, as [`ingest`].
+pub async fn fill(
+    body: &mut Body,
+    slot: &mut dyn FrameSlot,
+    bytes_max: u64,
+) -> Result<u64, IngestError> {
+    match body.remaining() {
+        Some(bytes) if bytes > bytes_max => Err(IngestError::too_large()),
+        Some(bytes) => read_declared(body, slot).await.map(|()| bytes),
+        None => copy_unknown(body, slot, bytes_max).await,
     }
-    slot.publish()
 }
 
 /// The slot is the buffer: a large body is read from the socket straight into it.
@@ -170,7 +187,7 @@ async fn copy_unknown(
     body: &mut Body,
     slot: &mut dyn FrameSlot,
     limit: u64,
-) -> Result<(), IngestError> {
+) -> Result<u64, IngestError> {
     let mut total: u64 = 0;
     while let Some(data) = body.data().await {
         let data = data?;
@@ -182,5 +199,5 @@ async fn copy_unknown(
         space[..data.len()].copy_from_slice(&data);
         slot.filled(data.len());
     }
-    Ok(())
+    Ok(total)
 }

@@ -86,6 +86,7 @@ pub mod service;
 mod set_back;
 pub mod static_files;
 pub mod tls;
+pub mod topics;
 pub mod websocket;
 mod wide;
 

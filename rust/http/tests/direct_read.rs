@@ -18,6 +18,7 @@ use framegate_http::{
     ingest::{FrameSink, FrameSlot, IngestError, Published, ingest},
     record::{RecordSink, RequestRecord},
     service::{Request, Response, ResponseFuture, service_fn},
+    topics::FrameHead,
 };
 use http::{HeaderMap, HeaderValue};
 use tokio::{
@@ -74,7 +75,7 @@ impl FrameSlot for Slot {
         topic.largest_read.set(topic.largest_read.get().max(bytes));
     }
 
-    fn publish(mut self: Box<Self>) -> Result<Published, IngestError> {
+    fn publish(mut self: Box<Self>, _head: &FrameHead) -> Result<Published, IngestError> {
         self.published = true;
         assert_eq!(self.filled, self.bytes.len());
         let mut frames = self.topic.0.frames.borrow_mut();
@@ -98,7 +99,7 @@ async fn answer(topic: Topic, mut request: Request) -> Response {
     if request.head.method == "GET" {
         return ok(Bytes::from(request.head.uri.path().to_owned()));
     }
-    match ingest(&mut request.body, &topic, None).await {
+    match ingest(&mut request.body, &topic, &FrameHead::default(), None).await {
         Ok(published) => ok(Bytes::from(published.bytes.to_string())),
         Err(error) => {
             assert!(error.is_body(), "{error:?}");
@@ -317,7 +318,8 @@ fn client_that_leaves_at_any_byte_abandons_the_loan() {
 
 /// Runs an ingest until `stop`, which drops it.
 async fn ingest_until(request: &mut Request, topic: &Topic, stop: &Event) -> bool {
-    let mut ingesting = pin!(ingest(&mut request.body, topic, None));
+    let head = FrameHead::default();
+    let mut ingesting = pin!(ingest(&mut request.body, topic, &head, None));
     let mut stopping = pin!(stop.wait());
     poll_fn(|cx| {
         if ingesting.as_mut().poll(cx).is_ready() {
@@ -411,7 +413,9 @@ fn early_response_does_not_end_a_body_that_is_read_elsewhere() {
             TestServer::later(move |mut request| {
                 let (topic, respond) = (topic.clone(), respond.clone());
                 tokio::task::spawn_local(async move {
-                    ingest(&mut request.body, &topic, None).await.unwrap();
+                    ingest(&mut request.body, &topic, &FrameHead::default(), None)
+                        .await
+                        .unwrap();
                 });
                 async move {
                     respond.wait().await;
@@ -449,7 +453,9 @@ fn drain_cuts_a_body_at_its_deadline() {
                 let topic = topic.clone();
                 // On a task of its own, which outlives the connection.
                 tokio::task::spawn_local(async move {
-                    let error = ingest(&mut request.body, &topic, None).await.unwrap_err();
+                    let error = ingest(&mut request.body, &topic, &FrameHead::default(), None)
+                        .await
+                        .unwrap_err();
                     assert!(error.is_body());
                 });
                 let guard = SetOnDrop(dropped.clone());
@@ -582,7 +588,9 @@ fn client_that_leaves_after_the_body_is_noticed() {
                     (topic.clone(), read.clone(), SetOnDrop(dropped.clone()));
                 async move {
                     let _guard = guard;
-                    ingest(&mut request.body, &topic, None).await.unwrap();
+                    ingest(&mut request.body, &topic, &FrameHead::default(), None)
+                        .await
+                        .unwrap();
                     read.set();
                     pending().await
                 }

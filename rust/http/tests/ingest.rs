@@ -5,7 +5,10 @@ use std::{cell::RefCell, rc::Rc};
 
 use bytes::Bytes;
 use common::{Event, TestServer, ok, run, until};
-use framegate_http::ingest::{FrameSink, FrameSlot, IngestError, Published, ingest};
+use framegate_http::{
+    ingest::{FrameSink, FrameSlot, IngestError, Published, ingest},
+    topics::FrameHead,
+};
 use http::StatusCode;
 
 const SLOT: usize = 1000;
@@ -57,7 +60,7 @@ impl FrameSlot for Slot {
         self.filled += bytes;
     }
 
-    fn publish(mut self: Box<Self>) -> Result<Published, IngestError> {
+    fn publish(mut self: Box<Self>, _head: &FrameHead) -> Result<Published, IngestError> {
         self.published = true;
         let mut frames = self.topic.0.frames.borrow_mut();
         frames.push(self.bytes[..self.filled].to_vec());
@@ -81,7 +84,8 @@ fn serve(topic: &Topic, bytes_max: Option<u64>) -> TestServer {
     TestServer::later(move |mut request| {
         let topic = topic.clone();
         async move {
-            match ingest(&mut request.body, &topic, bytes_max).await {
+            let head = FrameHead::default();
+            match ingest(&mut request.body, &topic, &head, bytes_max).await {
                 Ok(published) => ok(Bytes::from(format!(
                     "{} {}",
                     published.sequence, published.bytes

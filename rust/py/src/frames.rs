@@ -25,9 +25,10 @@ use std::{
 
 use framegate_http::{
     body::Body,
-    ingest::{self, FrameSink, FrameSlot, IngestError, Published},
+    ingest::{self, FrameSlot, IngestError, Published},
+    topics::FrameHead,
 };
-use framegate_shm::{Array, Dtype, FrameMeta, Loan, Publisher, TopicOptions};
+use framegate_shm::{Array, Dtype, FrameMeta, Loan, Publisher, TopicOptions, Value};
 use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError, PyValueError},
     intern,
@@ -41,6 +42,10 @@ use crate::error;
 /// Open publishers that a worker keeps. Each is a participant of its topic; whoever names topics by what clients send should
 /// bound the names, this only bounds what is kept.
 const PUBLISHERS_MAX: usize = 64;
+
+/// Keys of a frame's own data for the size of an encoded picture.
+pub(crate) const WIDTH: &str = "width";
+pub(crate) const HEIGHT: &str = "height";
 
 /// Between two attempts to loan a slot of a full topic: consumers hold frames for milliseconds.
 const LOAN_RETRY: Duration = Duration::from_millis(1);
@@ -319,25 +324,31 @@ impl Job {
         {
             return Err(Failure::Short { bytes, expected });
         }
-        let slot = Slot {
-            loan: self.loan(&publisher, declared.unwrap_or(room)).await?,
-            filled: 0,
-            expected: self.target.frame_bytes(),
-            time: self.time,
-        };
-        let sink = Loaned(RefCell::new(Some(Box::new(slot))));
+        let loan = self.loan(&publisher, declared.unwrap_or(room)).await?;
+        let mut slot = Box::new(Slot::new(loan));
         let mut body = offered.take().expect("a body is ingested once");
-        match ingest::ingest(&mut body, &sink, None).await {
-            Ok(published) => {
-                self.application.count_ingest(true);
-                Ok(published)
+        let failed = |error: IngestError| {
+            if error.is_too_large() {
+                self.too_long(declared, room)
+            } else {
+                Failure::Ingest(error, self.target.topic.clone())
             }
-            Err(error) if error.is_too_large() => Err(self.too_long(declared, room)),
-            Err(error) => Err(match short(&error) {
-                Some(&Short { bytes, expected }) => Failure::Short { bytes, expected },
-                None => Failure::Ingest(error, self.target.topic.clone()),
-            }),
+        };
+        let bytes = ingest::fill(&mut body, &mut *slot, room)
+            .await
+            .map_err(failed)?;
+        if let Some(expected) = self.target.frame_bytes()
+            && bytes != expected
+        {
+            return Err(Failure::Short { bytes, expected });
         }
+        let head = FrameHead {
+            timestamp: self.time,
+            ..FrameHead::default()
+        };
+        let published = slot.publish(&head).map_err(failed)?;
+        self.application.count_ingest(true);
+        Ok(published)
     }
 
     fn too_long(&self, bytes: Option<u64>, room: u64) -> Failure {
@@ -394,41 +405,31 @@ impl Job {
     }
 }
 
-/// Gives out the one slot that is loaned already.
-struct Loaned(RefCell<Option<Box<dyn FrameSlot>>>);
-
-impl FrameSink for Loaned {
-    fn loan(&self, _bytes: Option<u64>) -> Result<Box<dyn FrameSlot>, IngestError> {
-        let slot = self.0.borrow_mut().take();
-        Ok(slot.expect("one body asks for one slot"))
-    }
-}
-
 /// A loaned slot that is being filled.
-struct Slot {
+pub(crate) struct Slot {
     loan: Loan,
     filled: usize,
-    expected: Option<u64>,
-    time: Option<f64>,
+    /// Name of the array that a frame is which says its dtype and shape itself; `None`: the schema of the topic says them.
+    array_name: Option<String>,
 }
 
-/// The body ended before the frame was full.
-#[derive(Debug)]
-struct Short {
-    bytes: u64,
-    expected: u64,
-}
-
-impl std::fmt::Display for Short {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} bytes", self.bytes, self.expected)
+impl Slot {
+    /// A slot for frames of which the topic knows what they are.
+    pub(crate) fn new(loan: Loan) -> Self {
+        Self {
+            loan,
+            filled: 0,
+            array_name: None,
+        }
     }
-}
 
-impl std::error::Error for Short {}
-
-fn short(error: &IngestError) -> Option<&Short> {
-    std::error::Error::source(error)?.downcast_ref()
+    /// The same for frames that say what they are.
+    pub(crate) fn with_array(self, name: Option<String>) -> Self {
+        Self {
+            array_name: name,
+            ..self
+        }
+    }
 }
 
 impl FrameSlot for Slot {
@@ -440,18 +441,29 @@ impl FrameSlot for Slot {
         self.filled += bytes;
     }
 
-    fn publish(self: Box<Self>) -> Result<Published, IngestError> {
-        let bytes = self.filled as u64;
-        if let Some(expected) = self.expected
-            && bytes != expected
-        {
-            return Err(IngestError::unavailable(Short { bytes, expected }));
-        }
+    fn publish(self: Box<Self>, head: &FrameHead) -> Result<Published, IngestError> {
+        let array = head.array.as_ref().zip(self.array_name.as_deref());
+        let array = array.map(|(array, name)| {
+            let dtype = Dtype::from_name(array.dtype().name());
+            let dtype = dtype.expect("both crates have the dtypes of shm.h");
+            Array::new(name, dtype, array.shape())
+        });
+        let user_metadata = match head.picture {
+            Some((width, height)) => framegate_shm::encode_values(&[
+                (WIDTH, Value::Int(width.into())),
+                (HEIGHT, Value::Int(height.into())),
+            ])
+            .map_err(IngestError::unavailable)?,
+            None => Vec::new(),
+        };
         let meta = FrameMeta {
             bytes: Some(self.filled),
-            timestamp_s: self.time,
-            ..FrameMeta::default()
+            timestamp_s: head.timestamp,
+            arrays: array.as_slice(),
+            content_type: head.content_type.as_deref(),
+            user_metadata: &user_metadata,
         };
+        let bytes = self.filled as u64;
         let sequence = self.loan.publish(&meta).map_err(IngestError::unavailable)?;
         Ok(Published { sequence, bytes })
     }

@@ -27,6 +27,7 @@ mod stall;
 mod static_files;
 mod stats;
 mod tls;
+mod topics;
 mod worker;
 
 use pyo3::prelude::*;

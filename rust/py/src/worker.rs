@@ -54,6 +54,7 @@ use crate::stall::{ParentWatch, StallWatch};
 use crate::static_files;
 use crate::stats::{Counter, Gauge, Phase, Row, RuntimeRow};
 use crate::tls::{self, TlsContext};
+use crate::topics::{self, Topics};
 
 /// Where the access log goes, by name.
 const STANDARD: [(&str, i32); 2] = [("stdout", 1), ("stderr", 2)];
@@ -90,6 +91,7 @@ struct Inner {
     native: RefCell<Option<Native>>,
     /// What is told to Python beside the application.
     watchers: RefCell<Watchers>,
+    topics: Option<Topics>,
     row: Option<Arc<Row>>,
     has_tls: bool,
 }
@@ -175,6 +177,7 @@ impl Worker {
         let service = Rc::new(AsgiService(application.clone()));
         let service = compression::around(service, config)?;
         let service = static_files::in_front_of(service, config, &added, &core)?;
+        let (service, topics) = topics::in_front_of(service, config, &core)?;
         let spawner = core.clone();
         let row = row.map(|row| Arc::clone(&row.get().0));
         let mut server = Server::new(
@@ -256,6 +259,7 @@ impl Worker {
             server,
             native: RefCell::new(native),
             watchers: RefCell::new(watchers),
+            topics,
             row,
             has_tls: tls.is_some(),
         }))))))
@@ -399,6 +403,9 @@ impl Worker {
         inner.connections.stop_accepting();
         inner.application.clear_pool(py);
         inner.application.publishers.clear();
+        if let Some(topics) = &inner.topics {
+            topics.clear();
+        }
         let native = inner.native.take();
         let watchers = inner.watchers.take();
         if inner.connections.count() == 0 {

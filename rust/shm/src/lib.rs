@@ -38,6 +38,7 @@
 mod array;
 mod calls;
 mod error;
+mod inspector;
 mod metadata;
 mod publisher;
 mod subscriber;
@@ -48,11 +49,12 @@ mod values;
 pub use array::{Array, Dtype, lay_out};
 pub use calls::{Call, Caller, Message, Request, Responder};
 pub use error::Error;
+pub use inspector::{Inspector, TopicStats, topics};
 pub use metadata::Metadata;
 pub use publisher::{Control, FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};
 pub use topic::{
-    Checksum, Garbage, TopicInfo, TopicOptions, check_topic_name, gc, resize, runtime_directory,
-    unlink,
+    Checksum, Garbage, TopicInfo, TopicOptions, check_topic_name, control_file, gc, resize,
+    runtime_directory, unlink,
 };
 pub use values::{Value, decode_values, encode_values};

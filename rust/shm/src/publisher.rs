@@ -112,9 +112,17 @@ impl Publisher {
         metadata::append(&self.0.topic, values)
     }
 
-    /// The largest frame.
+    /// The largest frame, as the topic is now: it may have been resized.
     pub fn slot_bytes(&self) -> u64 {
-        self.0.slot_bytes
+        let mut bytes = 0;
+        // SAFETY: the handle is live; a place for the number.
+        let status = unsafe { sys::fg_publisher_slot_bytes(self.0.raw, &raw mut bytes) };
+        // A handle that cannot say it cannot loan either, and says why there.
+        if status == sys::OK {
+            bytes
+        } else {
+            self.0.slot_bytes
+        }
     }
 
     /// Loans a slot for a frame of at most `bytes`; waits up to the time-out for one. `Duration::ZERO` never waits,

@@ -119,6 +119,39 @@ pub struct TopicInfo {
     pub schema: Vec<Array>,
     /// Of payloads.
     pub checksum: Checksum,
+    /// Random, new with every creation: tells one life of a name from the next.
+    pub identity: [u64; 2],
+}
+
+impl TopicInfo {
+    /// Asks twice, for the numbers and for the schema.
+    pub(crate) fn read(
+        info: impl FnOnce(*mut sys::TopicInfo) -> sys::Status,
+        schema: impl FnOnce(*mut sys::Array, usize, *mut usize) -> sys::Status,
+    ) -> Result<Self, Error> {
+        let mut raw = sys::TopicInfo {
+            struct_bytes: size_of::<sys::TopicInfo>() as u32,
+            ..sys::TopicInfo::default()
+        };
+        let mut arrays = [Array::new("", crate::Dtype::Bool, &[]); sys::ARRAYS_MAX];
+        let mut count = 0;
+        check(info(&raw mut raw))?;
+        // `Array` is a transparent `sys::Array`.
+        check(schema(
+            arrays.as_mut_ptr().cast(),
+            arrays.len(),
+            &raw mut count,
+        ))?;
+        Ok(Self {
+            slots: raw.slots,
+            slot_bytes: raw.slot_bytes,
+            keep: raw.keep,
+            participants_max: raw.participants_max,
+            schema: arrays[..count.min(arrays.len())].to_vec(),
+            checksum: Checksum::from_code(raw.checksum),
+            identity: raw.identity,
+        })
+    }
 }
 
 /// An open topic. Freed by `Drop`.
@@ -181,30 +214,11 @@ impl Topic {
     }
 
     pub(crate) fn info(&self) -> Result<TopicInfo, Error> {
-        let mut raw = sys::TopicInfo {
-            struct_bytes: size_of::<sys::TopicInfo>() as u32,
-            ..sys::TopicInfo::default()
-        };
-        let mut schema = [Array::new("", crate::Dtype::Bool, &[]); sys::ARRAYS_MAX];
-        let mut count = 0;
-        // SAFETY: the handle is live; places of the right type; `Array` is a transparent `sys::Array`.
-        unsafe {
-            check(sys::fg_topic_get_info(self.0, &raw mut raw))?;
-            check(sys::fg_topic_schema(
-                self.0,
-                schema.as_mut_ptr().cast(),
-                schema.len(),
-                &raw mut count,
-            ))?;
-        }
-        Ok(TopicInfo {
-            slots: raw.slots,
-            slot_bytes: raw.slot_bytes,
-            keep: raw.keep,
-            participants_max: raw.participants_max,
-            schema: schema[..count.min(schema.len())].to_vec(),
-            checksum: Checksum::from_code(raw.checksum),
-        })
+        // SAFETY: the handle is live; places of the right type.
+        TopicInfo::read(
+            |out| unsafe { sys::fg_topic_get_info(self.0, out) },
+            |out, capacity, count| unsafe { sys::fg_topic_schema(self.0, out, capacity, count) },
+        )
     }
 }
 
@@ -307,6 +321,28 @@ pub fn runtime_directory() -> Result<PathBuf, Error> {
     // SAFETY: zero-terminated on success.
     let text = unsafe { CStr::from_ptr(path.as_ptr()) };
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(text.to_bytes())))
+}
+
+/// Path of the control file of a topic, which is there as long as the topic is. Another file of that name is another life of
+/// it.
+///
+/// # Errors
+///
+/// `is_bad_topic_name`, and as [`runtime_directory`].
+pub fn control_file(name: &str) -> Result<PathBuf, Error> {
+    let mut stem: [c_char; 512] = [0; 512];
+    // SAFETY: pointer and length of a live string; a buffer and its length.
+    check(unsafe {
+        sys::fg_topic_file_name(
+            name.as_ptr().cast(),
+            name.len(),
+            stem.as_mut_ptr(),
+            stem.len(),
+        )
+    })?;
+    // SAFETY: zero-terminated on success.
+    let stem = unsafe { CStr::from_ptr(stem.as_ptr()) };
+    Ok(runtime_directory()?.join(format!("{}.ctl", stem.to_string_lossy())))
 }
 
 /// The library's time-outs: nanoseconds, negative for ever (also what does not fit: 292 years).

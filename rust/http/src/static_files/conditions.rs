@@ -100,6 +100,13 @@ pub(super) fn judge(headers: &HeaderMap, file: &Validators) -> Verdict {
     Verdict::Send
 }
 
+/// Whether `If-None-Match` names this tag (with its quotes), or any.
+pub(crate) fn none_match(headers: &HeaderMap, tag: &str) -> bool {
+    any_tag(headers, IF_NONE_MATCH, |other| {
+        other.opaque == tag.as_bytes()
+    })
+}
+
 /// Whether `Range` counts: there is no `If-Range`, or it names the file as it is (RFC 9110, 13.1.5).
 pub(super) fn range_counts(headers: &HeaderMap, file: &Validators) -> bool {
     let mut values = headers.get_all(IF_RANGE).iter();

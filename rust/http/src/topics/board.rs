@@ -1,0 +1,191 @@
+//! The seam between the frame routes and the topics behind them.
+//!
+//! A [`Board`] has topics by name. It may create one for a publisher, by its own rules and never by what the client says of
+//! sizes. The product's board stands on shared memory; tests have one in plain memory.
+//!
+//! A board belongs to one thread, as services do. What it gives out may be shared behind it: two boards of one process should
+//! give the same [`Frame`] to all viewers, so that each frame is leased once.
+
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+
+use super::head::{ArrayHead, Dtype, FrameHead};
+use super::problem::Problem;
+use crate::ingest::FrameSlot;
+
+/// What a board answers later: opening a topic is work for another thread.
+pub type BoardFuture<T> = Pin<Box<dyn Future<Output = Result<T, Problem>>>>;
+
+/// Topics, by name. Names that come here follow the grammar of topics ([`super::check_name`]).
+pub trait Board: 'static {
+    /// What exists, sorted by name.
+    fn list(&self) -> BoardFuture<Vec<TopicInfo>>;
+
+    /// What one topic is like now.
+    ///
+    /// # Errors
+    /// [`Code::TopicUnknown`](super::Code::TopicUnknown)
+    fn info(&self, topic: &str) -> BoardFuture<TopicInfo>;
+
+    /// What publishes on the topic, which is created if it does not exist and the rules allow it.
+    ///
+    /// # Errors
+    /// [`Code::TopicUnknown`](super::Code::TopicUnknown), [`Code::TopicsExhausted`](super::Code::TopicsExhausted),
+    /// [`Code::StorageFull`](super::Code::StorageFull), [`Code::Unavailable`](super::Code::Unavailable).
+    fn publisher(&self, topic: &str) -> BoardFuture<Opened>;
+
+    /// The frames of a topic.
+    ///
+    /// # Errors
+    /// As [`Board::info`].
+    fn feed(&self, topic: &str) -> BoardFuture<Rc<dyn Feed>>;
+
+    /// Called once for everything that happened, to be counted and logged.
+    fn happened(&self, event: &Event<'_>);
+}
+
+/// A publisher, and whether its topic is new.
+pub struct Opened {
+    /// What publishes.
+    pub publisher: Rc<dyn Publisher>,
+    /// The topic was created by this call.
+    pub created: bool,
+}
+
+/// Publishes on one topic.
+pub trait Publisher: 'static {
+    /// Payload bytes of a slot.
+    fn slot_bytes(&self) -> u64;
+
+    /// What every frame of the topic is.
+    fn schema(&self) -> &Schema;
+
+    /// Loans a slot for a frame of at most `bytes` bytes, without waiting.
+    ///
+    /// # Errors
+    /// [`Code::TopicFull`](super::Code::TopicFull) if none is free, [`Code::FrameTooLarge`](super::Code::FrameTooLarge).
+    fn loan(&self, bytes: u64) -> Result<Box<dyn FrameSlot>, Problem>;
+}
+
+/// The frames of one topic, as this process sees them.
+pub trait Feed: 'static {
+    /// Tells one life of the topic from the next: another one after it was removed and created again.
+    fn session(&self) -> u64;
+
+    /// The newest frame; `None` if there was none yet.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`](super::Code::Unavailable)
+    fn newest(&self) -> Result<Option<Arc<Frame>>, Problem>;
+
+    /// The newest frame, as soon as its sequence is greater than `after`. May be dropped at any point.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`](super::Code::Unavailable); the topic went away.
+    fn newer(&self, after: u64) -> BoardFuture<Arc<Frame>>;
+}
+
+/// A frame that is held: its bytes stay as they are until it is dropped.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Its number in the topic, 1 upwards.
+    pub sequence: u64,
+    /// When it was published; nanoseconds since 1970.
+    pub published_ns: u64,
+    /// What is said of it.
+    pub head: FrameHead,
+    /// Its bytes. A clone keeps the frame held.
+    pub payload: Bytes,
+}
+
+/// What every frame of a topic is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Schema {
+    /// Anything.
+    #[default]
+    Free,
+    /// One array. A dimension that is `None` may have any length.
+    Array {
+        /// Type of its items.
+        dtype: Dtype,
+        /// Lengths of its dimensions.
+        shape: Vec<Option<u64>>,
+    },
+    /// Several arrays, or fields of records, which HTTP has no words for: only their bytes can be sent.
+    Other {
+        /// Bytes of a frame, if they are fixed.
+        bytes: Option<u64>,
+    },
+}
+
+impl Schema {
+    /// Bytes of every frame, if they are fixed.
+    pub fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Free => None,
+            Self::Array { dtype, shape } => {
+                let shape = shape.iter().copied().collect::<Option<_>>()?;
+                ArrayHead::new(*dtype, shape).map(|array| array.bytes())
+            }
+            Self::Other { bytes } => *bytes,
+        }
+    }
+
+    /// Whether a frame may be such an array.
+    pub(crate) fn admits(&self, array: &ArrayHead) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Other { .. } => false,
+            Self::Array { dtype, shape } => {
+                *dtype == array.dtype()
+                    && shape.len() == array.shape().len()
+                    && shape
+                        .iter()
+                        .zip(array.shape())
+                        .all(|(wanted, length)| wanted.is_none_or(|wanted| wanted == *length))
+            }
+        }
+    }
+}
+
+/// What a topic is like at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its name.
+    pub name: String,
+    /// What its frames are.
+    pub schema: Schema,
+    /// Number of slots.
+    pub slots: u32,
+    /// Payload bytes of a slot.
+    pub slot_bytes: u64,
+    /// Number of the newest frame; 0: none yet.
+    pub sequence: u64,
+    /// Living publishers, of all processes.
+    pub publishers: u32,
+    /// Living subscribers, of all processes.
+    pub subscribers: u32,
+}
+
+/// Something that is counted.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A frame came in.
+    Published {
+        /// Bytes of its payload.
+        bytes: u64,
+    },
+    /// A frame went out.
+    Sent {
+        /// Bytes of its payload.
+        bytes: u64,
+    },
+    /// A request was refused.
+    Refused {
+        /// The topic, if the request names one.
+        topic: Option<&'a str>,
+        /// Why.
+        problem: &'a Problem,
+    },
+}

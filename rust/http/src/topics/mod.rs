@@ -1,0 +1,315 @@
+//! Frame routes: topics as resources of HTTP, without Python.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET /topics` | lists the topics, as JSON |
+//! | `GET /topics/{topic}` | what the topic is like, as JSON; its newest frame if `Accept` prefers one |
+//! | `GET /topics/{topic}?view=latest` | its newest frame ([`view`]) |
+//! | `POST` or `PUT /topics/{topic}` | publishes the body as a frame ([`publish`]) |
+//!
+//! Actions are methods and queries, so every name of a topic can be a path and none is reserved. The prefix is a setting.
+//!
+//! # Parts
+//! [`board`] is what there is behind it: topics by name, with publishers and feeds. [`head`] is what is said of a frame beside its
+//! bytes, [`problem`] what is said when something is refused. This file takes a request apart, asks whether it is allowed, and
+//! hands it to who answers it.
+//!
+//! # Order
+//! Path, permission, method, query: who may not see a topic does not learn whether it exists.
+
+mod accept;
+pub mod board;
+pub mod head;
+mod json;
+pub mod problem;
+mod publish;
+mod query;
+mod view;
+
+use std::{rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE},
+};
+
+use self::board::{Event, Schema};
+use crate::body::ResponseBody;
+use crate::service::{
+    Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service,
+};
+
+pub use board::{Board, BoardFuture, Feed, Frame, Opened, Publisher, TopicInfo};
+pub use head::{ArrayHead, Dtype, FrameHead};
+pub use problem::{Code, Problem};
+use query::{Query, View};
+
+const TOPIC_METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
+const LIST_METHODS: &str = "GET, HEAD, OPTIONS";
+/// Bytes of a name; the shared memory has room for as many.
+const NAME_BYTES_MAX: usize = 128;
+/// Parts of a name.
+const NAME_SEGMENTS_MAX: usize = 8;
+
+/// How the routes behave.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Path in front of all topics: it begins with a slash and does not end with one.
+    pub prefix: String,
+    /// Time that a frame waits for a free slot, before 503.
+    pub loan_wait: Duration,
+    /// The longest time that a request waits for a newer frame.
+    pub poll_wait_max: Duration,
+}
+
+/// What somebody wants to do with a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// See its frames, and what it is like.
+    Read,
+    /// Publish frames.
+    Publish,
+    /// Ask its responders.
+    Call,
+    /// See that it exists.
+    List,
+}
+
+/// The routes, to be mounted at [`Settings::prefix`].
+pub struct TopicRoutes(Rc<Shared>);
+
+struct Shared {
+    board: Rc<dyn Board>,
+    settings: Settings,
+}
+
+impl TopicRoutes {
+    /// Routes to the topics of `board`.
+    pub fn new(board: Rc<dyn Board>, settings: Settings) -> Self {
+        Self(Rc::new(Shared { board, settings }))
+    }
+}
+
+impl Service for TopicRoutes {
+    fn open(&self, connection: &Rc<ConnectionInfo>) -> Rc<dyn Handler> {
+        Rc::new(TopicHandler {
+            shared: self.0.clone(),
+            connection: connection.clone(),
+        })
+    }
+}
+
+struct TopicHandler {
+    shared: Rc<Shared>,
+    connection: Rc<ConnectionInfo>,
+}
+
+impl Handler for TopicHandler {
+    fn call(&self, request: Request) -> ResponseFuture {
+        let shared = self.shared.clone();
+        let connection = self.connection.clone();
+        ResponseFuture::later(async move { shared.answer(&connection, request).await })
+    }
+}
+
+impl Shared {
+    async fn answer(&self, connection: &ConnectionInfo, request: Request) -> Response {
+        let path = request.head.uri.path();
+        let rest = path.strip_prefix(&*self.settings.prefix).unwrap_or(path);
+        let topic = rest.trim_start_matches('/').to_owned();
+        let topic = (!topic.is_empty()).then_some(topic);
+        // A client that goes away drops this future, wherever it is.
+        let mut abandoned = Abandoned {
+            board: &*self.board,
+            topic: topic.as_deref(),
+            armed: matches!(request.head.method, Method::POST | Method::PUT),
+        };
+        let answered = match topic.as_deref() {
+            None => self.answer_list(connection, &request).await,
+            Some(topic) => self.answer_topic(connection, topic, request).await,
+        };
+        abandoned.armed = false;
+        answered.unwrap_or_else(|problem| {
+            self.board.happened(&Event::Refused {
+                topic: topic.as_deref(),
+                problem: &problem,
+            });
+            problem.to_response()
+        })
+    }
+
+    /// The one place where it is asked who may do what.
+    fn authorize(
+        &self,
+        connection: &ConnectionInfo,
+        request: &Request,
+        _permission: Permission,
+        _topic: Option<&str>,
+    ) -> Result<(), Problem> {
+        let is_local = |address: &Address| matches!(address, Address::Inet(address) if address.ip().is_loopback());
+        let is_proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
+            .iter()
+            .any(|name| request.head.headers.contains_key(*name));
+        if is_local(&connection.local) && is_local(&connection.peer) && !is_proxied {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::Forbidden,
+            "frame routes are open to direct connections of this machine only",
+        ))
+    }
+
+    async fn answer_list(
+        &self,
+        connection: &ConnectionInfo,
+        request: &Request,
+    ) -> Result<Response, Problem> {
+        self.authorize(connection, request, Permission::List, None)?;
+        match request.head.method {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return Ok(allowed(LIST_METHODS)),
+            _ => return Err(not_allowed(LIST_METHODS)),
+        }
+        let topics = self.board.list().await?;
+        let topics = topics
+            .iter()
+            .filter(|topic| {
+                self.authorize(connection, request, Permission::List, Some(&topic.name))
+                    .is_ok()
+            })
+            .map(info_json);
+        let mut body = json::Object::new();
+        body.json("topics", &json::list(topics));
+        Ok(json_response(body.finish()))
+    }
+
+    async fn answer_topic(
+        &self,
+        connection: &ConnectionInfo,
+        topic: &str,
+        request: Request,
+    ) -> Result<Response, Problem> {
+        let permission = match request.head.method {
+            Method::POST | Method::PUT => Permission::Publish,
+            _ => Permission::Read,
+        };
+        self.authorize(connection, &request, permission, Some(topic))?;
+        check_name(topic)?;
+        match request.head.method {
+            Method::POST | Method::PUT => {
+                publish::publish(&*self.board, topic, request, self.settings.loan_wait).await
+            }
+            Method::GET | Method::HEAD => {
+                let query = Query::read(request.head.uri.query())?;
+                match query.view.unwrap_or_else(|| view::preferred(&request.head)) {
+                    View::Info => {
+                        let info = self.board.info(topic).await?;
+                        Ok(json_response(info_json(&info)))
+                    }
+                    View::Latest => {
+                        let wait_max = self.settings.poll_wait_max;
+                        view::latest(&*self.board, topic, &request.head, &query, wait_max).await
+                    }
+                }
+            }
+            Method::OPTIONS => Ok(allowed(TOPIC_METHODS)),
+            _ => Err(not_allowed(TOPIC_METHODS)),
+        }
+    }
+}
+
+/// Tells the board of a body whose client went away before it was whole.
+struct Abandoned<'a> {
+    board: &'a dyn Board,
+    topic: Option<&'a str>,
+    armed: bool,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            let problem = Problem::new(
+                Code::BodyIncomplete,
+                "the client went away before the end of the body; nothing of it was published",
+            );
+            self.board.happened(&Event::Refused {
+                topic: self.topic,
+                problem: &problem,
+            });
+        }
+    }
+}
+
+/// Checks a topic name: 1 to 8 parts of `[A-Za-z0-9_][A-Za-z0-9_.-]*` with slashes between, at most 128 bytes, no `..`.
+///
+/// # Errors
+/// [`Code::TopicName`]
+pub fn check_name(name: &str) -> Result<(), Problem> {
+    let is_part = |part: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        part.bytes().next().is_some_and(plain)
+            && part
+                .bytes()
+                .all(|byte| plain(byte) || matches!(byte, b'.' | b'-'))
+    };
+    if name.len() <= NAME_BYTES_MAX
+        && name.split('/').count() <= NAME_SEGMENTS_MAX
+        && name.split('/').all(is_part)
+        && !name.contains("..")
+    {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::TopicName,
+        "a topic is 1 to 8 parts of letters, digits, _, - and . with slashes between, written without escapes",
+    ))
+}
+
+/// Whether a pattern fits a name: `*` is any characters, slashes too, `?` is one.
+pub fn is_like(name: &str, pattern: &str) -> bool {
+    crate::static_files::path::is_like(name.as_bytes(), pattern.as_bytes())
+}
+
+fn not_allowed(methods: &'static str) -> Problem {
+    Problem::new(
+        Code::MethodNotAllowed,
+        format!("the methods here are {methods}"),
+    )
+    .allowing(methods)
+}
+
+fn allowed(methods: &'static str) -> Response {
+    let mut response = Response::new(ResponseBody::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn json_response(body: Vec<u8>) -> Response {
+    let mut response = Response::new(ResponseBody::from(Bytes::from(body)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn info_json(info: &TopicInfo) -> Vec<u8> {
+    let mut object = json::Object::new();
+    object.text("name", &info.name);
+    if let Schema::Array { dtype, shape } = &info.schema {
+        object.text("dtype", dtype.name());
+        object.numbers("shape", shape.iter().copied());
+    } else {
+        object.json("dtype", b"null");
+        object.json("shape", b"null");
+    }
+    object.number("slots", u64::from(info.slots));
+    object.number("slot_bytes", info.slot_bytes);
+    object.number("sequence", info.sequence);
+    object.number("publishers", u64::from(info.publishers));
+    object.number("subscribers", u64::from(info.subscribers));
+    object.finish()
+}

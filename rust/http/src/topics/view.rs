@@ -1,0 +1,190 @@
+//! `GET ?view=latest`: the newest frame, from shared memory to the socket without a copy.
+//!
+//! # Which frame
+//! `ETag` is the life of the topic and the sequence of the frame, so a client that has it (`If-None-Match`) gets 304. With
+//! `?after=SEQUENCE` only a later frame is an answer, and one is waited for: up to `?timeout=` seconds, or as long as the server
+//! allows. 204 says that the topic is there and that no frame is, or none that is late enough. A sequence that the topic has
+//! not reached is of an earlier life of it, and any frame is later.
+//!
+//! # In which form
+//! `?format=` says it, else `Accept`: the bytes as they are, or a file of numpy.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{
+        CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, VARY,
+        X_CONTENT_TYPE_OPTIONS,
+    },
+    request::Parts,
+};
+use http_body::{Frame as BodyFrame, SizeHint};
+use tokio::time::timeout;
+
+use super::accept::{quality, quality_if_named, quality_of_kind};
+use super::board::{Board, Event, Feed, Frame};
+use super::head::{self, OCTETS};
+use super::problem::{Code, Problem};
+use super::query::{Format, Query, View};
+use crate::body::{Aborted, ResponseBody};
+use crate::service::Response;
+use crate::static_files::conditions::none_match;
+
+/// Nothing of a frame runs in a browser, whatever its publisher says that it is.
+const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
+
+/// Answers with the newest frame.
+pub(crate) async fn latest(
+    board: &dyn Board,
+    topic: &str,
+    request: &Parts,
+    query: &Query,
+    wait_max: Duration,
+) -> Result<Response, Problem> {
+    let feed = board.feed(topic).await?;
+    let Some(frame) = frame(&*feed, query, wait_max).await? else {
+        let mut response = Response::new(ResponseBody::Empty);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        common(response.headers_mut());
+        return Ok(response);
+    };
+    let format = match query.format {
+        Some(format) => format,
+        None => preferred_format(&request.headers, &frame)?,
+    };
+    let (content_type, suffix, parts) = match format {
+        Format::Raw => (raw_type(&frame), "", vec![frame.payload.clone()]),
+        Format::Npy => {
+            return Err(Problem::new(
+                Code::NotAcceptable,
+                "the frame has no such form",
+            ));
+        }
+    };
+    let tag = format!("\"{:016x}-{}{suffix}\"", feed.session(), frame.sequence);
+    let is_known = none_match(&request.headers, &tag);
+    let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    let mut response = Response::new(match (is_known, parts.len()) {
+        (true, _) => ResponseBody::Empty,
+        (false, 1) => ResponseBody::from(parts[0].clone()),
+        (false, _) => ResponseBody::Stream(Box::pin(Parted(parts.into()))),
+    });
+    let headers = response.headers_mut();
+    common(headers);
+    headers.insert(ETAG, HeaderValue::try_from(tag).expect("digits and quotes"));
+    head::write(&frame, headers);
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    headers.insert(CONTENT_SECURITY_POLICY, SANDBOX);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    board.happened(&Event::Sent {
+        bytes: frame.payload.len() as u64,
+    });
+    Ok(response)
+}
+
+/// Fields of every answer with or without a frame.
+fn common(headers: &mut HeaderMap) {
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    // To be kept, and asked about each time: a frame is old when the next one is there.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+}
+
+/// The frame that is wanted, now or when it comes.
+async fn frame(
+    feed: &dyn Feed,
+    query: &Query,
+    wait_max: Duration,
+) -> Result<Option<Arc<Frame>>, Problem> {
+    let newest = feed.newest()?;
+    let Some(after) = query.after else {
+        return Ok(newest);
+    };
+    let head = newest.as_ref().map_or(0, |frame| frame.sequence);
+    if head > 0 && head != after {
+        // A later one, or one of another life.
+        return Ok(newest);
+    }
+    // Nobody waits with a frame in hand.
+    drop(newest);
+    let wait = query.timeout.unwrap_or(wait_max).min(wait_max);
+    match timeout(wait, feed.newer(head)).await {
+        Ok(frame) => frame.map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What is wanted of a request that does not say it in its query: the newest frame by those who name such a type and like it
+/// better than JSON, as `<img>` does; what the topic is like by all others.
+pub(crate) fn preferred(request: &Parts) -> View {
+    let headers = &request.headers;
+    let frame = quality_of_kind(headers, "image")
+        .max(quality_if_named(headers, "application/octet-stream"))
+        .max(quality_if_named(headers, "application/x-npy"));
+    if frame > 0 && frame > quality(headers, "application", "json") {
+        View::Latest
+    } else {
+        View::Info
+    }
+}
+
+/// The form that the client likes best; the bytes as they are where it has no preference.
+fn preferred_format(headers: &HeaderMap, frame: &Frame) -> Result<Format, Problem> {
+    let content_type = frame.head.content_type.as_deref();
+    let essence = content_type.unwrap_or("application/octet-stream");
+    let essence = essence.split(';').next().unwrap_or_default().trim();
+    let (kind, sub) = essence.split_once('/').unwrap_or((essence, ""));
+    let raw = quality(headers, kind, sub);
+    if raw > 0 {
+        return Ok(Format::Raw);
+    }
+    Err(Problem::new(
+        Code::NotAcceptable,
+        format!("the frame is {essence}"),
+    ))
+}
+
+/// What an answer with the bytes as they are says that they are.
+fn raw_type(frame: &Frame) -> HeaderValue {
+    frame
+        .head
+        .content_type
+        .as_ref()
+        .and_then(|text| HeaderValue::try_from(text).ok())
+        .unwrap_or(OCTETS)
+}
+
+/// A few pieces one after the other.
+struct Parted(VecDeque<Bytes>);
+
+impl http_body::Body for Parted {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
+        Poll::Ready(self.0.pop_front().map(|bytes| Ok(BodyFrame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|bytes| bytes.len() as u64).sum())
+    }
+}

@@ -1,0 +1,764 @@
+//! Frame routes over a board in plain memory: what is published can be read, and every refusal has its code.
+mod common;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{Client, Reply, TestServer, quick, run, until};
+use framegate_http::{
+    Config, Timeouts, edge,
+    ingest::{FrameSlot, IngestError, Published},
+    topics::{
+        Board, BoardFuture, Code, Dtype, Feed, Frame, FrameHead, Opened, Problem, Publisher,
+        Settings, TopicInfo, TopicRoutes,
+        board::{Event, Schema},
+    },
+};
+use tokio::sync::Notify;
+
+const SLOT: u64 = 1000;
+
+/// Topics in plain memory. `new/...` may be created.
+#[derive(Clone, Default)]
+struct Memory(Rc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    topics: RefCell<BTreeMap<String, Topic>>,
+    full: Cell<bool>,
+    abandoned: Cell<usize>,
+    refused: RefCell<Vec<(Option<String>, Code)>>,
+    published: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+#[derive(Clone, Default)]
+struct Topic {
+    schema: Schema,
+    newest: Rc<RefCell<Option<Arc<Frame>>>>,
+    changed: Rc<Notify>,
+}
+
+struct Slot {
+    memory: Memory,
+    topic: Topic,
+    bytes: Vec<u8>,
+    filled: usize,
+    published: bool,
+}
+
+impl FrameSlot for Slot {
+    fn space(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.filled..]
+    }
+
+    fn filled(&mut self, bytes: usize) {
+        self.filled += bytes;
+    }
+
+    fn publish(mut self: Box<Self>, head: &FrameHead) -> Result<Published, IngestError> {
+        self.published = true;
+        let mut newest = self.topic.newest.borrow_mut();
+        let sequence = newest.as_ref().map_or(0, |frame| frame.sequence) + 1;
+        *newest = Some(Arc::new(Frame {
+            sequence,
+            published_ns: 1_500_000_000,
+            head: head.clone(),
+            payload: Bytes::copy_from_slice(&self.bytes[..self.filled]),
+        }));
+        self.topic.changed.notify_waiters();
+        Ok(Published {
+            sequence,
+            bytes: self.filled as u64,
+        })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if !self.published {
+            let abandoned = &self.memory.0.abandoned;
+            abandoned.set(abandoned.get() + 1);
+        }
+    }
+}
+
+struct Of(Memory, Topic);
+
+impl Publisher for Of {
+    fn slot_bytes(&self) -> u64 {
+        SLOT
+    }
+
+    fn schema(&self) -> &Schema {
+        &self.1.schema
+    }
+
+    fn loan(&self, bytes: u64) -> Result<Box<dyn FrameSlot>, Problem> {
+        if self.0.0.full.get() {
+            return Err(Problem::new(Code::TopicFull, "all slots are held"));
+        }
+        Ok(Box::new(Slot {
+            memory: self.0.clone(),
+            topic: self.1.clone(),
+            bytes: vec![0; bytes as usize],
+            filled: 0,
+            published: false,
+        }))
+    }
+}
+
+impl Feed for Of {
+    fn session(&self) -> u64 {
+        0xabc
+    }
+
+    fn newest(&self) -> Result<Option<Arc<Frame>>, Problem> {
+        Ok(self.1.newest.borrow().clone())
+    }
+
+    fn newer(&self, after: u64) -> BoardFuture<Arc<Frame>> {
+        let topic = self.1.clone();
+        Box::pin(async move {
+            loop {
+                let changed = topic.changed.notified();
+                if let Some(frame) = &*topic.newest.borrow()
+                    && frame.sequence > after
+                {
+                    return Ok(frame.clone());
+                }
+                changed.await;
+            }
+        })
+    }
+}
+
+impl Memory {
+    fn with(topics: &[(&str, Schema)]) -> Self {
+        let memory = Self::default();
+        for (name, schema) in topics {
+            let topic = Topic {
+                schema: schema.clone(),
+                ..Topic::default()
+            };
+            let name = (*name).to_owned();
+            memory.0.topics.borrow_mut().insert(name, topic);
+        }
+        memory
+    }
+
+    fn find(&self, name: &str) -> Result<Topic, Problem> {
+        let topics = self.0.topics.borrow();
+        let unknown = || Problem::new(Code::TopicUnknown, "there is no such topic");
+        topics.get(name).cloned().ok_or_else(unknown)
+    }
+
+    fn describe(&self, name: &str) -> Result<TopicInfo, Problem> {
+        let topic = self.find(name)?;
+        let newest = topic.newest.borrow();
+        Ok(TopicInfo {
+            name: name.to_owned(),
+            schema: topic.schema.clone(),
+            slots: 4,
+            slot_bytes: SLOT,
+            sequence: newest.as_ref().map_or(0, |frame| frame.sequence),
+            publishers: 1,
+            subscribers: 0,
+        })
+    }
+
+    fn serve(&self) -> TestServer {
+        self.serve_with(edge::Settings::default())
+    }
+
+    fn serve_with(&self, edge: edge::Settings) -> TestServer {
+        let settings = Settings {
+            prefix: "/topics".to_owned(),
+            loan_wait: Duration::from_millis(5),
+            poll_wait_max: Duration::from_secs(10),
+        };
+        let config = Config {
+            timeouts: Timeouts {
+                half_close: Duration::from_millis(20),
+                ..quick()
+            },
+            edge,
+            ..Config::default()
+        };
+        TestServer::with_service(
+            config,
+            Rc::new(TopicRoutes::new(Rc::new(self.clone()), settings)),
+        )
+    }
+
+    fn codes(&self) -> Vec<&'static str> {
+        let refused = self.0.refused.borrow();
+        refused.iter().map(|(_, code)| code.text()).collect()
+    }
+}
+
+fn later<T: 'static>(result: Result<T, Problem>) -> BoardFuture<T> {
+    Box::pin(async move { result })
+}
+
+impl Board for Memory {
+    fn list(&self) -> BoardFuture<Vec<TopicInfo>> {
+        let names: Vec<String> = self.0.topics.borrow().keys().cloned().collect();
+        later(names.iter().map(|name| self.describe(name)).collect())
+    }
+
+    fn info(&self, topic: &str) -> BoardFuture<TopicInfo> {
+        later(self.describe(topic))
+    }
+
+    fn publisher(&self, topic: &str) -> BoardFuture<Opened> {
+        let mut created = false;
+        if topic.starts_with("new/") && self.find(topic).is_err() {
+            let mut topics = self.0.topics.borrow_mut();
+            topics.insert(topic.to_owned(), Topic::default());
+            created = true;
+        }
+        later(self.find(topic).map(|topic| Opened {
+            publisher: Rc::new(Of(self.clone(), topic)),
+            created,
+        }))
+    }
+
+    fn feed(&self, topic: &str) -> BoardFuture<Rc<dyn Feed>> {
+        later(
+            self.find(topic)
+                .map(|topic| Rc::new(Of(self.clone(), topic)) as Rc<dyn Feed>),
+        )
+    }
+
+    fn happened(&self, event: &Event<'_>) {
+        match event {
+            Event::Published { bytes } => self.0.published.set(self.0.published.get() + bytes),
+            Event::Sent { bytes } => self.0.sent.set(self.0.sent.get() + bytes),
+            Event::Refused { topic, problem } => {
+                let mut refused = self.0.refused.borrow_mut();
+                refused.push((topic.map(str::to_owned), problem.code));
+            }
+        }
+    }
+}
+
+fn picture() -> Schema {
+    Schema::Array {
+        dtype: Dtype::Uint8,
+        shape: vec![Some(2), Some(3)],
+    }
+}
+
+fn request(method: &str, target: &str, fields: &[&str], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n");
+    let is_chunked = fields.contains(&"transfer-encoding: chunked");
+    for field in fields {
+        head.push_str(field);
+        head.push_str("\r\n");
+    }
+    if matches!(method, "POST" | "PUT") && !is_chunked {
+        head.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    if is_chunked {
+        bytes.extend(format!("{:x}\r\n", body.len()).bytes());
+        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(b"\r\n0\r\n\r\n");
+    } else {
+        bytes.extend_from_slice(body);
+    }
+    bytes
+}
+
+async fn ask(
+    client: &mut Client,
+    method: &str,
+    target: &str,
+    fields: &[&str],
+    body: &[u8],
+) -> Reply {
+    client.send(request(method, target, fields, body)).await;
+    if method == "HEAD" {
+        client.head().await.unwrap()
+    } else {
+        client.reply().await.unwrap()
+    }
+}
+
+#[test]
+fn frame_that_was_posted_can_be_read() {
+    run(async {
+        let memory = Memory::with(&[("camera/front", picture())]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let fields = [
+            "frame-dtype: uint8",
+            "frame-shape: 2, 3",
+            "frame-timestamp: 1.25",
+        ];
+        let reply = ask(
+            &mut client,
+            "POST",
+            "/topics/camera/front",
+            &fields,
+            b"abcdef",
+        )
+        .await;
+        assert_eq!(
+            (reply.status, reply.text()),
+            (200, r#"{"topic":"camera/front","sequence":1,"bytes":6}"#)
+        );
+        assert_eq!(reply.field("frame-sequence"), Some("1"));
+        let reply = ask(
+            &mut client,
+            "GET",
+            "/topics/camera/front?view=latest",
+            &[],
+            b"",
+        )
+        .await;
+        assert_eq!((reply.status, reply.text()), (200, "abcdef"));
+        for (name, value) in [
+            ("content-type", "application/octet-stream"),
+            ("content-length", "6"),
+            ("frame-dtype", "uint8"),
+            ("frame-shape", "2, 3"),
+            ("frame-timestamp", "1.25"),
+            ("frame-sequence", "1"),
+            ("frame-published", "1.500000000"),
+            ("etag", "\"0000000000000abc-1\""),
+            ("cache-control", "no-cache"),
+            ("x-content-type-options", "nosniff"),
+        ] {
+            assert_eq!(reply.field(name), Some(value), "{name}");
+        }
+        let head = ask(
+            &mut client,
+            "HEAD",
+            "/topics/camera/front?view=latest",
+            &[],
+            b"",
+        )
+        .await;
+        assert_eq!(head.field("content-length"), Some("6"));
+        assert_eq!(head.body, b"");
+        assert_eq!((memory.0.published.get(), memory.0.sent.get()), (6, 12));
+        assert_eq!(memory.codes(), [""; 0]);
+    });
+}
+
+#[test]
+fn frame_that_the_client_has_is_304() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let latest = "/topics/a?view=latest";
+        let empty = ask(&mut client, "GET", latest, &[], b"").await;
+        assert_eq!((empty.status, empty.body.len()), (204, 0));
+        ask(&mut client, "PUT", "/topics/a", &[], b"one").await;
+        let tag = ask(&mut client, "GET", latest, &[], b"").await;
+        let condition = format!("if-none-match: \"x\", {}", tag.field("etag").unwrap());
+        let known = ask(&mut client, "GET", latest, &[&condition], b"").await;
+        assert_eq!((known.status, known.body.len()), (304, 0));
+        assert_eq!(known.field("etag"), tag.field("etag"));
+        ask(&mut client, "PUT", "/topics/a", &[], b"two").await;
+        let next = ask(&mut client, "GET", latest, &[&condition], b"").await;
+        assert_eq!((next.status, next.text()), (200, "two"));
+    });
+}
+
+#[test]
+fn later_frame_is_waited_for() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let (mut reader, mut writer) = (server.connect().await, server.connect().await);
+        ask(&mut writer, "POST", "/topics/a", &[], b"one").await;
+        let target = "/topics/a?view=latest&after=1";
+        let short = format!("{target}&timeout=0.01");
+        assert_eq!(ask(&mut reader, "GET", &short, &[], b"").await.status, 204);
+        // An earlier one is there at once, and so is any of a topic that has not come so far: it was created again.
+        for after in ["0", "7"] {
+            let target = format!("/topics/a?view=latest&after={after}");
+            assert_eq!(
+                ask(&mut reader, "GET", &target, &[], b"").await.text(),
+                "one"
+            );
+        }
+        reader.send(request("GET", target, &[], b"")).await;
+        until(|| memory.0.topics.borrow()["a"].waiters() > 0).await;
+        ask(&mut writer, "POST", "/topics/a", &[], b"two").await;
+        assert_eq!(reader.reply().await.unwrap().text(), "two");
+    });
+}
+
+impl Topic {
+    /// Those who hold it beside the table: requests that wait.
+    fn waiters(&self) -> usize {
+        Rc::strong_count(&self.changed) - 1
+    }
+}
+
+#[test]
+fn topics_are_listed_and_described() {
+    run(async {
+        let any = Schema::Array {
+            dtype: Dtype::Float32,
+            shape: vec![None, Some(3)],
+        };
+        let memory = Memory::with(&[("b", Schema::Free), ("a/x", any)]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let described = r#"{"name":"a/x","dtype":"float32","shape":[null,3],"slots":4,"slot_bytes":1000,"sequence":0,"publishers":1,"subscribers":0}"#;
+        let reply = ask(&mut client, "GET", "/topics/a/x", &[], b"").await;
+        assert_eq!((reply.status, reply.text()), (200, described));
+        assert_eq!(reply.field("content-type"), Some("application/json"));
+        for target in ["/topics", "/topics/"] {
+            let reply = ask(&mut client, "GET", target, &[], b"").await;
+            let begin = format!("{{\"topics\":[{described},{{\"name\":\"b\",\"dtype\":null,");
+            assert!(reply.text().starts_with(&begin), "{}", reply.text());
+        }
+    });
+}
+
+#[test]
+fn browser_that_wants_a_picture_gets_the_frame_without_a_query() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let fields = ["content-type: image/png"];
+        ask(&mut client, "POST", "/topics/a", &fields, b"png").await;
+        for (accept, status, kind) in [
+            ("accept: image/avif,image/webp,*/*;q=0.8", 200, "image/png"),
+            ("accept: */*", 200, "application/json"),
+            ("accept: application/json", 200, "application/json"),
+            (
+                "accept: application/json, image/*;q=0.5",
+                200,
+                "application/json",
+            ),
+            ("accept: image/jpeg", 406, "application/problem+json"),
+        ] {
+            let reply = ask(&mut client, "GET", "/topics/a", &[accept], b"").await;
+            let found = (reply.status, reply.field("content-type"));
+            assert_eq!(found, (status, Some(kind)), "{accept}");
+        }
+    });
+}
+
+#[test]
+fn topic_is_created_where_the_board_allows_it() {
+    run(async {
+        let memory = Memory::default();
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        for (topic, status) in [("new/a", 201), ("new/a", 200), ("other", 404)] {
+            let reply = ask(&mut client, "POST", &format!("/topics/{topic}"), &[], b"x").await;
+            assert_eq!(reply.status, status, "{topic}");
+        }
+        // Reading creates nothing.
+        let reply = ask(&mut client, "GET", "/topics/new/b?view=latest", &[], b"").await;
+        assert_eq!(reply.status, 404);
+    });
+}
+
+#[test]
+fn every_refusal_has_its_status_and_code_and_is_told_once() {
+    run(async {
+        let memory = Memory::with(&[("free", Schema::Free), ("picture", picture())]);
+        let server = memory.serve();
+        let (shape, dtype) = ("frame-shape: 2, 3", "frame-dtype: uint8");
+        let chunked = "transfer-encoding: chunked";
+        let large = vec![b'x'; SLOT as usize + 1];
+        let cases: &[(&str, &str, &[&str], &[u8], u16, &str)] = &[
+            ("GET", "/topics/none", &[], b"", 404, "topic-unknown"),
+            ("POST", "/topics/none", &[], b"x", 404, "topic-unknown"),
+            ("GET", "/topics/.a", &[], b"", 400, "topic-name"),
+            ("GET", "/topics/a..b", &[], b"", 400, "topic-name"),
+            ("GET", "/topics/a//b", &[], b"", 400, "topic-name"),
+            ("GET", "/topics/%61", &[], b"", 400, "topic-name"),
+            (
+                "GET",
+                "/topics/a/b/c/d/e/f/g/h/i",
+                &[],
+                b"",
+                400,
+                "topic-name",
+            ),
+            (
+                "DELETE",
+                "/topics/free",
+                &[],
+                b"",
+                405,
+                "method-not-allowed",
+            ),
+            ("POST", "/topics", &[], b"x", 405, "method-not-allowed"),
+            ("GET", "/topics/free?view=x", &[], b"", 400, "query"),
+            ("GET", "/topics/free?after=-1", &[], b"", 400, "query"),
+            (
+                "GET",
+                "/topics/free?after=1&after=1",
+                &[],
+                b"",
+                400,
+                "query",
+            ),
+            ("GET", "/topics/free?timeout=inf", &[], b"", 400, "query"),
+            ("GET", "/topics/free?timeout=1e3", &[], b"", 400, "query"),
+            ("POST", "/topics/free", &[dtype], b"x", 400, "frame-head"),
+            ("POST", "/topics/free", &[shape], b"x", 400, "frame-head"),
+            (
+                "POST",
+                "/topics/free",
+                &["frame-dtype: u8", shape],
+                b"x",
+                400,
+                "frame-head",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, "frame-shape: 2,"],
+                b"x",
+                400,
+                "frame-head",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, "frame-shape: +2"],
+                b"x",
+                400,
+                "frame-head",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, "frame-shape: 1,1,1,1,1,1,1,1,1"],
+                b"x",
+                400,
+                "frame-head",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, "frame-shape: 4294967296,4294967296"],
+                b"x",
+                400,
+                "frame-head",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, dtype, shape],
+                b"abcdef",
+                400,
+                "frame-head",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &["frame-timestamp: nan"],
+                b"x",
+                400,
+                "frame-head",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &["content-encoding: gzip"],
+                b"x",
+                415,
+                "unsupported-type",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &["content-type: x"],
+                b"x",
+                415,
+                "unsupported-type",
+            ),
+            (
+                "POST",
+                "/topics/picture",
+                &["content-type: image/png"],
+                b"x",
+                415,
+                "unsupported-type",
+            ),
+            ("POST", "/topics/free", &[], &large, 413, "frame-too-large"),
+            (
+                "POST",
+                "/topics/free",
+                &[chunked],
+                &large,
+                413,
+                "frame-too-large",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, "frame-shape: 1001"],
+                b"x",
+                413,
+                "frame-too-large",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, shape],
+                b"abcde",
+                400,
+                "frame-length",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, shape],
+                b"abcdefg",
+                400,
+                "frame-length",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, shape, chunked],
+                b"abcde",
+                400,
+                "frame-length",
+            ),
+            (
+                "POST",
+                "/topics/free",
+                &[dtype, shape, chunked],
+                b"abcdefg",
+                400,
+                "frame-length",
+            ),
+            (
+                "POST",
+                "/topics/picture",
+                &[],
+                b"abcde",
+                400,
+                "frame-length",
+            ),
+            (
+                "POST",
+                "/topics/picture",
+                &["frame-dtype: int8", shape],
+                b"abcdef",
+                422,
+                "schema-mismatch",
+            ),
+            (
+                "POST",
+                "/topics/picture",
+                &[dtype, "frame-shape: 3, 2"],
+                b"abcdef",
+                422,
+                "schema-mismatch",
+            ),
+            (
+                "POST",
+                "/topics/picture",
+                &[dtype, "frame-shape: 6"],
+                b"abcdef",
+                422,
+                "schema-mismatch",
+            ),
+        ];
+        for (method, target, fields, body, status, code) in cases {
+            let mut client = server.connect().await;
+            memory.0.refused.borrow_mut().clear();
+            let reply = ask(&mut client, method, target, fields, body).await;
+            let context = format!("{method} {target} {fields:?}: {}", reply.text());
+            assert_eq!(reply.status, *status, "{context}");
+            assert_eq!(
+                reply.field("content-type"),
+                Some("application/problem+json"),
+                "{context}"
+            );
+            let kind = format!("\"type\":\"urn:framegate:problem:{code}\"");
+            assert!(reply.text().contains(&kind), "{context}");
+            assert!(
+                reply
+                    .text()
+                    .contains(&format!("\"status\":{status},\"code\":\"{code}\"")),
+                "{context}"
+            );
+            assert_eq!(memory.codes(), [*code], "{context}");
+        }
+        assert_eq!(memory.0.published.get(), 0);
+    });
+}
+
+#[test]
+fn full_topic_is_waited_for_and_then_503_with_a_time_to_come_again() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        memory.0.full.set(true);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let reply = ask(&mut client, "POST", "/topics/a", &[], b"x").await;
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.field("retry-after"), Some("1"));
+        assert_eq!(memory.codes(), ["topic-full"]);
+        memory.0.full.set(false);
+        assert_eq!(
+            ask(&mut client, "POST", "/topics/a", &[], b"x")
+                .await
+                .status,
+            200
+        );
+    });
+}
+
+#[test]
+fn client_that_leaves_in_mid_body_publishes_nothing_and_is_told_of_once() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let whole = request("POST", "/topics/a", &[], &[b'x'; 600]);
+        client.send(&whole[..whole.len() - 300]).await;
+        drop(client);
+        until(|| memory.0.abandoned.get() == 1).await;
+        until(|| !memory.codes().is_empty()).await;
+        assert_eq!(memory.codes(), ["body-incomplete"]);
+        assert!(memory.0.topics.borrow()["a"].newest.borrow().is_none());
+    });
+}
+
+#[test]
+fn proxied_requests_are_refused() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve_with(edge::Settings {
+            keeps_claims: true,
+            ..edge::Settings::default()
+        });
+        let mut client = server.connect().await;
+        for (target, field) in [
+            ("/topics/a", "x-forwarded-for: 1.2.3.4"),
+            ("/topics", "forwarded: for=1.2.3.4"),
+            ("/topics/none", "via: 1.1 x"),
+        ] {
+            let reply = ask(&mut client, "GET", target, &[field], b"").await;
+            assert_eq!(reply.status, 403, "{target}");
+        }
+        assert_eq!(memory.codes(), ["forbidden"; 3]);
+    });
+}

@@ -1,0 +1,257 @@
+//! The frame routes of a worker: the HTTP core's routes over the shared memory's topics.
+//!
+//! [`registry`] has what is open and the rules of what may be created, for all threads of the process; [`hub`] shares the frames of
+//! one topic between all requests; [`convert`] translates. This file is the board that one loop has of it, and the settings.
+
+mod convert;
+mod hub;
+mod registry;
+
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use framegate_http::{
+    routes::Routes,
+    service::Service,
+    topics::{
+        Board, BoardFuture, Code, Dtype, Feed, Frame, Opened, Problem, Settings, TopicInfo,
+        TopicRoutes, board::Event,
+    },
+};
+use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
+use tokio::task::spawn_blocking;
+
+use crate::event_loop::LoopCore;
+use hub::Hub;
+use registry::{Registry, Rule, array_bytes, opened};
+
+/// Refusals are told of once in this time; all are counted.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// What the routes of one worker have open.
+pub(crate) struct Topics(Arc<Registry>);
+
+impl Topics {
+    /// Lets go of it, when the worker closes.
+    pub(crate) fn clear(&self) {
+        self.0.clear();
+    }
+}
+
+/// `application` with the frame routes in front of it, where the setting `topics` names a prefix.
+pub(crate) fn in_front_of(
+    application: Rc<dyn Service>,
+    config: &Bound<'_, PyAny>,
+    core: &Rc<LoopCore>,
+) -> PyResult<(Rc<dyn Service>, Option<Topics>)> {
+    let prefix: Option<String> = config.getattr("topics")?.extract()?;
+    let Some(prefix) = prefix else {
+        return Ok((application, None));
+    };
+    let topics_max = config.getattr("topics_max")?.extract()?;
+    let registry = Arc::new(Registry::new(rules(config)?, topics_max));
+    let board = Rc::new(LoopBoard {
+        registry: registry.clone(),
+        core: core.clone(),
+        told: Cell::new(None),
+        untold: Cell::new(0),
+    });
+    let seconds = |name: &str| -> PyResult<Duration> {
+        let value: f64 = config.getattr(name)?.extract()?;
+        Duration::try_from_secs_f64(value)
+            .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
+    };
+    let settings = Settings {
+        prefix: prefix.clone(),
+        loan_wait: seconds("topics_wait")?,
+        poll_wait_max: seconds("topics_poll")?,
+    };
+    let routes = Rc::new(TopicRoutes::new(board, settings));
+    let service = Routes::new(application).prefix(prefix, routes);
+    Ok((Rc::new(service), Some(Topics(registry))))
+}
+
+/// The setting `topic_rules`.
+fn rules(config: &Bound<'_, PyAny>) -> PyResult<Vec<Rule>> {
+    let found: Vec<(String, Bound<'_, PyDict>)> = config.getattr("topic_rules")?.extract()?;
+    found
+        .into_iter()
+        .map(|(pattern, rule)| {
+            let missing = |what: &str| {
+                PyValueError::new_err(format!("topic_rules: {pattern:?} has no {what}"))
+            };
+            let dtype: Option<String> = get(&rule, "dtype")?;
+            let shape: Option<Vec<u64>> = get(&rule, "shape")?;
+            let array = match (dtype, shape) {
+                (Some(dtype), Some(shape)) => {
+                    let dtype = Dtype::from_name(&dtype).ok_or_else(|| missing("known dtype"))?;
+                    Some((dtype, shape))
+                }
+                _ => None,
+            };
+            let slot_bytes: Option<u64> = get(&rule, "slot_bytes")?;
+            let slot_bytes = slot_bytes.or_else(|| array.as_ref().and_then(array_bytes));
+            Ok(Rule {
+                create: get(&rule, "create")?.unwrap_or(false),
+                slots: get(&rule, "slots")?.ok_or_else(|| missing("slots"))?,
+                slot_bytes: slot_bytes.unwrap_or(0),
+                array,
+                pattern,
+            })
+        })
+        .collect()
+}
+
+fn get<'py, T: for<'a> FromPyObject<'a, 'py>>(
+    rule: &Bound<'py, PyDict>,
+    key: &str,
+) -> PyResult<Option<T>> {
+    match rule.get_item(key)? {
+        Some(value) if !value.is_none() => value.extract().map(Some).map_err(Into::into),
+        _ => Ok(None),
+    }
+}
+
+/// The topics as one loop has them.
+struct LoopBoard {
+    registry: Arc<Registry>,
+    core: Rc<LoopCore>,
+    told: Cell<Option<Instant>>,
+    untold: Cell<u64>,
+}
+
+/// What `work`, which may block, gives.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    spawn_blocking(work).await.unwrap_or_else(|error| {
+        // A panic, which has been printed, or the end of the worker.
+        Err(Problem::new(Code::Unavailable, "the worker is closing").because(error))
+    })
+}
+
+impl Board for LoopBoard {
+    fn list(&self) -> BoardFuture<Vec<TopicInfo>> {
+        Box::pin(blocking(Registry::list))
+    }
+
+    fn info(&self, topic: &str) -> BoardFuture<TopicInfo> {
+        let topic = topic.to_owned();
+        Box::pin(blocking(move || Registry::info(&topic)))
+    }
+
+    fn publisher(&self, topic: &str) -> BoardFuture<Opened> {
+        let (registry, topic) = (self.registry.clone(), topic.to_owned());
+        Box::pin(async move {
+            if let Some(known) = registry.known_publisher(&topic) {
+                return Ok(opened(known, false));
+            }
+            let (publisher, created) = blocking(move || registry.open_publisher(&topic)).await?;
+            Ok(opened(publisher, created))
+        })
+    }
+
+    fn feed(&self, topic: &str) -> BoardFuture<Rc<dyn Feed>> {
+        let (registry, topic) = (self.registry.clone(), topic.to_owned());
+        let core = self.core.clone();
+        Box::pin(async move {
+            let hub = match registry.known_hub(&topic) {
+                Some(known) => known,
+                None => blocking(move || registry.open_hub(&topic)).await?,
+            };
+            let feed: Rc<dyn Feed> = Rc::new(LoopFeed { hub, core });
+            Ok(feed)
+        })
+    }
+
+    fn happened(&self, event: &Event<'_>) {
+        if let Event::Refused { topic, problem } = event {
+            self.tell(*topic, problem);
+        }
+    }
+}
+
+impl LoopBoard {
+    /// Tells of a refusal, now and then.
+    fn tell(&self, topic: Option<&str>, problem: &Problem) {
+        let now = Instant::now();
+        let is_due = self
+            .told
+            .get()
+            .is_none_or(|told| now - told >= REPORT_EVERY);
+        if !is_due {
+            self.untold.set(self.untold.get() + 1);
+            return;
+        }
+        self.told.set(Some(now));
+        let more = match self.untold.take() {
+            0 => String::new(),
+            count => format!(" ({count} others since the last line)"),
+        };
+        let of = topic.map_or_else(String::new, |topic| format!(" of topic {topic:?}"));
+        let text = format!(
+            "a frame route{of} refused: {}: {problem}{more}",
+            problem.code.text()
+        );
+        // No Python runs while a connection is polled.
+        let core = self.core.clone();
+        self.core.spawn(async move {
+            Python::attach(|py| {
+                let logged = py
+                    .import("logging")
+                    .and_then(|logging| logging.call_method1("getLogger", ("framegate",)))
+                    .and_then(|logger| logger.call_method1("warning", ("%s", text)));
+                if let Err(error) = logged {
+                    core.report(py, "a refusal of a frame route could not be logged", error);
+                }
+                core.after_python(py);
+            });
+        });
+    }
+}
+
+/// The frames of a topic as one loop has them.
+struct LoopFeed {
+    hub: Arc<Hub>,
+    core: Rc<LoopCore>,
+}
+
+impl Feed for LoopFeed {
+    fn session(&self) -> u64 {
+        self.hub.session()
+    }
+
+    fn newest(&self) -> Result<Option<Arc<Frame>>, Problem> {
+        self.hub.newest()
+    }
+
+    fn newer(&self, after: u64) -> BoardFuture<Arc<Frame>> {
+        let (hub, core) = (self.hub.clone(), self.core.clone());
+        Box::pin(async move {
+            let mut watching = hub.watch(|hub| {
+                core.spawn(hub.pump());
+            });
+            loop {
+                if *watching.borrow_and_update() == u64::MAX {
+                    return Err(Problem::new(
+                        Code::Unavailable,
+                        "the topic is gone or was created again",
+                    )
+                    .retry_after(REPORT_EVERY));
+                }
+                if let Some(frame) = hub.newest()?
+                    && frame.sequence > after
+                {
+                    return Ok(frame);
+                }
+                if watching.changed().await.is_err() {
+                    return Err(registry::unknown());
+                }
+            }
+        })
+    }
+}

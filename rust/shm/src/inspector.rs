@@ -1,0 +1,119 @@
+//! Looking at topics without taking part.
+#![expect(unsafe_code, reason = "the whole file is calls into the library")]
+
+use std::ffi::{CStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::{io, ptr};
+
+use crate::error::{Error, check};
+use crate::sys;
+use crate::topic::{TopicInfo, runtime_directory};
+
+/// Looks at one topic. No participant: nobody sees it and nothing is changed.
+pub struct Inspector(*mut sys::Inspector);
+
+// SAFETY: shm.h: handles may be used from several threads at once.
+unsafe impl Send for Inspector {}
+
+/// Numbers of a topic that move, as they were at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicStats {
+    /// Living publishers.
+    pub publishers: u32,
+    /// Living subscribers.
+    pub subscribers: u32,
+    /// Sequence of the newest frame; 0: none yet.
+    pub head: u64,
+}
+
+impl Inspector {
+    /// Opens the control file of a topic, read-only.
+    ///
+    /// # Errors
+    ///
+    /// `is_topic_not_found`, `is_segment_incompatible`, `is_segment_corrupt`, `is_permission_denied`, ...
+    pub fn open(name: &str) -> Result<Self, Error> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: pointer and length of a live string, a place for the handle.
+        check(unsafe { sys::fg_inspector_open(name.as_ptr().cast(), name.len(), &raw mut raw) })?;
+        Ok(Self(raw))
+    }
+
+    /// What the topic is like.
+    ///
+    /// # Errors
+    ///
+    /// `is_segment_corrupt`, `is_forked`.
+    pub fn info(&self) -> Result<TopicInfo, Error> {
+        // SAFETY: the handle is live; places of the right type.
+        TopicInfo::read(
+            |out| unsafe { sys::fg_inspector_get_info(self.0, out) },
+            |out, capacity, count| unsafe {
+                sys::fg_inspector_schema(self.0, out, capacity, count)
+            },
+        )
+    }
+
+    /// Who is there, and how far the topic is.
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info).
+    pub fn stats(&self) -> Result<TopicStats, Error> {
+        let mut raw = sys::TopicStats {
+            struct_bytes: size_of::<sys::TopicStats>() as u32,
+            ..sys::TopicStats::default()
+        };
+        // SAFETY: the handle is live; a place of the right type.
+        check(unsafe { sys::fg_inspector_stats(self.0, &raw mut raw) })?;
+        Ok(TopicStats {
+            publishers: raw.publishers,
+            subscribers: raw.subscribers,
+            head: raw.head,
+        })
+    }
+}
+
+impl Drop for Inspector {
+    fn drop(&mut self) {
+        // SAFETY: the handle is live and not used afterwards.
+        unsafe { sys::fg_inspector_close(self.0) }
+    }
+}
+
+/// Names of all topics in the runtime directory, sorted; none if there is no such directory.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub fn topics() -> io::Result<Vec<String>> {
+    let directory = runtime_directory().map_err(io::Error::other)?;
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(topic_of_file(entry?.file_name().as_bytes()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn topic_of_file(file: &[u8]) -> Option<String> {
+    let mut name = [0 as c_char; sys::TOPIC_NAME_BYTES_MAX + 1];
+    // SAFETY: pointer and length of a live slice; a buffer and its length.
+    let status = unsafe {
+        sys::fg_topic_name_from_file(
+            file.as_ptr().cast(),
+            file.len(),
+            name.as_mut_ptr(),
+            name.len(),
+        )
+    };
+    check(status).ok()?;
+    // SAFETY: zero-terminated on success.
+    let name = unsafe { CStr::from_ptr(name.as_ptr()) };
+    name.to_str().ok().map(str::to_owned)
+}

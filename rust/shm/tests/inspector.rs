@@ -1,0 +1,43 @@
+//! Looking at topics, and finding them.
+use std::time::Duration;
+
+use framegate_shm::{
+    FrameMeta, Inspector, Publisher, Subscriber, SubscriberOptions, TopicOptions, topics, unlink,
+};
+
+#[test]
+fn inspector_sees_what_happens_and_topics_are_found() {
+    let name = format!("inspect/{}", std::process::id());
+    assert!(
+        Inspector::open(&name)
+            .err()
+            .is_some_and(|error| error.is_topic_not_found())
+    );
+    assert!(!topics().unwrap().contains(&name));
+    let options = TopicOptions {
+        slot_bytes: 4096,
+        slots: 3,
+        ..TopicOptions::default()
+    };
+    let publisher = Publisher::create(&name, &options).unwrap();
+    let inspector = Inspector::open(&name).unwrap();
+    let stats = inspector.stats().unwrap();
+    assert_eq!((stats.publishers, stats.subscribers, stats.head), (1, 0, 0));
+    let subscriber = Subscriber::open(&name, &SubscriberOptions::default()).unwrap();
+    let loan = publisher.loan(5, Duration::ZERO).unwrap();
+    loan.publish(&FrameMeta::default()).unwrap();
+    let stats = inspector.stats().unwrap();
+    assert_eq!((stats.publishers, stats.subscribers, stats.head), (1, 1, 1));
+    assert_eq!(inspector.info().unwrap().slots, 3);
+    assert_eq!(
+        inspector.info().unwrap().identity,
+        publisher.info().unwrap().identity
+    );
+    assert!(topics().unwrap().contains(&name));
+    let identity = inspector.info().unwrap().identity;
+    drop((publisher, subscriber, inspector));
+    unlink(&name).unwrap();
+    let again = Publisher::create(&name, &options).unwrap();
+    assert_ne!(again.info().unwrap().identity, identity);
+    unlink(&name).unwrap();
+}
