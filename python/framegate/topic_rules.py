@@ -135,9 +135,7 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_integer(value: object, minimum: int, maximum: int) -> bool:
-    return (
-        isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
-    )
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
 
 
 def _frame_bytes(dtype: object, shape: object) -> int:

@@ -91,6 +91,19 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "static_cache_control": ("public, max-age=60", "public, max-age=60"),
     "static_immutable": ("*.????????.js /assets/*", ("*.????????.js", "/assets/*")),
     "static_precompressed": ("off", False),
+    "topics": ("/topics", "/topics"),
+    "topic_rules": (
+        'a/* {"create": true, "slot_bytes": "1KiB"}',
+        (
+            (
+                "a/*",
+                {"create": True, "slots": 8, "slot_bytes": 1024, "dtype": None, "shape": None},
+            ),
+        ),
+    ),
+    "topics_max": ("9", 9),
+    "topics_wait": ("500ms", 0.5),
+    "topics_poll": ("1m", 60.0),
     "log_level": ("DEBUG", "debug"),
     "reload": ("yes", True),
     "reload_dirs": ("/a:/b", ("/a", "/b")),

@@ -25,7 +25,7 @@ from h2.events import PingReceived
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-from framegate import RunningServer, Server
+from framegate import Publisher, RunningServer, Server, Subscriber
 from framegate.config import SETTINGS
 from framegate.errors import AppImportError, StartupFailed
 from peers.h2_client import Client
@@ -804,6 +804,37 @@ def test_compress_cookies() -> None:
     application = typed(b"text/plain", (b"set-cookie", b"a=b"))
     assert coding(application)[0] == ""
     assert coding(application, compress_cookies=True)[0] == "zstd"
+
+
+@effect("topics")
+@effect("topic_rules")
+@effect("topics_max")
+@effect("topics_wait")
+@effect("topics_poll")
+def test_frame_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(tmp_path))
+    rule = {"create": True, "slots": 2, "slot_bytes": 10}
+    options: dict[str, Any] = {"topics": "/t", "topic_rules": {"a*": rule}}
+
+    def status(server: RunningServer, method: str, path: str) -> str:
+        with open_connection(server) as peer:
+            lines = [f"{method} {path} HTTP/1.1", "host: x", "connection: close"]
+            lines += ["content-length: 1"] if method == "POST" else []
+            content = "x" if method == "POST" else ""
+            peer.sendall(("\r\n".join(lines) + f"\r\n\r\n{content}").encode())
+            return read_to_end(peer)[9:12]
+
+    with serving(topics_max=1, topics_wait=0.01, topics_poll=0.01, **options) as server:
+        assert status(server, "POST", "/elsewhere/a") == "200"
+        assert status(server, "POST", "/t/b") == "404"
+        assert status(server, "POST", "/t/a") == "201"
+        assert status(server, "POST", "/t/a2") == "507"
+        # Nothing newer comes within topics_poll.
+        assert status(server, "GET", "/t/a?view=latest&after=1") == "204"
+        with Publisher("a") as publisher, publisher.loan(), Subscriber("a") as reader:
+            with reader.take(timeout=5):
+                # No slot is free within topics_wait.
+                assert status(server, "POST", "/t/a") == "503"
 
 
 @effect("static")

@@ -139,33 +139,12 @@ impl Shared {
         })
     }
 
-    /// The one place where it is asked who may do what.
-    fn authorize(
-        &self,
-        connection: &ConnectionInfo,
-        request: &Request,
-        _permission: Permission,
-        _topic: Option<&str>,
-    ) -> Result<(), Problem> {
-        let is_local = |address: &Address| matches!(address, Address::Inet(address) if address.ip().is_loopback());
-        let is_proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
-            .iter()
-            .any(|name| request.head.headers.contains_key(*name));
-        if is_local(&connection.local) && is_local(&connection.peer) && !is_proxied {
-            return Ok(());
-        }
-        Err(Problem::new(
-            Code::Forbidden,
-            "frame routes are open to direct connections of this machine only",
-        ))
-    }
-
     async fn answer_list(
         &self,
         connection: &ConnectionInfo,
         request: &Request,
     ) -> Result<Response, Problem> {
-        self.authorize(connection, request, Permission::List, None)?;
+        authorize(connection, request, Permission::List, None)?;
         match request.head.method {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return Ok(allowed(LIST_METHODS)),
@@ -175,8 +154,7 @@ impl Shared {
         let topics = topics
             .iter()
             .filter(|topic| {
-                self.authorize(connection, request, Permission::List, Some(&topic.name))
-                    .is_ok()
+                authorize(connection, request, Permission::List, Some(&topic.name)).is_ok()
             })
             .map(info_json);
         let mut body = json::Object::new();
@@ -194,7 +172,7 @@ impl Shared {
             Method::POST | Method::PUT => Permission::Publish,
             _ => Permission::Read,
         };
-        self.authorize(connection, &request, permission, Some(topic))?;
+        authorize(connection, &request, permission, Some(topic))?;
         check_name(topic)?;
         match request.head.method {
             Method::POST | Method::PUT => {
@@ -217,6 +195,27 @@ impl Shared {
             _ => Err(not_allowed(TOPIC_METHODS)),
         }
     }
+}
+
+/// The one place where it is asked who may do what.
+fn authorize(
+    connection: &ConnectionInfo,
+    request: &Request,
+    _permission: Permission,
+    _topic: Option<&str>,
+) -> Result<(), Problem> {
+    let is_local =
+        |address: &Address| matches!(address, Address::Inet(address) if address.ip().is_loopback());
+    let is_proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
+        .iter()
+        .any(|name| request.head.headers.contains_key(*name));
+    if is_local(&connection.local) && is_local(&connection.peer) && !is_proxied {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::Forbidden,
+        "frame routes are open to direct connections of this machine only",
+    ))
 }
 
 /// Tells the board of a body whose client went away before it was whole.

@@ -7,7 +7,7 @@
 //! The code is what a program looks at: it stays the same from version to version, while titles and details are for people.
 //! No answer names a file, a directory or a process: those are the server's own.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::Deref, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -72,17 +72,27 @@ codes! {
     StorageFull "storage-full" INSUFFICIENT_STORAGE "There is no memory for another topic";
 }
 
-/// One refusal: what, and why in this case.
+/// One refusal. Derefs to what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct Problem(Box<Details>);
+
+impl Deref for Problem {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+/// What was refused, and why in this case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Details {
     /// What it is.
     pub code: Code,
     /// Why, for people. Names no file and no directory.
     pub detail: String,
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
-    /// Frames of this request that were published before it.
-    pub published: u64,
     /// What the server's own log says, beyond the detail: texts of the library, with paths.
     pub cause: Option<String>,
     extra: Option<(http::HeaderName, HeaderValue)>,
@@ -91,41 +101,40 @@ pub struct Problem {
 impl Problem {
     /// A refusal that says why.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             code,
             detail: detail.into(),
             retry_after: None,
-            published: 0,
             cause: None,
             extra: None,
-        }
+        }))
     }
 
     /// The same, with what only the log says.
     #[must_use]
-    pub fn because(mut self, cause: impl ToString) -> Self {
-        self.cause = Some(cause.to_string());
+    pub fn because(mut self, cause: &dyn fmt::Display) -> Self {
+        self.0.cause = Some(cause.to_string());
         self
     }
 
     /// The same, with the advice to try again then.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        self.0.retry_after = Some(after);
         self
     }
 
     /// The same, with the methods that do mean something.
     #[must_use]
     pub(crate) fn allowing(mut self, methods: &'static str) -> Self {
-        self.extra = Some((ALLOW, HeaderValue::from_static(methods)));
+        self.0.extra = Some((ALLOW, HeaderValue::from_static(methods)));
         self
     }
 
     /// The same, with the credentials that would help (RFC 9110, section 11.6.1).
     #[must_use]
     pub fn challenging(mut self, challenge: &'static str) -> Self {
-        self.extra = Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+        self.0.extra = Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
         self
     }
 
@@ -141,9 +150,6 @@ impl Problem {
         body.number("status", u64::from(status.as_u16()));
         body.text("code", self.code.text());
         body.text("detail", &self.detail);
-        if self.published > 0 {
-            body.number("frames", self.published);
-        }
         let mut response = Response::new(ResponseBody::from(Bytes::from(body.finish())));
         *response.status_mut() = status;
         let headers = response.headers_mut();

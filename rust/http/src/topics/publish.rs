@@ -80,14 +80,14 @@ async fn one(
                 None => too_large(None, publisher.slot_bytes()),
             });
         }
-        filled => filled.map_err(problem_of)?,
+        filled => filled.map_err(|error| problem_of(&error))?,
     };
     if let Some(expected) = expected
         && filled != expected
     {
         return Err(wrong_length(Some(filled), expected));
     }
-    slot.publish(&head).map_err(problem_of)
+    slot.publish(&head).map_err(|error| problem_of(&error))
 }
 
 /// Compares what a frame says of itself with what its topic holds; gives its exact length, if that is known.
@@ -191,7 +191,7 @@ async fn loan(
 }
 
 /// What a board says in an [`IngestError`] is a [`Problem`].
-fn problem_of(error: IngestError) -> Problem {
+fn problem_of(error: &IngestError) -> Problem {
     let source = error.source();
     if let Some(problem) = source.and_then(|source| source.downcast_ref::<Problem>()) {
         return problem.clone();
@@ -210,7 +210,7 @@ fn problem_of(error: IngestError) -> Problem {
             Code::BodyIncomplete,
             "the body ended before its end; nothing of it was published",
         )
-        .because(source.map_or_else(String::new, ToString::to_string));
+        .because(&source.map_or_else(String::new, ToString::to_string));
     }
     Problem::new(Code::Internal, "the frame could not be published").because(error)
 }

@@ -6,6 +6,8 @@
 //! Who waits for a newer frame watches a number: the newest sequence that the *pump* has seen. The pump is a task that runs
 //! while somebody waits; it is the one that turns the subscriber's descriptor into that number.
 
+#![expect(unsafe_code, reason = "a descriptor of the library's is watched")]
+
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -133,7 +135,7 @@ impl Hub {
                     "as many frames of the topic are being sent as may be held",
                 )
                 .retry_after(Duration::from_secs(1))
-                .because(error)),
+                .because(&error)),
             },
             Err(error) => Err(problem(&error)),
         }
@@ -162,7 +164,9 @@ impl Hub {
             .map_err(io::Error::other)
             .and_then(duplicate)
             .and_then(|fd| {
-                AsyncFd::register_with_interest(fd, Interest::READABLE).map_err(Into::into)
+                // SAFETY: a descriptor of its own, which the `AsyncFd` owns: it stays open, and the same, as long as that lives.
+                unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
+                    .map_err(Into::into)
             });
         if let Ok(fd) = fd {
             while !running.is_over() && self.turn().unwrap_or(false) {

@@ -130,7 +130,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Problem> {
     spawn_blocking(work).await.unwrap_or_else(|error| {
         // A panic, which has been printed, or the end of the worker.
-        Err(Problem::new(Code::Unavailable, "the worker is closing").because(error))
+        Err(Problem::new(Code::Unavailable, "the worker is closing").because(&error))
     })
 }
 

@@ -280,7 +280,7 @@ impl Registry {
     /// Whether another topic of so many bytes may be.
     fn check_room(&self, bytes: u64) -> Result<(), Problem> {
         let cannot = |error: io::Error| {
-            Problem::new(Code::Unavailable, "topics cannot be created now").because(error)
+            Problem::new(Code::Unavailable, "topics cannot be created now").because(&error)
         };
         let names = topics().map_err(cannot)?;
         if names.len() >= self.topics_max {
@@ -315,7 +315,7 @@ impl Registry {
     /// All topics. Blocking.
     pub(super) fn list() -> Result<Vec<TopicInfo>, Problem> {
         let names = topics().map_err(|error| {
-            Problem::new(Code::Unavailable, "topics cannot be listed now").because(error)
+            Problem::new(Code::Unavailable, "topics cannot be listed now").because(&error)
         })?;
         // One that is gone by now, or of another version, is not there.
         Ok(names
