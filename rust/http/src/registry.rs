@@ -288,9 +288,9 @@ fn due(shared: &Shared, now: Duration, config: &Config, crowded: bool) -> Option
         Phase::Lingering => (elapsed >= timeouts.linger).then_some(Order::Close),
         Phase::H2Idle
             if !shared.flushed.get()
-                || shared.streams().is_some_and(|streams| streams.has_bodies()) =>
+                || shared.streams().is_some_and(|streams| streams.has_rest()) =>
         {
-            // The last response still leaves, or a handler still reads: not idle yet.
+            // A response still leaves, or a handler still reads: not idle yet.
             shared.seen.set(None);
             None
         }

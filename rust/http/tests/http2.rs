@@ -58,6 +58,35 @@ fn request_is_answered_over_each_protocol() {
     });
 }
 
+/// The crate is woken by what one stream hands over, whatever it was told of others before.
+#[test]
+fn later_response_is_written_after_others_were() {
+    run(async {
+        let go = Event::default();
+        let told = go.clone();
+        let server = TestServer::new(move |request| {
+            if request.head.uri.path() == "/now" {
+                return ok("now").into();
+            }
+            let go = told.clone();
+            ResponseFuture::later(async move {
+                go.wait().await;
+                ok("later")
+            })
+        });
+        let mut client = connect(&server).await;
+        let (later, _) = client.send_request(get("/later"), true).unwrap();
+        for _ in 0..3 {
+            let (now, _) = client.send_request(get("/now"), true).unwrap();
+            assert_eq!(text(now.await.unwrap()).await, "now");
+        }
+        // The connection has nothing more to say.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        go.set();
+        assert_eq!(text(later.await.unwrap()).await, "later");
+    });
+}
+
 #[test]
 fn body_is_echoed() {
     run(async {

@@ -7,10 +7,12 @@
 //!
 //! CONNECT is served for one thing only, to open a WebSocket (RFC 8441); then it has a path and a scheme like any request.
 
+use std::cell::RefCell;
+
 use h2::ext::Protocol;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
-    header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, DATE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -22,11 +24,53 @@ use crate::refusal::{
     Refusal, bad, connect, other_protocol, repeated_host, repeated_length, target_too_long,
 };
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// What belongs to a connection of HTTP/1.
+static OF_CONNECTION: [HeaderName; 6] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+/// Longer ones are read each time: nobody should be able to make a connection large.
+const KNOWN_BYTES_MAX: usize = 63;
+
+/// The last `:authority` of a connection, as the value of `host`: nearly every client sends the same one with each request.
+#[derive(Default)]
+pub(super) struct KnownAuthority(RefCell<Option<HeaderValue>>);
+
+impl KnownAuthority {
+    /// The authority as a valid `host`.
+    fn host(&self, authority: &str) -> Result<HeaderValue, Refusal> {
+        let mut known = self.0.borrow_mut();
+        if let Some(known) = &*known
+            && known == authority
+        {
+            return Ok(known.clone());
+        }
+        let host = HeaderValue::from_str(authority)
+            .ok()
+            .filter(|host| is_host(host.as_bytes()))
+            .ok_or_else(malformed_authority)?;
+        if authority.len() <= KNOWN_BYTES_MAX {
+            *known = Some(host.clone());
+        }
+        Ok(host)
+    }
+}
+
+fn malformed_authority() -> Refusal {
+    bad("the :authority is not a host name with an optional port\n")
+}
 
 /// Checks a request and puts it into the form that handlers see. What proxies say is left to those who are trusted.
-pub(super) fn admit(head: &mut Parts, limits: &Limits, is_trusted: bool) -> Result<(), Refusal> {
+pub(super) fn admit(
+    head: &mut Parts,
+    limits: &Limits,
+    known: &KnownAuthority,
+    is_trusted: bool,
+) -> Result<(), Refusal> {
     if head.method == Method::CONNECT {
         match head.extensions.get::<Protocol>() {
             None => return Err(connect()),
@@ -53,16 +97,17 @@ pub(super) fn admit(head: &mut Parts, limits: &Limits, is_trusted: bool) -> Resu
     }
     let authority = uri.authority.as_ref().map(http::uri::Authority::as_str);
     let fields = std::mem::take(&mut head.headers);
-    head.headers = fields_of(fields, authority, limits, is_trusted)?;
+    head.headers = fields_of(fields, authority, limits, known, is_trusted)?;
     head.uri = Uri::from(target);
     Ok(())
 }
 
 /// The fields as handlers see them: `host` first, one `cookie`.
 fn fields_of(
-    fields: HeaderMap,
+    mut fields: HeaderMap,
     authority: Option<&str>,
     limits: &Limits,
+    known: &KnownAuthority,
     is_trusted: bool,
 ) -> Result<HeaderMap, Refusal> {
     if fields.len() > limits.header_count_max {
@@ -71,7 +116,11 @@ fn fields_of(
             "the request has too many header fields\n",
         ));
     }
-    let host = host_of(&fields, authority)?;
+    let host = host_of(&fields, authority, known)?;
+    if fields.is_empty() {
+        fields.insert(HOST, host);
+        return Ok(fields);
+    }
     if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(repeated_length());
     }
@@ -110,43 +159,44 @@ fn fields_of(
 }
 
 /// RFC 9113, 8.3.1: `:authority`, or `host` in its place; when both are there, they say the same.
-fn host_of(fields: &HeaderMap, authority: Option<&str>) -> Result<HeaderValue, Refusal> {
+fn host_of(
+    fields: &HeaderMap,
+    authority: Option<&str>,
+    known: &KnownAuthority,
+) -> Result<HeaderValue, Refusal> {
     let mut hosts = fields.get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     if another.is_some() {
         return Err(repeated_host());
     }
-    let host = match (authority, host) {
-        (None, None) => return Err(bad("the request has neither :authority nor Host\n")),
-        (None, Some(host)) => host.clone(),
-        (Some(authority), host) => {
-            if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
-            {
-                return Err(bad("the Host is not the :authority\n"));
-            }
-            HeaderValue::from_str(authority)
-                .map_err(|_| bad("the :authority is not a host name with an optional port\n"))?
+    match (authority, host) {
+        (None, None) => Err(bad("the request has neither :authority nor Host\n")),
+        (None, Some(host)) if is_host(host.as_bytes()) => Ok(host.clone()),
+        (None, Some(_)) => Err(malformed_authority()),
+        (Some(authority), Some(host))
+            if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) =>
+        {
+            Err(bad("the Host is not the :authority\n"))
         }
-    };
-    if is_host(host.as_bytes()) {
-        Ok(host)
-    } else {
-        Err(bad(
-            "the :authority is not a host name with an optional port\n",
-        ))
+        (Some(authority), _) => known.host(authority),
     }
 }
 
-/// Takes out what belongs to a connection of HTTP/1 and must not stand in a response of HTTP/2 (RFC 9113, 8.2.2).
-pub(super) fn strip(headers: &mut HeaderMap) {
-    for name in [
-        CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
-        headers.remove(name);
+/// Takes out what belongs to a connection of HTTP/1 and must not stand in a response of HTTP/2 (RFC 9113, 8.2.2). True when there
+/// is a `date`. One walk over the map costs less than a look-up of each.
+pub(super) fn strip(headers: &mut HeaderMap) -> bool {
+    let (mut has_date, mut is_clean) = (false, true);
+    for name in headers.keys() {
+        if *name == DATE {
+            has_date = true;
+        } else if OF_CONNECTION.contains(name) {
+            is_clean = false;
+        }
     }
+    if !is_clean {
+        for name in &OF_CONNECTION {
+            headers.remove(name);
+        }
+    }
+    has_date
 }

@@ -25,10 +25,12 @@ mod head;
 mod hint;
 mod outlet;
 mod priority;
+mod quiet;
 mod stall;
 mod stream;
-mod tap;
+pub(crate) mod tap;
 mod tunnel;
+mod unsent;
 
 use std::{
     cell::{Cell, RefCell},
@@ -36,7 +38,8 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -51,14 +54,17 @@ use crate::listener::ServerState;
 use crate::service::{ConnectionInfo, Handler};
 
 use guard::Budget;
+use head::KnownAuthority;
 use hint::HintRoom;
 pub(crate) use hint::HintSent;
 use priority::{Gate, WINDOW_BYTES};
+use quiet::Quiet;
 use stall::Watch;
 use stream::Exchange;
 pub(crate) use stream::{RequestStream, Responder};
 use tap::Tap;
 pub(crate) use tunnel::{Opening, StreamDraining};
+use unsent::Unsent;
 
 /// Requests that are taken before the handler is called for them, so that a client with many cannot hold back the answers.
 const BATCH_MAX: usize = 64;
@@ -94,6 +100,7 @@ pub(crate) struct Observed {
     gate: Gate,
     hints: HintRoom,
     watch: Watch,
+    unsent: Unsent,
     /// Requests' bodies that somebody may still read.
     bodies: Cell<usize>,
     /// Bytes of bodies that the client may send on this connection.
@@ -109,9 +116,25 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// A request's body may still be read, though its response is over.
-    pub(crate) fn has_bodies(&self) -> bool {
-        self.bodies.get() > 0
+    fn new(shared: &Rc<Shared>, buffer_bytes_max: usize) -> Rc<Self> {
+        Rc::new(Self {
+            shared: shared.clone(),
+            gate: Gate::new(buffer_bytes_max),
+            hints: HintRoom::new(buffer_bytes_max),
+            watch: Watch::default(),
+            unsent: Unsent::default(),
+            bodies: Cell::new(0),
+            room: Cell::new(WINDOW_BYTES),
+            heads: Cell::new(0),
+            in_head: Cell::new(false),
+            idle_frames: Cell::new(0),
+            useful_frames: Cell::new(0),
+        })
+    }
+
+    /// A request's body may still be read, or a part of a response still waits for window, though the response is over.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.bodies.get() > 0 || self.unsent.is_waiting()
     }
 }
 
@@ -128,6 +151,7 @@ pub(crate) struct Streams {
     open: Cell<usize>,
     /// Handlers that have not ended, whatever became of their stream.
     running: Rc<Cell<usize>>,
+    authority: KnownAuthority,
     /// Requests so far.
     requests: Cell<u64>,
     resets: Budget,
@@ -214,18 +238,7 @@ pub(crate) async fn serve(
     info: Rc<ConnectionInfo>,
     handler: Rc<dyn Handler>,
 ) -> Option<SocketIo> {
-    let observed = Rc::new(Observed {
-        shared: shared.clone(),
-        gate: Gate::new(server.config.limits.buffer_bytes_max),
-        hints: HintRoom::new(server.config.limits.buffer_bytes_max),
-        watch: Watch::default(),
-        bodies: Cell::new(0),
-        room: Cell::new(WINDOW_BYTES),
-        heads: Cell::new(0),
-        in_head: Cell::new(false),
-        idle_frames: Cell::new(0),
-        useful_frames: Cell::new(0),
-    });
+    let observed = Observed::new(shared, server.config.limits.buffer_bytes_max);
     // Once: a connection does not change its protocol again.
     let _ = shared.streams.set(Rc::downgrade(&observed));
     let io = Rc::new(RefCell::new(io));
@@ -239,6 +252,7 @@ pub(crate) async fn serve(
         observed,
         open: Cell::new(0),
         running: Rc::default(),
+        authority: KnownAuthority::default(),
         requests: Cell::new(0),
         resets: Budget::new(RESETS_MAX),
         idle_frames: Budget::new(IDLE_FRAMES_MAX),
@@ -278,9 +292,16 @@ async fn run(mut http2: Http2, streams: &Rc<Streams>) -> bool {
     shared.enter(Phase::H2Idle);
     let mut pings = http2.ping_pong();
     let mut told_to_drain = false;
-    let mut accepted = Vec::new();
+    let mut turns = Turns {
+        quiet: Quiet::new(),
+        accepted: Vec::new(),
+        taken: 0,
+    };
+    let waker = Waker::from(turns.quiet.clone());
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
+        turns.quiet.follow(cx.waker());
+        let cx = &mut Context::from_waker(&waker);
         match shared.order.take() {
             Some(Order::Close) if shared.phase.get() == Phase::H2Idle => {
                 // Idle for too long. The client has the time of a linger to agree.
@@ -303,7 +324,9 @@ async fn run(mut http2: Http2, streams: &Rc<Streams>) -> bool {
         if shared.is_draining() {
             streams.tell_drain();
         }
-        turn(&mut http2, streams, &mut accepted, cx).map(|()| true)
+        let turn = turns.turn(&mut http2, streams, cx);
+        turns.quiet.end();
+        turn.map(|()| true)
     })
     .await
 }
@@ -317,50 +340,80 @@ fn ping(pings: Option<&mut PingPong>, cx: &mut Context<'_>) {
     }
 }
 
-/// Takes, calls and writes until nothing is left to do; ready when the connection is over.
-fn turn(
-    http2: &mut Http2,
-    streams: &Rc<Streams>,
-    accepted: &mut Vec<Accepted>,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    let gate = &streams.observed.gate;
-    for _ in 0..TURNS_MAX {
-        while accepted.len() < BATCH_MAX {
-            match http2.poll_accept(cx) {
-                Poll::Ready(Some(Ok(request))) => accepted.push(request),
-                Poll::Ready(Some(Err(error))) => {
-                    streams.shared.trouble(format_args!("HTTP/2: {error}"));
-                    return Poll::Ready(());
+/// The turns of one connection.
+struct Turns {
+    quiet: Arc<Quiet>,
+    /// Taken, and their handlers are not called yet.
+    accepted: Vec<Accepted>,
+    /// Requests that were taken so far; and heads that are no request, once it is known that nothing waits.
+    taken: u64,
+}
+
+impl Turns {
+    /// Takes, calls and writes until nothing is left to do; ready when the connection is over. Each poll of the crate is
+    /// answered for by the next one, so what it calls for in between needs no wake-up; the caller ends the quiet.
+    fn turn(&mut self, http2: &mut Http2, streams: &Rc<Streams>, cx: &mut Context<'_>) -> Poll<()> {
+        let observed = &streams.observed;
+        self.quiet.hush();
+        observed.unsent.settle();
+        for _ in 0..TURNS_MAX {
+            while self.accepted.len() < BATCH_MAX {
+                self.quiet.hush();
+                match http2.poll_accept(cx) {
+                    Poll::Ready(Some(Ok(request))) => self.accepted.push(request),
+                    Poll::Ready(Some(Err(error))) => {
+                        streams.shared.trouble(format_args!("HTTP/2: {error}"));
+                        return Poll::Ready(());
+                    }
+                    Poll::Ready(None) => return Poll::Ready(()),
+                    Poll::Pending => {
+                        self.taken = observed.heads.get();
+                        break;
+                    }
                 }
-                Poll::Ready(None) => return Poll::Ready(()),
-                Poll::Pending => break,
+                self.taken += 1;
+                if self.taken == observed.heads.get() {
+                    // To ask whether there is another one would cost a poll of everything.
+                    break;
+                }
+            }
+            if !streams.check_frames() {
+                streams.shared.trouble(
+                    "HTTP/2: more frames without content, or resets, than the limits allow",
+                );
+                http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                self.accepted.clear();
+                streams.flooded.set(false);
+                continue;
+            }
+            if self.accepted.is_empty() {
+                self.rest(streams);
+                return Poll::Pending;
+            }
+            for (request, respond) in self.accepted.drain(..) {
+                start(streams, request, respond);
             }
         }
-        if !streams.check_frames() {
-            streams
-                .shared
-                .trouble("HTTP/2: more frames without content, or resets, than the limits allow");
-            http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            accepted.clear();
-            streams.flooded.set(false);
-            continue;
-        }
-        if accepted.is_empty() {
-            if streams.shared.flushed.get() {
-                gate.flushed();
-                streams.observed.hints.flushed();
-            }
-            gate.wake_first();
-            return Poll::Pending;
-        }
-        for (request, respond) in accepted.drain(..) {
-            start(streams, request, respond);
-        }
+        observed.gate.wake_first();
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
-    gate.wake_first();
-    cx.waker().wake_by_ref();
-    Poll::Pending
+
+    /// Everything that can be written has been.
+    fn rest(&self, streams: &Streams) {
+        let observed = &streams.observed;
+        if streams.shared.flushed.get() {
+            observed.gate.flushed();
+            observed.hints.flushed();
+        }
+        if observed
+            .unsent
+            .is_settling_due(streams.shared.is_draining())
+        {
+            self.quiet.wake_by_ref();
+        }
+        observed.gate.wake_first();
+    }
 }
 
 /// Calls the handler for one request, and leaves what is not done then to a task.

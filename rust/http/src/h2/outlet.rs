@@ -92,9 +92,16 @@ impl Outlet {
 
     /// Hands bytes over for which there was room. False when the stream is over.
     pub(super) fn send(&mut self, data: Bytes, ends: bool) -> bool {
-        self.gate().handed(self.turn.as_deref(), data.len());
-        self.responder.waits.handed(data.len());
-        self.stream.send_data(data, ends).is_ok()
+        let bytes = data.len();
+        self.gate().handed(self.turn.as_deref(), bytes);
+        self.responder.waits.handed(bytes);
+        if self.stream.send_data(data, ends).is_err() {
+            return false;
+        }
+        let number = self.stream.stream_id().as_u32();
+        let unsent = &self.responder.observed.unsent;
+        unsent.handed(number, bytes, &self.responder);
+        true
     }
 
     /// Nothing is there to be sent now: others may.
@@ -109,6 +116,13 @@ impl Outlet {
         if let Some(turn) = self.turn.take() {
             self.gate().leave(&turn);
         }
+    }
+
+    /// Everything was handed over, with the end of the stream. `alone`: the request was over before.
+    pub(super) fn finish(mut self, alone: bool) {
+        self.leave();
+        let unsent = &self.responder.observed.unsent;
+        unsent.handed_whole(self.stream, alone);
     }
 
     /// The client has given up on the stream.

@@ -18,10 +18,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 /// What a connection's window is opened to in the beginning, on both sides (RFC 9113, 6.9.2).
 pub(super) const WINDOW_BYTES: i64 = 65_535;
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
 /// Updates that are remembered for requests that have not come yet.
 const EARLY_UPDATES_MAX: usize = 64;
 
@@ -46,7 +47,7 @@ impl Default for Priority {
 impl Priority {
     /// From the fields of a request.
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        match headers.get("priority") {
+        match headers.get(PRIORITY) {
             Some(value) => Self::parse(value.as_bytes()),
             None => Self::default(),
         }
@@ -250,6 +251,13 @@ impl Gate {
     /// Everything has been written. What a reset took out of the crate never will be.
     pub(super) fn flushed(&self) {
         self.waiting.set(0);
+    }
+
+    /// For fuzzing: the connection's window and all that was added to it. And what is remembered is bounded.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn told(&self) -> (i64, u64) {
+        assert!(self.early.borrow().len() <= EARLY_UPDATES_MAX);
+        (self.window.get(), self.granted.get())
     }
 
     /// Has the first stream look whether it may go on. To be called when the crate has written.

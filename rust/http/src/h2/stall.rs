@@ -25,11 +25,17 @@ const ROOM_MIN: i64 = 16 * 1024;
 
 /// How far something was that has to go on, and when the sweep saw it there first.
 #[derive(Default)]
-struct Progress(Cell<Option<(u64, Duration)>>);
+pub(super) struct Progress(Cell<Option<(u64, Duration)>>);
 
 impl Progress {
     /// True when it has not gone on by `step` for as long as `limit`. `at` is how far it is, `None` when nobody waits for it.
-    fn is_late(&self, at: Option<u64>, step: u64, now: Duration, limit: Duration) -> bool {
+    pub(super) fn is_late(
+        &self,
+        at: Option<u64>,
+        step: u64,
+        now: Duration,
+        limit: Duration,
+    ) -> bool {
         let Some(at) = at else {
             self.0.set(None);
             return false;
@@ -103,7 +109,7 @@ impl Waits {
     }
 
     /// The body, and what was late with it, is given up. Its reader is to be woken.
-    fn give_up(&self) -> Option<Waker> {
+    pub(super) fn give_up(&self) -> Option<Waker> {
         self.body.set(false);
         self.window.set(false);
         self.given_up.set(true);
@@ -197,12 +203,13 @@ impl Observed {
                 .is_late(window, 1, now, timeouts.write);
             if body_is_late {
                 wakers.extend(stream.refuse(&BODY_TOO_SLOW));
-            } else if window_is_late {
-                wakers.extend(stream.waker());
             }
             if body_is_late || window_is_late {
-                wakers.extend(waits.give_up());
+                stream.give_up(wakers);
             }
+        }
+        if may_grant {
+            self.unsent.sweep(now, timeouts.write, wakers);
         }
         None
     }

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::Future,
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -138,8 +139,14 @@ impl Responder {
     }
 
     /// The exchange's task, if that waits.
-    pub(super) fn waker(&self) -> Option<Waker> {
+    fn waker(&self) -> Option<Waker> {
         self.waiting.borrow().clone()
+    }
+
+    /// The client is too slow: what is not over is broken off by those whom `wakers` wake.
+    pub(super) fn give_up(&self, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.waker());
+        wakers.extend(self.waits.give_up());
     }
 
     /// The exchange's task waits.
@@ -173,6 +180,8 @@ pub(super) struct Exchange {
     responder: Rc<Responder>,
     meter: Option<Rc<Meter>>,
     is_head: bool,
+    /// The request has no body.
+    alone: bool,
     priority: Priority,
     /// Of an extended CONNECT, until it is answered.
     connect: Option<(Rc<Opening>, RecvStream)>,
@@ -226,12 +235,18 @@ impl Exchange {
             responder: Responder::new(&streams.observed, respond),
             meter: meter.clone(),
             is_head: head.method == Method::HEAD,
+            alone: stream.is_end_stream(),
             priority: Priority::of(&head.headers),
             connect: None,
             stage: Stage::Done,
             complete: false,
         };
-        let admitted = head::admit(&mut head, &server.config.limits, streams.is_trusted);
+        let admitted = head::admit(
+            &mut head,
+            &server.config.limits,
+            &streams.authority,
+            streams.is_trusted,
+        );
         if let Err(refusal) = admitted {
             exchange.stage = Stage::Waiting(refusal.to_response().into());
             return exchange;
@@ -248,7 +263,7 @@ impl Exchange {
         {
             meter.asks_for_websocket();
         }
-        if opening.is_some() && stream.is_end_stream() {
+        if opening.is_some() && exchange.alone {
             let refusal = bad("a WebSocket handshake does not end its stream\n");
             exchange.stage = Stage::Waiting(refusal.to_response().into());
             return exchange;
@@ -256,7 +271,7 @@ impl Exchange {
         let body = if let Some(opening) = &opening {
             exchange.connect = Some((opening.clone(), stream));
             Body::empty()
-        } else if stream.is_end_stream() {
+        } else if exchange.alone {
             Body::empty()
         } else {
             let bodies = &streams.observed.bodies;
@@ -328,9 +343,9 @@ impl Exchange {
     ) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
         let streams = &self.streams;
         let mut head = response.into_parts().0;
-        head::strip(&mut head.headers);
+        let has_date = head::strip(&mut head.headers);
         head.headers.remove(CONTENT_LENGTH);
-        if streams.server.config.date_header && !head.headers.contains_key(DATE) {
+        if streams.server.config.date_header && !has_date {
             head.headers.insert(DATE, streams.server.date.now());
         }
         if let Some(meter) = &self.meter {
@@ -359,10 +374,11 @@ impl Exchange {
             // A service gives final responses only.
             (head, body) = internal_error();
         }
-        head::strip(&mut head.headers);
+        let mut has_date = head::strip(&mut head.headers);
         let mut declared = declare(&mut head.headers);
         if let Declared::Invalid = declared {
             (head, body) = internal_error();
+            has_date = false;
             declared = Declared::No;
         }
         if head.status == StatusCode::NO_CONTENT {
@@ -383,7 +399,7 @@ impl Exchange {
             head.headers.insert(CONTENT_LENGTH, length.into());
             declared = Declared::Length(length);
         }
-        if self.streams.server.config.date_header && !head.headers.contains_key(DATE) {
+        if self.streams.server.config.date_header && !has_date {
             head.headers.insert(DATE, self.streams.server.date.now());
         }
         let left = match declared {
@@ -585,13 +601,19 @@ impl Future for Exchange {
                     if sent.is_pending() {
                         me.responder.wait(cx);
                     }
-                    match ready!(sent) {
-                        Sent::Whole => me.complete = true,
+                    let sent = ready!(sent);
+                    me.leave_queue();
+                    let sending = mem::replace(&mut me.stage, Stage::Done);
+                    match sent {
+                        Sent::Whole => {
+                            me.complete = true;
+                            if let Stage::Sending(sending) = sending {
+                                sending.outlet.finish(me.alone);
+                            }
+                        }
                         Sent::Broken => {}
                         Sent::Lost => me.streams.count_reset(),
                     }
-                    me.leave_queue();
-                    me.stage = Stage::Done;
                 }
             }
         }

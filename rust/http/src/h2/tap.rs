@@ -2,8 +2,8 @@
 //!
 //! From the client: `PRIORITY_UPDATE` (RFC 9218, 7.1), which the crate drops; credit for the whole connection; how many
 //! frames came that ask for work and carry nothing; and whether a head has begun. To the client: bytes of `DATA`, which tell how
-//! much of what was handed over has left, and how much credit is used up. Both ways: how much more of bodies may come. Only the nine bytes before each frame are looked at, and the first few of the frames
-//! named; nothing is held back or changed.
+//! much of what was handed over has left, and how much credit is used up. Both ways: how much more of bodies may come. Only the
+//! nine bytes before each frame are looked at, and the first few of the frames named; nothing is held back or changed.
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,6 +23,7 @@ const HEADER_BYTES: usize = 9;
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const CONTINUATION: u8 = 0x9;
+const RST_STREAM: u8 = 0x3;
 const WINDOW_UPDATE: u8 = 0x8;
 const PRIORITY_UPDATE: u8 = 0x10;
 /// The flag of the last frame of a head.
@@ -141,54 +142,63 @@ impl Tap {
             outgoing: Follower::default(),
         }
     }
+}
 
-    fn note_read(&mut self, bytes: &[u8]) {
-        let observed = &self.observed;
-        observed.shared.heard();
-        let count = |frames: &Cell<u64>| frames.set(frames.get() + 1);
-        self.incoming.follow(bytes, |frame| match frame.kind {
-            HEADERS | CONTINUATION => {
-                if frame.flags & END_HEADERS != 0 {
-                    count(&observed.heads);
-                }
-                if frame.kind == HEADERS {
-                    count(&observed.useful_frames);
-                }
+/// Bytes have come.
+fn note_read(observed: &Observed, incoming: &mut Follower, bytes: &[u8]) {
+    observed.shared.heard();
+    let count = |frames: &Cell<u64>| frames.set(frames.get() + 1);
+    incoming.follow(bytes, |frame| match frame.kind {
+        HEADERS | CONTINUATION => {
+            if frame.flags & END_HEADERS != 0 {
+                count(&observed.heads);
             }
-            DATA if frame.length > 0 => {
-                let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
-                observed.room.set(observed.room.get() - length);
+            if frame.kind == HEADERS {
                 count(&observed.useful_frames);
             }
-            WINDOW_UPDATE if frame.stream == 0 && frame.payload.len() == 4 => {
-                observed.gate.credit(number(frame.payload) & 0x7fff_ffff);
-            }
-            // The crate bounds them.
-            WINDOW_UPDATE => {}
-            PRIORITY_UPDATE if frame.stream == 0 && frame.payload.len() >= 4 => {
-                let (stream, value) = frame.payload.split_at(4);
-                observed.gate.update(number(stream) & 0x7fff_ffff, value);
-                count(&observed.idle_frames);
-            }
-            _ => count(&observed.idle_frames),
-        });
-        observed.in_head.set(self.incoming.is_in_head());
-    }
+        }
+        DATA if frame.length > 0 => {
+            let length = i64::try_from(frame.length).unwrap_or(i64::MAX);
+            observed.room.set(observed.room.get() - length);
+            count(&observed.useful_frames);
+        }
+        WINDOW_UPDATE if frame.stream == 0 && frame.length == 4 => {
+            observed.gate.credit(number(frame.payload) & 0x7fff_ffff);
+        }
+        // The crate bounds them.
+        WINDOW_UPDATE => {
+            let bytes = number(frame.payload) & 0x7fff_ffff;
+            observed.unsent.granted(frame.stream, bytes);
+        }
+        RST_STREAM => {
+            observed.unsent.reset(frame.stream);
+            count(&observed.idle_frames);
+        }
+        PRIORITY_UPDATE if frame.stream == 0 && frame.payload.len() >= 4 => {
+            let (stream, value) = frame.payload.split_at(4);
+            observed.gate.update(number(stream) & 0x7fff_ffff, value);
+            count(&observed.idle_frames);
+        }
+        _ => count(&observed.idle_frames),
+    });
+    observed.in_head.set(incoming.is_in_head());
+}
 
-    fn note_written(&mut self, bytes: &[u8]) {
-        let observed = &self.observed;
-        self.outgoing.follow(bytes, |frame| match frame.kind {
-            DATA => {
-                observed.gate.left(frame.length);
-                observed.useful_frames.set(observed.useful_frames.get() + 1);
-            }
-            WINDOW_UPDATE if frame.stream == 0 => {
-                let room = observed.room.get() + i64::from(number(frame.payload));
-                observed.room.set(room);
-            }
-            _ => {}
-        });
-    }
+/// Bytes have left.
+fn note_written(observed: &Observed, outgoing: &mut Follower, bytes: &[u8]) {
+    outgoing.follow(bytes, |frame| match frame.kind {
+        DATA => {
+            observed.gate.left(frame.length);
+            observed.unsent.left(frame.stream, frame.length);
+            observed.useful_frames.set(observed.useful_frames.get() + 1);
+        }
+        WINDOW_UPDATE if frame.stream == 0 => {
+            let room = observed.room.get() + i64::from(number(frame.payload));
+            observed.room.set(room);
+        }
+        RST_STREAM => observed.unsent.reset(frame.stream),
+        _ => {}
+    });
 }
 
 impl AsyncRead for Tap {
@@ -200,7 +210,7 @@ impl AsyncRead for Tap {
         let me = &mut *self;
         let before = buf.filled().len();
         ready!(Pin::new(&mut *me.io.borrow_mut()).poll_read(cx, buf))?;
-        me.note_read(&buf.filled()[before..]);
+        note_read(&me.observed, &mut me.incoming, &buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -213,7 +223,7 @@ impl AsyncWrite for Tap {
     ) -> Poll<io::Result<usize>> {
         let me = &mut *self;
         let written = ready!(Pin::new(&mut *me.io.borrow_mut()).poll_write(cx, bytes))?;
-        me.note_written(&bytes[..written]);
+        note_written(&me.observed, &mut me.outgoing, &bytes[..written]);
         Poll::Ready(Ok(written))
     }
 
@@ -227,7 +237,7 @@ impl AsyncWrite for Tap {
         let mut left = written;
         for slice in slices {
             let passed = left.min(slice.len());
-            me.note_written(&slice[..passed]);
+            note_written(&me.observed, &mut me.outgoing, &slice[..passed]);
             left -= passed;
         }
         Poll::Ready(Ok(written))
@@ -246,6 +256,68 @@ impl AsyncWrite for Tap {
         let me = &mut *self;
         Pin::new(&mut *me.io.borrow_mut()).poll_shutdown(cx)
     }
+}
+
+/// For fuzzing: what passes tells the same however it is cut, namely what a plain reading of whole frames finds.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(bytes: &[u8], piece: usize) {
+    let told = |note: fn(&Observed, &mut Follower, &[u8]), piece: usize| {
+        let observed = Observed::new(&crate::h1_io::Shared::new(None), 1000);
+        let mut follower = Follower::default();
+        for piece in bytes.chunks(piece) {
+            note(&observed, &mut follower, piece);
+        }
+        (
+            [
+                &observed.heads,
+                &observed.idle_frames,
+                &observed.useful_frames,
+            ]
+            .map(Cell::get),
+            observed.in_head.get(),
+            observed.room.get(),
+            observed.gate.told(),
+        )
+    };
+    let all = bytes.len().max(1);
+    let read = told(note_read, all);
+    assert_eq!(told(note_read, piece), read);
+    let written = told(note_written, all);
+    assert_eq!(told(note_written, piece), written);
+
+    let (mut rest, mut heads, mut data, mut frames) = (bytes, 0, 0, 0);
+    let mut credit = [0, 0];
+    while let Some((header, after)) = rest.split_first_chunk::<HEADER_BYTES>() {
+        let [a, b, c, kind, flags, stream @ ..] = *header;
+        let Some((payload, next)) = after.split_at_checked(number(&[0, a, b, c]) as usize) else {
+            break;
+        };
+        rest = next;
+        frames += 1;
+        match kind {
+            HEADERS | CONTINUATION => heads += u64::from(flags & END_HEADERS != 0),
+            DATA => data += i64::from(number(&[0, a, b, c])),
+            WINDOW_UPDATE if number(&stream) & 0x7fff_ffff == 0 => {
+                credit[0] +=
+                    i64::from(number(payload) & 0x7fff_ffff) * i64::from(payload.len() == 4);
+                credit[1] += i64::from(number(payload));
+            }
+            _ => {}
+        }
+    }
+    let ([found, idle, useful], _, room, (window, granted)) = read;
+    assert!(found == heads && idle + useful <= frames);
+    assert_eq!(room, super::WINDOW_BYTES - data);
+    let credit_in = i64::try_from(granted).unwrap_or(i64::MAX);
+    assert_eq!(
+        (window, credit_in),
+        (super::WINDOW_BYTES + credit[0], credit[0])
+    );
+    let (_, _, room, (window, _)) = written;
+    assert_eq!(
+        (room, window),
+        (super::WINDOW_BYTES + credit[1], super::WINDOW_BYTES - data)
+    );
 }
 
 #[cfg(test)]

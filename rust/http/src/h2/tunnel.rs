@@ -78,11 +78,10 @@ impl Drop for StreamDraining {
 pub(super) struct Tunnel {
     streams: Rc<Streams>,
     incoming: RecvStream,
-    outlet: Outlet,
+    /// Until our side is closed.
+    outlet: Option<Outlet>,
     /// Came, and was not read.
     unread: Bytes,
-    /// Our side is closed.
-    shut: bool,
     /// The client has reset the stream, which was counted.
     lost: bool,
 }
@@ -92,9 +91,8 @@ impl Tunnel {
         Self {
             streams,
             incoming,
-            outlet,
+            outlet: Some(outlet),
             unread: Bytes::new(),
-            shut: false,
             lost: false,
         }
     }
@@ -150,32 +148,36 @@ impl AsyncWrite for Tunnel {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = match me.outlet.poll_room(cx, bytes.len()) {
-            Poll::Pending if !me.outlet.is_reset(cx) => return Poll::Pending,
+        let Some(outlet) = &mut me.outlet else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        let room = match outlet.poll_room(cx, bytes.len()) {
+            Poll::Pending if !outlet.is_reset(cx) => return Poll::Pending,
             Poll::Pending => 0,
             Poll::Ready(room) => room,
         };
         let piece = Bytes::copy_from_slice(&bytes[..room.min(bytes.len())]);
         let count = piece.len();
-        if count == 0 || !me.outlet.send(piece, false) {
+        if count == 0 || !outlet.send(piece, false) {
             return Poll::Ready(Err(me.lose(io::ErrorKind::BrokenPipe)));
         }
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.outlet.step_aside();
+        if let Some(outlet) = &self.outlet {
+            outlet.step_aside();
+        }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let me = &mut *self;
-        if !me.shut {
-            me.shut = true;
-            me.outlet.leave();
-            if me.outlet.stream.send_data(Bytes::new(), true).is_err() {
+        if let Some(mut outlet) = self.outlet.take() {
+            if outlet.stream.send_data(Bytes::new(), true).is_err() {
+                outlet.leave();
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
+            outlet.finish(false);
         }
         Poll::Ready(Ok(()))
     }
@@ -183,6 +185,8 @@ impl AsyncWrite for Tunnel {
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        self.outlet.leave();
+        if let Some(outlet) = &mut self.outlet {
+            outlet.leave();
+        }
     }
 }
