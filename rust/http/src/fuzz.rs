@@ -1,7 +1,7 @@
 //! What must hold for any bytes, of every parser of this crate.
 //!
 //! Each target takes bytes of a stranger and panics when a property is broken. They are driven in two ways: by the tests below, with
-//! mutations of a few seeds that are the same each time, and by libFuzzer (`task fuzz:http`), which follows coverage.
+//! mutations of the seeds in `fuzz/corpus` that are the same each time, and by libFuzzer (`task fuzz:http`), which follows coverage.
 //!
 //! The property that finds most is that a stream means the same however it is cut: parsers that keep state between two reads
 //! differ exactly there. The first byte of the input chooses the cut.
@@ -23,11 +23,14 @@ use crate::error::Error;
 use crate::framing::{Framing, HeadMarks};
 use crate::h1::is_host;
 use crate::h1_io::Socket;
+use crate::h2::tap;
 use crate::service::{Address, ConnectionInfo, Response, ResponseFuture, service_fn};
 use crate::static_files::{
+    conditions,
     path::{is_like, name_of},
     range::{RANGES_MAX, Wanted, wanted},
 };
+use crate::tls::{certificate, pem};
 use crate::websocket::{
     Failure, Kind, code,
     deflate::{Agreement, Compressor, Inflation},
@@ -37,6 +40,8 @@ use crate::websocket::{
     message::{MessageBuffer, MessageSink},
 };
 use crate::{Config, Limits, Server};
+
+mod http2;
 
 /// Takes bytes of a stranger; panics when a property is broken.
 pub type Target = fn(&[u8]);
@@ -55,7 +60,33 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("static_paths", static_paths),
     ("forwarded", forwarded),
     ("proxy", proxy),
+    ("http2", http2::check),
+    ("tap", tap),
+    ("conditions", conditions),
+    ("pem", pem),
+    ("certificates", certificates),
 ];
+
+/// What the tap sees between the crate and the socket is the same however it is cut.
+pub fn tap(data: &[u8]) {
+    let (size, stream) = cut(data);
+    tap::check(stream, size);
+}
+
+/// A file's own tag decides, whatever else a client says that it has.
+pub fn conditions(data: &[u8]) {
+    conditions::check(data);
+}
+
+/// Sections of a PEM file are where they are said to be.
+pub fn pem(data: &[u8]) {
+    pem::check(data);
+}
+
+/// Whatever a certificate of a client is made of, it is read or not.
+pub fn certificates(data: &[u8]) {
+    certificate::check(data);
+}
 
 /// Splits off the byte that chooses the cut.
 fn cut(data: &[u8]) -> (usize, &[u8]) {
@@ -661,98 +692,9 @@ fn statuses(answer: &[u8]) -> Vec<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::TARGETS;
+    use std::{fs, path::Path};
 
-    const SEEDS: &[(&str, &[&[u8]])] = &[
-        (
-            "ranges",
-            &[
-                b"\x00\x40bytes=0-9",
-                b"\x27\x10bytes=-5, 0-0,200-300 ,9000-",
-                b"\xff\xffbytes=18446744073709551616-,5-4",
-            ],
-        ),
-        (
-            "accept_encoding",
-            &[
-                b"gzip, deflate, br, zstd",
-                b"gzip;q=0.5,br;q=1.000, *;q=0, identity;q=0.001",
-            ],
-        ),
-        (
-            "static_paths",
-            &[
-                b"/assets/app.1a2b.js",
-                b"*.??.js?/a%20b/%2e%2e/%2fc/",
-                b"/%c3%a4/..//\\",
-            ],
-        ),
-        (
-            "forwarded",
-            &[
-                b"6.6.6.6, [2001:db8::1]:80, unknown",
-                b"for=\"[2001:db8::1]:80\";proto=https;by=_x, for=10.0.0.1;host=\"a\\b\"",
-                b"/api/v1, a.example:443",
-            ],
-        ),
-        (
-            "proxy",
-            &[
-                b"\x04PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\r\nGET",
-                b"\x01PROXY UNKNOWN\r\n",
-                b"\x05\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x13\xc0\0\x02\x07\x0a\0\0\x01\x30\x39\x01\xbb\x03\0\x04\x01\x02\x03\x04",
-            ],
-        ),
-        (
-            "framing requests",
-            &[
-                b"\x07GET / HTTP/1.1\r\nHost: t\r\n\r\n",
-                b"\x03POST /a?b HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhelloGET /n HTTP/1.1\r\nhost: t\r\n\r\n",
-                b"\x00POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX: y\r\n\r\nGET /n HTTP/1.1\r\nhost: t\r\n\r\n",
-                b"\x0bGET http://u:80/a HTTP/1.1\r\nHost: t\r\nConnection: close, x\r\n\r\n",
-                b"\x01\r\nOPTIONS * HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD / HTTP/1.1\nHost: t\n\n",
-                b"\x05PUT / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
-                b"\x02PUT / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-            ],
-        ),
-        (
-            "direct",
-            &[
-                // The second byte: all in pieces of 12, then some, mixed, nothing.
-                b"\x07\x30POST /a HTTP/1.1\r\nHost: t\r\nContent-Length: 64\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: t\r\n\r\nGET /smuggled HTTP/1.1\r\nHGET /n HTTP/1.1\r\nHost: t\r\n\r\n",
-                b"\x10\x19POST /b HTTP/1.1\r\nHost: t\r\nContent-Length: 40\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\nabcdefghPUT /c HTTP/1.1\r\nHost: t\r\nContent-Length: 30\r\n\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\nabGET /n HTTP/1.1\r\nHost: t\r\n\r\n",
-                b"\x20\x2aPOST /d HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 30\r\n\r\n0123456789GET / HTTP/1.0\r\n\r\n0GET /n HTTP/1.1\r\nHost: t\r\n\r\n",
-                b"\x02\x33POST /e HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 25\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\nxGET /n HTTP/1.1\r\nHost: t\r\n\r\n",
-            ],
-        ),
-        (
-            "frames",
-            &[
-                b"\x04\x81\x83\x01\x02\x03\x04abc\x89\x80\0\0\0\0",
-                b"\x00\x01\x82\0\0\0\0ab\x80\x81\0\0\0\0c\x88\x82\0\0\0\0\x03\xe8",
-                b"\x02\x82\xfe\0\x80\0\0\0\0xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\x8a\x81\0\0\0\0p",
-                b"\x00\x82\xff\0\0\0\0\0\x01\0\0\0\0\0\0",
-            ],
-        ),
-        (
-            "deflate",
-            &[
-                b"\x05\xc1\x87\0\0\0\0\xf2\x48\xcd\xc9\xc9\x07\0\xc1\x85\0\0\0\0\xf2\x00\x11\x00\x00",
-                b"\x01\x41\x83\0\0\0\0\xf2\x48\xcd\x89\x80\0\0\0\0\x80\x84\0\0\0\0\xc9\xc9\x07\0\x81\x82\0\0\0\0ab",
-                b"\x03\xc2\x88\0\0\0\0\xf3\x48\xcd\xc9\xc9\x07\0\0\xc2\x80\0\0\0\0\xc2\x81\0\0\0\0\0",
-                // Ten thousand times the letter a, and one more.
-                b"\x0a\xc1\x9c\0\0\0\0\xec\xc1\x01\x0d\x00\x00\x00\xc2\xa0\xac\xef\x5f\xc2\x1c\x6e\x40\x01\x00\x00\x00\x00\x00\x00\x00\x00\xc0\xbf\x01\xc1\x9c\0\0\0\0\xec\xc1\x01\x0d\x00\x00\x00\xc2\xa0\xac\xef\x5f\xc2\x1e\x0e\x28\x00\x00\x00\x00\x00\x00\x00\x00\x00\x38\x30\x00",
-                // Too big, and then broken: which of them it is must not depend on the cut.
-                b"\n\xc1\x9c\0\0\0\0\xec\xc1\x01\r\0\0\0\xc2\xa0\xac\xef_\xc2\x1e\x0e(\0\0\0\0\0\0\0\0\x0080_\xc2\x1cn@\x01\0\0\0\0\0\0\0\0\xc0\xbf\x01",
-                b"\x14aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbbaaaaaaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbaaaaaaaaaaabbbbbbbbbbb",
-            ],
-        ),
-        (
-            "handshake",
-            &[b"upgrade: websocket\nconnection: upgrade\nsec-websocket-version: 13\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\nsec-websocket-protocol: a, b\nsec-websocket-extensions: permessage-deflate; client_max_window_bits=\"9\", x\n"],
-        ),
-        ("hosts", &[b"example.org:80", b"[::1]:8000", b"", b"a_b%20"]),
-    ];
+    use super::TARGETS;
 
     /// Pieces that mean something to one parser or another.
     const WORDS: &[&[u8]] = &[
@@ -820,25 +762,34 @@ mod tests {
         }
     }
 
+    /// Inputs that mean something to a target; libFuzzer begins with the same.
+    fn seeds(name: &str) -> Vec<Vec<u8>> {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let mut files: Vec<_> = fs::read_dir(corpus.join(name))
+            .unwrap_or_else(|error| panic!("no seeds of {name}: {error}"))
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files.iter().map(|file| fs::read(file).unwrap()).collect()
+    }
+
     fn drive(name: &str, rounds: usize) {
         let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).unwrap();
         let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15);
-        for (_, seeds) in SEEDS
-            .iter()
-            .filter(|(names, _)| names.split(' ').any(|known| known == name))
-        {
-            for seed in *seeds {
-                target(seed);
+        let seeds = seeds(name);
+        let attempt = |bytes: &[u8]| {
+            let broken = std::panic::catch_unwind(|| target(bytes)).is_err();
+            assert!(!broken, "{name} broke on b\"{}\"", bytes.escape_ascii());
+        };
+        for seed in &seeds {
+            attempt(seed);
+        }
+        for _ in 0..rounds {
+            let mut bytes = seeds[numbers.below(seeds.len())].clone();
+            for _ in 0..=numbers.below(4) {
+                numbers.mutate(&mut bytes);
             }
-            for _ in 0..rounds {
-                let mut bytes = seeds[numbers.below(seeds.len())].to_vec();
-                for _ in 0..=numbers.below(4) {
-                    numbers.mutate(&mut bytes);
-                }
-                let input = bytes.escape_ascii().to_string();
-                let broken = std::panic::catch_unwind(|| target(&bytes)).is_err();
-                assert!(!broken, "{name} broke on b\"{input}\"");
-            }
+            attempt(&bytes);
         }
     }
 
@@ -903,14 +854,41 @@ mod tests {
     }
 
     #[test]
-    fn every_target_has_seeds() {
-        for (name, _) in TARGETS {
-            assert!(
-                SEEDS
-                    .iter()
-                    .any(|(names, _)| names.split(' ').any(|known| known == *name)),
-                "{name}"
-            );
-        }
+    fn streams_of_http2_are_served_however_they_are_cut() {
+        drive("http2", 3_000);
+    }
+
+    #[test]
+    fn frames_that_pass_tell_the_same_however_they_are_cut() {
+        drive("tap", 20_000);
+    }
+
+    #[test]
+    fn what_a_client_has_is_known_by_its_tag() {
+        drive("conditions", 20_000);
+    }
+
+    #[test]
+    fn sections_of_pem_are_where_they_are_said_to_be() {
+        drive("pem", 20_000);
+    }
+
+    #[test]
+    fn certificates_are_read_or_not() {
+        drive("certificates", 20_000);
+    }
+
+    #[test]
+    fn every_target_has_seeds_and_all_seeds_a_target() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let mut found: Vec<_> = fs::read_dir(corpus)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let mut names: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
+        found.sort();
+        names.sort_unstable();
+        assert_eq!(found, names);
+        assert!(names.iter().all(|name| !seeds(name).is_empty()));
     }
 }

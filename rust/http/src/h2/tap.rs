@@ -297,7 +297,7 @@ pub(crate) fn check(bytes: &[u8], piece: usize) {
         match kind {
             HEADERS | CONTINUATION => heads += u64::from(flags & END_HEADERS != 0),
             DATA => data += i64::from(number(&[0, a, b, c])),
-            WINDOW_UPDATE if number(&stream) & 0x7fff_ffff == 0 => {
+            WINDOW_UPDATE if matches!(stream, [0 | 0x80, 0, 0, 0]) => {
                 credit[0] +=
                     i64::from(number(payload) & 0x7fff_ffff) * i64::from(payload.len() == 4);
                 credit[1] += i64::from(number(payload));

@@ -77,6 +77,22 @@ pub(super) fn next_update(der: &[u8]) -> Result<Option<SystemTime>, ()> {
         .map(|time| time.to_system_time()))
 }
 
+/// For fuzzing: whatever a certificate or a revocation list is made of, it is read or not, and what comes of it can stand in a log.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(der: &[u8]) {
+    let certificate = CertificateDer::from(der);
+    let facts = facts(&certificate);
+    assert!(facts.dns_names.iter().all(|name| name.is_ascii()));
+    for time in [
+        facts.not_before,
+        facts.not_after,
+        next_update(der).ok().flatten(),
+    ] {
+        assert!(time.is_none_or(|time| date(time).len() == 10));
+    }
+    let _ = subject(&certificate);
+}
+
 /// A date as people write it, in UTC: `2027-01-31`.
 pub(super) fn date(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);

@@ -13,14 +13,14 @@
 //! The cryptography is aws-lc-rs, for its speed and for `X25519MLKEM768`, which protects what is recorded today from the
 //! computers of later. The reasons for that and for what there is no option for are in `docs/design/tls.md`.
 
-mod certificate;
+pub(crate) mod certificate;
 mod error;
 mod handshake;
 mod key;
 mod load;
 mod names;
 mod options;
-mod pem;
+pub(crate) mod pem;
 mod redirect;
 mod session;
 mod source;

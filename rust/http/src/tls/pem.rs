@@ -183,6 +183,37 @@ pub(super) fn encode(label: &str, der: &[u8]) -> String {
     text
 }
 
+/// For fuzzing: sections are where they are said to be, whatever ends the lines, and what is written anew is read the same.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(text: &[u8]) {
+    let read = |text: &[u8]| {
+        parse(text).map(|sections| {
+            let section = |one: Section| (one.label, one.line, one.der, one.has_headers);
+            sections.into_iter().map(section).collect::<Vec<_>>()
+        })
+    };
+    let lines: Vec<_> = text.split(|&byte| byte == b'\n').collect();
+    let sections = read(text);
+    assert_eq!(read(&lines.join(&b"\r\n"[..])), sections);
+    let is_marker = |line: usize| lines[line - 1].trim_ascii().starts_with(b"-----");
+    let sections = match sections {
+        Ok(sections) => sections,
+        Err((line, _)) => return assert!(is_marker(line)),
+    };
+    assert!(sections.is_sorted_by(|one, next| one.1 < next.1));
+    for (label, line, der, _) in &sections {
+        assert!(is_marker(*line) && !der.is_empty());
+        assert!(der.len() <= text.len());
+        let again = encode(label, der);
+        assert_eq!(
+            read(again.as_bytes()),
+            Ok(vec![(label.clone(), 1, der.clone(), false)])
+        );
+    }
+    let twice = read(&[text, b"\n", text].concat());
+    assert_eq!(twice.map(|twice| twice.len()), Ok(sections.len() * 2));
+}
+
 #[cfg(test)]
 mod tests {
     use super::{encode, parse};
