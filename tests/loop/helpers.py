@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from framegate.threading_model import runs_without_lock
+
 T = TypeVar("T")
 
 
@@ -34,6 +36,18 @@ def open_descriptors() -> set[tuple[str, str]]:
         except FileNotFoundError:  # the descriptor of the listing itself
             continue
     return found
+
+
+def drop_elsewhere(objects: list[Any]) -> None:
+    """Drop what another thread's loop made, whose thread may be asleep.
+
+    Without the lock an object dies where it was made, when that thread runs Python next (PEP 703,
+    biased reference counting): then the loop gets something to do.
+    """
+    loop = objects.pop()
+    objects.clear()
+    if runs_without_lock():
+        loop.call_soon_threadsafe(lambda: None)
 
 
 def in_thread(function: Callable[[], T]) -> T:

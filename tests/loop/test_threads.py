@@ -11,7 +11,7 @@ import pytest
 
 from framegate import _http
 from framegate.loop import EventLoop, new_event_loop
-from loop.helpers import Run, in_thread
+from loop.helpers import Run, drop_elsewhere, in_thread
 
 
 def test_to_thread_and_executors(run: Run) -> None:
@@ -146,8 +146,8 @@ def test_thread_bound_state_dropped_elsewhere_dies_at_home_at_once(run: Run) -> 
     async def main() -> int:
         loop = asyncio.get_running_loop()
         death: asyncio.Future[int] = loop.create_future()
-        objects = [_http._ThreadBound(Witness(death.set_result))]
-        timer = threading.Timer(0.02, objects.clear)
+        objects = [_http._ThreadBound(Witness(death.set_result)), loop]
+        timer = threading.Timer(0.02, drop_elsewhere, [objects])
         timer.start()
         # Idle loop: the death itself must wake it, and the callback it leaves must end select.
         thread = await death
