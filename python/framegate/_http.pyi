@@ -29,6 +29,8 @@ __all__ = [
     "_NativeThread",
     "_ThreadBound",
     "_access_line",
+    "_decode_picture",
+    "_make_picture",
     "collapse_heap",
     "recording_contents",
 ]
@@ -228,4 +230,15 @@ class _NativeThread:
     def log(self, line: bytes) -> None: ...
     def stop(self) -> None: ...
 
+def _make_picture(
+    data: bytes,
+    format: str,
+    size: tuple[int, int],
+    coding: str,
+    query: str,
+    pixels_max: int = ...,
+) -> bytes: ...
+def _decode_picture(
+    data: bytes, coding: str, pixels_max: int = ...
+) -> tuple[str, tuple[int, int], bytes]: ...
 def _access_line(config: Any, record: dict[str, Any], number: int | None) -> bytes: ...

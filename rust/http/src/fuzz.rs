@@ -24,6 +24,7 @@ use crate::framing::{Framing, HeadMarks};
 use crate::h1::is_host;
 use crate::h1_io::Socket;
 use crate::h2::tap;
+use crate::pictures::{self, Codecs, Setting, Source};
 use crate::service::{Address, ConnectionInfo, Response, ResponseFuture, service_fn};
 use crate::static_files::{
     conditions,
@@ -65,6 +66,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("conditions", conditions),
     ("pem", pem),
     ("certificates", certificates),
+    ("pictures", pictures),
 ];
 
 /// What the tap sees between the crate and the socket is the same however it is cut.
@@ -94,6 +96,34 @@ fn cut(data: &[u8]) -> (usize, &[u8]) {
         Some((size, rest)) => (1 + usize::from(*size) % 40, rest),
         None => (1, data),
     }
+}
+
+/// Pictures that a stranger sends are within the limit when they are decoded, have the bytes that their size demands, and can be shown.
+pub fn pictures(data: &[u8]) {
+    use pictures::Coding;
+    const PIXELS_MAX: u64 = 1 << 14;
+    thread_local! {
+        /// What one picture leaves behind must not harm the next.
+        static CODECS: RefCell<Codecs> = RefCell::default();
+    }
+    CODECS.with_borrow_mut(|codecs| {
+        for coding in [Coding::Jpeg, Coding::Png] {
+            let Ok(pixels) = pictures::decode(codecs, coding, data, PIXELS_MAX) else {
+                continue;
+            };
+            let (width, height) = pixels.size();
+            assert!(u64::from(width) * u64::from(height) <= PIXELS_MAX);
+            let bytes = pixels.format().frame_bytes(width, height);
+            assert_eq!(pixels.data().len() as u64, bytes);
+            let source = Source::Pixels(pixels);
+            for (coding, query) in [(Coding::Jpeg, "width=5"), (Coding::Png, "")] {
+                let setting = Setting::from_query(coding, query).expect("a good query");
+                let made = pictures::make(codecs, &source, &setting, PIXELS_MAX).expect("pixels");
+                let shown = pictures::decode(codecs, coding, &made, PIXELS_MAX).expect("our own");
+                assert_eq!(shown.size(), setting.fit(width, height));
+            }
+        }
+    });
 }
 
 /// Whatever `Range` says: parts are of the file, apart from each other, and not many. The first two bytes are the size.
@@ -876,6 +906,11 @@ mod tests {
     #[test]
     fn certificates_are_read_or_not() {
         drive("certificates", 20_000);
+    }
+
+    #[test]
+    fn pictures_are_decoded_within_their_limit() {
+        drive("pictures", 5_000);
     }
 
     #[test]

@@ -76,6 +76,7 @@ mod listener;
 mod log_text;
 mod media_type;
 mod overload;
+pub mod pictures;
 mod protocol;
 pub mod record;
 mod refusal;

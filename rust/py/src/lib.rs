@@ -18,6 +18,8 @@ mod limits;
 mod log_file;
 mod metrics;
 mod native;
+#[cfg(debug_assertions)]
+mod pictures;
 mod recording;
 mod selector;
 mod series;
@@ -48,6 +50,9 @@ mod _http {
     #[cfg(debug_assertions)]
     #[pymodule_export]
     use crate::native::TestThread;
+    #[cfg(debug_assertions)]
+    #[pymodule_export]
+    use crate::pictures::{decode_picture, make_picture};
     #[pymodule_export]
     use crate::selector::{Selector, SelectorMap};
 
