@@ -103,7 +103,7 @@ class _Running:
             "FRAMEGATE_RUNTIME_DIR": str(folder),
         }
         self._bin = bench.native if server.venv is None else bench.venvs[server.venv] / "bin"
-        values = {"bin": str(self._bin), "port": str(self.port)}
+        values = {"bin": str(self._bin), "port": str(self.port), "folder": str(folder)}
         self._process = self._start([word.format(**values) for word in server.command])
         self._consumer: subprocess.Popen[bytes] | None = None
         self._consumer_stack = stack.enter_context(ExitStack())

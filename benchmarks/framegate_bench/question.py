@@ -20,8 +20,8 @@ class Consumer:
 class Server:
     """One contestant: where it is installed and how it is started.
 
-    `{bin}`, `{python}` and `{port}` are replaced in the command; `{bin}` is the folder of its
-    programs.
+    `{bin}`, `{port}` and `{folder}` are replaced in the command; `{bin}` is the folder of its
+    programs, `{folder}` one for its files, in memory.
     """
 
     name: str
@@ -96,6 +96,8 @@ GROUPS = {
         "static_files",
         "start",
         "reload",
+        "observability",
+        "scrape_while_blocked",
     ),
     "shm": (
         "shm_cycle",

@@ -5,11 +5,19 @@ import sys
 from framegate_bench.question import Consumer, Server
 
 
-def framegate(app: str, consumer: Consumer | None = None, options: tuple[str, ...] = ()) -> Server:
-    """framegate, in its defaults but for the options."""
-    common = ("--host", "127.0.0.1", "--port", "{port}", "--workers", "1", "--no-access-log")
-    command = ("{bin}/platform", "serve", app, *common, *options)
-    return Server("framegate", "framegate", command, consumer)
+def framegate(
+    app: str,
+    consumer: Consumer | None = None,
+    options: tuple[str, ...] = (),
+    *,
+    name: str = "framegate",
+    access_log: bool = False,
+) -> Server:
+    """framegate, in its defaults but for the options and the log."""
+    common = ("--host", "127.0.0.1", "--port", "{port}", "--workers", "1")
+    log = () if access_log else ("--no-access-log",)
+    command = ("{bin}/platform", "serve", app, *common, *log, *options)
+    return Server(name, "framegate", command, consumer)
 
 
 def granian(app: str, options: tuple[str, ...] = ()) -> Server:

@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -127,3 +128,27 @@ def test_server_timing(http2: bool) -> None:
     assert re.fullmatch(r"app;dur=\d+\.\d{3}", fast)
     with Server(app, port=0, access_log=False).start_in_thread() as server:
         assert "server-timing" not in httpx.get(server.urls[0]).headers
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_server_timing_tells_of_the_queue(http2: bool) -> None:
+    options = {"limit_requests": 1, "limit_queue_timeout": 60.0, "server_timing": True}
+    with (
+        Server(app, port=0, access_log=False, **options).start_in_thread() as server,
+        httpx.Client(http1=not http2, http2=http2, timeout=60) as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        # One is served, the others wait for it, and then the last one for the second.
+        url = server.urls[0] + "/slow"
+        told = [answer.headers["server-timing"] for answer in pool.map(client.get, [url] * 3)]
+    queued = []
+    for text in told:
+        match = re.fullmatch(r"(?:queue;dur=(\d+\.\d{3}), )?app;dur=(\d+\.\d{3})", text)
+        assert match, text
+        assert 190 < float(match[2]) < 60_000
+        queued.append(float(match[1] or 0))
+    first, second, third = sorted(queued)
+    assert first == 0
+    assert second > 0
+    assert third > second
+    assert third > 190

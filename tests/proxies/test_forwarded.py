@@ -6,6 +6,8 @@ import asyncio
 import ipaddress
 import json
 import re
+import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -275,6 +277,65 @@ def test_answers_that_come_later_have_the_name_as_well(serve: Serve) -> None:
         answer = read_all(peer)
     assert answer.startswith(b"HTTP/1.1 500")
     assert b"x-request-id: " in answer
+
+
+async def reading(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "request_"),
+    [
+        (400, b"GET / HTTP/1.1\r\n%s\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n%s\r\n"),
+        (414, b"GET /" + b"a" * 1024 + b" HTTP/1.1\r\nHost: a\r\n%s\r\n"),
+        (501, b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n%s\r\n"),
+        (413, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n%s\r\n"),
+        # These are found while the application reads.
+        (
+            413,
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%s\r\n9\r\n123456789\r\n",
+        ),
+        (408, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n%s\r\n1"),
+    ],
+)
+def test_answers_in_place_of_the_application_have_the_name(
+    tmp_path: Path, status: int, request_: bytes
+) -> None:
+    log = tmp_path / "access.log"
+    options: dict[str, Any] = {
+        "lifespan": "off",
+        "request_id": True,
+        "forwarded_allow_ips": "127.0.0.1",
+        "access_log_file": str(log),
+        "access_log_format": "%s %h %L",
+        "target_bytes_max": 1024,
+        "max_body": 8,
+        "timeout_body": 0.2,
+    }
+    fields = b"X-Request-ID: mine-%d\r\nX-Forwarded-For: 192.0.2.7\r\n" % status
+    with Server(reading, port=0, **options).start_in_thread() as server:
+        with socket.create_connection(server.addresses[0], timeout=60) as peer:
+            peer.sendall(request_ % fields)
+            answer = read_all(peer)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    assert b"\r\nx-request-id: mine-%d\r\n" % status in answer
+    assert log.read_text() == f"{status} 192.0.2.7 mine-{status}\n"
+
+
+def test_answers_in_place_of_the_application_have_the_name_over_http2(serve: Serve) -> None:
+    server = serve(
+        scope_as_json, lifespan="off", request_id=True, max_body=8, target_bytes_max=1024
+    )
+    with Client(server.connect()) as client:
+        too_large = client.answer(
+            client.request("/", method="POST", fields=[("content-length", "99")], ends=False)
+        )
+        too_long = client.answer(client.request("/" + "a" * 1024))
+    assert (too_large.status, too_long.status) == (413, 414)
+    for answer in (too_large, too_long):
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
 def test_without_the_setting_the_field_is_the_applications(serve: Serve) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import email
 import email.message
+import itertools
 import os
 import shutil
 import subprocess
@@ -237,6 +238,53 @@ def test_file_that_was_changed_just_now_has_a_weak_tag(site: Site) -> None:
     tag = first.headers["etag"].removeprefix("W/")
     for value in (tag, first.headers["last-modified"]):
         assert site.get("/static/a.txt", ("If-Range", value), range_("0-0")).status == 200
+
+
+def by_the_steps(match: str, unmodified: str, none_match: str, since: str) -> int:
+    """RFC 9110, 13.2.2, step by step, for GET and HEAD of a file without `Range`."""
+    # 1. and 2.: If-Unmodified-Since only counts without If-Match.
+    if match:
+        if match == "false":
+            return 412
+    elif unmodified == "false":
+        return 412
+    # 3. and 4.: If-Modified-Since only counts without If-None-Match.
+    if none_match:
+        if none_match == "false":
+            return 304
+    elif since == "false":
+        return 304
+    return 200
+
+
+HOLDS = {
+    "If-Match": {"true": "{tag}", "false": '"a"'},
+    "If-Unmodified-Since": {"true": LATER, "false": EARLIER},
+    "If-None-Match": {"true": '"a"', "false": "{tag}"},
+    "If-Modified-Since": {"true": EARLIER, "false": LATER},
+}
+"""Values for which a condition is true, and for which it is false."""
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_every_combination_of_conditions(text: Site, method: str) -> None:
+    tag = text.get("/static/text.txt").headers["etag"]
+    for wanted in itertools.product(("", "true", "false"), repeat=4):
+        pairs = zip(HOLDS.items(), wanted, strict=True)
+        fields = tuple((name, values[one]) for (name, values), one in pairs if one)
+        status = by_the_steps(*wanted)
+        reply = text.ask(method, "/static/text.txt", *filled(fields, tag))
+        assert reply.status == status, fields
+        if method == "GET" and status != 412:
+            assert reply.body == (TEXT if status == 200 else b""), fields
+        # 5.: If-Range and Range come last, and only change what would have been sent.
+        for if_range, counts in ((None, True), ("{tag}", True), ('"a"', False)):
+            more = (range_("0-3"), *((("If-Range", if_range),) if if_range else ()))
+            ranged = text.ask(method, "/static/text.txt", *filled((*fields, *more), tag))
+            is_part = status == 200 and counts and method == "GET"
+            assert ranged.status == (206 if is_part else status), (fields, if_range)
+            if is_part:
+                assert ranged.body == TEXT[:4]
 
 
 def test_dates_that_no_date_has(site: Site) -> None:

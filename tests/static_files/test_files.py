@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from framegate.config import Config
 from framegate.errors import ConfigError
 from framegate.worker import NativeToolkit
+from privileges import needs_root
 from server_thread import Server
 from static_files.conftest import CHANGED_NS, Site, StartSite, application
 
@@ -150,13 +154,62 @@ def test_only_regular_files_are_served(site: Site) -> None:
             assert site.get(f"/static/{name}").status == 404, name
 
 
-def test_file_that_may_not_be_read(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    if os.geteuid() == 0:
-        # Root may read everything but what does not exist for it.
-        return
-    site.write("a.txt", "a").chmod(0)
-    assert site.get("/static/a.txt").status == 403
-    assert "could not be opened" in caplog.text
+NOBODY = 65534
+
+AS_NOBODY = """
+import http.client, os, sys
+from framegate import Server
+
+async def app(scope, receive, send):
+    raise RuntimeError("every path is one of a file")
+
+def ask(*names):
+    with Server(app, port=0, static={"/static": sys.argv[1]}).start_in_thread() as server:
+        for name in names:
+            connection = http.client.HTTPConnection(server.urls[0].removeprefix("http://"))
+            connection.request("GET", "/static/" + name)
+            answer = connection.getresponse()
+            print(name, answer.status, answer.read())
+
+# What is imported late has to be imported now: the other user may not read it.
+ask("open.txt", "closed.txt")
+os.setgroups([])
+os.setgid(NOBODY)
+os.setuid(NOBODY)
+ask("open.txt", "closed.txt", "shut/in.txt", "missing.txt")
+"""
+
+
+@needs_root
+def test_file_that_may_not_be_read() -> None:
+    # Root may read everything, so somebody asks whom the kernel refuses it.
+    with tempfile.TemporaryDirectory() as own:
+        site = Path(own)
+        site.chmod(0o755)
+        for name, mode in (("open.txt", 0o644), ("closed.txt", 0o600), ("shut/in.txt", 0o644)):
+            (site / name).parent.mkdir(exist_ok=True)
+            (site / name).write_text(name)
+            (site / name).chmod(mode)
+        (site / "shut").chmod(0o700)
+        program = AS_NOBODY.replace("NOBODY", str(NOBODY))
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(site)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    refused = "403 b'the file may not be read\\n'"
+    found = [line for line in done.stdout.splitlines() if ".txt " in line[:12]]
+    assert found == [
+        "open.txt 200 b'open.txt'",
+        "closed.txt 200 b'closed.txt'",
+        "open.txt 200 b'open.txt'",
+        f"closed.txt {refused}",
+        f"shut/in.txt {refused}",
+        "missing.txt 404 b'there is no such file\\n'",
+    ], done.stderr
+    assert "could not be opened: Permission denied" in done.stderr
 
 
 def test_forms_of_a_file(site: Site) -> None:

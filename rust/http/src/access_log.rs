@@ -154,16 +154,21 @@ pub struct Lines {
     /// The worker's number, from 1 on; `None` for one that is alone.
     worker: Option<u32>,
     process: u32,
+    /// How objects end: worker and process.
+    json_end: Vec<u8>,
     clock: Clock,
 }
 
 impl Lines {
     /// Lines of a worker: `worker` is its number, from 1 on, if it is one of several.
     pub fn new(format: Format, worker: Option<u32>) -> Self {
+        let process = std::process::id();
+        let number = worker.unwrap_or(1);
         Self {
             format,
             worker,
-            process: std::process::id(),
+            process,
+            json_end: format!(",\"worker\":{number},\"pid\":{process}}}\n").into(),
             clock: Clock::default(),
         }
     }
@@ -209,7 +214,7 @@ impl Lines {
         line.push(b' ');
         push_number(record.body_bytes_out, line);
         line.push(b' ');
-        push_milliseconds(record.duration(), line);
+        push_milliseconds(record.duration_ns(), line);
         line.extend_from_slice(b"ms");
         if record.body_bytes_in > 0 {
             line.extend_from_slice(b" in=");
@@ -234,6 +239,8 @@ impl Lines {
 
     /// `status` and `first_byte_milliseconds` are null when no response was made.
     fn write_json(&self, record: &RequestRecord, line: &mut Vec<u8>) {
+        // Most lines, so that they grow once.
+        line.reserve(512);
         line.extend_from_slice(b"{\"time\":\"");
         self.clock.push_rfc3339(record.started_at, line);
         line.extend_from_slice(
@@ -245,44 +252,41 @@ impl Lines {
         line.extend_from_slice(b"\",\"target\":\"");
         escape_json(target(record), TARGET_BYTES_MAX, line);
         line.extend_from_slice(b"\",\"protocol\":\"");
-        if record.websocket {
-            line.extend_from_slice(b"websocket");
-        } else {
-            line.extend_from_slice(version(record.version));
-        }
-        line.extend_from_slice(b"\",\"http_version\":\"");
-        line.extend_from_slice(&version(record.version)[5..]);
-        line.extend_from_slice(b"\",\"status\":");
-        match record.status {
-            Some(status) => push_number(status.as_u16().into(), line),
-            None => line.extend_from_slice(b"null"),
-        }
+        line.extend_from_slice(match (record.websocket, record.version) {
+            (true, Version::HTTP_10) => b"websocket\",\"http_version\":\"1.0\",\"status\":",
+            (true, Version::HTTP_2) => b"websocket\",\"http_version\":\"2\",\"status\":",
+            (true, _) => b"websocket\",\"http_version\":\"1.1\",\"status\":",
+            (false, Version::HTTP_10) => b"HTTP/1.0\",\"http_version\":\"1.0\",\"status\":",
+            (false, Version::HTTP_2) => b"HTTP/2\",\"http_version\":\"2\",\"status\":",
+            (false, _) => b"HTTP/1.1\",\"http_version\":\"1.1\",\"status\":",
+        });
+        line.extend_from_slice(match &record.status {
+            Some(status) => status.as_str().as_bytes(),
+            None => b"null",
+        });
         line.extend_from_slice(b",\"bytes_in\":");
         push_number(record.body_bytes_in, line);
         line.extend_from_slice(b",\"bytes_out\":");
         push_number(record.body_bytes_out, line);
         line.extend_from_slice(b",\"milliseconds\":");
-        push_milliseconds(record.duration(), line);
+        push_milliseconds(record.duration_ns(), line);
         line.extend_from_slice(b",\"first_byte_milliseconds\":");
-        match record.first_byte_after() {
-            Some(first) => push_milliseconds(first, line),
+        match record.first_byte_ns {
+            Some(first) => push_milliseconds(first.saturating_sub(record.start_ns), line),
             None => line.extend_from_slice(b"null"),
         }
         if let Some(id) = &record.request_id {
             line.extend_from_slice(b",\"id\":\"");
             // Of a few plain characters, however it came here.
-            escape_json(&String::from_utf8_lossy(id.as_bytes()), ID_BYTES_MAX, line);
+            escape_json(id.to_str().unwrap_or_default(), ID_BYTES_MAX, line);
             line.push(b'"');
         }
         line.extend_from_slice(if record.aborted {
-            b",\"aborted\":true,\"worker\":"
+            b",\"aborted\":true"
         } else {
-            b",\"aborted\":false,\"worker\":"
+            b",\"aborted\":false"
         });
-        push_number(self.worker.unwrap_or(1).into(), line);
-        line.extend_from_slice(b",\"pid\":");
-        push_number(self.process.into(), line);
-        line.extend_from_slice(b"}\n");
+        line.extend_from_slice(&self.json_end);
     }
 
     fn write_piece(&self, piece: &Piece, record: &RequestRecord, line: &mut Vec<u8>) {
@@ -472,15 +476,37 @@ fn push_inet(address: SocketAddr, line: &mut Vec<u8>) {
     push_number(address.port().into(), line);
 }
 
+/// 0 to 255: up to three digits, and how many.
+static OCTETS: [[u8; 4]; 256] = {
+    let mut table = [[0; 4]; 256];
+    let mut number = 0;
+    while number < 256 {
+        let (hundreds, tens, ones) = (number / 100, number / 10 % 10, number % 10);
+        let (hundreds, tens, ones) = (b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8);
+        table[number] = match number {
+            0..10 => [ones, 0, 0, 1],
+            10..100 => [tens, ones, 0, 2],
+            _ => [hundreds, tens, ones, 3],
+        };
+        number += 1;
+    }
+    table
+};
+
 fn push_ip(ip: IpAddr, line: &mut Vec<u8>) {
     match ip {
         IpAddr::V4(ip) => {
-            for (place, byte) in ip.octets().into_iter().enumerate() {
-                if place > 0 {
-                    line.push(b'.');
-                }
-                push_number(byte.into(), line);
+            // Written in one piece: most clients have such an address.
+            let mut text = [b'.'; 16];
+            let mut end = 0;
+            for byte in ip.octets() {
+                let [digits @ .., count] = OCTETS[usize::from(byte)];
+                text[end..end + 3].copy_from_slice(&digits);
+                end += usize::from(count);
+                text[end] = b'.';
+                end += 1;
             }
+            line.extend_from_slice(&text[..end - 1]);
         }
         IpAddr::V6(ip) => {
             let mut text = String::with_capacity(40);

@@ -169,24 +169,27 @@ impl ConnectionService {
         };
         let is_http_10 = head.version == Version::HTTP_10;
         let is_last = shared.begin_request();
+        let is_head = head.method == Method::HEAD;
         let exchange = |answer| Exchange {
             answer,
             number,
             open: Some(open),
-            is_head: head.method == Method::HEAD,
+            is_head,
             is_http_10,
             is_last,
         };
         let fields = Fields::of(&head.headers);
         let marks = shared.next_head();
-        if let Some(refusal) = self.refuse(&head, &fields, marks) {
-            shared.trouble(&refusal);
-            return exchange(refusal.to_response().into());
-        }
         let length = incoming.size_hint().exact();
-        if length > Some(self.body_bytes_max) {
-            shared.trouble(&BODY_TOO_LARGE);
-            return exchange(BODY_TOO_LARGE.to_response().into());
+        let refusal = self
+            .refuse(&head, &fields, marks)
+            .or((length > Some(self.body_bytes_max)).then_some(BODY_TOO_LARGE));
+        if let Some(refusal) = refusal {
+            shared.trouble(&refusal);
+            let mut response = refusal.to_response();
+            self.handler
+                .refused(&mut head, &Record(meter), &mut response);
+            return exchange(response.into());
         }
         let has_forwarding = fields.forwarding;
         let has_upgrade_field = fields.upgrade;
@@ -532,7 +535,11 @@ impl Exchange {
         let refusal = |exchange: &Self| {
             let open = exchange.open.as_ref()?;
             let refusal = open.shared.take_refusal(exchange.number)?;
-            Some(refusal.to_response())
+            let mut response = refusal.to_response();
+            if let Some(meter) = &open.meter {
+                meter.add_name(response.headers_mut());
+            }
+            Some(response)
         };
         if let Some(refused) = refusal(self) {
             return Poll::Ready(refused);

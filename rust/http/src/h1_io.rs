@@ -37,6 +37,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
+use rustix::net::{SendFlags, send};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -385,9 +386,14 @@ impl Shared {
         if self.recorder.is_none() || self.unwritten.borrow().is_empty() {
             return;
         }
-        let unwritten = mem::take(&mut *self.unwritten.borrow_mut());
-        for meter in unwritten {
+        let mut unwritten = mem::take(&mut *self.unwritten.borrow_mut());
+        for meter in unwritten.drain(..) {
             meter.finish(aborted);
+        }
+        // Its room is for the next one.
+        let mut kept = self.unwritten.borrow_mut();
+        if kept.is_empty() {
+            *kept = unwritten;
         }
     }
 
@@ -611,6 +617,26 @@ impl Socket {
         }
     }
 
+    /// Writes what more bytes follow at once: the kernel may wait for those, so that both leave in one segment.
+    pub(crate) fn poll_write_before_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self::Tcp(io) = self else {
+            return self.poll_write(cx, bytes);
+        };
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        loop {
+            ready!(io.poll_write_ready(cx))?;
+            let sent = io.try_io(Interest::WRITABLE, || Ok(send(&*io, bytes, flags)?));
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
     pub(crate) fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,
@@ -826,12 +852,31 @@ impl SocketIo {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut socket = self.socket.borrow_mut();
+        let files = &self.shared.files;
+        let mut small = [0; GATHERED_BYTES_MAX];
         let (offered, result) = match sendfile::split(slices) {
-            Next::Memory(slices) => (total(slices), socket.poll_write_vectored(cx, slices)),
             Next::File { place, bytes } => {
-                let sent = self.shared.files.poll_send(cx, &mut socket, place, bytes);
+                let sent = files.poll_send(cx, &mut socket, place, bytes);
                 (bytes, sent)
             }
+            Next::Memory(before) => match (
+                gather(before, &mut small),
+                sendfile::split(&slices[before.len()..]),
+            ) {
+                (Some(head), Next::File { place, bytes }) => {
+                    let mut written = socket.poll_write_before_file(cx, head);
+                    if let Poll::Ready(Ok(count)) = &mut written
+                        && *count == head.len()
+                        // What goes wrong now is found again with the next call.
+                        && let Poll::Ready(Ok(sent)) =
+                            files.poll_send(cx, &mut socket, place, bytes)
+                    {
+                        *count += sent;
+                    }
+                    (head.len() + bytes, written)
+                }
+                _ => (total(before), socket.poll_write_vectored(cx, before)),
+            },
         };
         drop(socket);
         self.note_write(offered, &result);

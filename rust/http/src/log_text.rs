@@ -21,6 +21,17 @@ static PLAIN: [bool; 256] = {
     table
 };
 
+/// 00 to 99.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut table = [[0; 2]; 100];
+    let mut number = 0;
+    while number < 100 {
+        table[number] = [b'0' + (number / 10) as u8, b'0' + (number % 10) as u8];
+        number += 1;
+    }
+    table
+};
+
 const HEX: &[u8; 16] = b"0123456789abcdef";
 const CUT: &[u8] = b"...";
 
@@ -83,15 +94,31 @@ pub(crate) fn escape_json(value: &str, bytes_max: usize, line: &mut Vec<u8>) {
 }
 
 fn plain_bytes(bytes: &[u8]) -> usize {
-    bytes
+    let chunks = bytes.as_chunks::<8>().0;
+    let whole = chunks.iter().take_while(|chunk| is_plain(**chunk)).count() * 8;
+    let rest = bytes[whole..]
         .iter()
-        .position(|&byte| !PLAIN[usize::from(byte)])
-        .unwrap_or(bytes.len())
+        .position(|&byte| !PLAIN[usize::from(byte)]);
+    rest.map_or(bytes.len(), |plain| whole + plain)
 }
 
-fn push_hex(byte: u8, line: &mut Vec<u8>) {
-    line.push(HEX[usize::from(byte >> 4)]);
-    line.push(HEX[usize::from(byte & 15)]);
+/// The same for eight bytes at once: which of them it is that is not plain is looked for only then.
+fn is_plain(bytes: [u8; 8]) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_ne_bytes(bytes);
+    // Sets the highest bit of the lowest byte that is 0, and none if there is no such byte.
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let below_space = word.wrapping_sub(ONES * u64::from(b' ')) & !word;
+    let quote = zero(word ^ (ONES * u64::from(b'"')));
+    let backslash = zero(word ^ (ONES * u64::from(b'\\')));
+    let delete = zero(word ^ (ONES * 0x7f));
+    (word | below_space | quote | backslash | delete) & HIGH == 0
+}
+
+/// Appends two digits.
+pub(crate) fn push_hex(byte: u8, line: &mut Vec<u8>) {
+    line.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
 }
 
 /// Appends a number.
@@ -101,20 +128,28 @@ pub(crate) fn push_number(number: u64, line: &mut Vec<u8>) {
 
 /// Appends a number with at least `width` digits, at most 20.
 pub(crate) fn push_padded(mut number: u64, width: usize, line: &mut Vec<u8>) {
+    if number < 10 && width <= 1 {
+        line.push(b'0' + number as u8);
+        return;
+    }
     let mut digits = [b'0'; 20];
     let mut at = digits.len();
-    while number > 0 {
+    while number >= 10 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[(number % 100) as usize]);
+        number /= 100;
+    }
+    if number > 0 {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
+        digits[at] = b'0' + number as u8;
     }
     let from = at.min(digits.len() - width);
     line.extend_from_slice(&digits[from..]);
 }
 
 /// Appends milliseconds with three decimals.
-pub(crate) fn push_milliseconds(duration: Duration, line: &mut Vec<u8>) {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+pub(crate) fn push_milliseconds(nanoseconds: u64, line: &mut Vec<u8>) {
+    let micros = nanoseconds / 1000;
     push_number(micros / 1000, line);
     line.push(b'.');
     push_padded(micros % 1000, 3, line);
@@ -215,7 +250,8 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::{
-        Clock, civil, escape, escape_json, push_apache_time, push_milliseconds, push_padded,
+        Clock, PLAIN, civil, escape, escape_json, is_plain, plain_bytes, push_apache_time,
+        push_milliseconds, push_number, push_padded,
     };
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -231,6 +267,25 @@ mod tests {
             text(|line| escape(value, 100, line)),
             "a b\\x0a\\x0d\\x1b[2J\\x22\\x5c\\x7f\\xc3\\xa4~"
         );
+    }
+
+    #[test]
+    fn eight_bytes_are_looked_at_as_one_is() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                for other in [b' ', b'~', b'a', b'!', b'#', b'[', b']'] {
+                    let mut bytes = [other; 8];
+                    bytes[place] = byte;
+                    assert_eq!(is_plain(bytes), PLAIN[usize::from(byte)], "{bytes:?}");
+                }
+            }
+        }
+        let mut bytes = [b'a'; 30];
+        for place in 0..bytes.len() {
+            bytes[place] = b'\n';
+            assert_eq!(plain_bytes(&bytes), place);
+            bytes[place] = b'a';
+        }
     }
 
     #[test]
@@ -277,8 +332,15 @@ mod tests {
         ] {
             assert_eq!(text(|line| push_padded(number, width, line)), expected);
         }
-        let duration = Duration::from_nanos(1_002_003_999);
-        assert_eq!(text(|line| push_milliseconds(duration, line)), "1002.003");
+        assert_eq!(
+            text(|line| push_milliseconds(1_002_003_999, line)),
+            "1002.003"
+        );
+        for number in (0..2000).chain([99_999, 100_000, 123_456_789, u64::MAX / 10]) {
+            assert_eq!(text(|line| push_number(number, line)), number.to_string());
+            let padded = format!("{number:03}");
+            assert_eq!(text(|line| push_padded(number, 3, line)), padded);
+        }
     }
 
     #[test]

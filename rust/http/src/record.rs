@@ -13,20 +13,24 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt::{self, Write as _},
+    fmt,
     rc::Rc,
-    sync::OnceLock,
     task::Waker,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_TYPE,
 };
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::edge::{Arrival, Client};
+use crate::edge::{Arrival, Client, request_id::REQUEST_ID};
+use crate::log_text::push_milliseconds;
 use crate::registry::Swept;
 use crate::service::ConnectionInfo;
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// One request from its head to the last byte of its response.
 #[derive(Clone, Debug)]
@@ -79,7 +83,12 @@ impl RequestRecord {
 
     /// From the head of the request to the last byte of the response.
     pub fn duration(&self) -> Duration {
-        Duration::from_nanos(self.end_ns.saturating_sub(self.start_ns))
+        Duration::from_nanos(self.duration_ns())
+    }
+
+    /// The same in nanoseconds.
+    pub fn duration_ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.start_ns)
     }
 
     /// From the head of the request to that of the response, when there is one.
@@ -168,11 +177,35 @@ pub trait RecordSink: 'static {
     fn long(&self, _record: &RequestRecord) {}
 }
 
-/// Monotonic nanoseconds since the first call in this process.
+/// `CLOCK_MONOTONIC`, which all processes of the machine share and nobody sets.
 pub fn monotonic_ns() -> u64 {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let origin = *ORIGIN.get_or_init(Instant::now);
-    u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// The time of day, by the monotonic clock since it was last read: a request then costs one look at a clock, not two.
+#[derive(Default)]
+struct TimeOfDay {
+    read_ns: Cell<u64>,
+    read: Cell<Option<SystemTime>>,
+}
+
+impl TimeOfDay {
+    /// Somebody who sets the clock is noticed after this.
+    const KEPT_NS: u64 = 10_000_000;
+
+    fn at(&self, now_ns: u64) -> SystemTime {
+        let since_ns = now_ns.saturating_sub(self.read_ns.get());
+        match self.read.get() {
+            Some(read) if since_ns < Self::KEPT_NS => read + Duration::from_nanos(since_ns),
+            _ => {
+                let read = SystemTime::now();
+                self.read.set(Some(read));
+                self.read_ns.set(now_ns);
+                read
+            }
+        }
+    }
 }
 
 /// All sinks of a server, and what they asked for.
@@ -188,6 +221,7 @@ pub(crate) struct Recorder {
     long_after: Option<Duration>,
     /// Requests that are not over, while somebody wants to know of long ones.
     open: RefCell<Vec<Rc<Meter>>>,
+    time_of_day: TimeOfDay,
 }
 
 impl Recorder {
@@ -232,6 +266,7 @@ impl Recorder {
             after_edge: self.after_edge,
             long_after: self.long_after,
             open: RefCell::default(),
+            time_of_day: TimeOfDay::default(),
         }
     }
 
@@ -272,6 +307,7 @@ impl Recorder {
         head: &http::request::Parts,
         number: u64,
     ) -> Rc<Meter> {
+        let start_ns = monotonic_ns();
         let record = RequestRecord {
             connection: connection.clone(),
             number,
@@ -282,10 +318,10 @@ impl Recorder {
             version: head.version,
             websocket: false,
             status: None,
-            start_ns: monotonic_ns(),
+            start_ns,
             first_byte_ns: None,
             end_ns: 0,
-            started_at: SystemTime::now(),
+            started_at: self.time_of_day.at(start_ns),
             body_bytes_in: 0,
             body_bytes_out: 0,
             aborted: false,
@@ -301,6 +337,7 @@ impl Recorder {
             place: Cell::new(0),
             announced: Cell::new(false),
             told: Cell::new(false),
+            queued_ns: Cell::new(0),
         });
         if !self.after_edge {
             meter.announce();
@@ -376,6 +413,8 @@ pub(crate) struct Meter {
     announced: Cell<bool>,
     /// Sinks know that it takes long.
     told: Cell<bool>,
+    /// How long it waited for a place among the requests of all workers.
+    queued_ns: Cell<u64>,
 }
 
 impl Meter {
@@ -391,6 +430,15 @@ impl Meter {
         if let Some(record) = &mut *self.record.borrow_mut() {
             record.client = arrival.origin.client;
             record.request_id.clone_from(&arrival.request_id);
+        }
+    }
+
+    /// Puts the name of the request, if it has one, into an answer that takes the place of the handler's.
+    pub(crate) fn add_name(&self, headers: &mut HeaderMap) {
+        if let Some(record) = &*self.record.borrow()
+            && let Some(name) = &record.request_id
+        {
+            headers.insert(REQUEST_ID, name.clone());
         }
     }
 
@@ -424,7 +472,8 @@ impl Meter {
         record.first_byte_ns = Some(now);
         let recorder = &*self.recorder;
         if recorder.server_timing {
-            add_server_timing(fields, now.saturating_sub(record.start_ns));
+            let total_ns = now.saturating_sub(record.start_ns);
+            add_server_timing(fields, total_ns, self.queued_ns.get());
         }
         if !recorder.wanted.response.is_empty() {
             record.response_fields = pick(&recorder.wanted.response, fields);
@@ -436,17 +485,14 @@ impl Meter {
 
     pub(crate) fn finish(&self, aborted: bool) {
         self.announce();
-        let Some(record) = self.record.borrow_mut().take() else {
+        let Some(mut record) = self.record.borrow_mut().take() else {
             return;
         };
         let recorder = &*self.recorder;
-        let record = RequestRecord {
-            end_ns: monotonic_ns(),
-            body_bytes_in: self.bytes_in.get(),
-            body_bytes_out: self.bytes_out.get(),
-            aborted,
-            ..record
-        };
+        record.end_ns = monotonic_ns();
+        record.body_bytes_in = self.bytes_in.get();
+        record.body_bytes_out = self.bytes_out.get();
+        record.aborted = aborted;
         for sink in &recorder.sinks {
             sink.finished(&record);
         }
@@ -474,13 +520,17 @@ fn is_event_stream(fields: &HeaderMap) -> bool {
 }
 
 /// Server Timing (W3C): milliseconds. More is not known when the head leaves: the body is still to come.
-fn add_server_timing(fields: &mut HeaderMap, nanoseconds: u64) {
-    let micros = nanoseconds / 1000;
-    let mut text = String::with_capacity(24);
-    // Writing to a string does not fail.
-    let _ = write!(text, "app;dur={}.{:03}", micros / 1000, micros % 1000);
-    if let Ok(value) = HeaderValue::from_str(&text) {
-        fields.append(HeaderName::from_static("server-timing"), value);
+fn add_server_timing(fields: &mut HeaderMap, total_ns: u64, queued_ns: u64) {
+    let mut text = Vec::with_capacity(48);
+    if queued_ns > 0 {
+        text.extend_from_slice(b"queue;dur=");
+        push_milliseconds(queued_ns, &mut text);
+        text.extend_from_slice(b", ");
+    }
+    text.extend_from_slice(b"app;dur=");
+    push_milliseconds(total_ns.saturating_sub(queued_ns), &mut text);
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(text)) {
+        fields.append(SERVER_TIMING, value);
     }
 }
 
@@ -504,6 +554,13 @@ impl Record {
     pub(crate) fn arrived(&self, arrival: &Arrival) {
         if let Some(meter) = &self.0 {
             meter.arrived(arrival);
+        }
+    }
+
+    /// It has waited until now for a place among the requests of all workers.
+    pub(crate) fn has_queued(&self) {
+        if let (Some(meter), Some(start_ns)) = (&self.0, self.start_ns()) {
+            meter.queued_ns.set(monotonic_ns().saturating_sub(start_ns));
         }
     }
 

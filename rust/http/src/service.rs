@@ -129,6 +129,16 @@ pub trait Handler: 'static {
     /// One request whose head is complete and valid. Bytes of its body are read from the socket only as the handler
     /// polls [`Request::body`].
     fn call(&self, request: Request) -> ResponseFuture;
+
+    /// A request is not served, although its head could be read: `response` is what it gets instead of a call. For what has to be
+    /// in every answer.
+    fn refused(
+        &self,
+        _head: &mut http::request::Parts,
+        _record: &Record,
+        _response: &mut Response,
+    ) {
+    }
 }
 
 /// A service that answers every request of every connection by one function.

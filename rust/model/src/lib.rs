@@ -1,5 +1,5 @@
-//! Models of the shared-memory protocol of `cpp/src`: what the C++ tests cannot reach by running, all orders of all steps
-//! with a death before any of them.
+//! Models of the shared-memory protocol of `cpp/src`, and of the limits that workers share: what tests cannot reach by running, all
+//! orders of all steps with a death before any of them.
 //!
 //! | module | what |
 //! |---|---|
@@ -9,6 +9,7 @@
 //! | [`retire`] | groups across a resize: when an old generation may go |
 //! | [`mailbox`] | requests, replies, their slots |
 //! | [`wake`] | event loops |
+//! | [`counts`], [`buckets`] | the limits of all workers: what is counted, rates |
 //! | [`explore`] | the search through all states; sequentially consistent |
 //! | [`orderings`], [`rc11`] | the memory orders that the steps rest on, weakened one at a time |
 //!
@@ -20,6 +21,8 @@
 #![allow(clippy::too_many_lines)] // a step function has one arm per step, side by side
 #![allow(clippy::trivially_copy_pass_by_ref)] // a configuration is `self` of a trait, small or not
 
+pub mod buckets;
+pub mod counts;
 pub mod explore;
 pub mod frames;
 pub mod group;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, mailbox, membership, retire, wake};
+use framegate_model::{buckets, counts, frames, group, mailbox, membership, retire, wake};
 
 // Of the big configurations; about 15 GB.
 const STATES_MAX: usize = 60_000_000;
@@ -96,6 +96,12 @@ fn main() -> ExitCode {
     for (name, is_quick, model) in wake::cases() {
         choice.configuration(name, is_quick, &model);
     }
+    for (name, is_quick, model) in counts::cases() {
+        choice.configuration(name, is_quick, &model);
+    }
+    for (name, is_quick, model) in buckets::cases() {
+        choice.configuration(name, is_quick, &model);
+    }
     for mutant in frames::Mutant::ALL {
         choice.mutant(&format!("frames: {mutant:?}"), &frames::case_of(mutant));
     }
@@ -116,6 +122,12 @@ fn main() -> ExitCode {
     }
     for mutant in wake::Mutant::ALL {
         choice.mutant(&format!("event loop: {mutant:?}"), &wake::case_of(mutant));
+    }
+    for mutant in counts::Mutant::ALL {
+        choice.mutant(&format!("counts: {mutant:?}"), &counts::case_of(mutant));
+    }
+    for mutant in buckets::Mutant::ALL {
+        choice.mutant(&format!("buckets: {mutant:?}"), &buckets::case_of(mutant));
     }
     ExitCode::from(u8::from(!choice.all_good))
 }

@@ -329,5 +329,26 @@ pub fn pairs() -> Vec<Pair> {
                 ("head load relaxed", 3, Relaxed),
             ],
         ),
+        pair(
+            "limits: own row, other rows / the same of another worker",
+            |o| {
+                program(
+                    &[("mine", 0), ("theirs", 0)],
+                    vec![
+                        vec![Or("mine", 1, o[0], "_"), Read("theirs", o[1], "theirs")],
+                        vec![Or("theirs", 1, o[2], "_"), Read("mine", o[3], "mine")],
+                    ],
+                    // Both were let in where one may be.
+                    |out| out.get("theirs") == 0 && out.get("mine") == 0,
+                )
+            },
+            &[SeqCst; 4],
+            &[
+                ("row added acq_rel", 0, AcqRel),
+                ("rows load acquire", 1, Acquire),
+                ("the other's row added acq_rel", 2, AcqRel),
+                ("the other's rows load acquire", 3, Acquire),
+            ],
+        ),
     ]
 }

@@ -1,6 +1,6 @@
 //! The quick configurations of every model hold; every rule that is left out is noticed.
 use framegate_model::explore::{Model, Verdict, explore};
-use framegate_model::{frames, group, mailbox, membership, retire, wake};
+use framegate_model::{buckets, counts, frames, group, mailbox, membership, retire, wake};
 
 const STATES_MAX: usize = 5_000_000;
 
@@ -104,5 +104,33 @@ fn event_loops_are_woken() {
 fn event_loops_need_every_rule() {
     for mutant in wake::Mutant::ALL {
         is_noticed(&mutant, &wake::case_of(mutant));
+    }
+}
+
+#[test]
+fn counts_of_all_workers_hold() {
+    for (name, _, model) in counts::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn counts_of_all_workers_need_every_rule() {
+    for mutant in counts::Mutant::ALL {
+        is_noticed(&mutant, &counts::case_of(mutant));
+    }
+}
+
+#[test]
+fn buckets_hold() {
+    for (name, _, model) in buckets::cases().iter().filter(|case| case.1) {
+        holds(name, model);
+    }
+}
+
+#[test]
+fn buckets_need_every_rule() {
+    for mutant in buckets::Mutant::ALL {
+        is_noticed(&mutant, &buckets::case_of(mutant));
     }
 }

@@ -21,10 +21,10 @@ use std::{
 use framegate_http::{
     admin::{Readiness, Report},
     exposition::{Exposition, Format, Kind},
+    record::monotonic_ns,
 };
 
 use crate::{
-    native::monotonic_ns,
     series::{self, BOUNDS, BUCKETS, Name, SERIES_COUNT, StatusLabel},
     stats::{Counter, Gauge, Phase, RowCopy, Segment, Whole},
 };

@@ -15,6 +15,7 @@
 //! **Rates** are in [`buckets`](super::buckets). Clients are counted by address, of IPv6 by /64, keys by a hash with a random seed.
 
 use std::{
+    cell::{Cell, RefCell},
     fmt,
     net::{IpAddr, Ipv6Addr},
     rc::Rc,
@@ -31,6 +32,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::buckets::{Bucket, Taken, WAYS};
 use super::forwarded::Client;
+use crate::log_text::push_number;
 use crate::refusal::TEXT;
 use crate::service::{Address, Response};
 
@@ -83,8 +85,6 @@ pub struct Limits {
     pub row: usize,
     /// How many rows there are.
     pub rows: usize,
-    /// A clock that all workers have in common, in nanoseconds, and that is never set.
-    pub now_ns: fn() -> u64,
     /// Connections at a time.
     pub connections_max: Option<u64>,
     /// Requests at a time.
@@ -184,47 +184,133 @@ impl Limits {
         u64::from_ne_bytes(hash.finalize()[..8].try_into().expect("twenty bytes"))
     }
 
-    /// Asks the rates, and says what they have said.
-    pub(super) fn rates(
+    /// The hash of whoever has an address.
+    fn hash_of(&self, address: IpAddr) -> u64 {
+        match client_network(address) {
+            IpAddr::V4(address) => self.hash(&[&address.octets()]),
+            IpAddr::V6(address) => self.hash(&[&address.octets()]),
+        }
+    }
+}
+
+/// A peer, for the rate of clients. Its hash is made once for all requests of its connection.
+pub(super) struct PeerKey {
+    peer: Address,
+    hash: Cell<Option<u64>>,
+}
+
+impl PeerKey {
+    pub(super) fn new(peer: Address) -> Self {
+        Self {
+            peer,
+            hash: Cell::new(None),
+        }
+    }
+
+    fn hash(&self, limits: &Limits) -> u64 {
+        let hash = self.hash.get().unwrap_or_else(|| match &self.peer {
+            Address::Inet(address) => limits.hash_of(address.ip()),
+            // Nobody knows who is behind a Unix socket: they are one.
+            Address::Unix(_) => limits.hash(&[]),
+        });
+        self.hash.set(Some(hash));
+        hash
+    }
+}
+
+/// The rates of a worker, and what its responses say of them.
+pub(super) struct Rates {
+    limits: Rc<Limits>,
+    /// Of a request that only the client's rate was asked for, only the key's, or both.
+    policies: [HeaderValue; 3],
+    /// Where values are written.
+    text: RefCell<Vec<u8>>,
+}
+
+impl Rates {
+    /// The rates of these limits, if there are any.
+    pub(super) fn of(limits: &Rc<Limits>) -> Option<Self> {
+        let key = limits.key_rate.as_ref().map(|(_, rate)| *rate);
+        if limits.client_rate.is_none() && key.is_none() {
+            return None;
+        }
+        let policy = |name: &str, rate: Option<Rate>| {
+            rate.map(|rate| format!("\"{name}\";q={};w={}", rate.quota, rate.window_seconds))
+        };
+        let (client, key) = (policy("client", limits.client_rate), policy("key", key));
+        let value = |parts: &[&Option<String>]| {
+            let parts: Vec<&str> = parts.iter().filter_map(|part| part.as_deref()).collect();
+            HeaderValue::try_from(parts.join(", ")).expect("plain text")
+        };
+        Some(Self {
+            limits: limits.clone(),
+            policies: [value(&[&client]), value(&[&key]), value(&[&client, &key])],
+            text: RefCell::default(),
+        })
+    }
+
+    /// Asks them for a request that came at `now_ns`, on the clock that all workers share.
+    pub(super) fn ask(
         &self,
         headers: &HeaderMap,
-        peer: &Address,
+        peer: &PeerKey,
         client: Client,
+        now_ns: u64,
     ) -> Option<RateFields> {
-        let now = (self.now_ns)();
-        let mut said: Option<RateFields> = None;
-        if let Some(rate) = self.client_rate {
-            let address = match (client, peer) {
-                (Client::At(address), _) => Some(client_network(address.ip())),
-                (Client::Peer | Client::Unknown, Address::Inet(address)) => {
-                    Some(client_network(address.ip()))
-                }
-                (Client::Peer | Client::Unknown, Address::Unix(_)) => None,
+        let limits = &*self.limits;
+        let mut text = self.text.borrow_mut();
+        text.clear();
+        let mut retry_seconds = None;
+        let mut say = |text: &mut Vec<u8>, name: &str, taken: Taken| {
+            let seconds = |ns: u64| ns.div_ceil(SECOND_NS);
+            for (before, number) in [(name, taken.left), (";t=", seconds(taken.full_ns))] {
+                text.extend_from_slice(before.as_bytes());
+                push_number(number, text);
+            }
+            if !taken.is_allowed {
+                retry_seconds = Some(seconds(taken.wait_ns).max(1));
+            }
+            taken.is_allowed
+        };
+        let mut is_allowed = true;
+        if let Some(rate) = limits.client_rate {
+            let hash = match client {
+                Client::At(address) => limits.hash_of(address.ip()),
+                Client::Peer | Client::Unknown => peer.hash(limits),
             };
-            // Nobody knows who is behind a Unix socket: they are one.
-            let hash = match address {
-                Some(IpAddr::V4(address)) => self.hash(&[&address.octets()]),
-                Some(IpAddr::V6(address)) => self.hash(&[&address.octets()]),
-                None => self.hash(&[]),
-            };
-            let taken = rate.bucket().take(self.table(0), hash, now);
-            said = Some(RateFields::new(said, "client", rate, taken));
+            let taken = rate.bucket().take(limits.table(0), hash, now_ns);
+            is_allowed = say(&mut text, "\"client\";r=", taken);
         }
-        if let Some((name, rate)) = &self.key_rate
+        let has_asked = !text.is_empty();
+        let mut policy = 0;
+        if let Some((name, rate)) = &limits.key_rate
+            && is_allowed
             && headers.contains_key(name)
-            && said
-                .as_ref()
-                .is_none_or(|said| said.retry_seconds.is_none())
         {
             let values: Vec<&[u8]> = headers
                 .get_all(name)
                 .iter()
                 .map(HeaderValue::as_bytes)
                 .collect();
-            let taken = rate.bucket().take(self.table(1), self.hash(&values), now);
-            said = Some(RateFields::new(said, "key", *rate, taken));
+            let taken = rate
+                .bucket()
+                .take(limits.table(1), limits.hash(&values), now_ns);
+            policy = if has_asked { 2 } else { 1 };
+            let name = if has_asked {
+                ", \"key\";r="
+            } else {
+                "\"key\";r="
+            };
+            say(&mut text, name, taken);
         }
-        said
+        if text.is_empty() {
+            return None;
+        }
+        Some(RateFields {
+            limit: HeaderValue::from_bytes(&text).expect("plain text and digits"),
+            policy: self.policies[policy].clone(),
+            retry_seconds,
+        })
     }
 }
 
@@ -318,34 +404,18 @@ pub(super) fn overloaded() -> Response {
     response
 }
 
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10).
 pub(super) struct RateFields {
-    limit: String,
-    policy: String,
+    limit: HeaderValue,
+    policy: HeaderValue,
     /// Refused; one may come again after so many seconds.
     retry_seconds: Option<u64>,
 }
 
 impl RateFields {
-    fn new(before: Option<Self>, name: &str, rate: Rate, taken: Taken) -> Self {
-        let seconds = |ns: u64| ns.div_ceil(SECOND_NS);
-        let limit = format!("\"{name}\";r={};t={}", taken.left, seconds(taken.full_ns));
-        let policy = format!("\"{name}\";q={};w={}", rate.quota, rate.window_seconds);
-        let retry_seconds = (!taken.is_allowed).then(|| seconds(taken.wait_ns).max(1));
-        match before {
-            None => Self {
-                limit,
-                policy,
-                retry_seconds,
-            },
-            Some(before) => Self {
-                limit: format!("{}, {limit}", before.limit),
-                policy: format!("{}, {policy}", before.policy),
-                retry_seconds: before.retry_seconds.or(retry_seconds),
-            },
-        }
-    }
-
     /// The answer to a request that is refused.
     pub(super) fn refusal(&self) -> Option<Response> {
         let seconds = self.retry_seconds?;
@@ -357,15 +427,9 @@ impl RateFields {
         Some(response)
     }
 
-    pub(super) fn add_to(&self, headers: &mut HeaderMap) {
-        for (name, text) in [
-            ("ratelimit", &self.limit),
-            ("ratelimit-policy", &self.policy),
-        ] {
-            if let Ok(value) = HeaderValue::from_str(text) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
+    pub(super) fn add_to(self, headers: &mut HeaderMap) {
+        headers.insert(LIMIT, self.limit);
+        headers.insert(POLICY, self.policy);
     }
 }
 
@@ -380,7 +444,7 @@ mod tests {
 
     use http::{HeaderMap, HeaderName, HeaderValue};
 
-    use super::{Client, Count, Limits, Queue, Rate, SharedWords, client_network};
+    use super::{Client, Count, Limits, PeerKey, Queue, Rate, Rates, SharedWords, client_network};
     use crate::service::Address;
 
     fn workers(count: usize) -> Vec<Rc<Limits>> {
@@ -394,7 +458,6 @@ mod tests {
                     memory: memory.clone(),
                     row,
                     rows: count,
-                    now_ns: || 5_000_000_000,
                     connections_max: Some(3),
                     requests_max: Some(2),
                     waiting_max: 1,
@@ -475,9 +538,11 @@ mod tests {
         let workers = workers(2);
         let peer = |text: &str| Address::Inet(text.parse::<SocketAddr>().unwrap());
         let none = HeaderMap::new();
+        let rates: Vec<_> = workers.iter().map(Rates::of).map(Option::unwrap).collect();
         let ask = |worker: usize, headers: &HeaderMap, address: &str| {
-            workers[worker]
-                .rates(headers, &peer(address), Client::Peer)
+            let peer = PeerKey::new(peer(address));
+            rates[worker]
+                .ask(headers, &peer, Client::Peer, 5_000_000_000)
                 .unwrap()
         };
         let first = ask(0, &none, "192.0.2.7:1");

@@ -22,16 +22,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 pub use forwarded::{Client, Family, Origin};
 pub use limits::{Limits, Rate, SharedWords};
 pub use trust::{NotAPeer, Trust};
 
+use crate::record::{Record, monotonic_ns};
 use crate::service::{
     Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service,
 };
-use limits::{Queue, RateFields, overloaded};
+use limits::{PeerKey, Queue, RateFields, Rates, overloaded};
 use request_id::{REQUEST_ID, RequestIds, is_well_formed};
 
 /// What a server does at its edge.
@@ -77,15 +78,17 @@ pub(crate) fn around(inner: Rc<dyn Service>, settings: &Settings) -> Rc<dyn Serv
     if settings.is_idle() {
         return inner;
     }
+    let limits = settings
+        .limits
+        .clone()
+        .filter(Limits::has_requests)
+        .map(Rc::new);
     Rc::new(Edge {
         inner,
         shared: Rc::new(Shared {
             ids: settings.request_ids.then(RequestIds::new),
-            limits: settings
-                .limits
-                .clone()
-                .filter(Limits::has_requests)
-                .map(Rc::new),
+            rates: limits.as_ref().and_then(Rates::of),
+            limits,
             queue: Queue::new(),
             settings: settings.clone(),
         }),
@@ -102,6 +105,7 @@ struct Shared {
     settings: Settings,
     ids: Option<RequestIds>,
     limits: Option<Rc<Limits>>,
+    rates: Option<Rates>,
     queue: Rc<Queue>,
 }
 
@@ -110,7 +114,7 @@ impl Service for Edge {
         Rc::new(EdgeHandler {
             inner: self.inner.open(connection),
             shared: self.shared.clone(),
-            connection: connection.clone(),
+            peer: PeerKey::new(connection.peer.clone()),
             is_trusted: self.shared.settings.trust.trusts(&connection.peer),
         })
     }
@@ -119,15 +123,30 @@ impl Service for Edge {
 struct EdgeHandler {
     inner: Rc<dyn Handler>,
     shared: Rc<Shared>,
-    connection: Rc<ConnectionInfo>,
+    peer: PeerKey,
     /// The peer is.
     is_trusted: bool,
 }
 
 impl EdgeHandler {
+    /// What is known of how a request got here, if anything.
+    fn arrival(&self, headers: &mut HeaderMap) -> Option<Arrival> {
+        let settings = &self.shared.settings;
+        let origin = if self.is_trusted {
+            forwarded::resolve(headers, &settings.trust, settings.family)
+        } else {
+            None
+        };
+        let ids = self.shared.ids.as_ref();
+        let request_id = ids.map(|ids| self.name(ids, headers));
+        (origin.is_some() || request_id.is_some()).then(|| Arrival {
+            origin: origin.unwrap_or_default(),
+            request_id,
+        })
+    }
+
     /// The name that a trusted proxy has given, or a new one. Another one is taken out: it is nobody's.
-    fn name(&self, ids: &RequestIds, request: &mut Request) -> HeaderValue {
-        let headers = &mut request.head.headers;
+    fn name(&self, ids: &RequestIds, headers: &mut HeaderMap) -> HeaderValue {
         let mut given = headers.get_all(REQUEST_ID).iter();
         match (given.next(), given.next()) {
             (None, _) => return ids.make(),
@@ -141,20 +160,10 @@ impl EdgeHandler {
 
 impl Handler for EdgeHandler {
     fn call(&self, mut request: Request) -> ResponseFuture {
-        let settings = &self.shared.settings;
-        let origin = if self.is_trusted {
-            forwarded::resolve(&mut request.head.headers, &settings.trust, settings.family)
-        } else {
-            None
-        };
-        let ids = self.shared.ids.as_ref();
-        let request_id = ids.map(|ids| self.name(ids, &mut request));
-        if origin.is_some() || request_id.is_some() {
-            let arrival = Arrival {
-                origin: origin.unwrap_or_default(),
-                request_id: request_id.clone(),
-            };
+        let mut request_id = None;
+        if let Some(arrival) = self.arrival(&mut request.head.headers) {
             request.record.arrived(&arrival);
+            request_id.clone_from(&arrival.request_id);
             request.arrival = Some(Box::new(arrival));
         }
         request.record.announce();
@@ -166,17 +175,25 @@ impl Handler for EdgeHandler {
             let answer = self.inner.call(request);
             return Additions::new(request_id, None).put_on(answer);
         };
-        let client = request
-            .arrival
-            .as_ref()
-            .map_or(Client::Peer, |arrival| arrival.origin.client);
-        let rates = limits.rates(&request.head.headers, &self.connection.peer, client);
+        let rates = self.shared.rates.as_ref().and_then(|rates| {
+            let arrival = request.arrival.as_ref();
+            let client = arrival.map_or(Client::Peer, |arrival| arrival.origin.client);
+            let now_ns = request.record.start_ns().unwrap_or_else(monotonic_ns);
+            rates.ask(&request.head.headers, &self.peer, client, now_ns)
+        });
         let refusal = rates.as_ref().and_then(RateFields::refusal);
         let additions = Additions::new(request_id, rates);
         additions.put_on(match refusal {
             Some(refusal) => refusal.into(),
             None => self.call_limited(limits, request),
         })
+    }
+
+    fn refused(&self, head: &mut http::request::Parts, record: &Record, response: &mut Response) {
+        if let Some(arrival) = self.arrival(&mut head.headers) {
+            record.arrived(&arrival);
+            Additions::new(arrival.request_id, None).add_to(response);
+        }
     }
 }
 
@@ -197,7 +214,9 @@ impl EdgeHandler {
         };
         let (limits, inner) = (limits.clone(), self.inner.clone());
         ResponseFuture::later(async move {
-            let Some(place) = queue.wait(&limits, most).await else {
+            let place = queue.wait(&limits, most).await;
+            request.record.has_queued();
+            let Some(place) = place else {
                 return overloaded();
             };
             drop(waiting);
@@ -222,7 +241,7 @@ impl Additions {
         if let Some(name) = self.request_id.take() {
             response.headers_mut().insert(REQUEST_ID, name);
         }
-        if let Some(rates) = &self.rates {
+        if let Some(rates) = self.rates.take() {
             rates.add_to(response.headers_mut());
         }
     }

@@ -6,53 +6,73 @@
 //! one from another nor count our requests, and none of it takes a system call or a lock.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     hash::{BuildHasher, RandomState},
 };
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+
+use crate::log_text::push_hex;
 
 /// The field.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest name that is taken from a proxy.
 const BYTES_MAX: usize = 128;
 
+/// Digits of a name that is made here.
+const DIGITS: usize = 32;
+/// Names that are made at a time and share their memory: a handful, since one that is kept keeps the others.
+const BATCH: usize = 16;
+
 /// Makes names, for one worker.
 pub(crate) struct RequestIds {
-    process: u64,
+    /// The first half of each.
+    process: [u8; DIGITS / 2],
     seed: u64,
     next: Cell<u64>,
+    /// Names that were made and not given away.
+    made: RefCell<Bytes>,
 }
 
 impl RequestIds {
     pub(crate) fn new() -> Self {
         // The keys of the standard library's hash tables are of the system's generator, and differ from one to the next.
         let random = || RandomState::new().hash_one(0_u64);
+        let mut process = Vec::with_capacity(DIGITS / 2);
+        push_hex_number(random(), &mut process);
         Self {
-            process: random(),
+            process: process.try_into().expect("two digits for each byte"),
             seed: random(),
             next: Cell::new(random()),
+            made: RefCell::default(),
         }
     }
 
     /// A name that no other request has.
     pub(crate) fn make(&self) -> HeaderValue {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let number = self.next.get();
-        self.next.set(number.wrapping_add(1));
-        let mut text = [0; 32];
-        for (half, mut rest) in text
-            .as_chunks_mut::<16>()
-            .0
-            .iter_mut()
-            .zip([self.process, shuffle(number ^ self.seed)])
-        {
-            for digit in half.iter_mut().rev() {
-                *digit = DIGITS[(rest & 15) as usize];
-                rest >>= 4;
-            }
+        let mut made = self.made.borrow_mut();
+        if made.is_empty() {
+            *made = self.batch();
         }
-        HeaderValue::from_bytes(&text).expect("digits are a valid field")
+        HeaderValue::from_maybe_shared(made.split_to(DIGITS)).expect("digits are a valid field")
+    }
+
+    fn batch(&self) -> Bytes {
+        let first = self.next.get();
+        self.next.set(first.wrapping_add(BATCH as u64));
+        let mut text = Vec::with_capacity(BATCH * DIGITS);
+        for number in 0..BATCH as u64 {
+            text.extend_from_slice(&self.process);
+            push_hex_number(shuffle(first.wrapping_add(number) ^ self.seed), &mut text);
+        }
+        text.into()
+    }
+}
+
+fn push_hex_number(number: u64, text: &mut Vec<u8>) {
+    for byte in number.to_be_bytes() {
+        push_hex(byte, text);
     }
 }
 

@@ -241,6 +241,13 @@ impl Exchange {
             stage: Stage::Done,
             complete: false,
         };
+        let refuse = |mut exchange: Self, head: &mut http::request::Parts, refusal: Refusal| {
+            let mut response = refusal.to_response();
+            let record = Record(exchange.meter.clone());
+            streams.handler.refused(head, &record, &mut response);
+            exchange.stage = Stage::Waiting(response.into());
+            exchange
+        };
         let admitted = head::admit(
             &mut head,
             &server.config.limits,
@@ -248,14 +255,12 @@ impl Exchange {
             streams.is_trusted,
         );
         if let Err(refusal) = admitted {
-            exchange.stage = Stage::Waiting(refusal.to_response().into());
-            return exchange;
+            return refuse(exchange, &mut head, refusal);
         }
         let allowed = server.config.limits.body_bytes_max.unwrap_or(u64::MAX);
         let left = head.headers.get(CONTENT_LENGTH).and_then(length_of);
         if left > Some(allowed) {
-            exchange.stage = Stage::Waiting(BODY_TOO_LARGE.to_response().into());
-            return exchange;
+            return refuse(exchange, &mut head, BODY_TOO_LARGE);
         }
         let opening = (head.method == Method::CONNECT).then(Rc::<Opening>::default);
         if opening.is_some()
@@ -265,8 +270,7 @@ impl Exchange {
         }
         if opening.is_some() && exchange.alone {
             let refusal = bad("a WebSocket handshake does not end its stream\n");
-            exchange.stage = Stage::Waiting(refusal.to_response().into());
-            return exchange;
+            return refuse(exchange, &mut head, refusal);
         }
         let body = if let Some(opening) = &opening {
             exchange.connect = Some((opening.clone(), stream));
@@ -573,7 +577,11 @@ impl Future for Exchange {
                     });
                     if let Some(refused) = refused {
                         me.responder.waits.forgive();
-                        response = Poll::Ready(refused.to_response());
+                        let mut answer = refused.to_response();
+                        if let Some(meter) = &me.meter {
+                            meter.add_name(answer.headers_mut());
+                        }
+                        response = Poll::Ready(answer);
                     }
                     if let Poll::Ready(response) = response {
                         // Frees what the handler held before its response is written.

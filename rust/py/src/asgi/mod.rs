@@ -594,12 +594,12 @@ impl AsgiHandler {
     /// `request` stays where it is: moving one is dear.
     fn start_http(&self, py: Python<'_>, request: &mut Request) -> PyResult<ResponseFuture> {
         let application = &self.application;
-        let scope =
-            self.template(py, request.head.version)?
-                .http(py, application, &request.head)?;
-        if let Some(arrival) = &request.arrival {
-            ScopeTemplate::add_arrival(&scope, &request.head, arrival)?;
-        }
+        let scope = self.template(py, request.head.version)?.http(
+            py,
+            application,
+            &request.head,
+            request.arrival.as_deref(),
+        )?;
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
         if !request.body.is_end_stream() {

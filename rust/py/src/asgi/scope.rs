@@ -12,10 +12,11 @@
 use std::cell::RefCell;
 
 use framegate_http::{
-    edge::{Arrival, Client},
+    edge::{Arrival, Client, Origin},
     service::{Address, ConnectionInfo},
     tls::TlsSession,
 };
+use http::HeaderValue;
 use pyo3::{
     intern,
     prelude::*,
@@ -40,28 +41,46 @@ struct Extensions {
     /// replaced or kept.
     value: Py<PyDict>,
     value_references: isize,
+    /// `framegate.request_id`, once a request had a name: the next name replaces the last one.
+    about_name: Option<Py<PyDict>>,
 }
 
 impl Extensions {
-    fn new(py: Python<'_>) -> PyResult<Self> {
+    fn new(py: Python<'_>, has_name: bool) -> PyResult<Self> {
         let (names, value) = (PyDict::new(py), PyDict::new(py));
         for name in EXTENSIONS_1_0.iter().chain(&EXTENSIONS_1_1) {
             names.set_item(name, &value)?;
         }
+        let about_name = if has_name {
+            let about = PyDict::new(py);
+            about.set_item(intern!(py, "id"), py.None())?;
+            names.set_item(intern!(py, "framegate.request_id"), &about)?;
+            Some(about.unbind())
+        } else {
+            None
+        };
         Ok(Self {
             value_references: value.get_refcnt(),
             names: names.unbind(),
             value: value.unbind(),
+            about_name,
         })
     }
 
     /// Nobody has them, and nothing was changed. (One who gives a value another name is not found out.)
     fn are_untouched(&self, py: Python<'_>) -> bool {
         let (names, value) = (self.names.bind(py), self.value.bind(py));
+        let name_is_untouched = self.about_name.as_ref().is_none_or(|about| {
+            let about = about.bind(py);
+            about.get_refcnt() == LENT && about.len() == 1
+        });
+        let count =
+            EXTENSIONS_1_0.len() + EXTENSIONS_1_1.len() + usize::from(self.about_name.is_some());
         names.get_refcnt() == LENT
-            && names.len() == EXTENSIONS_1_0.len() + EXTENSIONS_1_1.len()
+            && names.len() == count
             && value.get_refcnt() == self.value_references
             && value.is_empty()
+            && name_is_untouched
     }
 }
 
@@ -128,7 +147,7 @@ impl ScopeTemplate {
         if application.state.is_some() {
             template.set_item(intern!(py, "state"), &state)?;
         }
-        let extensions = Extensions::new(py)?;
+        let extensions = Extensions::new(py, false)?;
         template.set_item(intern!(py, "extensions"), &extensions.names)?;
         Ok(Self {
             template: template.unbind(),
@@ -151,8 +170,15 @@ impl ScopeTemplate {
         py: Python<'py>,
         application: &Application,
         head: &http::request::Parts,
+        arrival: Option<&Arrival>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        self.renew_extensions(py)?;
+        let name = arrival.and_then(|arrival| arrival.request_id.as_ref());
+        self.renew_extensions(py, name.is_some())?;
+        if let Some(name) = name
+            && let Some(about) = &self.extensions.borrow().about_name
+        {
+            set_name(about.bind(py), name)?;
+        }
         let scope = self.common(py, application, head)?;
         let method = match head.method.as_str() {
             "GET" => None,
@@ -173,20 +199,40 @@ impl ScopeTemplate {
             for name in EXTENSIONS_1_0 {
                 extensions.set_item(name, PyDict::new(py))?;
             }
+            if let Some(name) = name {
+                add_name(&extensions, name)?;
+            }
             scope.set_item(intern!(py, "extensions"), extensions)?;
         }
         self.add_tls(&scope)?;
+        if let Some(arrival) = arrival {
+            Self::add_origin(&scope, head, &arrival.origin)?;
+        }
         Ok(scope)
     }
 
-    /// Puts into a scope what trusted proxies say of the request, and its name. To be called when the scope has all else.
+    /// Puts into the scope of a WebSocket what trusted proxies say of the request, and its name. To be called when the scope has
+    /// all else.
     pub(super) fn add_arrival(
         scope: &Bound<'_, PyDict>,
         head: &http::request::Parts,
         arrival: &Arrival,
     ) -> PyResult<()> {
+        Self::add_origin(scope, head, &arrival.origin)?;
+        if let Some(name) = &arrival.request_id {
+            let extensions = extensions_to_change(scope)?;
+            add_name(&extensions, name)?;
+            scope.set_item(intern!(scope.py(), "extensions"), extensions)?;
+        }
+        Ok(())
+    }
+
+    fn add_origin(
+        scope: &Bound<'_, PyDict>,
+        head: &http::request::Parts,
+        origin: &Origin,
+    ) -> PyResult<()> {
         let py = scope.py();
-        let origin = &arrival.origin;
         match origin.client {
             Client::Peer => {}
             Client::At(address) => {
@@ -214,14 +260,6 @@ impl ScopeTemplate {
             let path = Names::path_below(py, root_path, head.uri.path());
             scope.set_item(intern!(py, "path"), path)?;
         }
-        if let Some(name) = &arrival.request_id {
-            let about = PyDict::new(py);
-            // `[A-Za-z0-9._-]`, as it was made or checked.
-            about.set_item(intern!(py, "id"), name.to_str().unwrap_or_default())?;
-            let extensions = extensions_to_change(scope)?;
-            extensions.set_item(intern!(py, "framegate.request_id"), about)?;
-            scope.set_item(intern!(py, "extensions"), extensions)?;
-        }
         Ok(())
     }
 
@@ -236,10 +274,14 @@ impl ScopeTemplate {
         scope.set_item(intern!(py, "extensions"), extensions)
     }
 
-    /// Gives the template another `extensions` when the last request kept or changed the one it had.
-    fn renew_extensions(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.extensions.borrow().are_untouched(py) {
-            let next = Extensions::new(py)?;
+    /// Gives the template another `extensions` when the last request kept or changed the one it had, or it has no place for a name
+    /// (or one too many, which is that of another request).
+    fn renew_extensions(&self, py: Python<'_>, has_name: bool) -> PyResult<()> {
+        let known = self.extensions.borrow();
+        let fits = known.about_name.is_some() == has_name && known.are_untouched(py);
+        drop(known);
+        if !fits {
+            let next = Extensions::new(py, has_name)?;
             self.template
                 .bind(py)
                 .set_item(intern!(py, "extensions"), &next.names)?;
@@ -385,6 +427,18 @@ impl ScopeTemplate {
         }
         Ok(list)
     }
+}
+
+fn add_name(extensions: &Bound<'_, PyDict>, name: &HeaderValue) -> PyResult<()> {
+    let py = extensions.py();
+    let about = PyDict::new(py);
+    set_name(&about, name)?;
+    extensions.set_item(intern!(py, "framegate.request_id"), about)
+}
+
+fn set_name(about: &Bound<'_, PyDict>, name: &HeaderValue) -> PyResult<()> {
+    // `[A-Za-z0-9._-]`, as it was made or checked.
+    about.set_item(intern!(about.py(), "id"), name.to_str().unwrap_or_default())
 }
 
 /// A copy: what the template lends stays as it is, and no request sees what another one has changed.

@@ -1,0 +1,35 @@
+"""How long does a scrape take while the application computes for five seconds?
+
+One worker and its scraper on different cores; the handler never gives the GIL away by itself. The
+thread that answers shares the core with it.
+"""
+
+from framegate_bench.__main__ import main
+from framegate_bench.comparison import Case, Comparison, Contestant, Limit
+
+METRICS = ("p50_ms", "p99_ms", "max_ms")
+
+QUESTION = Comparison(
+    name="scrape_while_blocked",
+    title="Scrapes of /metrics, each on a connection of its own",
+    unit="ms from connect to the last byte: p50 / p99 / longest of 250",
+    contestants=(
+        Contestant("framegate", "framegate", ("{bin}/python", "{apps}/scrape_blocked.py")),
+    ),
+    cases=(
+        Case("idle", "nothing runs", ("idle",), METRICS),
+        Case("blocked", "Python computes for 5 s", ("blocked",), METRICS),
+    ),
+    limits=(
+        Limit(
+            "ms of the longest scrape while Python computes",
+            ("framegate", "blocked", "max_ms"),
+            None,
+            10.0,
+            at_most=True,
+        ),
+    ),
+)
+
+if __name__ == "__main__":
+    raise SystemExit(main(["run", QUESTION.name, "--json"]))
