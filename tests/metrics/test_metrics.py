@@ -27,6 +27,9 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()
         return
     assert scope["type"] == "http"
+    if scope["path"] == "/hold":
+        await receive()
+        return
     status = int(scope["path"].lstrip("/") or 200)
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body", "body": b"x" * 1000})
@@ -42,6 +45,14 @@ def serving(**options: Any) -> Iterator[RunningServer]:
 def port_of(server: RunningServer) -> int:
     (url,) = server.admin_urls
     return int(url.rpartition(":")[2])
+
+
+@contextmanager
+def connect_and_hold(address: tuple[str, int]) -> Iterator[socket.socket]:
+    """A request that is served until its client leaves: the application waits for its body."""
+    with socket.create_connection(address) as peer:
+        peer.sendall(b"POST /hold HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
+        yield peer
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
@@ -104,6 +115,22 @@ def test_connections_requests_in_flight_and_bytes() -> None:
         # More than the body: the head counts, too.
         eventually(lambda: current("http_bytes_sent_total") >= len(received), "all are counted")
         assert current("http_bytes_sent_total") == len(received)
+
+
+def test_requests_that_wait_are_counted() -> None:
+    name = "framegate_requests_waiting"
+    with serving() as server:
+        assert not scrape(port_of(server)).labels(name)
+    with serving(limit_requests=1, limit_queue_timeout=60) as server:
+        port = port_of(server)
+        (address,) = server.addresses
+        assert isinstance(address, tuple)
+        assert scrape(port).labels(name) == [{}]
+        with connect_and_hold(address), socket.create_connection(address) as peer:
+            eventually(lambda: scrape(port)["http_requests_in_flight"] == 1, "one is served")
+            peer.sendall(b"GET /200 HTTP/1.1\r\nhost: x\r\n\r\n")
+            eventually(lambda: scrape(port)[name] == 1, "it waits")
+        eventually(lambda: scrape(port)[name] == 0, "nobody waits any more")
 
 
 def test_websockets_are_counted_while_they_are_open() -> None:

@@ -183,7 +183,7 @@ impl ConnectionService {
         let length = incoming.size_hint().exact();
         let refusal = self
             .refuse(&head, &fields, marks)
-            .or((length > Some(self.body_bytes_max)).then_some(BODY_TOO_LARGE));
+            .or_else(|| (length > Some(self.body_bytes_max)).then(|| BODY_TOO_LARGE.clone()));
         if let Some(refusal) = refusal {
             shared.trouble(&refusal);
             let mut response = refusal.to_response();

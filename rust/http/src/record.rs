@@ -15,15 +15,15 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     rc::Rc,
+    sync::OnceLock,
     task::Waker,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_TYPE,
 };
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::edge::{Arrival, Client, request_id::REQUEST_ID};
 use crate::log_text::push_milliseconds;
@@ -177,10 +177,11 @@ pub trait RecordSink: 'static {
     fn long(&self, _record: &RequestRecord) {}
 }
 
-/// `CLOCK_MONOTONIC`, which all processes of the machine share and nobody sets.
+/// Monotonic nanoseconds since the first call in this process.
 pub fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let since = ORIGIN.get_or_init(Instant::now).elapsed();
+    since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
 }
 
 /// The time of day, by the monotonic clock since it was last read: a request then costs one look at a clock, not two.

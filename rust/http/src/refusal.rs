@@ -15,7 +15,7 @@ use http::{
 use crate::service::Response;
 
 /// Why something is not given to the handler, or taken away from it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) &'static str);
 
 impl fmt::Display for Refusal {

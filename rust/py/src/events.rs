@@ -13,7 +13,7 @@ use std::{
 };
 
 use framegate_http::{
-    record::{ClosedConnection, RecordSink, RequestRecord},
+    record::{self, ClosedConnection, RecordSink, RequestRecord},
     service::{ConnectionInfo, Entry},
 };
 use http::{Version, uri::PathAndQuery};
@@ -25,6 +25,7 @@ use pyo3::{
 use crate::{
     event_loop::{BeforeSleep, LoopCore},
     gil,
+    native::monotonic_ns,
 };
 
 /// What may wait for the collector. An ordinary request is three events of about 150 bytes: a collector may stand still while some
@@ -207,6 +208,8 @@ impl EventQueue {
 pub(crate) struct EventSink {
     queue: Arc<Queue>,
     batch: RefCell<Vec<Event>>,
+    /// From the core's clock to the one that Python has, too.
+    offset_ns: u64,
 }
 
 impl EventSink {
@@ -215,6 +218,7 @@ impl EventSink {
         let sink = Rc::new(Self {
             queue: Arc::clone(&queue.0),
             batch: RefCell::default(),
+            offset_ns: monotonic_ns().saturating_sub(record::monotonic_ns()),
         });
         core.before_sleep(&(Rc::clone(&sink) as Rc<dyn BeforeSleep>));
         sink
@@ -281,7 +285,7 @@ impl Drop for EventSink {
 impl RecordSink for EventSink {
     fn opened(&self, connection: &ConnectionInfo, at_ns: u64) {
         self.push(Event::Opened(
-            at_ns,
+            at_ns + self.offset_ns,
             connection.number,
             connection.peer.to_string(),
             connection.local.to_string(),
@@ -292,7 +296,7 @@ impl RecordSink for EventSink {
     fn started(&self, record: &RequestRecord) {
         let target = record.target.path_and_query();
         self.push(Event::Started(
-            record.start_ns,
+            record.start_ns + self.offset_ns,
             record.connection.number,
             record.number,
             record.client().to_string(),
@@ -311,13 +315,23 @@ impl RecordSink for EventSink {
     }
 
     fn finished(&self, record: &RequestRecord) {
-        let (at, start) = (record.end_ns, record.start_ns);
+        let (at, start) = (
+            record.end_ns + self.offset_ns,
+            record.start_ns + self.offset_ns,
+        );
         let (connection, request) = (record.connection.number, record.number);
         let status = record.status.map(|status| status.as_u16());
         let (bytes_in, bytes_out) = (record.body_bytes_in, record.body_bytes_out);
         self.push(match (status, record.first_byte_ns) {
             (Some(status), Some(first)) if !record.aborted => Event::Completed(
-                at, connection, request, status, start, first, bytes_in, bytes_out,
+                at,
+                connection,
+                request,
+                status,
+                start,
+                first + self.offset_ns,
+                bytes_in,
+                bytes_out,
             ),
             _ => Event::Failed(at, connection, request, status, start, bytes_in, bytes_out),
         });
@@ -325,7 +339,7 @@ impl RecordSink for EventSink {
 
     fn closed(&self, connection: &ClosedConnection) {
         self.push(Event::Closed(
-            connection.at_ns,
+            connection.at_ns + self.offset_ns,
             connection.number,
             connection.bytes_in,
             connection.bytes_out,

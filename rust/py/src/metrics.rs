@@ -21,10 +21,10 @@ use std::{
 use framegate_http::{
     admin::{Readiness, Report},
     exposition::{Exposition, Format, Kind},
-    record::monotonic_ns,
 };
 
 use crate::{
+    native::monotonic_ns,
     series::{self, BOUNDS, BUCKETS, Name, SERIES_COUNT, StatusLabel},
     stats::{Counter, Gauge, Phase, RowCopy, Segment, Whole},
 };
@@ -105,6 +105,11 @@ impl Report for ServerReport {
         let whole = self.segment.read_whole();
         write_requests(&mut exposition, &whole);
         write_connections(&mut exposition, &whole);
+        if let Some(waiting) = self.segment.waiting_requests() {
+            let help = "Requests that wait because there are as many as --limit-requests allows.";
+            let name = "framegate_requests_waiting";
+            write(&mut exposition, name, Kind::Gauge, help, waiting);
+        }
         write_server(&mut exposition, &whole);
         write_workers(&mut exposition, &whole, &|row| {
             self.hindrance(row, monotonic_ns()).is_none()

@@ -31,6 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use framegate_http::edge::Limits;
 use pyo3::{
     exceptions::{PyIndexError, PyKeyError, PyValueError},
     prelude::*,
@@ -381,6 +382,17 @@ impl Segment {
         }
     }
 
+    /// The words behind all rows.
+    fn behind_rows(&self) -> &[AtomicU64] {
+        let at = HEADER_BYTES + (self.row_count + 1) * ROW_BYTES;
+        self.map.words_from(at)
+    }
+
+    /// Requests of all workers that wait for others to end; `None` while nothing is limited.
+    pub(crate) fn waiting_requests(&self) -> Option<u64> {
+        Limits::waiting_requests(self.behind_rows(), self.row_count)
+    }
+
     fn row_word(&self, row: usize, offset: usize) -> u64 {
         self.map
             .word(HEADER_BYTES + row * ROW_BYTES + offset)
@@ -432,8 +444,7 @@ impl Row {
 
     /// The words behind all rows: what limits of all workers are kept in.
     pub(crate) fn behind_rows(&self) -> &[AtomicU64] {
-        let at = HEADER_BYTES + (self.place().1 + 1) * ROW_BYTES;
-        self.segment.map.words_from(at)
+        self.segment.behind_rows()
     }
 
     /// Publish a gauge.

@@ -33,6 +33,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::buckets::{Bucket, Taken, WAYS};
 use super::forwarded::Client;
 use crate::log_text::push_number;
+use crate::record::{Record, monotonic_ns};
 use crate::refusal::TEXT;
 use crate::service::{Address, Response};
 
@@ -85,6 +86,8 @@ pub struct Limits {
     pub row: usize,
     /// How many rows there are.
     pub rows: usize,
+    /// A clock that all workers have in common, in nanoseconds, and that is never set.
+    pub now_ns: fn() -> u64,
     /// Connections at a time.
     pub connections_max: Option<u64>,
     /// Requests at a time.
@@ -113,6 +116,18 @@ impl Limits {
     /// How many words so many rows and entries take.
     pub fn words(rows: usize, entries: usize) -> usize {
         SEED_WORDS + rows * ROW_WORDS + 2 * table_words(entries)
+    }
+
+    /// Requests of all workers that wait, from an area of so many rows; `None` if there is no area.
+    pub fn waiting_requests(words: &[AtomicU64], rows: usize) -> Option<u64> {
+        let rows = words.get(SEED_WORDS..SEED_WORDS + rows * ROW_WORDS)?;
+        // Relaxed: a number to look at.
+        let waiting = |row: &[AtomicU64]| row[Count::Waiting as usize].load(Ordering::Relaxed);
+        Some(
+            rows.chunks_exact(ROW_WORDS)
+                .map(waiting)
+                .fold(0, u64::wrapping_add),
+        )
     }
 
     /// Whether requests have limits.
@@ -221,6 +236,8 @@ impl PeerKey {
 /// The rates of a worker, and what its responses say of them.
 pub(super) struct Rates {
     limits: Rc<Limits>,
+    /// What the common clock is ahead of the one of records.
+    ahead_ns: u64,
     /// Of a request that only the client's rate was asked for, only the key's, or both.
     policies: [HeaderValue; 3],
     /// Where values are written.
@@ -244,12 +261,21 @@ impl Rates {
         };
         Some(Self {
             limits: limits.clone(),
+            ahead_ns: (limits.now_ns)().saturating_sub(monotonic_ns()),
             policies: [value(&[&client]), value(&[&key]), value(&[&client, &key])],
             text: RefCell::default(),
         })
     }
 
-    /// Asks them for a request that came at `now_ns`, on the clock that all workers share.
+    /// The time on the common clock; that of a request's record saves a look at it.
+    pub(super) fn time_ns(&self, record: &Record) -> u64 {
+        match record.start_ns() {
+            Some(start_ns) => start_ns + self.ahead_ns,
+            None => (self.limits.now_ns)(),
+        }
+    }
+
+    /// Asks them for a request that came at `now_ns` of the common clock.
     pub(super) fn ask(
         &self,
         headers: &HeaderMap,
@@ -458,6 +484,7 @@ mod tests {
                     memory: memory.clone(),
                     row,
                     rows: count,
+                    now_ns: || 5_000_000_000,
                     connections_max: Some(3),
                     requests_max: Some(2),
                     waiting_max: 1,

@@ -28,7 +28,7 @@ pub use forwarded::{Client, Family, Origin};
 pub use limits::{Limits, Rate, SharedWords};
 pub use trust::{NotAPeer, Trust};
 
-use crate::record::{Record, monotonic_ns};
+use crate::record::Record;
 use crate::service::{
     Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service,
 };
@@ -178,7 +178,7 @@ impl Handler for EdgeHandler {
         let rates = self.shared.rates.as_ref().and_then(|rates| {
             let arrival = request.arrival.as_ref();
             let client = arrival.map_or(Client::Peer, |arrival| arrival.origin.client);
-            let now_ns = request.record.start_ns().unwrap_or_else(monotonic_ns);
+            let now_ns = rates.time_ns(&request.record);
             rates.ask(&request.head.headers, &self.peer, client, now_ns)
         });
         let refusal = rates.as_ref().and_then(RateFields::refusal);

@@ -260,7 +260,7 @@ impl Exchange {
         let allowed = server.config.limits.body_bytes_max.unwrap_or(u64::MAX);
         let left = head.headers.get(CONTENT_LENGTH).and_then(length_of);
         if left > Some(allowed) {
-            return refuse(exchange, &mut head, BODY_TOO_LARGE);
+            return refuse(exchange, &mut head, BODY_TOO_LARGE.clone());
         }
         let opening = (head.method == Method::CONNECT).then(Rc::<Opening>::default);
         if opening.is_some()
