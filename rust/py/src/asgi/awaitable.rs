@@ -142,8 +142,8 @@ impl Waiter {
 
     /// Calls `look` with nobody else in there.
     fn alone<R>(&self, py: Python<'_>, look: impl FnOnce(&WaiterContents) -> R) -> R {
-        // SAFETY: made by `new` and alive while `self` is.
         alone(self.0.bind(py), || {
+            // SAFETY: made by `new` and alive while `self` is.
             look(unsafe { contents(self.0.as_ptr()) })
         })
     }
