@@ -27,9 +27,6 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await receive()
         return
     assert scope["type"] == "http"
-    if scope["path"] == "/hold":
-        await receive()
-        return
     status = int(scope["path"].lstrip("/") or 200)
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body", "body": b"x" * 1000})
@@ -45,14 +42,6 @@ def serving(**options: Any) -> Iterator[RunningServer]:
 def port_of(server: RunningServer) -> int:
     (url,) = server.admin_urls
     return int(url.rpartition(":")[2])
-
-
-@contextmanager
-def connect_and_hold(address: tuple[str, int]) -> Iterator[socket.socket]:
-    """A request that is served until its client leaves: the application waits for its body."""
-    with socket.create_connection(address) as peer:
-        peer.sendall(b"POST /hold HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
-        yield peer
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])
@@ -117,20 +106,21 @@ def test_connections_requests_in_flight_and_bytes() -> None:
         assert current("http_bytes_sent_total") == len(received)
 
 
-def test_requests_that_wait_are_counted() -> None:
+def test_requests_that_wait_are_counted(launch: Launch) -> None:
     name = "framegate_requests_waiting"
-    with serving() as server:
-        assert not scrape(port_of(server)).labels(name)
-    with serving(limit_requests=1, limit_queue_timeout=60) as server:
-        port = port_of(server)
-        (address,) = server.addresses
-        assert isinstance(address, tuple)
-        assert scrape(port).labels(name) == [{}]
-        with connect_and_hold(address), socket.create_connection(address) as peer:
-            eventually(lambda: scrape(port)["http_requests_in_flight"] == 1, "one is served")
-            peer.sendall(b"GET /200 HTTP/1.1\r\nhost: x\r\n\r\n")
-            eventually(lambda: scrape(port)[name] == 1, "it waits")
-        eventually(lambda: scrape(port)[name] == 0, "nobody waits any more")
+    with serving() as unlimited:
+        assert not scrape(port_of(unlimited)).labels(name)
+    words = ("--limit-requests", "1", "--limit-queue-timeout", "60", "--admin-bind", "0")
+    server = launch("supervised_apps:app", "--workers", "2", *words, "--port", "0").wait_ready()
+    port = admin_port(server)
+    assert scrape(port).labels(name) == [{}]
+    server.hold_file.touch()
+    with server.request("/slow"):
+        server.wait_event("slow")
+        with server.request(), server.request():
+            eventually(lambda: scrape(port)[name] == 2, "they wait")
+            server.hold_file.unlink()
+            eventually(lambda: scrape(port)[name] == 0, "nobody waits any more")
 
 
 def test_websockets_are_counted_while_they_are_open() -> None:
