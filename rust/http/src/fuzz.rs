@@ -55,6 +55,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("static_paths", static_paths),
     ("forwarded", forwarded),
     ("proxy", proxy),
+    ("npy", npy),
+    ("picture_size", picture_size),
 ];
 
 /// Splits off the byte that chooses the cut.
@@ -62,6 +64,28 @@ fn cut(data: &[u8]) -> (usize, &[u8]) {
     match data.split_first() {
         Some((size, rest)) => (1 + usize::from(*size) % 40, rest),
         None => (1, data),
+    }
+}
+
+/// Whatever the head of a `.npy` file says: what is taken has a size, and is what its own head would say.
+pub fn npy(data: &[u8]) {
+    if let Ok(array) = crate::topics::npy::parse(data) {
+        let items: u128 = array
+            .shape()
+            .iter()
+            .map(|&length| u128::from(length))
+            .product();
+        let bytes = items * u128::from(array.dtype().item_bytes());
+        assert_eq!(bytes, u128::from(array.bytes()));
+        let file = crate::topics::npy::write(&array).expect("numpy has the type that it wrote");
+        assert_eq!(crate::topics::npy::parse(&file[10..]), Ok(array));
+    }
+}
+
+/// Whatever a picture says: it has a size, or says none.
+pub fn picture_size(data: &[u8]) {
+    if let Some((width, height)) = crate::topics::picture_size::size(data) {
+        assert!(width > 0 && height > 0);
     }
 }
 
@@ -696,6 +720,24 @@ mod tests {
             ],
         ),
         (
+            "npy",
+            &[
+                b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }  \n",
+                b"{'descr': '|u1', 'fortran_order': True, 'shape': (3,), }\n",
+                b"{\"descr\":\"<c16\",\"shape\":(),\"fortran_order\":False}",
+            ],
+        ),
+        (
+            "picture_size",
+            &[
+                b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\x02\x80\0\0\x01\xe0",
+                b"\xff\xd8\xff\xe0\0\x04ab\xff\xff\xc4\0\x03x\xff\xc2\0\x0b\x08\x01\xe0\x02\x80\x03",
+                b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\x7f\x02\0\xdf\x01\0",
+                b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f\x7f\xc2\x77\0",
+                b"GIF89a\x80\x02\xe0\x01",
+            ],
+        ),
+        (
             "proxy",
             &[
                 b"\x04PROXY TCP4 192.0.2.7 10.0.0.1 12345 443\r\nGET",
@@ -900,6 +942,16 @@ mod tests {
     #[test]
     fn proxy_headers_mean_the_same_however_they_are_cut() {
         drive("proxy", 20_000);
+    }
+
+    #[test]
+    fn heads_of_npy_files() {
+        drive("npy", 20_000);
+    }
+
+    #[test]
+    fn sizes_of_pictures() {
+        drive("picture_size", 20_000);
     }
 
     #[test]
