@@ -44,9 +44,11 @@ fn webp(file: &[u8]) -> Option<(u32, u32)> {
     }
     match &at(file, 12)? {
         b"VP8X" => {
-            let [a, b, c, d, e, f] = at(file, 24)?;
-            let number = |bytes: [u8; 3]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0]) + 1;
-            Some((number([a, b, c]), number([d, e, f])))
+            let number = |offset| {
+                let [low, middle, high] = at(file, offset)?;
+                Some(u32::from_le_bytes([low, middle, high, 0]) + 1)
+            };
+            Some((number(24)?, number(27)?))
         }
         b"VP8L" => {
             let [signature, rest @ ..]: [u8; 5] = at(file, 20)?;
@@ -106,7 +108,7 @@ mod tests {
             |kind: &[u8], data: &[u8]| [b"RIFF\0\0\0\0WEBP", kind, b"\0\0\0\0", data].concat();
         let extended = webp(b"VP8X", &[0, 0, 0, 0, 0x7f, 2, 0, 0xdf, 1, 0]);
         assert_eq!(size(&extended), Some((640, 480)));
-        let bits = (639_u32 | 479 << 14).to_le_bytes();
+        let bits = (0x27f_u32 | 0x1df << 14).to_le_bytes();
         let lossless = webp(b"VP8L", &[&[0x2f][..], &bits].concat());
         assert_eq!(size(&lossless), Some((640, 480)));
         let lossy = webp(b"VP8 ", &[0, 0, 0, 0x9d, 1, 0x2a, 0x80, 0x42, 0xe0, 0x81]);
