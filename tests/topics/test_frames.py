@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -81,6 +82,39 @@ def test_frame_of_a_local_publisher_can_be_read(routes: Routes) -> None:
         # Nobody holds the frame any more: all slots can be used.
         for _ in range(20):
             publisher.send(points, timeout=5)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int16", "uint64", "float16", "float64", "complex64"])
+def test_files_of_numpy_go_in_and_come_out(routes: Routes, dtype: str) -> None:
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    file = io.BytesIO()
+    np.save(file, array)
+    with httpx.Client(base_url=routes().url) as client:
+        head = {"Content-Type": "application/x-npy"}
+        answer = client.post("/topics/raw/a", content=file.getvalue(), headers=head)
+        assert (answer.status_code, answer.json()["bytes"]) == (201, array.nbytes)
+        with framegate.Subscriber("raw/a") as subscriber, subscriber.take(timeout=5) as frame:
+            np.testing.assert_array_equal(frame.array, array)
+            assert frame.array.dtype == array.dtype
+        answer = client.get("/topics/raw/a?view=latest&format=npy")
+        found = np.load(io.BytesIO(answer.content), allow_pickle=False)
+        np.testing.assert_array_equal(found, array)
+        objects = io.BytesIO()
+        np.save(objects, np.array([{}], dtype=object))
+        answer = client.post("/topics/raw/a", content=objects.getvalue(), headers=head)
+        assert problem(answer) == (400, "npy")
+
+
+def test_picture_is_kept_with_its_type_and_size(routes: Routes) -> None:
+    file = b"GIF89a\x80\x02\xe0\x01 and so on"
+    with httpx.Client(base_url=routes().url) as client:
+        head = {"Content-Type": "image/gif"}
+        client.post("/topics/raw/a", content=file, headers=head)
+        answer = client.get("/topics/raw/a", headers={"Accept": "image/*"})
+        assert (answer.content, answer.headers["content-type"]) == (file, "image/gif")
+        with framegate.Subscriber("raw/a") as subscriber, subscriber.take(timeout=5) as frame:
+            assert frame.content_type == "image/gif"
+            assert frame.metadata == {"width": 640, "height": 480}
 
 
 def test_newer_frame_is_waited_for(routes: Routes) -> None:

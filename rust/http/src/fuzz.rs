@@ -67,6 +67,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pem", pem),
     ("certificates", certificates),
     ("pictures", pictures),
+    ("npy", npy),
+    ("picture_size", picture_size),
 ];
 
 /// What the tap sees between the crate and the socket is the same however it is cut.
@@ -124,6 +126,28 @@ pub fn pictures(data: &[u8]) {
             }
         }
     });
+}
+
+/// Whatever the head of a `.npy` file says: what is taken has a size, and is what its own head would say.
+pub fn npy(data: &[u8]) {
+    if let Ok(array) = crate::topics::npy::parse(data) {
+        let items: u128 = array
+            .shape()
+            .iter()
+            .map(|&length| u128::from(length))
+            .product();
+        let bytes = items * u128::from(array.dtype().item_bytes());
+        assert_eq!(bytes, u128::from(array.bytes()));
+        let file = crate::topics::npy::write(&array).expect("numpy has the type that it wrote");
+        assert_eq!(crate::topics::npy::parse(&file[10..]), Ok(array));
+    }
+}
+
+/// Whatever a picture says: it has a size, or says none.
+pub fn picture_size(data: &[u8]) {
+    if let Some((width, height)) = crate::topics::picture_size::size(data) {
+        assert!(width > 0 && height > 0);
+    }
 }
 
 /// Whatever `Range` says: parts are of the file, apart from each other, and not many. The first two bytes are the size.
@@ -911,6 +935,16 @@ mod tests {
     #[test]
     fn pictures_are_decoded_within_their_limit() {
         drive("pictures", 5_000);
+    }
+
+    #[test]
+    fn heads_of_npy_files() {
+        drive("npy", 20_000);
+    }
+
+    #[test]
+    fn sizes_of_pictures() {
+        drive("picture_size", 20_000);
     }
 
     #[test]

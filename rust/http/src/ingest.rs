@@ -28,6 +28,9 @@ pub trait FrameSlot {
     /// The first `bytes` of [`FrameSlot::space`] are payload now.
     fn filled(&mut self, bytes: usize);
 
+    /// What was filled so far.
+    fn payload(&self) -> &[u8];
+
     /// Makes the frame visible to subscribers, with what is said of it.
     ///
     /// # Errors

@@ -75,6 +75,10 @@ impl FrameSlot for Slot {
         topic.largest_read.set(topic.largest_read.get().max(bytes));
     }
 
+    fn payload(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
     fn publish(mut self: Box<Self>, _head: &FrameHead) -> Result<Published, IngestError> {
         self.published = true;
         assert_eq!(self.filled, self.bytes.len());

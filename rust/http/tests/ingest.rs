@@ -60,6 +60,10 @@ impl FrameSlot for Slot {
         self.filled += bytes;
     }
 
+    fn payload(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
     fn publish(mut self: Box<Self>, _head: &FrameHead) -> Result<Published, IngestError> {
         self.published = true;
         let mut frames = self.topic.0.frames.borrow_mut();

@@ -63,6 +63,10 @@ impl FrameSlot for Slot {
         self.filled += bytes;
     }
 
+    fn payload(&self) -> &[u8] {
+        &self.bytes[..self.filled]
+    }
+
     fn publish(mut self: Box<Self>, head: &FrameHead) -> Result<Published, IngestError> {
         self.published = true;
         let mut newest = self.topic.newest.borrow_mut();
@@ -453,6 +457,120 @@ fn browser_that_wants_a_picture_gets_the_frame_without_a_query() {
             let reply = ask(&mut client, "GET", "/topics/a", &[accept], b"").await;
             let found = (reply.status, reply.field("content-type"));
             assert_eq!(found, (status, Some(kind)), "{accept}");
+        }
+    });
+}
+
+/// A file of numpy with these items.
+fn npy(descr: &str, shape: &str, items: &[u8]) -> Vec<u8> {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    file.extend((text.len() as u16).to_le_bytes());
+    file.extend(text.bytes());
+    file.extend(items);
+    file
+}
+
+#[test]
+fn file_of_numpy_becomes_its_array_and_back() {
+    run(async {
+        let memory = Memory::with(&[("picture", picture()), ("free", Schema::Free)]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let kind = "content-type: application/x-npy";
+        let file = npy("|u1", "(2, 3)", b"abcdef");
+        for fields in [&[kind][..], &[kind, CHUNKED]] {
+            let reply = ask(&mut client, "POST", "/topics/picture", fields, &file).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        }
+        let raw = ask(&mut client, "GET", "/topics/picture?view=latest", &[], b"").await;
+        assert_eq!(
+            (raw.text(), raw.field("frame-shape")),
+            ("abcdef", Some("2, 3"))
+        );
+        for (target, fields) in [
+            ("/topics/picture?view=latest&format=npy", &[][..]),
+            ("/topics/picture", &["accept: application/x-npy"]),
+        ] {
+            let reply = ask(&mut client, "GET", target, fields, b"").await;
+            assert_eq!(reply.field("content-type"), Some("application/x-npy"));
+            assert_eq!(reply.field("etag"), Some("\"0000000000000abc-2-npy\""));
+            assert_eq!(reply.body.len(), 128 + 6);
+            assert!(reply.body.ends_with(b"abcdef"));
+            assert!(
+                reply
+                    .body
+                    .starts_with(b"\x93NUMPY\x01\x00\x76\x00{'descr': '|u1'")
+            );
+        }
+        // A frame that is no array has no such form.
+        ask(&mut client, "POST", "/topics/free", &[], b"x").await;
+        let reply = ask(
+            &mut client,
+            "GET",
+            "/topics/free?view=latest&format=npy",
+            &[],
+            b"",
+        )
+        .await;
+        assert_eq!(
+            (reply.status, memory.codes().pop()),
+            (406, Some("not-acceptable"))
+        );
+    });
+}
+
+#[test]
+fn files_of_numpy_that_are_no_frame_are_refused() {
+    run(async {
+        let memory = Memory::with(&[("picture", picture()), ("free", Schema::Free)]);
+        let server = memory.serve();
+        let cases = [
+            ("free", npy("|O", "(1,)", b"x"), "npy"),
+            ("free", npy(">f4", "(1,)", b"abcd"), "npy"),
+            ("free", b"\x93NUMPY\x01\x00\x76\x00{".to_vec(), "npy"),
+            ("free", b"\x93NUMPY\x04\x00\x76\x00{".to_vec(), "npy"),
+            (
+                "free",
+                b"\x93NUMPY\x02\x00\xff\xff\xff\xff{".to_vec(),
+                "npy",
+            ),
+            ("free", b"PK".to_vec(), "npy"),
+            ("free", npy("<f4", "(2,)", b"abcd"), "frame-length"),
+            ("free", npy("|u1", "(1001,)", b"x"), "frame-too-large"),
+            (
+                "picture",
+                npy("|i1", "(2, 3)", b"abcdef"),
+                "schema-mismatch",
+            ),
+        ];
+        for (topic, file, code) in cases {
+            let mut client = server.connect().await;
+            memory.0.refused.borrow_mut().clear();
+            let target = format!("/topics/{topic}");
+            let kind = ["content-type: application/x-npy"];
+            let reply = ask(&mut client, "POST", &target, &kind, &file).await;
+            assert_eq!(memory.codes(), [code], "{}", reply.text());
+        }
+        assert_eq!(memory.0.published.get(), 0);
+    });
+}
+
+#[test]
+fn picture_is_kept_and_its_size_goes_with_it() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let kind = "content-type: image/gif";
+        for (file, size) in [
+            (&b"GIF89a\x80\x02\xe0\x01"[..], Some((640, 480))),
+            (b"x", None),
+        ] {
+            ask(&mut client, "POST", "/topics/a", &[kind], file).await;
+            let newest = memory.find("a").unwrap().newest.borrow().clone().unwrap();
+            assert_eq!(newest.head.content_type.as_deref(), Some("image/gif"));
+            assert_eq!(newest.head.picture, size);
         }
     });
 }

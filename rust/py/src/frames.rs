@@ -441,6 +441,10 @@ impl FrameSlot for Slot {
         self.filled += bytes;
     }
 
+    fn payload(&self) -> &[u8] {
+        &self.loan.as_slice()[..self.filled]
+    }
+
     fn publish(self: Box<Self>, head: &FrameHead) -> Result<Published, IngestError> {
         let array = head.array.as_ref().zip(self.array_name.as_deref());
         let array = array.map(|(array, name)| {

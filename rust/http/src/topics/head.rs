@@ -191,6 +191,8 @@ const NPY_TYPES: [&str; 3] = [
     "application/npy",
     "application/x-numpy",
 ];
+/// What an answer in that form says.
+pub(crate) const NPY: HeaderValue = HeaderValue::from_static("application/x-npy");
 /// What an answer says of bytes without a type of their own.
 pub(crate) const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 

@@ -21,6 +21,8 @@ mod accept;
 pub mod board;
 pub mod head;
 mod json;
+pub(crate) mod npy;
+pub(crate) mod picture_size;
 pub mod problem;
 mod publish;
 mod query;

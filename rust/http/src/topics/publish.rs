@@ -8,6 +8,9 @@
 //! head -> publisher (created if the rules allow) -> schema, length -> loan (waits) -> fill -> publish
 //!  400           404 507                            415 422 413 400     503           400      422
 //! ```
+//!
+//! Of a file of numpy the head is read first and says dtype and shape; its items become the frame. Pictures are kept as they
+//! are, and the size that their own head says goes with them.
 
 use std::{error::Error as _, time::Duration};
 
@@ -17,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::board::{Board, Event, Publisher, Schema};
 use super::head::{self, Form, FrameHead, SEQUENCE};
 use super::problem::{Code, Problem};
-use super::{json, json_response};
+use super::{json, json_response, npy, picture_size};
 use crate::body::Body;
 use crate::error::Error;
 use crate::ingest::{self, FrameSlot, IngestError, Published};
@@ -36,15 +39,9 @@ pub(crate) async fn publish(
     wait: Duration,
 ) -> Result<Response, Problem> {
     let (form, head) = head::read(&request.head.headers)?;
-    if form != Form::Raw {
-        return Err(Problem::new(
-            Code::UnsupportedType,
-            "a body of this type is not taken",
-        ));
-    }
     let opened = board.publisher(topic).await?;
     let publisher = &*opened.publisher;
-    let published = one(publisher, &mut request.body, head, wait).await?;
+    let published = one(publisher, &mut request.body, (&form, head), wait).await?;
     board.happened(&Event::Published {
         bytes: published.bytes,
     });
@@ -66,9 +63,12 @@ pub(crate) async fn publish(
 async fn one(
     publisher: &dyn Publisher,
     body: &mut Body,
-    head: FrameHead,
+    (form, mut head): (&Form, FrameHead),
     wait: Duration,
 ) -> Result<Published, Problem> {
+    if *form == Form::Npy {
+        head.array = Some(npy::read(body).await?);
+    }
     let declared = body.remaining();
     let expected = check(publisher, &head, declared)?;
     let room = declared.or(expected).unwrap_or(publisher.slot_bytes());
@@ -87,7 +87,16 @@ async fn one(
     {
         return Err(wrong_length(Some(filled), expected));
     }
+    if head.content_type.as_deref().is_some_and(is_picture) {
+        head.picture = picture_size::size(slot.payload());
+    }
     slot.publish(&head).map_err(|error| problem_of(&error))
+}
+
+fn is_picture(content_type: &str) -> bool {
+    content_type
+        .get(..6)
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("image/"))
 }
 
 /// Compares what a frame says of itself with what its topic holds; gives its exact length, if that is known.

@@ -31,7 +31,8 @@ use tokio::time::timeout;
 
 use super::accept::{quality, quality_if_named, quality_of_kind};
 use super::board::{Board, Event, Feed, Frame};
-use super::head::{self, OCTETS};
+use super::head::{self, NPY, OCTETS};
+use super::npy;
 use super::problem::{Code, Problem};
 use super::query::{Format, Query, View};
 use crate::body::{Aborted, ResponseBody};
@@ -63,10 +64,13 @@ pub(crate) async fn latest(
     let (content_type, suffix, parts) = match format {
         Format::Raw => (raw_type(&frame), "", vec![frame.payload.clone()]),
         Format::Npy => {
-            return Err(Problem::new(
-                Code::NotAcceptable,
-                "the frame has no such form",
-            ));
+            let Some(begin) = npy_head(&frame) else {
+                return Err(Problem::new(
+                    Code::NotAcceptable,
+                    "the frame is no array that numpy has a type for",
+                ));
+            };
+            (NPY, "-npy", vec![begin.into(), frame.payload.clone()])
         }
     };
     let tag = format!("\"{:016x}-{}{suffix}\"", feed.session(), frame.sequence);
@@ -126,6 +130,10 @@ async fn frame(
     }
 }
 
+fn npy_head(frame: &Frame) -> Option<Vec<u8>> {
+    npy::write(frame.head.array.as_ref()?)
+}
+
 /// What is wanted of a request that does not say it in its query: the newest frame by those who name such a type and like it
 /// better than JSON, as `<img>` does; what the topic is like by all others.
 pub(crate) fn preferred(request: &Parts) -> View {
@@ -147,8 +155,13 @@ fn preferred_format(headers: &HeaderMap, frame: &Frame) -> Result<Format, Proble
     let essence = essence.split(';').next().unwrap_or_default().trim();
     let (kind, sub) = essence.split_once('/').unwrap_or((essence, ""));
     let raw = quality(headers, kind, sub);
-    if raw > 0 {
-        return Ok(Format::Raw);
+    let npy = match npy_head(frame) {
+        Some(_) => quality(headers, "application", "x-npy"),
+        None => 0,
+    };
+    if raw.max(npy) > 0 {
+        let is_raw = raw >= npy;
+        return Ok(if is_raw { Format::Raw } else { Format::Npy });
     }
     Err(Problem::new(
         Code::NotAcceptable,

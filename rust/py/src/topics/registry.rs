@@ -152,6 +152,10 @@ impl FrameSlot for Filling {
         self.0.filled(bytes);
     }
 
+    fn payload(&self) -> &[u8] {
+        self.0.payload()
+    }
+
     fn publish(self: Box<Self>, head: &FrameHead) -> Result<Published, IngestError> {
         Box::new(self.0).publish(head).map_err(|error| {
             let source = std::error::Error::source(&error);
