@@ -96,6 +96,7 @@ GROUPS = {
         "static_files",
         "start",
         "reload",
+        "topic_call",
     ),
     "shm": (
         "shm_cycle",

@@ -26,6 +26,7 @@ use http::{
 
 use crate::edge::{Arrival, Client};
 use crate::registry::Swept;
+use crate::secrets::masked;
 use crate::service::ConnectionInfo;
 
 /// One request from its head to the last byte of its response.
@@ -352,12 +353,13 @@ impl Swept for Recorder {
     }
 }
 
-/// The fields with these names, in the order of the names.
+/// The fields with these names, in the order of the names, without secrets.
 fn pick(names: &[HeaderName], fields: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let mut picked = Vec::new();
     for name in names {
         for value in fields.get_all(name) {
-            picked.push((name.clone(), value.clone()));
+            let value = masked(name, value).unwrap_or_else(|| value.clone());
+            picked.push((name.clone(), value));
         }
     }
     picked

@@ -24,6 +24,7 @@ use std::{
 
 use http::HeaderValue;
 
+use forwarded::ClaimsRemoved;
 pub use forwarded::{Client, Family, Origin};
 pub use limits::{Limits, Rate, SharedWords};
 pub use trust::{NotAPeer, Trust};
@@ -143,7 +144,13 @@ impl Handler for EdgeHandler {
     fn call(&self, mut request: Request) -> ResponseFuture {
         let settings = &self.shared.settings;
         let origin = if self.is_trusted {
-            forwarded::resolve(&mut request.head.headers, &settings.trust, settings.family)
+            let fields = request.head.headers.len();
+            let origin =
+                forwarded::resolve(&mut request.head.headers, &settings.trust, settings.family);
+            if request.head.headers.len() < fields {
+                request.head.extensions.insert(ClaimsRemoved);
+            }
+            origin
         } else {
             None
         };

@@ -36,12 +36,7 @@ pub(crate) async fn publish(
     wait: Duration,
 ) -> Result<Response, Problem> {
     let (form, head) = head::read(&request.head.headers)?;
-    if form != Form::Raw {
-        return Err(Problem::new(
-            Code::UnsupportedType,
-            "a body of this type is not taken",
-        ));
-    }
+    only_raw(&form)?;
     let opened = board.publisher(topic).await?;
     let publisher = &*opened.publisher;
     let published = one(publisher, &mut request.body, head, wait).await?;
@@ -62,8 +57,19 @@ pub(crate) async fn publish(
     Ok(response)
 }
 
+/// Refuses what would have to be read as a file.
+pub(super) fn only_raw(form: &Form) -> Result<(), Problem> {
+    if *form == Form::Raw {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::UnsupportedType,
+        "a body of this type is not taken",
+    ))
+}
+
 /// The rest of the body is one frame.
-async fn one(
+pub(super) async fn one(
     publisher: &dyn Publisher,
     body: &mut Body,
     head: FrameHead,
