@@ -98,6 +98,7 @@ GROUPS = {
         "reload",
         "observability",
         "scrape_while_blocked",
+        "topic_call",
     ),
     "shm": (
         "shm_cycle",

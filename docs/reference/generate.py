@@ -66,7 +66,8 @@ def _facts(item: Setting) -> list[str]:
         spelled = f"`{item.kind.metavar()}` (position)"
     else:
         metavar = "" if isinstance(item.kind, Flag) else f" {item.kind.metavar()}"
-        spelled = ", ".join(f"`{option}{metavar}`" for option in item.command_line)
+        options = [f"`{option}{metavar}`" for option in item.command_line]
+        spelled = ", ".join(options) or "none, nor a configuration file: it is a secret"
     return [
         f"- default: {default}{unit}",
         f"- accepts: {item.kind.accepts()}",

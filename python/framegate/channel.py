@@ -5,7 +5,7 @@ gone, however it went, and the worker drains and ends: even kill -9 cannot forge
 
 | order        | the worker                                                               |
 |--------------|--------------------------------------------------------------------------|
-| `reload-tls` | reads certificates anew                                                  |
+| `reload-tls` | reads certificates and tokens anew                                       |
 | `retire`     | another one accepts already: stops, and loses nobody who is connected    |
 | `adopt`      | also accepts from the sockets that come with it (SCM_RIGHTS)             |
 

@@ -149,6 +149,8 @@ def parser(program: str = "platform", *, serve_only: bool = False) -> argparse.A
         if item.group not in groups:
             groups[item.group] = serve.add_argument_group(item.group)
         _add(groups[item.group], item)
+    secrets = [name for item in SETTINGS if not item.command_line for name in item.environment]
+    serve.epilog = f"From the environment only, because they are secrets: {', '.join(secrets)}."
     files = serve.add_argument_group("Configuration file")
     files.add_argument("--config", metavar="FILE", help="read this file, not one found here")
     if serve_only:
@@ -184,6 +186,8 @@ def subcommands(of: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParse
 
 
 def _add(group: Any, item: Setting) -> None:
+    if not item.command_line:
+        return  # a secret
     facts = []
     if item.default not in (None, (), ""):
         facts.append(f"default: {_default(item)}")

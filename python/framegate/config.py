@@ -218,6 +218,28 @@ class UrlPaths(Kind):
         return " ".join(value) or "none"
 
 
+class AccessFunction(Kind):
+    """`module:attribute`, or the function itself."""
+
+    def parse(self, value: object) -> object:
+        if isinstance(value, str) and re.fullmatch(r"[^\s:]+:[^\s:()]+", value):
+            return value
+        if not isinstance(value, str) and callable(value):
+            return value
+        raise ValueError(f"expected {self.accepts()}")
+
+    def metavar(self) -> str:
+        return "module:function"
+
+    def accepts(self) -> str:
+        return "`module:function`, or in code an async function"
+
+    def show(self, value: Any) -> str:
+        if value is None or isinstance(value, str):
+            return value or "none"
+        return f"<{value.__module__}.{value.__qualname__}>"
+
+
 class CollectorObject(Kind):
     """`module:attribute`, or the object itself."""
 
@@ -279,6 +301,24 @@ class Secret(Text):
 
     def show(self, value: Any) -> str:
         return "none" if value is None else "***"
+
+
+@dataclass(frozen=True)
+class TokenTable(Secret):
+    """Tokens by name, and what they allow; only their digests are kept."""
+
+    placeholder: str = "TOML"
+
+    def parse(self, value: object) -> Any:
+        from framegate.topic_access import parse_tokens
+
+        return parse_tokens(value)
+
+    def accepts(self) -> str:
+        return "tables of tokens as in topics_token_file, as TOML; in code also a dictionary"
+
+    def show(self, value: Any) -> str:
+        return " ".join(value or ()) or "none"
 
 
 class Ciphers(Kind):
@@ -984,7 +1024,8 @@ def setting(
         kind: What values it takes.
         group: Heading in `--help` and in the reference.
         help: What it does, and the reason for the default or the range.
-        command_line: Spellings, if not `--<name>`.
+        command_line: Spellings, if not `--<name>`; none for what nobody is to read in a list of
+            processes, or in a configuration file that is copied around.
         environment: Names beside `FRAMEGATE_<NAME>`, weaker than that one.
     """
     metadata = {
@@ -1878,6 +1919,91 @@ class Config:
             "what proxies wait for an answer (60 s in nginx)."
         ),
     )
+    topics_calls: str | None = setting(
+        "/call",
+        Text(
+            placeholder="/PREFIX",
+            pattern=r"(/[A-Za-z0-9._~!$&'()*+,;:@-]+)*",
+            expectation="a path such as /call, or nothing",
+        ),
+        group=TOPICS,
+        help=(
+            "Prefix of calls, where topics are served: POST to a topic below it asks one of its "
+            "responders and answers with the reply. Nothing: no calls."
+        ),
+    )
+    topics_call_timeout: float = setting(
+        5.0,
+        Seconds(minimum=0.001, maximum=3600.0),
+        group=TOPICS,
+        help=(
+            "Time for the reply to a call that does not say ?timeout=, before 504; the same as "
+            "for framegate.call."
+        ),
+    )
+    topics_call_timeout_max: float = setting(
+        50.0,
+        Seconds(minimum=0.001, maximum=3600.0),
+        group=TOPICS,
+        help=(
+            "The longest time that ?timeout= of a call may say; longer ones are cut to it. Less "
+            "than proxies wait for an answer (60 s in nginx)."
+        ),
+    )
+    topics_calls_max: int = setting(
+        256,
+        Integer(minimum=1, maximum=65_536),
+        group=TOPICS,
+        help=(
+            "Calls in flight at once, per worker; more are answered with 503 before their body is "
+            "read. Each holds a slot of its topic and a connection; a mailbox has room for 63."
+        ),
+    )
+    topics_token_file: str | None = setting(
+        None,
+        FilePath(placeholder="FILE"),
+        group=TOPICS,
+        help=(
+            "Bearer tokens, and what each allows with which topics: a table in TOML per token. "
+            "Nobody else may be able to read the file. Read anew on SIGHUP."
+        ),
+    )
+    topics_tokens: dict[str, Any] | None = setting(
+        None,
+        TokenTable(),
+        group=TOPICS,
+        command_line=(),
+        help=(
+            "The same tables as text, for platforms that pass secrets in the environment. Not on "
+            "the command line, which everybody on the machine can read."
+        ),
+    )
+    topics_token: str | None = setting(
+        None,
+        Secret(placeholder="TOKEN"),
+        group=TOPICS,
+        command_line=(),
+        help="One bearer token that allows everything with all topics; at least 16 characters.",
+    )
+    topics_local: bool = setting(
+        True,
+        Flag(),
+        group=TOPICS,
+        help=(
+            "Clients on this machine may do everything with topics without a token: over loopback, "
+            "not through a proxy, by a loopback name, and not from a page of another origin. Turn "
+            "it off where others have accounts, or a proxy that adds no header."
+        ),
+    )
+    topics_access: str | Callable[..., Any] | None = setting(
+        None,
+        AccessFunction(),
+        group=TOPICS,
+        help=(
+            "An async function of yours that decides in place of tokens: it gets a dictionary like "
+            "an ASGI scope with action and topic in it, and returns whether to allow it."
+        ),
+    )
     log_config: str | dict[str, Any] | None = setting(
         None,
         LogConfig(placeholder="FILE"),
@@ -2279,6 +2405,20 @@ class Config:
                 f"{reason}={getattr(self, reason)} ({self.origins[reason]}) needs the collector as "
                 'a string such as "module:object", because every worker process has its own'
             )
+        if reason and self.topics_access is not None and not isinstance(self.topics_access, str):
+            raise ConfigError(
+                f"{reason}={getattr(self, reason)} ({self.origins[reason]}) needs topics_access as "
+                'a string such as "module:function", because every worker process imports it'
+            )
+        if self.topics is not None and self.topics_calls == self.topics:
+            raise ConfigError(f"topics and topics_calls are both {self.topics}")
+        if self.topics_access is not None:
+            for name in ("topics_token_file", "topics_tokens", "topics_token"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{self.origins[name]} and topics_access are both set: a function decides "
+                        "in place of tokens"
+                    )
 
     def _check_middleware_crosses(self, reason: str) -> None:
         import json
@@ -2407,7 +2547,7 @@ def _settings() -> tuple[Setting, ...]:
                 default=item.default,
                 group=about["group"],
                 help=about["help"],
-                command_line=about["command_line"] or spellings,
+                command_line=spellings if about["command_line"] is None else about["command_line"],
                 environment=(ENVIRONMENT_PREFIX + item.name.upper(), *about["environment"]),
             )
         )
@@ -2434,6 +2574,8 @@ def _from_mapping(
         shown = name
         if source is Source.COMMAND_LINE:
             spellings = _BY_NAME[name].command_line
+            if not spellings:
+                raise ConfigError(f"{name} is a secret; set {_BY_NAME[name].environment[0]}")
             shown = spellings[-1] if value is False else spellings[0]
         found[name] = (value, Origin(source, shown))
     return found
@@ -2533,6 +2675,9 @@ def _read_file(path: str) -> dict[str, tuple[object, Origin]]:
         name = key.replace("-", "_")
         if name not in _BY_NAME:
             raise ConfigError(f"{path}: unknown key {key}{advice(name, _BY_NAME)}")
+        if not _BY_NAME[name].command_line:
+            variable = _BY_NAME[name].environment[0]
+            raise ConfigError(f"{path}: {key} is a secret, and this file is none; set {variable}")
         value = _BY_NAME[name].kind.below(value, os.path.dirname(path))
         found[name] = (value, Origin(Source.FILE, f"{path}: {key}"))
     return found

@@ -38,7 +38,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _property(item: Setting) -> dict[str, Any]:
-    found = {"description": item.help, **_values(item.kind)}
+    # A secret has no place in the file.
+    values = _values(item.kind) if item.command_line else {"not": {}}
+    found = {"description": item.help, **values}
     if item.default not in (None, (), ""):
         found["default"] = list(item.default) if isinstance(item.default, tuple) else item.default
     return found
@@ -105,7 +107,12 @@ def _values(kind: Kind) -> dict[str, Any]:
             | config.UrlPaths()
         ):
             return {"anyOf": [{"type": "string"}, _STRINGS]}
-        case config.AccessFormat() | config.LogTarget() | config.CollectorObject():
+        case (
+            config.AccessFormat()
+            | config.LogTarget()
+            | config.CollectorObject()
+            | config.AccessFunction()
+        ):
             return {"type": "string"}
         case config.SocketPath() | config.ImportString() | config.Secret():
             return {"type": "string"}

@@ -245,7 +245,7 @@ class Server:
             self._worker.reopen_log()
 
     def reload_tls(self) -> None:
-        """Read certificates and keys anew, from any thread; open connections go on."""
+        """Read certificates, keys and tokens anew, from any thread; connections go on."""
         if self._worker is not None:
             self._worker.reload_tls()
 

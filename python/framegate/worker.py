@@ -122,6 +122,13 @@ class HttpCore(Protocol):
     def reload_tls(self) -> None:
         """Read certificates and keys anew."""
 
+    def reload_topic_tokens(self) -> None:
+        """Read the tokens of frame routes anew.
+
+        Raises:
+            ConfigError: They are not as they should be; the old ones stay.
+        """
+
     def reopen_log(self) -> None:
         """Open the file of the access log anew."""
 
@@ -205,12 +212,12 @@ class NativeToolkit:
         return EventLoop
 
     def prepare(self, config: Config) -> None:
-        """Read certificates and keys, and look at the directories of static files.
+        """Read certificates, keys and tokens, and look at the directories of static files.
 
         Raises:
             CertificateError: One of them cannot be used.
-            ConfigError: The file of the access log cannot be opened, the collector is none, or a
-                directory cannot be served.
+            ConfigError: The file of the access log cannot be opened, the collector is none, a
+                directory cannot be served, or the tokens are not as they should be.
         """
         _check_log_file(config)
         if config.collector is not None:
@@ -221,6 +228,12 @@ class NativeToolkit:
             from framegate.static_mounts import check_mounts
 
             check_mounts(config.static, config.origins["static"])
+        if config.topics is not None:
+            from framegate.topic_access import grants
+            from framegate.topic_judge import load_judge
+
+            if load_judge(config) is None:
+                grants(config)  # says now what is wrong with a file
         if not config.ssl_certfile:
             return
         from framegate import _http
@@ -453,13 +466,17 @@ class Worker:
             close()
 
     def reload_tls(self) -> None:
-        """Read certificates and keys anew, from any thread or signal handler; soon."""
+        """Read certificates, keys and tokens anew, from any thread or signal handler; soon."""
 
         def reload() -> None:
             # Without a core there is nothing to reload: it will read the files of that moment.
             if self._core is not None:
                 with self._reloading():
                     self._core.reload_tls()
+                    try:
+                        self._core.reload_topic_tokens()
+                    except ConfigError as error:
+                        logger.error("tokens were not read anew, the old ones stay: %s", error)
 
         loop = self._loop
         if loop is not None:
@@ -684,7 +701,7 @@ class Signals:
     |---------|---------------------------------|----------------------------------------------|
     | SIGTERM | stop; in haste; at once         | stop                                         |
     | SIGINT  | the same                        | stop in haste                                |
-    | SIGHUP  | with TLS: read certificates     | stop: the supervisor is gone                 |
+    | SIGHUP  | read certificates and tokens    | stop: the supervisor is gone                 |
     | SIGUSR1 | open the access log's file anew | the same                                     |
 
     What the supervisor's own SIGHUP and SIGUSR1 mean for a worker comes through the channel.
@@ -726,7 +743,7 @@ class Signals:
             }
         else:
             handlers = {signal.SIGTERM: self._handle_any, signal.SIGINT: self._handle_any}
-            if self._config.ssl_certfile:
+            if self._config.ssl_certfile or self._config.topics_token_file is not None:
                 handlers[signal.SIGHUP] = self._handle_reload
         if self._config.access_log_path is not None:
             handlers[signal.SIGUSR1] = self._handle_reopen

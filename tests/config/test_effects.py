@@ -818,7 +818,7 @@ def test_frame_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def status(server: RunningServer, method: str, path: str) -> str:
         with open_connection(server) as peer:
-            lines = [f"{method} {path} HTTP/1.1", "host: x", "connection: close"]
+            lines = [f"{method} {path} HTTP/1.1", "host: localhost", "connection: close"]
             lines += ["content-length: 1"] if method == "POST" else []
             content = "x" if method == "POST" else ""
             peer.sendall(("\r\n".join(lines) + f"\r\n\r\n{content}").encode())
@@ -902,6 +902,15 @@ def test_use_colors(launch: Launch) -> None:
 
 # Effects that need more than a few lines: setting, file below tests/, test.
 SHOWN_ELSEWHERE = [
+    ("topics_local", "topics/test_topic_access.py", "test_machine_itself_can_be_left_out"),
+    ("topics_token_file", "topics/test_topic_access.py", "test_file_of_tokens_is_read_anew"),
+    ("topics_tokens", "topics/test_topic_access.py", "test_two_users_of_one_connection"),
+    ("topics_token", "topics/test_topic_access.py", "test_unix_socket_needs_a_token"),
+    ("topics_access", "topics/test_topic_access.py", "test_application_decides"),
+    ("topics_calls", "topics/test_topic_calls.py", "test_prefix_of_calls_can_be_another"),
+    ("topics_call_timeout", "topics/test_topic_calls.py", "test_reply_that_is_late_is_504"),
+    ("topics_call_timeout_max", "topics/test_topic_calls.py", "test_reply_that_is_late_is_504"),
+    ("topics_calls_max", "topics/test_topic_calls.py", "test_number_of_calls_in_flight"),
     ("env_file", "config/test_env_file.py", "test_application_sees_it_while_it_is_imported"),
     ("reload", "development/test_reload.py", "test_saved_code_is_served_and_pages_get_the_script"),
     ("reload_dirs", "development/test_reload.py", "test_directories_that_are_named"),

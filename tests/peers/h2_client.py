@@ -71,12 +71,14 @@ class Client:
         body: bytes | None = None,
         *,
         method: str = "GET",
+        authority: str = "t",
         fields: Fields = (),
         ends: bool = True,
     ) -> int:
         """Send a request, return its stream. `ends=False` leaves the body open."""
         stream = self.state.get_next_available_stream_id()
-        head = [(":method", method), (":scheme", "http"), (":authority", "t"), (":path", path)]
+        head = [(":method", method), (":scheme", "http"), (":authority", authority)]
+        head.append((":path", path))
         self.state.send_headers(stream, [*head, *fields], end_stream=ends and body is None)
         self.exchanges[stream] = Exchange()
         if body is not None:

@@ -34,6 +34,7 @@ PARENT_PROCESS = {
     "supervisor",
     "systemd",
     "threading_model",
+    "topic_access",
     "topic_rules",
     "unix_socket",
     "wakeups",
@@ -114,6 +115,7 @@ def test_errors_and_config_are_leaves() -> None:
         "env_file",
         "static_mounts",
         "systemd",
+        "topic_access",
         "topic_rules",
         "uvicorn_options",
     }
@@ -124,6 +126,7 @@ def test_errors_and_config_are_leaves() -> None:
         "env_file",
         "static_mounts",
         "systemd",
+        "topic_access",
         "topic_rules",
         "uvicorn_options",
     ):  # what config itself needs

@@ -232,9 +232,11 @@ def test_full_topic_is_503_and_names_a_time(routes: Routes) -> None:
 def test_frames_go_over_http2_too(routes: Routes) -> None:
     server = routes()
     with Client(server.connect()) as client:
-        stream = client.request("/topics/raw/a", b"x" * 60_000, method="POST")
+        stream = client.request(
+            "/topics/raw/a", b"x" * 60_000, method="POST", authority="localhost"
+        )
         assert client.answer(stream).status == 201
-        stream = client.request("/topics/raw/a?view=latest")
+        stream = client.request("/topics/raw/a?view=latest", authority="localhost")
         assert client.answer(stream).body == b"x" * 60_000
 
 

@@ -538,6 +538,7 @@ mod tests {
             peer: peer.clone(),
             local: peer,
             entry: Entry::Plain,
+            is_proxied: false,
             tls: None,
         };
         RequestRecord {

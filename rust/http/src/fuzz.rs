@@ -691,6 +691,7 @@ fn serve(stream: &[u8], size: usize, reading: Reading) -> (Vec<Served>, Vec<u16>
             peer: Address::Unix(None),
             local: Address::Unix(None),
             entry: crate::service::Entry::Plain,
+            is_proxied: false,
             tls: None,
         };
         server.0.start(Socket::Unix(socket), info, false);

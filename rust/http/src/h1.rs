@@ -29,7 +29,7 @@ use hyper::{body::Incoming, server::conn::http1};
 use crate::body::{Aborted, Body, ResponseBody};
 use crate::config::Config;
 use crate::direct::DIRECT_BYTES_MIN;
-use crate::edge::forwarded::{self, is_forwarding};
+use crate::edge::forwarded::{self, ClaimsRemoved, is_forwarding};
 use crate::framing::HeadMarks;
 use crate::h1_io::{Phase, Shared};
 use crate::known_host::KnownHost;
@@ -201,6 +201,7 @@ impl ConnectionService {
         to_origin_form(&mut head);
         if has_forwarding && !self.is_trusted {
             forwarded::remove(&mut head.headers, is_forwarding);
+            head.extensions.insert(ClaimsRemoved);
         }
         let upgrade = upgrade.then(|| Upgrade::http1(shared.clone()));
         let hints = if is_http_10 {

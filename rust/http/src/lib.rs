@@ -82,6 +82,7 @@ pub mod record;
 mod refusal;
 mod registry;
 pub mod routes;
+mod secrets;
 pub mod sendfile;
 pub mod service;
 mod set_back;

@@ -360,6 +360,7 @@ impl Accept for TcpListener {
             peer: Address::Inet(peer),
             local: Address::Inet(local),
             entry: Entry::Plain,
+            is_proxied: false,
             tls: None,
         };
         Poll::Ready(Ok((Socket::Tcp(stream), info)))
@@ -390,6 +391,7 @@ fn unix_info(stream: &UnixStream) -> ConnectionInfo {
         peer: path(stream.peer_addr()),
         local: path(stream.local_addr()),
         entry: Entry::Plain,
+        is_proxied: false,
         tls: None,
     }
 }

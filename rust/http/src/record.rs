@@ -28,6 +28,7 @@ use http::{
 use crate::edge::{Arrival, Client, request_id::REQUEST_ID};
 use crate::log_text::push_milliseconds;
 use crate::registry::Swept;
+use crate::secrets::masked;
 use crate::service::ConnectionInfo;
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -390,12 +391,13 @@ impl Swept for Recorder {
     }
 }
 
-/// The fields with these names, in the order of the names.
+/// The fields with these names, in the order of the names, without secrets.
 fn pick(names: &[HeaderName], fields: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let mut picked = Vec::new();
     for name in names {
         for value in fields.get_all(name) {
-            picked.push((name.clone(), value.clone()));
+            let value = masked(name, value).unwrap_or_else(|| value.clone());
+            picked.push((name.clone(), value));
         }
     }
     picked

@@ -115,6 +115,7 @@ pub(crate) fn test_request(target: &str) -> (Rc<ConnectionInfo>, Request) {
         peer: address.clone(),
         local: address,
         entry: Entry::Plain,
+        is_proxied: false,
         tls: None,
     });
     let (head, ()) = http::Request::builder()

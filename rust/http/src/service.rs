@@ -58,6 +58,8 @@ pub struct ConnectionInfo {
     pub local: Address,
     /// Which kind of listener accepted it.
     pub entry: Entry,
+    /// It began with a header of the PROXY protocol, so that the addresses may be those that it names.
+    pub is_proxied: bool,
     /// What is known of the encryption, when the bytes arrive through TLS.
     pub tls: Option<Rc<TlsSession>>,
 }

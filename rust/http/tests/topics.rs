@@ -18,12 +18,21 @@ use framegate_http::{
     topics::{
         Board, BoardFuture, Code, Dtype, Feed, Frame, FrameHead, Opened, Problem, Publisher,
         Settings, TopicInfo, TopicRoutes,
+        access::{Access, Guard},
         board::{Event, Schema},
     },
 };
 use tokio::sync::Notify;
 
 const SLOT: u64 = 1000;
+
+/// This machine may do everything.
+fn local() -> Arc<Guard> {
+    Arc::new(Guard::table(Access {
+        trusts_local: true,
+        ..Access::default()
+    }))
+}
 
 /// Topics in plain memory. `new/...` may be created.
 #[derive(Clone, Default)]
@@ -198,7 +207,7 @@ impl Memory {
         };
         TestServer::with_service(
             config,
-            Rc::new(TopicRoutes::new(Rc::new(self.clone()), settings)),
+            Rc::new(TopicRoutes::new(Rc::new(self.clone()), local(), settings)),
         )
     }
 
@@ -246,6 +255,7 @@ impl Board for Memory {
         match event {
             Event::Published { bytes } => self.0.published.set(self.0.published.get() + bytes),
             Event::Sent { bytes } => self.0.sent.set(self.0.sent.get() + bytes),
+            Event::Called { .. } => {}
             Event::Refused { topic, problem } => {
                 let mut refused = self.0.refused.borrow_mut();
                 refused.push((topic.map(str::to_owned), problem.code));

@@ -39,6 +39,7 @@ pub(crate) fn access_line(
             peer: peer.clone(),
             local: peer,
             entry: Entry::Plain,
+            is_proxied: false,
             tls: None,
         }),
         number: 1,

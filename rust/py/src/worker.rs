@@ -321,6 +321,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Read the tokens of frame routes anew.
+    ///
+    /// Raises:
+    ///     `framegate.errors.ConfigError`: They are not as they should be; the old ones stay.
+    fn reload_topic_tokens(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.0.get_or_raise()?.borrow().clone();
+        match inner.as_ref().and_then(|inner| inner.topics.as_ref()) {
+            Some(topics) => topics.reload_tokens(py),
+            None => Ok(()),
+        }
+    }
+
     /// Open the file of the access log anew: whoever rotates logs has moved the old one. Soon, by the native thread.
     fn reopen_log(&self) -> PyResult<()> {
         if let Some(inner) = &*self.0.get_or_raise()?.borrow()

@@ -13,12 +13,12 @@ use crate::array::{Array, Dtype};
 use crate::error::{Error, Kind, check};
 use crate::publisher::FrameMeta;
 use crate::sys;
-use crate::topic::{Topic, TopicOptions, timeout_ns};
+use crate::topic::{Topic, TopicInfo, TopicOptions, timeout_ns};
 use crate::values::{Value, decode_values};
 
 struct CallerHandle {
     raw: *mut sys::Caller,
-    _topic: Topic,
+    topic: Topic,
 }
 
 // SAFETY: shm.h: handles may be used from several threads at once. `raw` is closed once, by `Drop`, when nothing that
@@ -58,11 +58,11 @@ struct Slot {
 }
 
 impl Slot {
-    fn fill(
+    /// The handle behind `publisher` is live, and outlives the slot.
+    fn loan(
         publisher: *mut sys::Publisher,
         bytes: usize,
         timeout: Duration,
-        fill: impl FnOnce(&mut [u8]),
     ) -> Result<Self, Error> {
         let mut raw = MaybeUninit::uninit();
         // SAFETY: the handle behind `publisher` is live; a place for the loan.
@@ -74,13 +74,27 @@ impl Slot {
                 raw.as_mut_ptr(),
             )
         })?;
-        let slot = Self {
+        Ok(Self {
             publisher,
             // SAFETY: written on success.
             raw: unsafe { raw.assume_init() },
-        };
+        })
+    }
+
+    /// The first `bytes` of the slot, which are at most as many as were loaned.
+    fn bytes_mut(&mut self, bytes: usize) -> &mut [u8] {
         // SAFETY: `capacity >= bytes` writable bytes of a mapped file that nobody else touches until the loan ends.
-        fill(unsafe { std::slice::from_raw_parts_mut(slot.raw.data.cast(), bytes) });
+        unsafe { std::slice::from_raw_parts_mut(self.raw.data.cast(), bytes) }
+    }
+
+    fn fill(
+        publisher: *mut sys::Publisher,
+        bytes: usize,
+        timeout: Duration,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Self, Error> {
+        let mut slot = Self::loan(publisher, bytes, timeout)?;
+        fill(slot.bytes_mut(bytes));
         Ok(slot)
     }
 }
@@ -113,7 +127,16 @@ impl Caller {
             sys::fg_caller_options_init(options.as_mut_ptr());
             sys::fg_caller_open(topic.as_ptr(), options.as_ptr(), &raw mut raw)
         })?;
-        Ok(Self(Arc::new(CallerHandle { raw, _topic: topic })))
+        Ok(Self(Arc::new(CallerHandle { raw, topic })))
+    }
+
+    /// What the topic is like.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn info(&self) -> Result<TopicInfo, Error> {
+        self.0.topic.info()
     }
 
     /// Asks with `data` and waits for the reply, up to the time-out (`Duration::MAX`: for ever).
@@ -152,24 +175,23 @@ impl Caller {
         timeout: Duration,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<Call, Error> {
+        let mut loan = self.loan(bytes, timeout)?;
+        fill(loan.as_mut_slice());
+        loan.post(meta, timeout)
+    }
+
+    /// Loans a slot for a request of at most `bytes` bytes; waits up to the time-out for one.
+    ///
+    /// # Errors
+    ///
+    /// `is_topic_full`, `is_frame_too_large`, `is_interrupted`, `is_moved`, `is_poisoned`, `is_forked`.
+    pub fn loan(&self, bytes: usize, timeout: Duration) -> Result<RequestLoan, Error> {
         // SAFETY: the handle is live.
         let publisher = unsafe { sys::fg_caller_loans(self.0.raw) };
-        let mut slot = Slot::fill(publisher, bytes, timeout, fill)?;
-        let info = meta.info(meta.bytes.unwrap_or(bytes).min(bytes));
-        let mut number = 0;
-        // SAFETY: handle and loan are live; `info` points into `meta`; a place for the number.
-        check(unsafe {
-            sys::fg_caller_call(
-                self.0.raw,
-                &raw mut slot.raw,
-                &raw const info,
-                timeout_ns(timeout),
-                &raw mut number,
-            )
-        })?;
-        Ok(Call {
+        Ok(RequestLoan {
+            slot: Slot::loan(publisher, bytes, timeout)?,
+            bytes,
             caller: Arc::clone(&self.0),
-            number,
         })
     }
 
@@ -212,6 +234,59 @@ impl Caller {
 impl fmt::Debug for Caller {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Caller").finish_non_exhaustive()
+    }
+}
+
+/// A slot for a request that is not posted yet. Dropping it gives the slot back.
+pub struct RequestLoan {
+    /// Dropped before the handle that it needs for that.
+    slot: Slot,
+    bytes: usize,
+    caller: Arc<CallerHandle>,
+}
+
+impl RequestLoan {
+    /// The slot's memory, as many bytes as were loaned. It holds whatever was there before.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.slot.bytes_mut(self.bytes)
+    }
+
+    /// Posts the request to the responder that has the least to do. The time-out of the call begins now.
+    ///
+    /// # Errors
+    ///
+    /// `is_no_responder`, `is_mailbox_full`, `is_calls_exhausted`, `is_responder_died`, `is_frame_too_large`,
+    /// `is_invalid_argument`, ...; the slot is given back.
+    pub fn post(mut self, meta: &FrameMeta<'_>, timeout: Duration) -> Result<Call, Error> {
+        let bytes = meta.bytes.unwrap_or(self.bytes);
+        if bytes > self.bytes {
+            return Err(Error::longer_than_loan(bytes, self.bytes));
+        }
+        let info = meta.info(bytes);
+        let mut number = 0;
+        // SAFETY: handle and loan are live; `info` points into `meta`; a place for the number.
+        check(unsafe {
+            sys::fg_caller_call(
+                self.caller.raw,
+                &raw mut self.slot.raw,
+                &raw const info,
+                timeout_ns(timeout),
+                &raw mut number,
+            )
+        })?;
+        Ok(Call {
+            caller: Arc::clone(&self.caller),
+            number,
+        })
+    }
+}
+
+impl fmt::Debug for RequestLoan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RequestLoan")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 

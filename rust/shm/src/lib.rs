@@ -47,7 +47,7 @@ mod topic;
 mod values;
 
 pub use array::{Array, Dtype, lay_out};
-pub use calls::{Call, Caller, Message, Request, Responder};
+pub use calls::{Call, Caller, Message, Request, RequestLoan, Responder};
 pub use error::Error;
 pub use inspector::{Inspector, TopicStats, topics};
 pub use metadata::Metadata;

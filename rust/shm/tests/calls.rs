@@ -95,6 +95,44 @@ fn each_way_to_fail_is_its_own_kind() {
 }
 
 #[test]
+fn a_request_is_filled_in_place_and_posted_when_it_is_whole() {
+    let topic = Topic::new("loan");
+    let responder = topic.responder();
+    let caller = Caller::open(&topic.0).expect("a caller");
+    assert_eq!(caller.info().expect("known").slot_bytes, 4096);
+    let mut loan = caller.loan(8, Duration::ZERO).expect("a slot");
+    loan.as_mut_slice()[..5].copy_from_slice(b"hello");
+    assert!(responder.take(Duration::ZERO).expect("take").is_none());
+    let meta = FrameMeta {
+        bytes: Some(5),
+        ..FrameMeta::default()
+    };
+    let mut call = loan.post(&meta, PATIENCE).expect("posted");
+    let request = responder.take(PATIENCE).expect("take").expect("a request");
+    assert_eq!(&request[..], b"hello");
+    request
+        .reply(b"you too", &FrameMeta::default(), PATIENCE)
+        .expect("a reply");
+    let reply = call.wait(PATIENCE).expect("answered").expect("a reply");
+    assert_eq!(&reply[..], b"you too");
+    drop(reply);
+
+    // More than was loaned is not posted, and what is not posted gives its slot back.
+    let longer = FrameMeta {
+        bytes: Some(9),
+        ..FrameMeta::default()
+    };
+    let loan = caller.loan(8, Duration::ZERO).expect("a slot");
+    let error = loan.post(&longer, PATIENCE).expect_err("too long");
+    assert!(error.is_frame_too_large());
+    for _ in 0..20 {
+        drop(caller.loan(4096, Duration::ZERO).expect("a slot"));
+    }
+    let large = caller.loan(4097, Duration::ZERO);
+    assert!(large.expect_err("no such slot").is_frame_too_large());
+}
+
+#[test]
 fn fds_become_readable() {
     let topic = Topic::new("fds");
     let responder = topic.responder();

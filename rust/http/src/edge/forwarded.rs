@@ -78,6 +78,11 @@ pub struct Origin {
     pub root_path: Option<String>,
 }
 
+/// Left among the extensions of a head when fields that proxies write were taken out of it: what such a request says of its
+/// sender is not believed, but it was not sent by a program on this machine either.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClaimsRemoved;
+
 /// A field that proxies write about a request: `Forwarded` or any `X-Forwarded-...`.
 pub(crate) fn is_forwarding(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();

@@ -24,6 +24,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue};
 
+use forwarded::ClaimsRemoved;
 pub use forwarded::{Client, Family, Origin};
 pub use limits::{Limits, Rate, SharedWords};
 pub use trust::{NotAPeer, Trust};
@@ -129,20 +130,23 @@ struct EdgeHandler {
 }
 
 impl EdgeHandler {
-    /// What is known of how a request got here, if anything.
-    fn arrival(&self, headers: &mut HeaderMap) -> Option<Arrival> {
+    /// What is known of how a request got here, if anything, and whether fields were taken out that said for whom it is.
+    fn arrival(&self, headers: &mut HeaderMap) -> (Option<Arrival>, bool) {
         let settings = &self.shared.settings;
+        let fields = headers.len();
         let origin = if self.is_trusted {
             forwarded::resolve(headers, &settings.trust, settings.family)
         } else {
             None
         };
+        let claims_removed = headers.len() < fields;
         let ids = self.shared.ids.as_ref();
         let request_id = ids.map(|ids| self.name(ids, headers));
-        (origin.is_some() || request_id.is_some()).then(|| Arrival {
+        let arrival = (origin.is_some() || request_id.is_some()).then(|| Arrival {
             origin: origin.unwrap_or_default(),
             request_id,
-        })
+        });
+        (arrival, claims_removed)
     }
 
     /// The name that a trusted proxy has given, or a new one. Another one is taken out: it is nobody's.
@@ -161,7 +165,11 @@ impl EdgeHandler {
 impl Handler for EdgeHandler {
     fn call(&self, mut request: Request) -> ResponseFuture {
         let mut request_id = None;
-        if let Some(arrival) = self.arrival(&mut request.head.headers) {
+        let (arrival, claims_removed) = self.arrival(&mut request.head.headers);
+        if claims_removed {
+            request.head.extensions.insert(ClaimsRemoved);
+        }
+        if let Some(arrival) = arrival {
             request.record.arrived(&arrival);
             request_id.clone_from(&arrival.request_id);
             request.arrival = Some(Box::new(arrival));
@@ -190,7 +198,7 @@ impl Handler for EdgeHandler {
     }
 
     fn refused(&self, head: &mut http::request::Parts, record: &Record, response: &mut Response) {
-        if let Some(arrival) = self.arrival(&mut head.headers) {
+        if let (Some(arrival), _) = self.arrival(&mut head.headers) {
             record.arrived(&arrival);
             Additions::new(arrival.request_id, None).add_to(response);
         }

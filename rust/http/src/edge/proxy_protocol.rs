@@ -81,6 +81,7 @@ pub(crate) async fn read(
     })
     .await;
     shared.parked.set(false);
+    info.is_proxied = true;
     if let Said::From(source, destination) = said? {
         info.peer = source;
         info.local = destination;

@@ -312,6 +312,7 @@ fn converse(bytes: &[u8], size: usize) -> (Served, Answers) {
             peer: Address::Unix(None),
             local: Address::Unix(None),
             entry: Entry::Plain,
+            is_proxied: false,
             tls: None,
         };
         server.0.start(Socket::Unix(socket), info, false);

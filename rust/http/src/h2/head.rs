@@ -18,7 +18,7 @@ use http::{
 };
 
 use crate::config::Limits;
-use crate::edge::forwarded::is_forwarding;
+use crate::edge::forwarded::{ClaimsRemoved, is_forwarding};
 use crate::h1::{is_host, is_origin_form};
 use crate::refusal::{
     Refusal, bad, connect, other_protocol, repeated_host, repeated_length, target_too_long,
@@ -97,19 +97,23 @@ pub(super) fn admit(
     }
     let authority = uri.authority.as_ref().map(http::uri::Authority::as_str);
     let fields = std::mem::take(&mut head.headers);
-    head.headers = fields_of(fields, authority, limits, known, is_trusted)?;
+    let (headers, has_removed) = fields_of(fields, authority, limits, known, is_trusted)?;
+    head.headers = headers;
+    if has_removed {
+        head.extensions.insert(ClaimsRemoved);
+    }
     head.uri = Uri::from(target);
     Ok(())
 }
 
-/// The fields as handlers see them: `host` first, one `cookie`.
+/// The fields as handlers see them: `host` first, one `cookie`; and whether any that only proxies are to write were taken out.
 fn fields_of(
     mut fields: HeaderMap,
     authority: Option<&str>,
     limits: &Limits,
     known: &KnownAuthority,
     is_trusted: bool,
-) -> Result<HeaderMap, Refusal> {
+) -> Result<(HeaderMap, bool), Refusal> {
     if fields.len() > limits.header_count_max {
         return Err(Refusal(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -119,7 +123,7 @@ fn fields_of(
     let host = host_of(&fields, authority, known)?;
     if fields.is_empty() {
         fields.insert(HOST, host);
-        return Ok(fields);
+        return Ok((fields, false));
     }
     if fields.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(repeated_length());
@@ -129,13 +133,18 @@ fn fields_of(
     let mut last = None;
     let mut cookie = Vec::new();
     let mut crumbs = 0;
+    let mut has_removed = false;
     for (name, value) in fields {
         // A name is given with its first value only.
         if name.is_some() {
             last = name;
         }
         let Some(name) = &last else { continue };
-        if name == HOST || (!is_trusted && is_forwarding(name)) {
+        if name == HOST {
+            continue;
+        }
+        if !is_trusted && is_forwarding(name) {
+            has_removed = true;
             continue;
         }
         if name == COOKIE {
@@ -155,7 +164,7 @@ fn fields_of(
     {
         admitted.insert(COOKIE, cookie);
     }
-    Ok(admitted)
+    Ok((admitted, has_removed))
 }
 
 /// RFC 9113, 8.3.1: `:authority`, or `host` in its place; when both are there, they say the same.

@@ -6,12 +6,18 @@
 //! A board belongs to one thread, as services do. What it gives out may be shared behind it: two boards of one process should
 //! give the same [`Frame`] to all viewers, so that each frame is leased once.
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc};
+use std::{
+    future::{Future, ready},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use super::head::{ArrayHead, Dtype, FrameHead};
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::ingest::FrameSlot;
 
 /// What a board answers later: opening a topic is work for another thread.
@@ -41,6 +47,17 @@ pub trait Board: 'static {
     /// As [`Board::info`].
     fn feed(&self, topic: &str) -> BoardFuture<Rc<dyn Feed>>;
 
+    /// What asks the responders of the topic, which has to exist.
+    ///
+    /// # Errors
+    /// As [`Board::info`], and [`Code::NoResponder`](super::Code::NoResponder) where nobody can be asked at all.
+    fn caller(&self, _topic: &str) -> BoardFuture<Rc<dyn Caller>> {
+        Box::pin(ready(Err(Problem::new(
+            Code::NoResponder,
+            "topics here have no responders",
+        ))))
+    }
+
     /// Called once for everything that happened, to be counted and logged.
     fn happened(&self, event: &Event<'_>);
 }
@@ -66,6 +83,40 @@ pub trait Publisher: 'static {
     /// # Errors
     /// [`Code::TopicFull`](super::Code::TopicFull) if none is free, [`Code::FrameTooLarge`](super::Code::FrameTooLarge).
     fn loan(&self, bytes: u64) -> Result<Box<dyn FrameSlot>, Problem>;
+}
+
+/// Asks the responders of one topic.
+pub trait Caller: 'static {
+    /// One call, whose reply may take so long once its request is whole. To drop what it gives cancels it.
+    ///
+    /// # Errors
+    /// [`Code::CallsExhausted`](super::Code::CallsExhausted).
+    fn ask(self: Rc<Self>, timeout: Duration) -> Result<Asking, Problem>;
+}
+
+/// A call.
+pub struct Asking {
+    /// Takes the request as one frame of any kind; published, it is posted to a responder. What that gives has no sequence.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::loan`]; when it is posted also [`Code::NoResponder`](super::Code::NoResponder) and
+    /// [`Code::CallsExhausted`](super::Code::CallsExhausted).
+    pub request: Box<dyn Publisher>,
+    /// The reply, to be polled once the request is posted.
+    ///
+    /// # Errors
+    /// [`Code::ReplyLate`](super::Code::ReplyLate), [`Code::ResponderDied`](super::Code::ResponderDied),
+    /// [`Code::CallFailed`](super::Code::CallFailed).
+    pub reply: BoardFuture<Reply>,
+}
+
+/// What a responder has answered.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// What is said of it.
+    pub head: FrameHead,
+    /// Its bytes. A clone keeps them held.
+    pub payload: Bytes,
 }
 
 /// The frames of one topic, as this process sees them.
@@ -180,6 +231,13 @@ pub enum Event<'a> {
     Sent {
         /// Bytes of its payload.
         bytes: u64,
+    },
+    /// A call was answered by a responder.
+    Called {
+        /// Bytes of the request.
+        bytes_in: u64,
+        /// Bytes of the reply.
+        bytes_out: u64,
     },
     /// A request was refused.
     Refused {

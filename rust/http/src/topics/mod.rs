@@ -18,7 +18,9 @@
 //! Path, permission, method, query: who may not see a topic does not learn whether it exists.
 
 mod accept;
+pub mod access;
 pub mod board;
+mod call;
 pub mod head;
 mod json;
 pub(crate) mod npy;
@@ -28,7 +30,7 @@ mod publish;
 mod query;
 mod view;
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -36,18 +38,20 @@ use http::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE},
 };
 
+use self::access::{Denial, Visit};
 use self::board::{Event, Schema};
 use crate::body::ResponseBody;
-use crate::service::{
-    Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service,
-};
+use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
 
+pub use access::{Guard, Permission};
 pub use board::{Board, BoardFuture, Feed, Frame, Opened, Publisher, TopicInfo};
+pub use call::CallTimes;
 pub use head::{ArrayHead, Dtype, FrameHead};
 pub use problem::{Code, Problem};
 use query::{Query, View};
 
 const TOPIC_METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
+const CALL_METHODS: &str = "POST, OPTIONS";
 const LIST_METHODS: &str = "GET, HEAD, OPTIONS";
 /// Bytes of a name; the shared memory has room for as many.
 const NAME_BYTES_MAX: usize = 128;
@@ -65,31 +69,34 @@ pub struct Settings {
     pub poll_wait_max: Duration,
 }
 
-/// What somebody wants to do with a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Permission {
-    /// See its frames, and what it is like.
-    Read,
-    /// Publish frames.
-    Publish,
-    /// Ask its responders.
-    Call,
-    /// See that it exists.
-    List,
-}
-
 /// The routes, to be mounted at [`Settings::prefix`].
 pub struct TopicRoutes(Rc<Shared>);
 
 struct Shared {
     board: Rc<dyn Board>,
+    guard: Arc<Guard>,
     settings: Settings,
 }
 
 impl TopicRoutes {
-    /// Routes to the topics of `board`.
-    pub fn new(board: Rc<dyn Board>, settings: Settings) -> Self {
-        Self(Rc::new(Shared { board, settings }))
+    /// Routes to the topics of `board`, for those whom `guard` lets in.
+    pub fn new(board: Rc<dyn Board>, guard: Arc<Guard>, settings: Settings) -> Self {
+        Self(Rc::new(Shared {
+            board,
+            guard,
+            settings,
+        }))
+    }
+}
+
+impl TopicRoutes {
+    /// Routes to the responders of the same topics, to be mounted at `prefix`, which is written as [`Settings::prefix`] is.
+    pub fn calls(&self, prefix: String, times: CallTimes) -> CallRoutes {
+        CallRoutes(Rc::new(Calls {
+            shared: self.0.clone(),
+            prefix,
+            times,
+        }))
     }
 }
 
@@ -115,12 +122,69 @@ impl Handler for TopicHandler {
     }
 }
 
+/// The routes to responders: `POST` asks one ([`call`]).
+pub struct CallRoutes(Rc<Calls>);
+
+struct Calls {
+    shared: Rc<Shared>,
+    prefix: String,
+    times: CallTimes,
+}
+
+impl Service for CallRoutes {
+    fn open(&self, connection: &Rc<ConnectionInfo>) -> Rc<dyn Handler> {
+        Rc::new(CallHandler {
+            calls: self.0.clone(),
+            connection: connection.clone(),
+        })
+    }
+}
+
+struct CallHandler {
+    calls: Rc<Calls>,
+    connection: Rc<ConnectionInfo>,
+}
+
+impl Handler for CallHandler {
+    fn call(&self, request: Request) -> ResponseFuture {
+        let (calls, connection) = (self.calls.clone(), self.connection.clone());
+        ResponseFuture::later(async move {
+            let topic = topic_of(&request, &calls.prefix).unwrap_or_default();
+            let answered = calls.answer(&connection, &topic, request).await;
+            answered.unwrap_or_else(|problem| calls.shared.refuse(Some(&topic), &problem))
+        })
+    }
+}
+
+impl Calls {
+    async fn answer(
+        &self,
+        connection: &ConnectionInfo,
+        topic: &str,
+        request: Request,
+    ) -> Result<Response, Problem> {
+        let visit = self.shared.visit(connection, &request)?;
+        visit.may(Permission::Call, Some(topic)).await?;
+        check_name(topic)?;
+        match request.head.method {
+            Method::POST => call::call(&*self.shared.board, topic, request, self.times).await,
+            Method::OPTIONS => Ok(allowed(CALL_METHODS)),
+            _ => Err(not_allowed(CALL_METHODS)),
+        }
+    }
+}
+
+/// The topic that a request names.
+fn topic_of(request: &Request, prefix: &str) -> Option<String> {
+    let path = request.head.uri.path();
+    let topic = path.strip_prefix(prefix).unwrap_or(path);
+    let topic = topic.trim_start_matches('/');
+    (!topic.is_empty()).then(|| topic.to_owned())
+}
+
 impl Shared {
     async fn answer(&self, connection: &ConnectionInfo, request: Request) -> Response {
-        let path = request.head.uri.path();
-        let rest = path.strip_prefix(&*self.settings.prefix).unwrap_or(path);
-        let topic = rest.trim_start_matches('/').to_owned();
-        let topic = (!topic.is_empty()).then_some(topic);
+        let topic = topic_of(&request, &self.settings.prefix);
         // A client that goes away drops this future, wherever it is.
         let mut abandoned = Abandoned {
             board: &*self.board,
@@ -132,13 +196,18 @@ impl Shared {
             Some(topic) => self.answer_topic(connection, topic, request).await,
         };
         abandoned.armed = false;
-        answered.unwrap_or_else(|problem| {
-            self.board.happened(&Event::Refused {
-                topic: topic.as_deref(),
-                problem: &problem,
-            });
-            problem.to_response()
-        })
+        answered.unwrap_or_else(|problem| self.refuse(topic.as_deref(), &problem))
+    }
+
+    fn refuse(&self, topic: Option<&str>, problem: &Problem) -> Response {
+        self.board.happened(&Event::Refused { topic, problem });
+        problem.to_response()
+    }
+
+    /// The one place where it is found out who asks; what that one may do says the visit.
+    fn visit(&self, connection: &ConnectionInfo, request: &Request) -> Result<Visit, Problem> {
+        let arrival = request.arrival.as_deref();
+        Ok(self.guard.visit(&request.head, connection, arrival)?)
     }
 
     async fn answer_list(
@@ -146,21 +215,24 @@ impl Shared {
         connection: &ConnectionInfo,
         request: &Request,
     ) -> Result<Response, Problem> {
-        authorize(connection, request, Permission::List, None)?;
+        let visit = self.visit(connection, request)?;
+        visit.may(Permission::List, None).await?;
         match request.head.method {
             Method::GET | Method::HEAD => {}
             Method::OPTIONS => return Ok(allowed(LIST_METHODS)),
             _ => return Err(not_allowed(LIST_METHODS)),
         }
         let topics = self.board.list().await?;
-        let topics = topics
-            .iter()
-            .filter(|topic| {
-                authorize(connection, request, Permission::List, Some(&topic.name)).is_ok()
-            })
-            .map(info_json);
+        let mut listed = Vec::new();
+        for topic in topics {
+            match visit.may(Permission::List, Some(&topic.name)).await {
+                Ok(()) => listed.push(info_json(&topic)),
+                Err(Denial::NotJudged) => return Err(Denial::NotJudged.into()),
+                Err(_) => {}
+            }
+        }
         let mut body = json::Object::new();
-        body.json("topics", &json::list(topics));
+        body.json("topics", &json::list(listed.into_iter()));
         Ok(json_response(body.finish()))
     }
 
@@ -174,7 +246,8 @@ impl Shared {
             Method::POST | Method::PUT => Permission::Publish,
             _ => Permission::Read,
         };
-        authorize(connection, &request, permission, Some(topic))?;
+        let visit = self.visit(connection, &request)?;
+        visit.may(permission, Some(topic)).await?;
         check_name(topic)?;
         match request.head.method {
             Method::POST | Method::PUT => {
@@ -197,27 +270,6 @@ impl Shared {
             _ => Err(not_allowed(TOPIC_METHODS)),
         }
     }
-}
-
-/// The one place where it is asked who may do what.
-fn authorize(
-    connection: &ConnectionInfo,
-    request: &Request,
-    _permission: Permission,
-    _topic: Option<&str>,
-) -> Result<(), Problem> {
-    let is_local =
-        |address: &Address| matches!(address, Address::Inet(address) if address.ip().is_loopback());
-    let is_proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"]
-        .iter()
-        .any(|name| request.head.headers.contains_key(*name));
-    if is_local(&connection.local) && is_local(&connection.peer) && !is_proxied {
-        return Ok(());
-    }
-    Err(Problem::new(
-        Code::Forbidden,
-        "frame routes are open to direct connections of this machine only",
-    ))
 }
 
 /// Tells the board of a body whose client went away before it was whole.

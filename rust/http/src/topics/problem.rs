@@ -66,6 +66,11 @@ codes! {
     UnsupportedType "unsupported-type" UNSUPPORTED_MEDIA_TYPE "A body of this type is no frame here";
     SchemaMismatch "schema-mismatch" UNPROCESSABLE_ENTITY "The frame is not what the topic holds";
     Internal "internal" INTERNAL_SERVER_ERROR "The server failed";
+    ResponderDied "responder-died" BAD_GATEWAY "The responder died before it answered";
+    CallFailed "call-failed" BAD_GATEWAY "The responder says that it failed";
+    NoResponder "no-responder" SERVICE_UNAVAILABLE "Nobody answers calls on the topic";
+    CallsExhausted "calls-exhausted" SERVICE_UNAVAILABLE "As many calls are in flight as there may be";
+    ReplyLate "reply-late" GATEWAY_TIMEOUT "The reply did not come in time";
     TopicFull "topic-full" SERVICE_UNAVAILABLE "No slot is free";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The topic cannot be used now";
     TopicsExhausted "topics-exhausted" INSUFFICIENT_STORAGE "There are as many topics as there may be";

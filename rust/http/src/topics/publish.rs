@@ -60,7 +60,7 @@ pub(crate) async fn publish(
 }
 
 /// The rest of the body is one frame.
-async fn one(
+pub(super) async fn one(
     publisher: &dyn Publisher,
     body: &mut Body,
     (form, mut head): (&Form, FrameHead),

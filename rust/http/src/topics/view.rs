@@ -40,7 +40,7 @@ use crate::service::Response;
 use crate::static_files::conditions::none_match;
 
 /// Nothing of a frame runs in a browser, whatever its publisher says that it is.
-const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
+pub(super) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 
 /// Answers with the newest frame.
 pub(crate) async fn latest(

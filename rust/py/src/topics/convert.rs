@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use framegate_http::topics::{ArrayHead, Code, Dtype, FrameHead, Problem, board::Schema};
-use framegate_shm::{Array, Error, Frame, Value};
+use framegate_shm::{Array, Error, Frame, Message, Value};
 
 use crate::frames::{HEIGHT, WIDTH};
 
@@ -33,11 +33,33 @@ pub(super) fn problem(error: &Error) -> Problem {
         (Code::StorageFull, "there is no memory for the topic")
     } else if error.is_bad_topic_name() {
         (Code::TopicName, "this is no name of a topic")
+    } else if error.is_no_responder() {
+        (Code::NoResponder, "nobody answers calls on this topic")
+    } else if error.is_mailbox_full() || error.is_calls_exhausted() {
+        (
+            Code::CallsExhausted,
+            "as many calls of the topic are in flight as there may be",
+        )
+    } else if error.is_responder_died() {
+        (
+            Code::ResponderDied,
+            "the responder died or closed before it answered",
+        )
+    } else if error.is_call_failed() {
+        (
+            Code::CallFailed,
+            "the responder failed; the log of the server has what it says",
+        )
+    } else if error.is_timeout() {
+        (Code::ReplyLate, "no responder has answered in time")
     } else {
         (Code::Unavailable, "the topic cannot be used now")
     };
     let problem = Problem::new(code, detail).because(error);
-    if code == Code::Unavailable {
+    if matches!(
+        code,
+        Code::Unavailable | Code::NoResponder | Code::CallsExhausted
+    ) {
         problem.retry_after(RETRY)
     } else {
         problem
@@ -84,18 +106,6 @@ pub(super) fn schema_of(arrays: &[Array]) -> Schema {
 
 /// What a frame says of itself, as far as HTTP has words for it. Whatever makes no sense is not there.
 pub(super) fn head_of(frame: &Frame) -> FrameHead {
-    let arrays = frame.arrays().unwrap_or_default();
-    let array = match &*arrays {
-        [array] if array.offset() == 0 && array.record().is_none() => array
-            .dtype()
-            .and_then(|dtype| ArrayHead::new(dtype_of(dtype), array.shape().to_vec()))
-            .filter(|array| array.bytes() == frame.len() as u64),
-        _ => None,
-    };
-    let content_type = frame
-        .content_type()
-        .and_then(|text| std::str::from_utf8(text).ok())
-        .map(str::to_owned);
     let values = frame.metadata().unwrap_or_default();
     let length = |key: &str| {
         values.iter().find_map(|(name, value)| match value {
@@ -104,9 +114,42 @@ pub(super) fn head_of(frame: &Frame) -> FrameHead {
         })
     };
     FrameHead {
-        array,
+        array: one_array(&frame.arrays().unwrap_or_default(), frame.len()),
         timestamp: frame.timestamp_s().filter(|seconds| seconds.is_finite()),
-        content_type,
+        content_type: text_of(frame.content_type()),
         picture: length(WIDTH).zip(length(HEIGHT)),
     }
+}
+
+/// The same for the reply to a call.
+pub(super) fn reply_head(reply: &Message) -> FrameHead {
+    FrameHead {
+        array: one_array(&reply.arrays().unwrap_or_default(), reply.len()),
+        timestamp: reply.timestamp_s().filter(|seconds| seconds.is_finite()),
+        content_type: text_of(reply.content_type()),
+        picture: None,
+    }
+}
+
+/// The array that all of `bytes` are.
+fn one_array(arrays: &[Array], bytes: usize) -> Option<ArrayHead> {
+    match arrays {
+        [array] if array.offset() == 0 && array.record().is_none() => array
+            .dtype()
+            .and_then(|dtype| ArrayHead::new(dtype_of(dtype), array.shape().to_vec()))
+            .filter(|array| array.bytes() == bytes as u64),
+        _ => None,
+    }
+}
+
+fn text_of(content_type: Option<&[u8]>) -> Option<String> {
+    content_type
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .map(str::to_owned)
+}
+
+/// The library's words for what a request says of itself.
+pub(super) fn arrays_of(head: &FrameHead) -> Option<Array> {
+    let array = head.array.as_ref()?;
+    Some(Array::new("", shm_dtype(array.dtype()), array.shape()))
 }

@@ -3,12 +3,15 @@
 //! [`registry`] has what is open and the rules of what may be created, for all threads of the process; [`hub`] shares the frames of
 //! one topic between all requests; [`convert`] translates. This file is the board that one loop has of it, and the settings.
 
+mod access;
+mod calls;
 mod convert;
 mod hub;
+mod judge;
 mod registry;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,27 +21,45 @@ use framegate_http::{
     routes::Routes,
     service::Service,
     topics::{
-        Board, BoardFuture, Code, Dtype, Feed, Frame, Opened, Problem, Settings, TopicInfo,
-        TopicRoutes, board::Event,
+        Board, BoardFuture, CallTimes, Code, Dtype, Feed, Frame, Guard, Opened, Problem, Settings,
+        TopicInfo, TopicRoutes,
+        board::{Caller, Event},
     },
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 use tokio::task::spawn_blocking;
 
 use crate::event_loop::LoopCore;
+use calls::Callers;
 use hub::Hub;
+use judge::Answering;
 use registry::{Registry, Rule, array_bytes, opened};
 
 /// Refusals are told of once in this time; all are counted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the routes of one worker have open.
-pub(crate) struct Topics(Arc<Registry>);
+pub(crate) struct Topics {
+    registry: Arc<Registry>,
+    callers: Rc<Callers>,
+    guard: Arc<Guard>,
+    config: Py<PyAny>,
+    /// What the application is asked runs as long.
+    answering: RefCell<Option<Answering>>,
+}
 
 impl Topics {
     /// Lets go of it, when the worker closes.
     pub(crate) fn clear(&self) {
-        self.0.clear();
+        self.registry.clear();
+        self.callers.clear();
+        self.answering.take();
+    }
+
+    /// Reads the tokens anew. When they are not as they should be, the old ones stay.
+    pub(crate) fn reload_tokens(&self, py: Python<'_>) -> PyResult<()> {
+        self.guard.replace(access::access(self.config.bind(py))?);
+        Ok(())
     }
 }
 
@@ -54,8 +75,10 @@ pub(crate) fn in_front_of(
     };
     let topics_max = config.getattr("topics_max")?.extract()?;
     let registry = Arc::new(Registry::new(rules(config)?, topics_max));
+    let callers = Callers::new(config.getattr("topics_calls_max")?.extract()?);
     let board = Rc::new(LoopBoard {
         registry: registry.clone(),
+        callers: callers.clone(),
         core: core.clone(),
         told: Cell::new(None),
         untold: Cell::new(0),
@@ -70,9 +93,27 @@ pub(crate) fn in_front_of(
         loan_wait: seconds("topics_wait")?,
         poll_wait_max: seconds("topics_poll")?,
     };
-    let routes = Rc::new(TopicRoutes::new(board, settings));
-    let service = Routes::new(application).prefix(prefix, routes);
-    Ok((Rc::new(service), Some(Topics(registry))))
+    let (guard, answering) = access::guard(config, core)?;
+    let routes = Rc::new(TopicRoutes::new(board, guard.clone(), settings));
+    let mut service = Routes::new(application);
+    let calls: Option<String> = config.getattr("topics_calls")?.extract()?;
+    if let Some(calls) = calls.filter(|calls| !calls.is_empty()) {
+        let times = CallTimes {
+            usual: seconds("topics_call_timeout")?,
+            most: seconds("topics_call_timeout_max")?,
+            loan_wait: seconds("topics_wait")?,
+        };
+        service = service.prefix(calls.clone(), Rc::new(routes.calls(calls, times)));
+    }
+    let service = service.prefix(prefix, routes);
+    let topics = Topics {
+        registry,
+        callers,
+        guard,
+        config: config.clone().unbind(),
+        answering: RefCell::new(answering),
+    };
+    Ok((Rc::new(service), Some(topics)))
 }
 
 /// The setting `topic_rules`.
@@ -119,6 +160,7 @@ fn get<'py, T: for<'a> FromPyObject<'a, 'py>>(
 /// The topics as one loop has them.
 struct LoopBoard {
     registry: Arc<Registry>,
+    callers: Rc<Callers>,
     core: Rc<LoopCore>,
     told: Cell<Option<Instant>>,
     untold: Cell<u64>,
@@ -166,6 +208,10 @@ impl Board for LoopBoard {
             let feed: Rc<dyn Feed> = Rc::new(LoopFeed { hub, core });
             Ok(feed)
         })
+    }
+
+    fn caller(&self, topic: &str) -> BoardFuture<Rc<dyn Caller>> {
+        calls::caller(&self.callers, topic)
     }
 
     fn happened(&self, event: &Event<'_>) {

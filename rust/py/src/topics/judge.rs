@@ -1,0 +1,166 @@
+//! The setting `topics_access`: the application says who may do what, and for that a question goes to Python.
+//!
+//! Topics are served on any thread, a question is answered on the loop's: it crosses by a channel to a task there, which makes a
+//! task of Python for each. What the application returns or raises is looked at in `framegate/topic_judge.py`.
+
+use std::sync::{Mutex, PoisonError};
+
+use framegate_http::{
+    edge::Client,
+    service::Address,
+    topics::access::{Judge, JudgeFuture, Question},
+};
+use http::Version;
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{PyBytes, PyDict, PyList},
+};
+use std::rc::Rc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+};
+
+use crate::event_loop::LoopCore;
+
+/// Questions that wait for their turn on the loop: as many requests may be at their beginning. More wait outside.
+const QUESTIONS_MAX: usize = 1024;
+
+type Reply = oneshot::Sender<Option<bool>>;
+
+/// Asks the application.
+pub(super) struct AppJudge(mpsc::Sender<(Question, Reply)>);
+
+/// Ends the answering when dropped.
+pub(super) struct Answering(AbortHandle);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl AppJudge {
+    /// `decide` is called on the loop that runs now.
+    pub(super) fn new(
+        py: Python<'_>,
+        decide: Py<PyAny>,
+        core: &Rc<LoopCore>,
+    ) -> PyResult<(Self, Answering)> {
+        let event_loop = py
+            .import("asyncio")?
+            .call_method0("get_running_loop")?
+            .unbind();
+        let (questions, mut asked) = mpsc::channel::<(Question, Reply)>(QUESTIONS_MAX);
+        let here = core.clone();
+        let task = core.spawn(async move {
+            while let Some((question, reply)) = asked.recv().await {
+                if reply.is_closed() {
+                    continue;
+                }
+                Python::attach(|py| {
+                    if let Err(error) = ask(py, &event_loop, &decide, &question, reply) {
+                        here.report(py, "topics_access could not be asked", error);
+                    }
+                    here.after_python(py);
+                });
+            }
+        });
+        Ok((Self(questions), Answering(task.abort_handle())))
+    }
+}
+
+impl Judge for AppJudge {
+    fn judge(&self, question: Question) -> JudgeFuture {
+        let questions = self.0.clone();
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            questions.send((question, reply)).await.ok()?;
+            answer.await.ok().flatten()
+        })
+    }
+}
+
+/// Starts a task that answers. A reply that is dropped is an answer as well: it could not be found out.
+fn ask(
+    py: Python<'_>,
+    event_loop: &Py<PyAny>,
+    decide: &Py<PyAny>,
+    question: &Question,
+    reply: Reply,
+) -> PyResult<()> {
+    let coroutine = decide.bind(py).call1((scope(py, question)?,))?;
+    let task = event_loop
+        .bind(py)
+        .call_method1(intern!(py, "create_task"), (coroutine,))?;
+    let told = Bound::new(py, Told(Mutex::new(Some(reply))))?;
+    task.call_method1(intern!(py, "add_done_callback"), (told,))?;
+    Ok(())
+}
+
+/// Passes on what a task has found out.
+#[pyclass(frozen, module = "framegate._http")]
+struct Told(Mutex<Option<Reply>>);
+
+#[pymethods]
+impl Told {
+    fn __call__(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let reply = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if task.call_method0("cancelled")?.is_truthy()? {
+            return Ok(());
+        }
+        let answer: Option<bool> = task.call_method0("result")?.extract()?;
+        if let Some(reply) = reply {
+            // Nobody waits any more: the client has gone.
+            let _ = reply.send(answer);
+        }
+        Ok(())
+    }
+}
+
+/// What the application is given: keys of an ASGI scope, and what is asked.
+fn scope<'py>(py: Python<'py>, question: &Question) -> PyResult<Bound<'py, PyDict>> {
+    let scope = PyDict::new(py);
+    scope.set_item("type", "framegate.topic")?;
+    scope.set_item("action", question.permission.name())?;
+    scope.set_item("topic", question.topic.as_deref())?;
+    scope.set_item("local", question.is_local)?;
+    scope.set_item("method", question.method.as_str())?;
+    scope.set_item("path", question.target.path())?;
+    let query = question.target.query().unwrap_or_default();
+    scope.set_item("query_string", PyBytes::new(py, query.as_bytes()))?;
+    let version = match question.version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    };
+    scope.set_item("http_version", version)?;
+    let scheme = if question.is_secure { "https" } else { "http" };
+    scope.set_item("scheme", scheme)?;
+    let headers = PyList::empty(py);
+    for (name, value) in &question.headers {
+        let name = PyBytes::new(py, name.as_str().as_bytes());
+        headers.append((name, PyBytes::new(py, value.as_bytes())))?;
+    }
+    scope.set_item("headers", headers)?;
+    let client = match question.client {
+        Client::Peer => address(py, &question.peer)?,
+        Client::At(at) => (at.ip().to_string(), at.port())
+            .into_pyobject(py)?
+            .into_any(),
+        Client::Unknown => py.None().into_bound(py),
+    };
+    scope.set_item("client", client)?;
+    scope.set_item("server", address(py, &question.local)?)?;
+    Ok(scope)
+}
+
+fn address<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
+    match address {
+        Address::Inet(at) => Ok((at.ip().to_string(), at.port())
+            .into_pyobject(py)?
+            .into_any()),
+        Address::Unix(_) => Ok(py.None().into_bound(py)),
+    }
+}
