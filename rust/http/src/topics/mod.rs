@@ -21,10 +21,14 @@ mod accept;
 pub mod board;
 pub mod head;
 mod json;
+mod mjpeg;
 pub mod problem;
 mod publish;
 mod query;
+mod sse;
 mod view;
+mod watch;
+mod websocket;
 
 use std::{rc::Rc, time::Duration};
 
@@ -44,6 +48,8 @@ pub use board::{Board, BoardFuture, Feed, Frame, Opened, Publisher, TopicInfo};
 pub use head::{ArrayHead, Dtype, FrameHead};
 pub use problem::{Code, Problem};
 use query::{Query, View};
+pub use watch::Seats;
+pub use websocket::Limits as SocketLimits;
 
 const TOPIC_METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 const LIST_METHODS: &str = "GET, HEAD, OPTIONS";
@@ -61,6 +67,10 @@ pub struct Settings {
     pub loan_wait: Duration,
     /// The longest time that a request waits for a newer frame.
     pub poll_wait_max: Duration,
+    /// How many may watch.
+    pub seats: Seats,
+    /// Of each `WebSocket`.
+    pub sockets: SocketLimits,
 }
 
 /// What somebody wants to do with a topic.
@@ -172,6 +182,9 @@ impl Shared {
             Method::POST | Method::PUT => Permission::Publish,
             _ => Permission::Read,
         };
+        if request.upgrade.is_some() {
+            return self.answer_websocket(connection, topic, request).await;
+        }
         authorize(connection, &request, permission, Some(topic))?;
         check_name(topic)?;
         match request.head.method {
@@ -187,13 +200,61 @@ impl Shared {
                     }
                     View::Latest => {
                         let wait_max = self.settings.poll_wait_max;
-                        view::latest(&*self.board, topic, &request.head, &query, wait_max).await
+                        let sender = request.hints.parcel_sender();
+                        view::latest(&*self.board, topic, &request.head, &query, wait_max, sender)
+                            .await
+                    }
+                    View::Mjpeg => {
+                        let seat = self.settings.seats.take()?;
+                        let sender = request.hints.parcel_sender();
+                        mjpeg::pictures(&self.board, topic, &request.head, sender, seat).await
+                    }
+                    View::Sse => {
+                        let seat = self.settings.seats.take()?;
+                        sse::events(&*self.board, topic, &request.head, seat).await
                     }
                 }
             }
             Method::OPTIONS => Ok(allowed(TOPIC_METHODS)),
             _ => Err(not_allowed(TOPIC_METHODS)),
         }
+    }
+}
+
+impl Shared {
+    async fn answer_websocket(
+        &self,
+        connection: &ConnectionInfo,
+        topic: &str,
+        mut request: Request,
+    ) -> Result<Response, Problem> {
+        let asked = websocket::Asked::of(request.head.uri.query().unwrap_or_default());
+        let (subscribes, publishes) = match &asked {
+            Ok(asked) => (asked.subscribes, asked.publishes),
+            Err(_) => (true, true),
+        };
+        for (permission, is_asked) in [
+            (Permission::Read, subscribes),
+            (Permission::Publish, publishes),
+        ] {
+            if is_asked {
+                authorize(connection, &request, permission, Some(topic))?;
+            }
+        }
+        check_name(topic)?;
+        let asked = asked?;
+        let seat = asked.subscribes.then(|| self.settings.seats.take());
+        let Some(upgrade) = request.upgrade.take() else {
+            return Err(Problem::new(Code::Query, "this is no WebSocket handshake"));
+        };
+        let opening = websocket::Opening {
+            board: self.board.clone(),
+            topic: topic.to_owned(),
+            asked,
+            limits: self.settings.sockets,
+            seat: seat.transpose()?,
+        };
+        opening.open(&request.head, upgrade).await
     }
 }
 

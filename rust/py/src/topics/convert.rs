@@ -103,7 +103,12 @@ pub(super) fn head_of(frame: &Frame) -> FrameHead {
             _ => None,
         })
     };
+    let encoding = values.iter().find_map(|(name, value)| match value {
+        Value::Str(encoding) if *name == "encoding" => Some((*encoding).to_owned()),
+        _ => None,
+    });
     FrameHead {
+        encoding,
         array,
         timestamp: frame.timestamp_s().filter(|seconds| seconds.is_finite()),
         content_type,
