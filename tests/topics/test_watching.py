@@ -7,7 +7,6 @@ import shutil
 import socket
 import struct
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -360,7 +359,6 @@ def test_viewers_that_stop_in_mid_frame_delay_nobody(
         if number % 10 == 0:
             files.send(payload, content_type="image/jpeg", timeout=20)
         connection = request(server, target, *fields)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         received = b""
         while len(received) < 1000:
             received += connection.recv(1000)
@@ -401,8 +399,9 @@ def test_frames_are_leased_while_they_are_sent_only(
 def test_many_viewers_of_one_topic_see_each_frame(
     server: Server, camera: framegate.Publisher
 ) -> None:
-    viewers = [connect(url(server, "cam?format=jpeg", "ws"), max_size=None) for _ in range(30)]
-    try:
+    with contextlib.ExitStack() as stack:
+        target = url(server, "cam?format=jpeg", "ws")
+        viewers = [stack.enter_context(connect(target, max_size=None)) for _ in range(30)]
         for value in range(5):
             sequence = camera.send(picture(value))
             got = [frame_of(viewer.recv(timeout=20)) for viewer in viewers]
@@ -410,9 +409,3 @@ def test_many_viewers_of_one_topic_see_each_frame(
             assert len({frame[4] for frame in got}) == 1
             for viewer in viewers:
                 viewer.send(ack(sequence))
-    finally:
-        threads = [threading.Thread(target=viewer.close) for viewer in viewers]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
