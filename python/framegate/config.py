@@ -2004,6 +2004,33 @@ class Config:
             "an ASGI scope with action and topic in it, and returns whether to allow it."
         ),
     )
+    topics_viewers: int = setting(
+        2000,
+        Integer(minimum=1, maximum=1_000_000),
+        group=TOPICS,
+        help=(
+            "Clients of one worker that may watch topics at a time (?view=mjpeg, ?view=sse, "
+            "WebSocket); 503 beyond. Each holds a connection, and a slow one the rest of a frame."
+        ),
+    )
+    topics_pixels_max: int = setting(
+        1 << 26,
+        Integer(minimum=1, maximum=1 << 32),
+        group=TOPICS,
+        help=(
+            "Pixels of the largest frame that is made into a picture (67 million: 8192 x 8192). "
+            "What a JPEG or PNG says of its size is looked at before it is decoded."
+        ),
+    )
+    topics_picture_threads: int = setting(
+        2,
+        Integer(minimum=1, maximum=64),
+        group=TOPICS,
+        help=(
+            "Threads of each worker that make pictures of frames, once for all who look at them. "
+            "A frame of 1920 x 1080 takes a thread some 5 ms as a JPEG."
+        ),
+    )
     log_config: str | dict[str, Any] | None = setting(
         None,
         LogConfig(placeholder="FILE"),

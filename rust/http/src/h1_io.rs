@@ -156,7 +156,7 @@ pub(crate) struct Shared {
     hints: RefCell<HintQueue>,
     takeover: RefCell<Option<Takeover>>,
     pub(crate) direct: Direct,
-    /// Bytes of files that leave through the kernel.
+    /// Bytes of files that leave through the kernel, and of frames.
     pub(crate) files: FileQueue,
     /// Whether the kernel may hold much of what is written.
     pub(crate) wide: Wide,
@@ -845,7 +845,7 @@ impl SocketIo {
         !self.shared.hints.borrow().heads.is_empty()
     }
 
-    /// Writes slices some of which stand for bytes of files. Nothing may copy those.
+    /// Writes slices some of which stand for bytes of files or frames. Nothing may copy those.
     fn poll_write_files(
         &mut self,
         cx: &mut Context<'_>,
@@ -854,28 +854,31 @@ impl SocketIo {
         let mut socket = self.socket.borrow_mut();
         let files = &self.shared.files;
         let mut small = [0; GATHERED_BYTES_MAX];
-        let (offered, result) = match sendfile::split(slices) {
-            Next::File { place, bytes } => {
-                let sent = files.poll_send(cx, &mut socket, place, bytes);
-                (bytes, sent)
-            }
-            Next::Memory(before) => match (
-                gather(before, &mut small),
-                sendfile::split(&slices[before.len()..]),
-            ) {
-                (Some(head), Next::File { place, bytes }) => {
-                    let mut written = socket.poll_write_before_file(cx, head);
-                    if let Poll::Ready(Ok(count)) = &mut written
-                        && *count == head.len()
-                        // What goes wrong now is found again with the next call.
-                        && let Poll::Ready(Ok(sent)) =
-                            files.poll_send(cx, &mut socket, place, bytes)
-                    {
-                        *count += sent;
-                    }
-                    (head.len() + bytes, written)
+        let (offered, result) = match files.poll_write_parcel(cx, &mut socket, slices) {
+            Some(result) => (total(slices), result),
+            None => match sendfile::split(slices) {
+                Next::File { place, bytes } => {
+                    let sent = files.poll_send(cx, &mut socket, place, bytes);
+                    (bytes, sent)
                 }
-                _ => (total(before), socket.poll_write_vectored(cx, before)),
+                Next::Memory(before) => match (
+                    gather(before, &mut small),
+                    sendfile::split(&slices[before.len()..]),
+                ) {
+                    (Some(head), Next::File { place, bytes }) => {
+                        let mut written = socket.poll_write_before_file(cx, head);
+                        if let Poll::Ready(Ok(count)) = &mut written
+                            && *count == head.len()
+                            // What goes wrong now is found again with the next call.
+                            && let Poll::Ready(Ok(sent)) =
+                                files.poll_send(cx, &mut socket, place, bytes)
+                        {
+                            *count += sent;
+                        }
+                        (head.len() + bytes, written)
+                    }
+                    _ => (total(before), socket.poll_write_vectored(cx, before)),
+                },
             },
         };
         drop(socket);

@@ -63,6 +63,7 @@ mod direct;
 pub mod edge;
 pub mod error;
 pub mod exposition;
+pub mod fanout;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

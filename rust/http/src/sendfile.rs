@@ -12,6 +12,9 @@
 //! placeholder that hyper shortened or dropped is passed over, and one that fits no piece fails the connection. So no
 //! byte of the array ever reaches a client.
 //!
+//! Frames go the same way ([`Parcel`]), though they are in memory: hyper has a placeholder, so what is left of a frame can be taken out
+//! of a response that is under way. A parcel is written together with the memory around it.
+//!
 //! A file that ended before the end of its piece fails the connection too: the length is promised, and cutting is all
 //! that is left.
 
@@ -29,6 +32,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::config::SendFile;
+use crate::fanout::{PIECES, Parcel};
 use crate::h1_io::{Shared, Socket};
 
 /// Longest piece: one system call. Long enough to make calls rare (4,096 for a gigabyte), short enough that a fast reader does
@@ -36,6 +40,8 @@ use crate::h1_io::{Shared, Socket};
 pub const PIECE_BYTES_MAX: usize = 256 * 1024;
 /// Placeholders in a row that begin at different places; hyper queues at most 16.
 const STARTS: usize = 64;
+/// Slices of one write: hyper gives 64 at most, of which a response that is a parcel has three.
+const SLICES_MAX: usize = 16;
 /// Bytes that are read at a time where the kernel cannot send from a file.
 const FALLBACK_BYTES: usize = 64 * 1024;
 
@@ -51,10 +57,17 @@ fn place_of(slice: &[u8]) -> Option<usize> {
     (place < PLACEHOLDER.len()).then_some(place)
 }
 
-/// A piece of a file whose placeholder hyper has.
+/// What a placeholder stands for.
+enum Content {
+    /// Bytes of a file, from an offset on.
+    File(Arc<File>, u64),
+    /// The next bytes of a frame.
+    Parcel(Arc<Parcel>),
+}
+
+/// A piece whose placeholder hyper has.
 struct Piece {
-    file: Arc<File>,
-    offset: u64,
+    content: Content,
     bytes: usize,
     sent: usize,
     /// Place of its first byte in the array.
@@ -92,12 +105,11 @@ impl FileQueue {
         drop(pieces);
     }
 
-    fn push(&self, file: Arc<File>, offset: u64, bytes: usize) -> Bytes {
+    fn push(&self, content: Content, bytes: usize) -> Bytes {
         let start = self.next_start.get();
         self.next_start.set((start + 1) % STARTS);
         self.pieces.borrow_mut().push_back(Piece {
-            file,
-            offset,
+            content,
             bytes,
             sent: 0,
             start,
@@ -105,18 +117,98 @@ impl FileQueue {
         Bytes::from_static(&PLACEHOLDER[start..start + bytes])
     }
 
-    /// The file and the offset that a placeholder stands for; `place` is where it begins.
-    fn find(&self, place: usize) -> io::Result<(Arc<File>, u64)> {
+    /// Makes the piece whose rest begins at `place` the first one.
+    fn seek(&self, place: usize) -> io::Result<()> {
         let mut pieces = self.pieces.borrow_mut();
         while let Some(piece) = pieces.front() {
             if place == piece.start + piece.sent {
-                return Ok((piece.file.clone(), piece.offset + piece.sent as u64));
+                return Ok(());
             }
             pieces.pop_front();
         }
-        Err(io::Error::other(
-            "a piece of a file is not where it belongs",
-        ))
+        Err(io::Error::other("a piece is not where it belongs"))
+    }
+
+    /// The file and the offset that a placeholder stands for; `place` is where it begins.
+    fn find(&self, place: usize) -> io::Result<(Arc<File>, u64)> {
+        self.seek(place)?;
+        match self.pieces.borrow().front() {
+            Some(Piece {
+                content: Content::File(file, offset),
+                sent,
+                ..
+            }) => Ok((file.clone(), offset + *sent as u64)),
+            _ => Err(io::Error::other("no piece of a file is there")),
+        }
+    }
+
+    /// The parcel that a placeholder stands for, if it is one.
+    fn find_parcel(&self, place: usize) -> io::Result<Option<Arc<Parcel>>> {
+        self.seek(place)?;
+        Ok(match self.pieces.borrow().front() {
+            Some(Piece {
+                content: Content::Parcel(parcel),
+                ..
+            }) => Some(parcel.clone()),
+            _ => None,
+        })
+    }
+
+    /// Writes the memory before the first placeholder of a parcel, the parcel, and the memory behind it up to the next
+    /// placeholder. `None`: the first placeholder is that of a file.
+    pub(crate) fn poll_write_parcel(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+        slices: &[IoSlice<'_>],
+    ) -> Option<Poll<io::Result<usize>>> {
+        let (index, place) = slices.iter().enumerate().find_map(|(index, slice)| {
+            Some((index, place_of(slice).filter(|_| !slice.is_empty())?))
+        })?;
+        let parcel = match self.find_parcel(place) {
+            Ok(parcel) => parcel?,
+            Err(error) => return Some(Poll::Ready(Err(error))),
+        };
+        let mut bytes = slices[index].len();
+        let rest: [Bytes; PIECES] = parcel.rest();
+        let mut pieces = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        let mut before = 0;
+        for slice in slices[..index].iter().take(SLICES_MAX - PIECES) {
+            pieces[count] = IoSlice::new(slice);
+            before += slice.len();
+            count += 1;
+        }
+        if count == index {
+            for piece in &rest {
+                let part = &piece[..piece.len().min(bytes)];
+                bytes -= part.len();
+                if !part.is_empty() {
+                    pieces[count] = IoSlice::new(part);
+                    count += 1;
+                }
+            }
+            if bytes > 0 {
+                let error = io::Error::other("a parcel is shorter than what stands for it");
+                return Some(Poll::Ready(Err(error)));
+            }
+            for slice in &slices[index + 1..] {
+                if count == SLICES_MAX || place_of(slice).is_some() {
+                    break;
+                }
+                pieces[count] = IoSlice::new(slice);
+                count += 1;
+            }
+        }
+        let written = socket.poll_write_vectored(cx, &pieces[..count]);
+        if let Poll::Ready(Ok(written)) = &written {
+            let sent = written.saturating_sub(before).min(slices[index].len());
+            // Let go of first: the parcel gives its frame back.
+            drop(rest);
+            parcel.advance(sent);
+            self.advance(sent);
+        }
+        Some(written)
     }
 
     /// So many bytes of the first piece have been sent.
@@ -241,12 +333,36 @@ impl FileSender {
     /// [`FileSender::take_failure`] tells.
     pub fn piece(&self, file: &Arc<File>, offset: u64, bytes: u64) -> Bytes {
         let bytes = usize::try_from(bytes).map_or(PIECE_BYTES_MAX, |all| all.min(PIECE_BYTES_MAX));
-        self.0.files.push(file.clone(), offset, bytes)
+        self.0
+            .files
+            .push(Content::File(file.clone(), offset), bytes)
     }
 
     /// Why the connection's last file could not be sent; asked when the response was dropped.
     pub fn take_failure(&self) -> Option<io::Error> {
         self.0.files.failure.take()
+    }
+}
+
+/// Puts frames into the body of a response; from [`crate::service::Hints::parcel_sender`].
+#[derive(Clone)]
+pub struct ParcelSender(Option<Rc<Shared>>);
+
+impl ParcelSender {
+    pub(crate) fn new(shared: Option<&Rc<Shared>>) -> Self {
+        Self(shared.cloned())
+    }
+
+    /// Data of a body that stands for the next bytes of `parcel`, of which `left` were not given yet: its length says how many. It
+    /// is worth something only as the next data of a response of the request that the sender is of.
+    ///
+    /// Over HTTP/2, which cuts and keeps what it sends, it is a copy.
+    pub(crate) fn piece(&self, parcel: &Arc<Parcel>, left: usize) -> Bytes {
+        let bytes = left.min(PIECE_BYTES_MAX);
+        match &self.0 {
+            Some(shared) => shared.files.push(Content::Parcel(parcel.clone()), bytes),
+            None => parcel.copy_out(bytes),
+        }
     }
 }
 
@@ -272,7 +388,10 @@ mod tests {
     #[test]
     fn pieces_are_found_in_order_and_as_far_as_they_were_sent() {
         let queue = FileQueue::default();
-        let (one, two) = (queue.push(file(), 100, 10), queue.push(file(), 200, 10));
+        let (one, two) = (
+            queue.push(Content::File(file(), 100), 10),
+            queue.push(Content::File(file(), 200), 10),
+        );
         assert_eq!(queue.find(place(&one)).expect("waits").1, 100);
         queue.advance(4);
         assert_eq!(queue.find(place(&one[4..])).expect("waits").1, 104);
@@ -285,7 +404,10 @@ mod tests {
     #[test]
     fn a_piece_that_was_cut_short_is_passed_over() {
         let queue = FileQueue::default();
-        let (one, two) = (queue.push(file(), 100, 10), queue.push(file(), 200, 10));
+        let (one, two) = (
+            queue.push(Content::File(file(), 100), 10),
+            queue.push(Content::File(file(), 200), 10),
+        );
         queue.find(place(&one)).expect("waits");
         queue.advance(3);
         assert_eq!(queue.find(place(&two)).expect("waits").1, 200);
@@ -294,7 +416,7 @@ mod tests {
     #[test]
     fn a_placeholder_without_a_piece_is_an_error() {
         let queue = FileQueue::default();
-        let one = queue.push(file(), 0, 10);
+        let one = queue.push(Content::File(file(), 0), 10);
         queue.advance(10);
         assert!(queue.find(place(&one)).is_err());
     }
@@ -302,7 +424,7 @@ mod tests {
     #[test]
     fn placeholders_are_told_from_memory() {
         let queue = FileQueue::default();
-        let one = queue.push(file(), 0, 10);
+        let one = queue.push(Content::File(file(), 0), 10);
         let slices = [IoSlice::new(b""), IoSlice::new(b"head"), IoSlice::new(&one)];
         assert!(matches!(split(&slices), Next::Memory(before) if before.len() == 2));
         assert!(matches!(split(&slices[2..]), Next::File { bytes: 10, .. }));

@@ -25,7 +25,7 @@ use crate::h1_io::{self, Shared};
 use crate::h2::{self, Opening, Responder, StreamDraining};
 use crate::record::Record;
 use crate::registry::Sweep;
-use crate::sendfile::FileSender;
+use crate::sendfile::{FileSender, ParcelSender};
 use crate::tls::TlsSession;
 
 /// Address of one end of a connection.
@@ -347,6 +347,14 @@ impl Hints {
             HintsTo::Http1(shared, _) => FileSender::new(shared),
             HintsTo::Nobody | HintsTo::Http2(_) => None,
         }
+    }
+
+    /// What puts frames into the body of the response.
+    pub fn parcel_sender(&self) -> ParcelSender {
+        ParcelSender::new(match &self.0 {
+            HintsTo::Http1(shared, _) => Some(shared),
+            HintsTo::Nobody | HintsTo::Http2(_) => None,
+        })
     }
 }
 

@@ -14,10 +14,12 @@ use bytes::Bytes;
 use common::{Client, Reply, TestServer, quick, run, until};
 use framegate_http::{
     Config, Timeouts, edge,
+    fanout::Parcel,
     ingest::{FrameSlot, IngestError, Published},
+    pictures::Setting,
     topics::{
-        Board, BoardFuture, Code, Dtype, Feed, Frame, FrameHead, Opened, Problem, Publisher,
-        Settings, TopicInfo, TopicRoutes,
+        Board, BoardFuture, Code, Dtype, Feed, Frame, FrameHead, Opened, Problem, Publisher, Seats,
+        Settings, SocketLimits, TopicInfo, TopicRoutes,
         access::{Access, Guard},
         board::{Event, Schema},
     },
@@ -151,6 +153,13 @@ impl Feed for Of {
             }
         })
     }
+
+    fn picture(&self, _frame: &Frame, _setting: Setting) -> BoardFuture<Bytes> {
+        let problem = Problem::new(Code::NoPicture, "nobody makes pictures here");
+        Box::pin(async { Err(problem) })
+    }
+
+    fn lends(&self, _sequence: u64, _parcel: &Arc<Parcel>) {}
 }
 
 impl Memory {
@@ -196,6 +205,11 @@ impl Memory {
             prefix: "/topics".to_owned(),
             loan_wait: Duration::from_millis(5),
             poll_wait_max: Duration::from_secs(10),
+            seats: Seats::new(2),
+            sockets: SocketLimits {
+                write_timeout: None,
+                session: framegate_http::websocket::session::Settings::default(),
+            },
         };
         let config = Config {
             timeouts: Timeouts {

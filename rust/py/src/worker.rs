@@ -24,6 +24,7 @@ use framegate_http::{
     edge::{self, Family, Trust},
     routes::Routes,
     service::{Entry, Service},
+    topics::SocketLimits,
 };
 use http::HeaderMap;
 use pyo3::{
@@ -177,7 +178,11 @@ impl Worker {
         let service = Rc::new(AsgiService(application.clone()));
         let service = compression::around(service, config)?;
         let service = static_files::in_front_of(service, config, &added, &core)?;
-        let (service, topics) = topics::in_front_of(service, config, &core)?;
+        let sockets = SocketLimits {
+            write_timeout: duration(config, "timeout_write")?,
+            session: application.settings.websocket,
+        };
+        let (service, topics) = topics::in_front_of(service, config, &core, sockets)?;
         let spawner = core.clone();
         let row = row.map(|row| Arc::clone(&row.get().0));
         let mut server = Server::new(

@@ -87,6 +87,12 @@ impl Slot {
         unsafe { std::slice::from_raw_parts_mut(self.raw.data.cast(), bytes) }
     }
 
+    /// The same, shared.
+    fn bytes(&self, bytes: usize) -> &[u8] {
+        // SAFETY: as above; whoever writes has `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.raw.data.cast(), bytes) }
+    }
+
     fn fill(
         publisher: *mut sys::Publisher,
         bytes: usize,
@@ -249,6 +255,11 @@ impl RequestLoan {
     /// The slot's memory, as many bytes as were loaned. It holds whatever was there before.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.slot.bytes_mut(self.bytes)
+    }
+
+    /// The same, to be read.
+    pub fn as_slice(&self) -> &[u8] {
+        self.slot.bytes(self.bytes)
     }
 
     /// Posts the request to the responder that has the least to do. The time-out of the call begins now.

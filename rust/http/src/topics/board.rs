@@ -18,7 +18,9 @@ use bytes::Bytes;
 
 use super::head::{ArrayHead, Dtype, FrameHead};
 use super::problem::{Code, Problem};
+use crate::fanout::Parcel;
 use crate::ingest::FrameSlot;
+use crate::pictures::Setting;
 
 /// What a board answers later: opening a topic is work for another thread.
 pub type BoardFuture<T> = Pin<Box<dyn Future<Output = Result<T, Problem>>>>;
@@ -135,6 +137,15 @@ pub trait Feed: 'static {
     /// # Errors
     /// [`Code::Unavailable`](super::Code::Unavailable); the topic went away.
     fn newer(&self, after: u64) -> BoardFuture<Arc<Frame>>;
+
+    /// A frame as a picture; made once for all who ask for the same. The frame is held until it is made.
+    ///
+    /// # Errors
+    /// [`Code::NoPicture`](super::Code::NoPicture), [`Code::PicturesBusy`](super::Code::PicturesBusy).
+    fn picture(&self, frame: &Frame, setting: Setting) -> BoardFuture<Bytes>;
+
+    /// A parcel sends from a frame of this feed, which may have it copy the rest when frames are scarce.
+    fn lends(&self, sequence: u64, parcel: &Arc<Parcel>);
 }
 
 /// A frame that is held: its bytes stay as they are until it is dropped.

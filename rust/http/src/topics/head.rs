@@ -169,6 +169,8 @@ pub struct FrameHead {
     pub content_type: Option<String>,
     /// Width and height of an encoded picture, if its own head says so.
     pub picture: Option<(u32, u32)>,
+    /// How the pixels of the array lie, if the publisher says so: `bgr8`.
+    pub encoding: Option<String>,
 }
 
 /// What the body of a request is, by its `Content-Type`.
@@ -237,6 +239,7 @@ pub(crate) fn read(headers: &HeaderMap) -> Result<(Form, FrameHead), Problem> {
         timestamp,
         content_type,
         picture: None,
+        encoding: None,
     };
     Ok((form, head))
 }

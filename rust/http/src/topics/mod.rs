@@ -23,12 +23,16 @@ pub mod board;
 mod call;
 pub mod head;
 mod json;
+mod mjpeg;
 pub(crate) mod npy;
 pub(crate) mod picture_size;
 pub mod problem;
 mod publish;
 mod query;
+mod sse;
 mod view;
+mod watch;
+mod websocket;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -49,6 +53,8 @@ pub use call::CallTimes;
 pub use head::{ArrayHead, Dtype, FrameHead};
 pub use problem::{Code, Problem};
 use query::{Query, View};
+pub use watch::Seats;
+pub use websocket::Limits as SocketLimits;
 
 const TOPIC_METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 const CALL_METHODS: &str = "POST, OPTIONS";
@@ -67,6 +73,10 @@ pub struct Settings {
     pub loan_wait: Duration,
     /// The longest time that a request waits for a newer frame.
     pub poll_wait_max: Duration,
+    /// How many may watch.
+    pub seats: Seats,
+    /// Of each `WebSocket`.
+    pub sockets: SocketLimits,
 }
 
 /// The routes, to be mounted at [`Settings::prefix`].
@@ -246,6 +256,9 @@ impl Shared {
             Method::POST | Method::PUT => Permission::Publish,
             _ => Permission::Read,
         };
+        if request.upgrade.is_some() {
+            return self.answer_websocket(connection, topic, request).await;
+        }
         let visit = self.visit(connection, &request)?;
         visit.may(permission, Some(topic)).await?;
         check_name(topic)?;
@@ -262,13 +275,62 @@ impl Shared {
                     }
                     View::Latest => {
                         let wait_max = self.settings.poll_wait_max;
-                        view::latest(&*self.board, topic, &request.head, &query, wait_max).await
+                        let sender = request.hints.parcel_sender();
+                        view::latest(&*self.board, topic, &request.head, &query, wait_max, sender)
+                            .await
+                    }
+                    View::Mjpeg => {
+                        let seat = self.settings.seats.take()?;
+                        let sender = request.hints.parcel_sender();
+                        mjpeg::pictures(&self.board, topic, &request.head, sender, seat).await
+                    }
+                    View::Sse => {
+                        let seat = self.settings.seats.take()?;
+                        sse::events(&*self.board, topic, &request.head, seat).await
                     }
                 }
             }
             Method::OPTIONS => Ok(allowed(TOPIC_METHODS)),
             _ => Err(not_allowed(TOPIC_METHODS)),
         }
+    }
+}
+
+impl Shared {
+    async fn answer_websocket(
+        &self,
+        connection: &ConnectionInfo,
+        topic: &str,
+        mut request: Request,
+    ) -> Result<Response, Problem> {
+        let asked = websocket::Asked::of(request.head.uri.query().unwrap_or_default());
+        let (subscribes, publishes) = match &asked {
+            Ok(asked) => (asked.subscribes, asked.publishes),
+            Err(_) => (true, true),
+        };
+        let visit = self.visit(connection, &request)?;
+        for (permission, is_asked) in [
+            (Permission::Read, subscribes),
+            (Permission::Publish, publishes),
+        ] {
+            if is_asked {
+                visit.may(permission, Some(topic)).await?;
+            }
+        }
+        check_name(topic)?;
+        let asked = asked?;
+        let seat = asked.subscribes.then(|| self.settings.seats.take());
+        let Some(upgrade) = request.upgrade.take() else {
+            return Err(Problem::new(Code::Query, "this is no WebSocket handshake"));
+        };
+        let opening = websocket::Opening {
+            board: self.board.clone(),
+            topic: topic.to_owned(),
+            asked,
+            limits: self.settings.sockets,
+            seat: seat.transpose()?,
+        };
+        opening.open(&request.head, upgrade).await
     }
 }
 

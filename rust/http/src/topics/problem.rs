@@ -64,6 +64,7 @@ codes! {
     NotAcceptable "not-acceptable" NOT_ACCEPTABLE "The frame has no form that is accepted";
     FrameTooLarge "frame-too-large" PAYLOAD_TOO_LARGE "The frame is larger than a slot";
     UnsupportedType "unsupported-type" UNSUPPORTED_MEDIA_TYPE "A body of this type is no frame here";
+    NoPicture "no-picture" UNPROCESSABLE_ENTITY "The frame cannot be shown so";
     SchemaMismatch "schema-mismatch" UNPROCESSABLE_ENTITY "The frame is not what the topic holds";
     Internal "internal" INTERNAL_SERVER_ERROR "The server failed";
     ResponderDied "responder-died" BAD_GATEWAY "The responder died before it answered";
@@ -72,6 +73,9 @@ codes! {
     CallsExhausted "calls-exhausted" SERVICE_UNAVAILABLE "As many calls are in flight as there may be";
     ReplyLate "reply-late" GATEWAY_TIMEOUT "The reply did not come in time";
     TopicFull "topic-full" SERVICE_UNAVAILABLE "No slot is free";
+    LeasesExhausted "leases-exhausted" SERVICE_UNAVAILABLE "As many frames are held as may be";
+    PicturesBusy "pictures-busy" SERVICE_UNAVAILABLE "Too many pictures wait to be made";
+    ViewersExhausted "viewers-exhausted" SERVICE_UNAVAILABLE "As many watch as may";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The topic cannot be used now";
     TopicsExhausted "topics-exhausted" INSUFFICIENT_STORAGE "There are as many topics as there may be";
     StorageFull "storage-full" INSUFFICIENT_STORAGE "There is no memory for another topic";
@@ -143,8 +147,8 @@ impl Problem {
         self
     }
 
-    /// The answer.
-    pub(crate) fn to_response(&self) -> Response {
+    /// As a client is told.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         let status = self.code.status();
         let mut body = Object::new();
         body.text(
@@ -155,8 +159,13 @@ impl Problem {
         body.number("status", u64::from(status.as_u16()));
         body.text("code", self.code.text());
         body.text("detail", &self.detail);
-        let mut response = Response::new(ResponseBody::from(Bytes::from(body.finish())));
-        *response.status_mut() = status;
+        body.finish()
+    }
+
+    /// The answer.
+    pub(crate) fn to_response(&self) -> Response {
+        let mut response = Response::new(ResponseBody::from(Bytes::from(self.to_json())));
+        *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,

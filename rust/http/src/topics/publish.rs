@@ -100,7 +100,7 @@ fn is_picture(content_type: &str) -> bool {
 }
 
 /// Compares what a frame says of itself with what its topic holds; gives its exact length, if that is known.
-fn check(
+pub(super) fn check(
     publisher: &dyn Publisher,
     head: &FrameHead,
     declared: Option<u64>,
@@ -200,7 +200,7 @@ async fn loan(
 }
 
 /// What a board says in an [`IngestError`] is a [`Problem`].
-fn problem_of(error: &IngestError) -> Problem {
+pub(super) fn problem_of(error: &IngestError) -> Problem {
     let source = error.source();
     if let Some(problem) = source.and_then(|source| source.downcast_ref::<Problem>()) {
         return problem.clone();

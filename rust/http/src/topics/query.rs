@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::problem::{Code, Problem};
+use crate::pictures::Coding;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,10 @@ pub(crate) enum View {
     Info,
     /// Its newest frame.
     Latest,
+    /// One picture after the other.
+    Mjpeg,
+    /// What is said of each frame.
+    Sse,
 }
 
 /// The form of a frame.
@@ -20,6 +25,8 @@ pub(crate) enum Format {
     Raw,
     /// A file of numpy.
     Npy,
+    /// A picture.
+    Picture(Coding),
 }
 
 /// The parameters that mean something.
@@ -56,8 +63,8 @@ impl Query {
 
 fn set<T>(place: &mut Option<T>, name: &str, value: Option<T>) -> Result<(), Problem> {
     let expected = match name {
-        "view" => "info or latest",
-        "format" => "raw or npy",
+        "view" => "info, latest, mjpeg or sse",
+        "format" => "raw, npy, jpeg, webp or png",
         "after" => "the sequence of a frame",
         _ => "seconds, for example 2.5",
     };
@@ -75,6 +82,8 @@ fn view(value: &str) -> Option<View> {
     match value {
         "info" => Some(View::Info),
         "latest" => Some(View::Latest),
+        "mjpeg" => Some(View::Mjpeg),
+        "sse" => Some(View::Sse),
         _ => None,
     }
 }
@@ -83,7 +92,7 @@ fn format(value: &str) -> Option<Format> {
     match value {
         "raw" => Some(Format::Raw),
         "npy" => Some(Format::Npy),
-        _ => None,
+        name => Coding::from_name(name).map(Format::Picture),
     }
 }
 

@@ -10,7 +10,6 @@
 //! `?format=` says it, else `Accept`: the bytes as they are, or a file of numpy.
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -36,6 +35,9 @@ use super::npy;
 use super::problem::{Code, Problem};
 use super::query::{Format, Query, View};
 use crate::body::{Aborted, ResponseBody};
+use crate::fanout::Parcel;
+use crate::pictures::Setting;
+use crate::sendfile::ParcelSender;
 use crate::service::Response;
 use crate::static_files::conditions::none_match;
 
@@ -49,6 +51,7 @@ pub(crate) async fn latest(
     request: &Parts,
     query: &Query,
     wait_max: Duration,
+    sender: ParcelSender,
 ) -> Result<Response, Problem> {
     let feed = board.feed(topic).await?;
     let Some(frame) = frame(&*feed, query, wait_max).await? else {
@@ -61,25 +64,35 @@ pub(crate) async fn latest(
         Some(format) => format,
         None => preferred_format(&request.headers, &frame)?,
     };
-    let (content_type, suffix, parts) = match format {
-        Format::Raw => (raw_type(&frame), "", vec![frame.payload.clone()]),
+    let mut begin = Bytes::new();
+    let (content_type, suffix, bytes) = match format {
+        Format::Raw => (raw_type(&frame), String::new(), frame.payload.clone()),
+        Format::Picture(coding) => {
+            let setting = Setting::from_query(coding, request.uri.query().unwrap_or_default())
+                .map_err(|error| Problem::new(Code::Query, error.to_string()))?;
+            let bytes = feed.picture(&frame, setting).await?;
+            let content_type = HeaderValue::from_static(coding.media_type());
+            (content_type, format!("-{setting}"), bytes)
+        }
         Format::Npy => {
-            let Some(begin) = npy_head(&frame) else {
+            let Some(head) = npy_head(&frame) else {
                 return Err(Problem::new(
                     Code::NotAcceptable,
                     "the frame is no array that numpy has a type for",
                 ));
             };
-            (NPY, "-npy", vec![begin.into(), frame.payload.clone()])
+            begin = head.into();
+            (NPY, "-npy".to_owned(), frame.payload.clone())
         }
     };
     let tag = format!("\"{:016x}-{}{suffix}\"", feed.session(), frame.sequence);
     let is_known = none_match(&request.headers, &tag);
-    let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
-    let mut response = Response::new(match (is_known, parts.len()) {
-        (true, _) => ResponseBody::Empty,
-        (false, 1) => ResponseBody::from(parts[0].clone()),
-        (false, _) => ResponseBody::Stream(Box::pin(Parted(parts.into()))),
+    let parts = [begin, bytes];
+    let sent = parts.iter().map(|part| part.len() as u64).sum::<u64>();
+    let mut response = Response::new(if is_known || sent == 0 {
+        ResponseBody::Empty
+    } else {
+        ResponseBody::Stream(Box::pin(Sending::new(&*feed, &frame, parts, sender)))
     });
     let headers = response.headers_mut();
     common(headers);
@@ -90,7 +103,7 @@ pub(crate) async fn latest(
         return Ok(response);
     }
     headers.insert(CONTENT_TYPE, content_type);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(sent));
     headers.insert(CONTENT_SECURITY_POLICY, SANDBOX);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     board.happened(&Event::Sent {
@@ -179,10 +192,40 @@ fn raw_type(frame: &Frame) -> HeaderValue {
         .unwrap_or(OCTETS)
 }
 
-/// A few pieces one after the other.
-struct Parted(VecDeque<Bytes>);
+/// A frame, or what was made of it, on its way.
+struct Sending {
+    parcel: Arc<Parcel>,
+    sender: ParcelSender,
+    /// Bytes that were not given to the connection yet.
+    left: usize,
+}
 
-impl http_body::Body for Parted {
+impl Sending {
+    fn new(
+        feed: &dyn Feed,
+        frame: &Frame,
+        [before, bytes]: [Bytes; 2],
+        sender: ParcelSender,
+    ) -> Self {
+        let left = before.len() + bytes.len();
+        let is_lent = frame.payload.as_ptr_range().contains(&bytes.as_ptr());
+        let parcel = if is_lent {
+            Parcel::lent(before, bytes, Bytes::new())
+        } else {
+            Parcel::owned(before, bytes, Bytes::new())
+        };
+        if is_lent {
+            feed.lends(frame.sequence, &parcel);
+        }
+        Self {
+            parcel,
+            sender,
+            left,
+        }
+    }
+}
+
+impl http_body::Body for Sending {
     type Data = Bytes;
     type Error = Aborted;
 
@@ -190,14 +233,19 @@ impl http_body::Body for Parted {
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
-        Poll::Ready(self.0.pop_front().map(|bytes| Ok(BodyFrame::data(bytes))))
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = self.sender.piece(&self.parcel, self.left);
+        self.left -= piece.len();
+        Poll::Ready(Some(Ok(BodyFrame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.left == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|bytes| bytes.len() as u64).sum())
+        SizeHint::with_exact(self.left as u64)
     }
 }

@@ -13,6 +13,7 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
 };
 
@@ -21,6 +22,7 @@ use bytes::{Buf, Bytes};
 #[cfg(doc)]
 use super::code;
 use super::{Kind, deflate::Compressor, frame};
+use crate::fanout::{PIECES, Parcel};
 
 /// The largest buffer that is kept for the next use.
 const SPARE_BYTES_MAX: usize = 256 * 1024;
@@ -109,7 +111,32 @@ struct Payload {
     /// Its place: behind so much of `bytes`.
     at: usize,
     /// What is unsent of it.
-    data: Bytes,
+    data: Data,
+}
+
+enum Data {
+    Bytes(Bytes),
+    /// A frame, with how much of it is unsent.
+    Parcel(Arc<Parcel>, usize),
+}
+
+impl Data {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Parcel(_, left) => *left,
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        match self {
+            Self::Bytes(data) => data.advance(bytes),
+            Self::Parcel(parcel, left) => {
+                parcel.advance(bytes);
+                *left -= bytes;
+            }
+        }
+    }
 }
 
 impl Outbox {
@@ -151,6 +178,11 @@ impl Outbox {
     /// The same of a text.
     pub fn leave_text(&self, text: impl AsRef<str> + Send + 'static) -> bool {
         self.append(|queue| queue.leave(Kind::Text, Bytes::from_owner(Text(text))))
+    }
+
+    /// Queues a binary message that is a parcel. False when the WebSocket is closing or closed: the message is dropped.
+    pub fn leave_parcel(&self, parcel: Arc<Parcel>) -> bool {
+        self.append(|queue| queue.leave_parcel(parcel))
     }
 
     /// The stream writes several pieces at once, so large messages need not be copied.
@@ -238,8 +270,10 @@ impl Outbox {
         let polled = if queue.payloads.is_empty() {
             poll_write(&[IoSlice::new(&queue.bytes[queue.written..])])
         } else {
+            // For the length of the write: whoever lends a frame may take it back at any other time.
+            let parcel = queue.first_parcel();
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let count = queue.pieces(&mut slices);
+            let count = queue.pieces(&mut slices, parcel.as_ref());
             poll_write(&slices[..count])
         };
         if let Poll::Ready(Ok(count)) = polled {
@@ -353,12 +387,41 @@ impl Queue {
         self.payload_bytes += payload.len();
         self.payloads.push_back(Payload {
             at: self.bytes.len(),
-            data: payload,
+            data: Data::Bytes(payload),
         });
     }
 
-    /// Collects what is unsent, as far as there is room for it; how many pieces there are.
-    fn pieces<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+    /// Queues a message whose payload may be taken back by who lends it.
+    fn leave_parcel(&mut self, parcel: Arc<Parcel>) {
+        let left = parcel.left();
+        if !self.gathers {
+            frame::encode_message(&mut self.bytes, Kind::Binary, &parcel.copy_out(left));
+            return;
+        }
+        frame::encode_message_head(&mut self.bytes, Kind::Binary, left);
+        self.payload_bytes += left;
+        self.payloads.push_back(Payload {
+            at: self.bytes.len(),
+            data: Data::Parcel(parcel, left),
+        });
+    }
+
+    /// What is left of the first parcel.
+    fn first_parcel(&self) -> Option<[Bytes; PIECES]> {
+        self.payloads
+            .iter()
+            .find_map(|payload| match &payload.data {
+                Data::Parcel(parcel, _) => Some(parcel.rest()),
+                Data::Bytes(_) => None,
+            })
+    }
+
+    /// Collects what is unsent, as far as there is room for it and up to the second parcel; how many pieces there are.
+    fn pieces<'a>(
+        &'a self,
+        slices: &mut [IoSlice<'a>; SLICES_MAX],
+        mut parcel: Option<&'a [Bytes; PIECES]>,
+    ) -> usize {
         let (mut start, mut count) = (self.written, 0);
         let mut add = |piece: &'a [u8]| {
             if let Some(slice) = slices.get_mut(count)
@@ -371,7 +434,13 @@ impl Queue {
         // Each is at least one piece, so with as many there is no room left for what is behind them.
         for payload in self.payloads.iter().take(SLICES_MAX) {
             add(&self.bytes[start..payload.at]);
-            add(&payload.data);
+            match &payload.data {
+                Data::Bytes(data) => add(data),
+                Data::Parcel(..) => match parcel.take() {
+                    Some(rest) => rest.iter().for_each(|piece| add(piece)),
+                    None => return count,
+                },
+            }
             start = payload.at;
         }
         add(&self.bytes[start..]);
@@ -425,7 +494,7 @@ impl Queue {
             payload.data.advance(taken);
             self.payload_bytes -= taken;
             count -= taken;
-            if self.written < payload.at || !payload.data.is_empty() {
+            if self.written < payload.at || payload.data.len() > 0 {
                 return;
             }
             self.payloads.pop_front();

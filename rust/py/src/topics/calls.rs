@@ -249,6 +249,10 @@ impl FrameSlot for RequestSlot {
         self.filled += bytes;
     }
 
+    fn payload(&self) -> &[u8] {
+        &self.loan.as_slice()[..self.filled]
+    }
+
     fn publish(self: Box<Self>, head: &FrameHead) -> Result<Published, IngestError> {
         let bytes = self.filled as u64;
         let arrays = arrays_of(head);

@@ -113,7 +113,12 @@ pub(super) fn head_of(frame: &Frame) -> FrameHead {
             _ => None,
         })
     };
+    let encoding = values.iter().find_map(|(name, value)| match value {
+        Value::Str(encoding) if *name == "encoding" => Some((*encoding).to_owned()),
+        _ => None,
+    });
     FrameHead {
+        encoding,
         array: one_array(&frame.arrays().unwrap_or_default(), frame.len()),
         timestamp: frame.timestamp_s().filter(|seconds| seconds.is_finite()),
         content_type: text_of(frame.content_type()),
@@ -124,6 +129,7 @@ pub(super) fn head_of(frame: &Frame) -> FrameHead {
 /// The same for the reply to a call.
 pub(super) fn reply_head(reply: &Message) -> FrameHead {
     FrameHead {
+        encoding: None,
         array: one_array(&reply.arrays().unwrap_or_default(), reply.len()),
         timestamp: reply.timestamp_s().filter(|seconds| seconds.is_finite()),
         content_type: text_of(reply.content_type()),

@@ -3,19 +3,32 @@
 //! A hub is one subscriber. While nobody asks it holds nothing. A frame that somebody holds is given to everybody who asks
 //! for it, so that it is leased once however many send it; what is given out is the frame's own memory.
 //!
+//! # Slow viewers
+//! A subscriber may hold half of the slots. Before another frame is taken while fewer than [`FREE_LEASES_MIN`] may still be, the
+//! viewers that send from the oldest frames copy what is left of them ([`Parcel::take_over`]) and so give them back, whichever
+//! thread they are on and whatever that does.
+//!
 //! Who waits for a newer frame watches a number: the newest sequence that the *pump* has seen. The pump is a task that runs
 //! while somebody waits; it is the one that turns the subscriber's descriptor into that number.
 
 #![expect(unsafe_code, reason = "a descriptor of the library's is watched")]
 
 use std::{
+    collections::VecDeque,
     io,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use framegate_http::topics::{Code, FrameHead, Problem, board::Frame};
+use framegate_http::{
+    fanout::Parcel,
+    pictures::{Cache, FrameId, PictureError, PixelFormat, Pixels, Setting, Source},
+    topics::{Code, FrameHead, Problem, board::Frame},
+};
 use framegate_shm::{Policy, Subscriber, SubscriberOptions};
 use tokio::{
     io::{Interest, unix::AsyncFd},
@@ -30,6 +43,12 @@ use crate::native::{duplicate, monotonic_ns};
 
 /// What inspectors show.
 const NAME: &str = "framegate-http";
+/// With fewer leases left, slow viewers copy.
+const FREE_LEASES_MIN: u32 = 2;
+/// Who finds all leases taken looks again then: those that are not sent from are given back within a picture's time.
+pub(super) const LEASE_RETRY: Duration = Duration::from_millis(5);
+/// The pump looks for frames for so long after the last one who waited: viewers wait again and again.
+const PUMP_LINGER: Duration = Duration::from_secs(1);
 
 /// Frames of one topic.
 pub(super) struct Hub {
@@ -41,10 +60,18 @@ pub(super) struct Hub {
     pump: Mutex<bool>,
     /// The newest sequence that the pump has seen; `u64::MAX` once the topic is gone.
     newest: watch::Sender<u64>,
+    leases_max: u32,
+    leases: Arc<AtomicU32>,
+    /// Who sends from which frame, oldest first.
+    lent: Mutex<VecDeque<(u64, Vec<Weak<Parcel>>)>>,
+    /// Parcels that had to be copied.
+    copied: AtomicU64,
+    pictures: Cache,
 }
 
 /// A leased frame.
 struct Held {
+    leases: Arc<AtomicU32>,
     frame: framegate_shm::Frame,
     head: FrameHead,
     published_ns: u64,
@@ -59,13 +86,22 @@ impl AsRef<[u8]> for Payload {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Relaxed: a count; the lease itself ends in the library.
+        self.leases.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Held {
-    fn new(frame: framegate_shm::Frame) -> Self {
+    fn new(frame: framegate_shm::Frame, leases: &Arc<AtomicU32>) -> Self {
+        leases.fetch_add(1, Ordering::Relaxed);
         let head = head_of(&frame);
         let age = monotonic_ns().saturating_sub(frame.published_ns());
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_nanos();
         Self {
+            leases: Arc::clone(leases),
             head,
             published_ns: u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(age),
             frame,
@@ -84,7 +120,7 @@ impl Held {
 
 impl Hub {
     /// Subscribes. Blocking: files are opened.
-    pub(super) fn open(topic: &str) -> Result<Self, Problem> {
+    pub(super) fn open(topic: &str, pictures: Cache) -> Result<Self, Problem> {
         let (subscriber, life) = Life::of(topic, || {
             let options = SubscriberOptions {
                 policy: Policy::Latest,
@@ -104,6 +140,12 @@ impl Hub {
             last: Mutex::default(),
             pump: Mutex::new(false),
             newest: watch::Sender::new(0),
+            // What the library allows who says nothing.
+            leases_max: (info.slots / 2).max(1),
+            leases: Arc::default(),
+            lent: Mutex::default(),
+            copied: AtomicU64::new(0),
+            pictures,
         })
     }
 
@@ -115,6 +157,7 @@ impl Hub {
     pub(super) fn newest(&self) -> Result<Option<Arc<Frame>>, Problem> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let known = last.upgrade();
+        self.relieve();
         match self.subscriber.peek() {
             Ok(None) => Ok(None),
             Ok(Some(frame)) => {
@@ -123,7 +166,7 @@ impl Hub {
                 {
                     return Ok(Some(known.give()));
                 }
-                let held = Arc::new(Held::new(frame));
+                let held = Arc::new(Held::new(frame, &self.leases));
                 *last = Arc::downgrade(&held);
                 Ok(Some(held.give()))
             }
@@ -131,7 +174,7 @@ impl Hub {
                 // Everybody is busy sending: the newest of what is held is shared.
                 Some(known) => Ok(Some(known.give())),
                 None => Err(Problem::new(
-                    Code::Unavailable,
+                    Code::LeasesExhausted,
                     "as many frames of the topic are being sent as may be held",
                 )
                 .retry_after(Duration::from_secs(1))
@@ -139,6 +182,57 @@ impl Hub {
             },
             Err(error) => Err(problem(&error)),
         }
+    }
+
+    /// Has slow viewers copy until enough frames may be taken.
+    fn relieve(&self) {
+        // Relaxed: who counts up does so under the lock of `last`, as we do; who counts down only makes room.
+        let is_scarce = || self.leases_max < self.leases.load(Ordering::Relaxed) + FREE_LEASES_MIN;
+        if !is_scarce() {
+            return;
+        }
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        while is_scarce()
+            && let Some((_, parcels)) = lent.pop_front()
+        {
+            for parcel in parcels.iter().filter_map(Weak::upgrade) {
+                if parcel.take_over() > 0 {
+                    self.copied.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// A parcel sends from frame `sequence`.
+    pub(super) fn lends(&self, sequence: u64, parcel: &Arc<Parcel>) {
+        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let parcel = Arc::downgrade(parcel);
+        if let Some((_, parcels)) = lent.iter_mut().rev().find(|entry| entry.0 == sequence) {
+            parcels.push(parcel);
+            return;
+        }
+        // What has been sent needs no place.
+        lent.retain(|(_, parcels)| {
+            let is_lent = |parcel: &Weak<Parcel>| parcel.upgrade().is_some_and(|it| it.is_lent());
+            parcels.iter().any(is_lent)
+        });
+        lent.push_back((sequence, vec![parcel]));
+    }
+
+    /// A frame as a picture.
+    pub(super) fn picture(
+        &self,
+        frame: &Frame,
+        setting: Setting,
+    ) -> impl Future<Output = Result<Bytes, Problem>> + use<> {
+        let picture = source_of(frame).map(|source| {
+            let id = FrameId {
+                epoch: self.session,
+                sequence: frame.sequence,
+            };
+            self.pictures.picture(id, &source, setting)
+        });
+        async move { picture?.await.map_err(|error| no_picture(&error)) }
     }
 
     /// Watches the newest sequence; `start` is called with what has to run for that, if it does not yet.
@@ -169,13 +263,27 @@ impl Hub {
                     .map_err(Into::into)
             });
         if let Ok(fd) = fd {
-            while !running.is_over() && self.turn().unwrap_or(false) {
+            loop {
+                match self.turn() {
+                    Ok(true) => {}
+                    Err(error) if error.is_lease_quota() => {
+                        tokio::time::sleep(LEASE_RETRY).await;
+                        continue;
+                    }
+                    Ok(false) | Err(_) => break,
+                }
+                let deserted = async {
+                    self.newest.closed().await;
+                    tokio::time::sleep(PUMP_LINGER).await;
+                };
                 tokio::select! {
                     readable = fd.readable() => match readable {
                         Ok(mut readable) => readable.clear_ready(),
                         Err(_) => break,
                     },
-                    () = self.newest.closed() => {}
+                    () = deserted => if running.is_over() {
+                        return;
+                    },
                 }
             }
         }
@@ -185,6 +293,8 @@ impl Hub {
     fn turn(&self) -> Result<bool, framegate_shm::Error> {
         loop {
             self.subscriber.drain()?;
+            // Those of a thread that is busy with something else.
+            self.relieve();
             if !self.life.goes_on() {
                 return Ok(false);
             }
@@ -223,4 +333,36 @@ impl Drop for Running<'_> {
             self.hub.newest.send_replace(u64::MAX);
         }
     }
+}
+
+/// What a frame is as a picture.
+fn source_of(frame: &Frame) -> Result<Source, Problem> {
+    let head = &frame.head;
+    let coding = head.content_type.as_deref().and_then(|content_type| {
+        framegate_http::pictures::Coding::from_media_type(content_type.as_bytes())
+    });
+    if let Some(coding) = coding {
+        return Ok(Source::Coded(coding, frame.payload.clone()));
+    }
+    let array = head.array.as_ref().and_then(|array| {
+        let dtype = array.dtype().name();
+        PixelFormat::of_array(dtype, array.shape(), head.encoding.as_deref())
+    });
+    let Some((format, width, height)) = array else {
+        return Err(Problem::new(
+            Code::NoPicture,
+            "the frame is no picture: that is a JPEG, PNG or WebP, or an array of (height, width) or (height, width, channels)",
+        ));
+    };
+    Pixels::new(format, width, height, frame.payload.clone())
+        .map(Source::Pixels)
+        .map_err(|error| no_picture(&error))
+}
+
+fn no_picture(error: &PictureError) -> Problem {
+    if error.is_busy() {
+        return Problem::new(Code::PicturesBusy, error.to_string())
+            .retry_after(Duration::from_secs(1));
+    }
+    Problem::new(Code::NoPicture, error.to_string())
 }

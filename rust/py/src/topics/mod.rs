@@ -17,24 +17,31 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use framegate_http::{
+    fanout::Parcel,
+    pictures::{Pool, Setting},
     routes::Routes,
     service::Service,
     topics::{
-        Board, BoardFuture, CallTimes, Code, Dtype, Feed, Frame, Guard, Opened, Problem, Settings,
-        TopicInfo, TopicRoutes,
+        Board, BoardFuture, CallTimes, Code, Dtype, Feed, Frame, Guard, Opened, Problem, Seats,
+        Settings, SocketLimits, TopicInfo, TopicRoutes,
         board::{Caller, Event},
     },
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, time::sleep};
 
+use crate::error::os_error;
 use crate::event_loop::LoopCore;
+use crate::native::without_signals;
 use calls::Callers;
-use hub::Hub;
+use hub::{Hub, LEASE_RETRY};
 use judge::Answering;
 use registry::{Registry, Rule, array_bytes, opened};
 
+/// Pictures that wait for a thread; with more, some are left out. A second of work at most.
+const PICTURES_WAIT_MAX: usize = 64;
 /// Refusals are told of once in this time; all are counted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -68,13 +75,17 @@ pub(crate) fn in_front_of(
     application: Rc<dyn Service>,
     config: &Bound<'_, PyAny>,
     core: &Rc<LoopCore>,
+    sockets: SocketLimits,
 ) -> PyResult<(Rc<dyn Service>, Option<Topics>)> {
     let prefix: Option<String> = config.getattr("topics")?.extract()?;
     let Some(prefix) = prefix else {
         return Ok((application, None));
     };
     let topics_max = config.getattr("topics_max")?.extract()?;
-    let registry = Arc::new(Registry::new(rules(config)?, topics_max));
+    let threads = config.getattr("topics_picture_threads")?.extract()?;
+    let pixels_max = config.getattr("topics_pixels_max")?.extract()?;
+    let pool = without_signals(|| Pool::start(threads, PICTURES_WAIT_MAX)).map_err(os_error)?;
+    let registry = Arc::new(Registry::new(rules(config)?, topics_max, pool, pixels_max));
     let callers = Callers::new(config.getattr("topics_calls_max")?.extract()?);
     let board = Rc::new(LoopBoard {
         registry: registry.clone(),
@@ -92,6 +103,8 @@ pub(crate) fn in_front_of(
         prefix: prefix.clone(),
         loan_wait: seconds("topics_wait")?,
         poll_wait_max: seconds("topics_poll")?,
+        seats: Seats::new(config.getattr("topics_viewers")?.extract()?),
+        sockets,
     };
     let (guard, answering) = access::guard(config, core)?;
     let routes = Rc::new(TopicRoutes::new(board, guard.clone(), settings));
@@ -289,15 +302,27 @@ impl Feed for LoopFeed {
                     )
                     .retry_after(REPORT_EVERY));
                 }
-                if let Some(frame) = hub.newest()?
-                    && frame.sequence > after
-                {
-                    return Ok(frame);
+                match hub.newest() {
+                    Ok(Some(frame)) if frame.sequence > after => return Ok(frame),
+                    Err(problem) if problem.code == Code::LeasesExhausted => {
+                        sleep(LEASE_RETRY).await;
+                        continue;
+                    }
+                    Err(problem) => return Err(problem),
+                    Ok(_) => {}
                 }
                 if watching.changed().await.is_err() {
                     return Err(registry::unknown());
                 }
             }
         })
+    }
+
+    fn picture(&self, frame: &Frame, setting: Setting) -> BoardFuture<Bytes> {
+        Box::pin(self.hub.picture(frame, setting))
+    }
+
+    fn lends(&self, sequence: u64, parcel: &Arc<Parcel>) {
+        self.hub.lends(sequence, parcel);
     }
 }

@@ -24,6 +24,7 @@ use std::{
 
 use framegate_http::{
     ingest::{FrameSlot, IngestError, Published},
+    pictures::{Cache, Pool},
     topics::{ArrayHead, Code, Dtype, FrameHead, Opened, Problem, TopicInfo, board, is_like},
 };
 use framegate_shm::{
@@ -174,6 +175,8 @@ type Opens<T> = Mutex<Vec<(String, Arc<T>)>>;
 pub(super) struct Registry {
     pub(super) rules: Vec<Rule>,
     pub(super) topics_max: usize,
+    pool: Arc<Pool>,
+    pixels_max: u64,
     publishers: Opens<OpenPublisher>,
     hubs: Opens<Hub>,
 }
@@ -207,10 +210,12 @@ fn keep<T>(opens: &Opens<T>, topic: &str, opened: T, count_max: usize) -> Arc<T>
 }
 
 impl Registry {
-    pub(super) fn new(rules: Vec<Rule>, topics_max: usize) -> Self {
+    pub(super) fn new(rules: Vec<Rule>, topics_max: usize, pool: Pool, pixels_max: u64) -> Self {
         Self {
             rules,
             topics_max,
+            pool: Arc::new(pool),
+            pixels_max,
             publishers: Mutex::default(),
             hubs: Mutex::default(),
         }
@@ -234,7 +239,9 @@ impl Registry {
 
     /// Opens a hub. Blocking.
     pub(super) fn open_hub(&self, topic: &str) -> Result<Arc<Hub>, Problem> {
-        Ok(keep(&self.hubs, topic, Hub::open(topic)?, self.topics_max))
+        let pictures = Cache::new(Arc::clone(&self.pool), self.pixels_max);
+        let hub = Hub::open(topic, pictures)?;
+        Ok(keep(&self.hubs, topic, hub, self.topics_max))
     }
 
     /// Opens a publisher, on a topic that is created if a rule says so; tells whether it was. Blocking: creating a topic touches

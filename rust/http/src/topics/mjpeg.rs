@@ -1,0 +1,224 @@
+//! `GET ?view=mjpeg`: one picture after the other in a response that does not end (`multipart/x-mixed-replace`), for `<img>`, `OpenCV`
+//! and ffmpeg.
+//!
+//! # Two framings
+//! Chromium shows a picture when the head of the next part has come, so that head is sent with the picture, long before there is
+//! another one; and so a part cannot say its length. `OpenCV` and ffmpeg show a picture when the bytes that were announced are
+//! there, and else when the next part begins. So whose `Accept` begins with `image/`, as that of `<img>` does, gets `announced` parts,
+//! others get parts with their `length`; `?framing=` says which.
+//!
+//! A viewer gets the newest picture when the one before has left, so he is late by one picture at most.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Method,
+    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
+    request::Parts,
+};
+use http_body::Frame as BodyFrame;
+
+use super::board::{Board, Event, Feed};
+use super::problem::{Code, Problem};
+use super::watch::{Form, Next, Pace, Seat, Shot, next, value};
+use crate::body::{Aborted, ResponseBody};
+use crate::fanout::Parcel;
+use crate::pictures::Coding;
+use crate::sendfile::ParcelSender;
+use crate::service::Response;
+
+/// Not quoted: some readers take the quotes for part of it.
+const TYPE: HeaderValue = HeaderValue::from_static("multipart/x-mixed-replace; boundary=frame");
+/// nginx would collect pictures before it passes them on.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const END: &str = "\r\n--frame--\r\n";
+
+/// How parts are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// The head of the next part follows each picture.
+    Announced,
+    /// Each part says how long it is.
+    Length,
+}
+
+impl Framing {
+    fn of(head: &Parts, query: &str) -> Result<Self, Problem> {
+        match value(query, "framing")? {
+            Some("announced") => return Ok(Self::Announced),
+            Some("length") => return Ok(Self::Length),
+            Some(_) => {
+                return Err(Problem::new(Code::Query, "framing is announced or length"));
+            }
+            None => {}
+        }
+        let accept = head.headers.get(ACCEPT);
+        let is_img = accept.is_some_and(|value| value.as_bytes().starts_with(b"image/"));
+        Ok(if is_img {
+            Self::Announced
+        } else {
+            Self::Length
+        })
+    }
+}
+
+/// Answers with the pictures of `topic`.
+pub(super) async fn pictures(
+    board: &Rc<dyn Board>,
+    topic: &str,
+    head: &Parts,
+    sender: ParcelSender,
+    seat: Seat,
+) -> Result<Response, Problem> {
+    let query = head.uri.query().unwrap_or_default();
+    let framing = Framing::of(head, query)?;
+    let Form::Picture(setting) = Form::of(query, Some(Coding::Jpeg))? else {
+        return Err(Problem::new(
+            Code::Query,
+            "format is jpeg, webp or png here",
+        ));
+    };
+    let pace = Pace::of(query)?;
+    let feed = board.feed(topic).await?;
+    // Frames that are no pictures are refused before the response begins; with none yet, that is not known.
+    if let Some(frame) = feed.newest()? {
+        match feed.picture(&frame, setting).await {
+            Err(problem) if problem.code != Code::PicturesBusy => return Err(problem),
+            _ => {}
+        }
+    }
+    let part = format!(
+        "--frame\r\nContent-Type: {}\r\n",
+        setting.coding().media_type()
+    );
+    let body = Pictures {
+        ready: match framing {
+            Framing::Announced => VecDeque::from([format!("{part}\r\n").into()]),
+            Framing::Length => VecDeque::new(),
+        },
+        next: Some(Box::pin(next(
+            feed.clone(),
+            Form::Picture(setting),
+            pace,
+            0,
+        ))),
+        board: board.clone(),
+        feed,
+        form: Form::Picture(setting),
+        sender,
+        framing,
+        part,
+        under_way: None,
+        _seat: seat,
+    };
+    let mut response = Response::new(if head.method == Method::HEAD {
+        ResponseBody::Empty
+    } else {
+        ResponseBody::Stream(Box::pin(body))
+    });
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, TYPE);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(BUFFERING, HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// The body. It ends when the topic does.
+struct Pictures {
+    board: Rc<dyn Board>,
+    feed: Rc<dyn Feed>,
+    form: Form,
+    sender: ParcelSender,
+    framing: Framing,
+    /// The beginning of each part.
+    part: String,
+    /// Waits for the next picture; `None` at the end.
+    next: Option<Next>,
+    /// What goes out first.
+    ready: VecDeque<Bytes>,
+    under_way: Option<UnderWay>,
+    _seat: Seat,
+}
+
+/// A picture that is being sent.
+struct UnderWay {
+    parcel: Arc<Parcel>,
+    /// Bytes that were not given to the connection yet.
+    left: usize,
+    sequence: u64,
+    pace: Pace,
+}
+
+impl Pictures {
+    fn begin(&mut self, shot: &Shot, pace: Pace) {
+        let (before, behind) = match self.framing {
+            Framing::Announced => (String::new(), format!("\r\n{}\r\n", self.part)),
+            Framing::Length => {
+                let published = shot.frame.published_ns;
+                let (seconds, nanoseconds) = (published / 1_000_000_000, published % 1_000_000_000);
+                let before = format!(
+                    "{}Content-Length: {}\r\nX-Timestamp: {seconds}.{nanoseconds:09}\r\nFrame-Sequence: {}\r\n\r\n",
+                    self.part,
+                    shot.bytes.len(),
+                    shot.frame.sequence,
+                );
+                (before, "\r\n".to_owned())
+            }
+        };
+        let parcel = shot.parcel(&*self.feed, before.into(), behind.into());
+        self.board.happened(&Event::Sent {
+            bytes: shot.bytes.len() as u64,
+        });
+        self.under_way = Some(UnderWay {
+            left: parcel.left(),
+            parcel,
+            sequence: shot.frame.sequence,
+            pace,
+        });
+    }
+}
+
+impl http_body::Body for Pictures {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
+        let me = &mut *self;
+        loop {
+            if let Some(bytes) = me.ready.pop_front() {
+                return Poll::Ready(Some(Ok(BodyFrame::data(bytes))));
+            }
+            if let Some(under_way) = &mut me.under_way {
+                if under_way.left > 0 {
+                    let piece = me.sender.piece(&under_way.parcel, under_way.left);
+                    under_way.left -= piece.len();
+                    return Poll::Ready(Some(Ok(BodyFrame::data(piece))));
+                }
+                ready!(under_way.parcel.poll_sent(cx));
+                let (after, pace) = (under_way.sequence, under_way.pace);
+                me.under_way = None;
+                me.next = Some(Box::pin(next(me.feed.clone(), me.form, pace, after)));
+            }
+            let Some(next) = &mut me.next else {
+                return Poll::Ready(None);
+            };
+            let shot = ready!(next.as_mut().poll(cx));
+            me.next = None;
+            if let Ok((shot, pace)) = shot {
+                me.begin(&shot, pace);
+            } else {
+                me.ready.push_back(Bytes::from_static(END.as_bytes()));
+            }
+        }
+    }
+}
