@@ -75,6 +75,7 @@ mod known_host;
 mod listener;
 mod log_text;
 mod media_type;
+pub mod otlp;
 mod overload;
 mod protocol;
 pub mod record;
@@ -87,6 +88,7 @@ mod set_back;
 pub mod static_files;
 pub mod tls;
 pub mod topics;
+pub mod trace;
 pub mod websocket;
 mod wide;
 
