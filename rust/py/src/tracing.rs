@@ -67,7 +67,9 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The span of a request that is recorded, and the scope, until it is known which route it took.
 #[derive(Default)]
-pub(crate) struct OpenSpan(RefCell<Option<(Arc<Span>, Option<Py<PyDict>>)>>);
+pub(crate) struct OpenSpan(RefCell<Option<SpanAndScope>>);
+
+type SpanAndScope = (Arc<Span>, Option<Py<PyDict>>);
 
 impl OpenSpan {
     pub(crate) fn begin(&self, span: Arc<Span>, scope: &Bound<'_, PyDict>) {

@@ -156,7 +156,11 @@ impl Native {
 #[pymethods]
 impl Worker {
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
+    #[expect(
+        clippy::too_many_arguments,
+        clippy::too_many_lines,
+        reason = "keywords in Python, and what each of them sets up"
+    )]
     #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, log_fd=None, number=None, events=None, telemetry=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
