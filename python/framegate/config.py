@@ -2171,6 +2171,25 @@ class Config:
             "least as long, so another server is the better place for it. Seen twice a second."
         ),
     )
+    otel: bool = setting(
+        False,
+        Flag(),
+        group=OPERATION,
+        help=(
+            "Make a span of each request and send spans and metrics to a collector of "
+            "OpenTelemetry by OTLP; where to, and what, say its own variables OTEL_*. Off, "
+            "because a server talks to nobody unasked. See docs/guide/tracing.md."
+        ),
+    )
+    otel_active_requests: bool = setting(
+        False,
+        Flag(),
+        group=OPERATION,
+        help=(
+            "Send the metric http.server.active_requests, too. Off, because OpenTelemetry may "
+            "still change it."
+        ),
+    )
     sentry_dsn: str | None = setting(
         None,
         Secret(placeholder="DSN"),
@@ -2316,7 +2335,7 @@ class Config:
     @property
     def needs_runtime_segment(self) -> bool:
         """Whether a server without one could not do what it is told."""
-        return bool(self.admin_bind or self.metrics_path or self.health_path)
+        return bool(self.admin_bind or self.metrics_path or self.health_path or self.otel)
 
     @property
     def supervised_because(self) -> str:

@@ -66,6 +66,7 @@ from framegate.worker_threads import AllReady, Share, WorkerThreads
 
 if TYPE_CHECKING:
     from framegate.events import Collector
+    from framegate.telemetry import Telemetry
 
 __all__ = ["HttpCore", "RowPlace", "StopRequested", "Toolkit", "Worker", "main", "run_worker"]
 
@@ -198,6 +199,7 @@ class NativeToolkit:
         self._number = number
         self._tls: Any = None
         self._collector: Collector | None = None
+        self._telemetry: Telemetry | None = None
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return framegate's own loop."""
@@ -217,13 +219,21 @@ class NativeToolkit:
         Raises:
             CertificateError: One of them cannot be used.
             ConfigError: The file of the access log cannot be opened, the collector is none, a
-                directory cannot be served, or the tokens are not as they should be.
+                variable of OpenTelemetry is wrong, a directory cannot be served, or the tokens are
+                not as they should be.
         """
         _check_log_file(config)
         if config.collector is not None:
             from framegate.events import load_collector
 
             self._collector = load_collector(config)
+        if config.otel:
+            from framegate.env_file import apply_env_file
+            from framegate.telemetry import telemetry
+
+            # Variables may be there, and the application is not loaded yet.
+            apply_env_file(config.env_file, origin=config.origins["env_file"].name)
+            self._telemetry = telemetry(counts_active=config.otel_active_requests)
         if config.static:
             from framegate.static_mounts import check_mounts
 
@@ -260,6 +270,7 @@ class NativeToolkit:
         if self._supervisor_pid is not None:
             parent = (self._supervisor_pid, ORPHAN_SECONDS + stop_seconds(config))
         events = self._start_events()
+        telemetry = None if self._telemetry is None else self._telemetry.of_worker(self._number)
         try:
             with access_log_fd(config) as log_fd:
                 core: HttpCore = _http.Worker(
@@ -272,6 +283,7 @@ class NativeToolkit:
                     log_fd=log_fd,
                     number=self._number,
                     events=events,
+                    telemetry=telemetry,
                     stalls=None if watch is None else watch.terms,
                     parent=parent,
                 )

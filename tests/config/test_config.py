@@ -137,6 +137,8 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "health_path": ("/healthz", "/healthz"),
     "metrics_path": ("/-/metrics", "/-/metrics"),
     "ready_lag_max": ("5s", 5.0),
+    "otel": ("on", True),
+    "otel_active_requests": ("on", True),
     "sentry_dsn": ("https://key@sentry.example.org/1", "https://key@sentry.example.org/1"),
     "sentry_environment": ("staging", "staging"),
     "sentry_release": ("app@1.2", "app@1.2"),

@@ -953,6 +953,8 @@ SHOWN_ELSEWHERE = [
     ("health_path", "metrics/test_admin.py", "test_health_path_on_the_main_port"),
     ("metrics_path", "metrics/test_metrics.py", "test_path_on_the_main_port"),
     ("ready_lag_max", "metrics/test_admin.py", "test_scrape_while_python_blocks"),
+    ("otel", "tracing/test_export.py", "test_rolling_restart_exports_everything"),
+    ("otel_active_requests", "tracing/test_export.py", "test_metrics_by_the_conventions"),
     ("sentry_dsn", "metrics/test_sentry.py", "test_exception_is_reported"),
     ("sentry_environment", "metrics/test_sentry.py", "test_exception_is_reported"),
     ("sentry_release", "metrics/test_sentry.py", "test_exception_is_reported"),

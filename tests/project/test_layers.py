@@ -50,6 +50,7 @@ NATIVE = {
         "body_ingest",
         "recording",
         "runtime_segment",
+        "tracing",  # called by it alone
         "__init__",
     },
     "_shm": {"shm", "calls", "build", "__init__"},

@@ -561,6 +561,7 @@ mod tests {
             event_stream: false,
             request_fields: Vec::new(),
             response_fields: Vec::new(),
+            span: None,
         }
     }
 

@@ -24,6 +24,7 @@ use crate::framing::{Framing, HeadMarks};
 use crate::h1::is_host;
 use crate::h1_io::Socket;
 use crate::h2::tap;
+use crate::otlp::client::judge_anything;
 use crate::pictures::{self, Codecs, Setting, Source};
 use crate::service::{Address, ConnectionInfo, Response, ResponseFuture, service_fn};
 use crate::static_files::{
@@ -32,6 +33,7 @@ use crate::static_files::{
     range::{RANGES_MAX, Wanted, wanted},
 };
 use crate::tls::{certificate, pem};
+use crate::trace::{SpanContext, context::is_state};
 use crate::websocket::{
     Failure, Kind, code,
     deflate::{Agreement, Compressor, Inflation},
@@ -69,6 +71,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pictures", pictures),
     ("npy", npy),
     ("picture_size", picture_size),
+    ("trace_context", trace_context),
+    ("collector", collector),
 ];
 
 /// What the tap sees between the crate and the socket is the same however it is cut.
@@ -167,6 +171,38 @@ pub fn ranges(data: &[u8]) {
         sorted.sort_by_key(|part| part.start);
         assert!(sorted.windows(2).all(|two| two[0].end < two[1].start));
     }
+}
+
+/// Whatever `traceparent` and `tracestate` say: a context that is taken is one, and is written as it came; vendors are named once.
+pub fn trace_context(data: &[u8]) {
+    if let Some(context) = SpanContext::parse(data) {
+        assert!(context.trace_id != [0; 16] && context.span_id != [0; 8]);
+        let hex = |bytes: &[u8]| {
+            bytes.iter().fold(String::new(), |mut text, byte| {
+                let _ = write!(text, "{byte:02x}");
+                text
+            })
+        };
+        let written = format!("-{}-{}-", hex(&context.trace_id), hex(&context.span_id));
+        assert_eq!(&data[2..53], written.as_bytes());
+        assert!(data[0..2] != *b"ff" && (data.len() == 55 || data[55] == b'-'));
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && is_state(text)
+    {
+        assert!(
+            text.len() <= 512
+                && text
+                    .bytes()
+                    .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
+        );
+        assert!(!is_state(&format!("{text},{text}")));
+    }
+}
+
+/// Whatever a collector answers, it is judged.
+pub fn collector(data: &[u8]) {
+    judge_anything(data);
 }
 
 /// Whatever `Accept-Encoding` says: each coding is chosen once at most, one that is refused at the end of the field never, and it
@@ -946,6 +982,16 @@ mod tests {
     #[test]
     fn sizes_of_pictures() {
         drive("picture_size", 20_000);
+    }
+
+    #[test]
+    fn trace_contexts_are_right_or_none() {
+        drive("trace_context", 20_000);
+    }
+
+    #[test]
+    fn collectors_may_answer_anything() {
+        drive("collector", 20_000);
     }
 
     #[test]

@@ -76,6 +76,7 @@ mod known_host;
 mod listener;
 mod log_text;
 mod media_type;
+pub mod otlp;
 mod overload;
 pub mod pictures;
 mod protocol;
@@ -90,6 +91,7 @@ mod set_back;
 pub mod static_files;
 pub mod tls;
 pub mod topics;
+pub mod trace;
 pub mod websocket;
 mod wide;
 

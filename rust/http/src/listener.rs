@@ -30,6 +30,7 @@ use crate::record::{RecordSink, Recorder};
 use crate::registry::{Connections, Registry, Sweep};
 use crate::service::{Address, ConnectionInfo, Entry, Service};
 use crate::tls::{self, Tls, TlsReport};
+use crate::trace::Tracer;
 
 /// A task of the server: an accept loop, a connection, the sweep.
 pub type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -239,6 +240,12 @@ impl Server {
     #[must_use]
     pub fn with_records(self, sink: Rc<dyn RecordSink>) -> Self {
         self.record(|recorder| recorder.with_sink(sink))
+    }
+
+    /// Requests have spans; what becomes of them is for a sink (`otlp::SpanSink`). To be set before the first listener.
+    #[must_use]
+    pub fn with_tracer(self, tracer: Tracer) -> Self {
+        self.record(|recorder| recorder.with_tracer(tracer))
     }
 
     /// Responses have a field `Server-Timing` that says how long they took to begin. To be set before the first listener.

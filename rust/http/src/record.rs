@@ -15,7 +15,7 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     rc::Rc,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     task::Waker,
     time::{Duration, Instant, SystemTime},
 };
@@ -30,6 +30,7 @@ use crate::log_text::push_milliseconds;
 use crate::registry::Swept;
 use crate::secrets::masked;
 use crate::service::ConnectionInfo;
+use crate::trace::{Span, Tracer};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -68,12 +69,15 @@ pub struct RequestRecord {
     pub body_bytes_out: u64,
     /// True when the response did not reach its end.
     pub aborted: bool,
-    /// The response is a stream of events, which lasts as long as its reader wants it to.
+    /// The response is a stream of events or of pictures, which lasts as long as its reader wants it to. Looked for where a sink
+    /// judges how long requests take.
     pub event_stream: bool,
     /// Fields of the request that a sink wanted.
     pub request_fields: Vec<(HeaderName, HeaderValue)>,
     /// Fields of the response that a sink wanted.
     pub response_fields: Vec<(HeaderName, HeaderValue)>,
+    /// The span of the request, where requests have spans.
+    pub span: Option<Arc<Span>>,
 }
 
 impl RequestRecord {
@@ -168,6 +172,11 @@ pub trait RecordSink: 'static {
         Wanted::default()
     }
 
+    /// Whether [`RequestRecord::judged`] is of interest. Asked once.
+    fn judges(&self) -> bool {
+        self.long_after().is_some()
+    }
+
     /// After how long [`Self::long`] is called. Asked once.
     fn long_after(&self) -> Option<Duration> {
         None
@@ -215,6 +224,10 @@ impl TimeOfDay {
 pub(crate) struct Recorder {
     sinks: Vec<Rc<dyn RecordSink>>,
     wanted: Wanted,
+    /// Requests have spans.
+    tracer: Option<Rc<Tracer>>,
+    /// Somebody judges how long requests take.
+    judges: bool,
     /// Responses tell how long they took to begin.
     server_timing: bool,
     /// Sinks hear of a request once it is known who sends it.
@@ -246,6 +259,7 @@ impl Recorder {
         Self {
             wanted,
             long_after: limits.into_iter().flatten().min(),
+            judges: self.judges || sink.judges(),
             sinks: self.sinks.iter().cloned().chain([sink]).collect(),
             ..self.clone_settings()
         }
@@ -260,10 +274,21 @@ impl Recorder {
         }
     }
 
+    /// The same, and requests with spans.
+    #[must_use]
+    pub(crate) fn with_tracer(&self, tracer: Tracer) -> Self {
+        Self {
+            tracer: Some(Rc::new(tracer)),
+            ..self.clone_settings()
+        }
+    }
+
     fn clone_settings(&self) -> Self {
         Self {
             sinks: self.sinks.clone(),
             wanted: self.wanted.clone(),
+            tracer: self.tracer.clone(),
+            judges: self.judges,
             server_timing: self.server_timing,
             after_edge: self.after_edge,
             long_after: self.long_after,
@@ -330,6 +355,10 @@ impl Recorder {
             event_stream: false,
             request_fields: pick(&self.wanted.request, &head.headers),
             response_fields: Vec::new(),
+            span: self
+                .tracer
+                .as_ref()
+                .map(|tracer| Arc::new(tracer.begin(head))),
         };
         let meter = Rc::new(Meter {
             recorder: self.clone(),
@@ -433,6 +462,9 @@ impl Meter {
         if let Some(record) = &mut *self.record.borrow_mut() {
             record.client = arrival.origin.client;
             record.request_id.clone_from(&arrival.request_id);
+            if let Some(span) = &record.span {
+                span.arrived(&arrival.origin);
+            }
         }
     }
 
@@ -481,7 +513,7 @@ impl Meter {
         if !recorder.wanted.response.is_empty() {
             record.response_fields = pick(&recorder.wanted.response, fields);
         }
-        if recorder.long_after.is_some() {
+        if recorder.judges {
             record.event_stream = is_event_stream(fields);
         }
     }
@@ -514,11 +546,14 @@ impl Meter {
     }
 }
 
+/// Streams of events, and of pictures (`multipart/x-mixed-replace`).
 fn is_event_stream(fields: &HeaderMap) -> bool {
-    const NAME: &[u8] = b"text/event-stream";
+    const NAMES: [&[u8]; 2] = [b"text/event-stream", b"multipart/x-mixed-replace"];
     fields.get(CONTENT_TYPE).is_some_and(|value| {
         let value = value.as_bytes();
-        value.len() >= NAME.len() && value[..NAME.len()].eq_ignore_ascii_case(NAME)
+        NAMES
+            .iter()
+            .any(|name| value.len() >= name.len() && value[..name.len()].eq_ignore_ascii_case(name))
     })
 }
 
@@ -552,6 +587,11 @@ impl Record {
     /// True when somebody will read the record.
     pub fn is_recording(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// The span of the request, where requests have spans; until the record is handed out.
+    pub fn span(&self) -> Option<Arc<Span>> {
+        self.0.as_ref()?.record.borrow().as_ref()?.span.clone()
     }
 
     pub(crate) fn arrived(&self, arrival: &Arrival) {

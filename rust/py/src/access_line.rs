@@ -67,6 +67,7 @@ pub(crate) fn access_line(
         event_stream: false,
         request_fields: fields(record, "request_fields")?,
         response_fields: fields(record, "response_fields")?,
+        span: None,
     };
     let mut line = Vec::new();
     Lines::new(log_format(config)?, number).write(&record, &mut line);

@@ -28,8 +28,10 @@ mod slow;
 mod stall;
 mod static_files;
 mod stats;
+mod telemetry;
 mod tls;
 mod topics;
+mod tracing;
 mod worker;
 
 use pyo3::prelude::*;
@@ -70,6 +72,8 @@ mod _http {
     use crate::stats::RuntimeRow;
     #[pymodule_export]
     use crate::tls::TlsContext;
+    #[pymodule_export]
+    use crate::tracing::RequestSpan;
     #[pymodule_export]
     use crate::worker::Worker;
 

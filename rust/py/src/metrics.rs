@@ -165,7 +165,8 @@ fn write_requests(exposition: &mut Exposition, whole: &Whole<'_>) {
             count,
         );
     }
-    let help = "From the head of a request to the last byte of its response.";
+    let help =
+        "From the head of a request to the last byte of its response; of streams, to its head.";
     let mut family = exposition.family("http_request_duration_seconds", Kind::Histogram, help);
     let bounds = BOUNDS.map(|bound| bound.as_secs_f64());
     for series in &all {
@@ -304,6 +305,12 @@ fn write_server(exposition: &mut Exposition, whole: &Whole<'_>) {
         help,
         dropped,
     );
+    let help = "Spans that a collector of OpenTelemetry has taken.";
+    let taken = whole.counter(Counter::Spans);
+    write(exposition, "framegate_spans_exported", Grows, help, taken);
+    let help = "Spans that were lost on their way to a collector.";
+    let lost = whole.counter(Counter::SpansDropped);
+    write(exposition, "framegate_spans_dropped", Grows, help, lost);
     let help = "Time that loops waited for the GIL; of one wait in sixteen.";
     let waited = seconds(whole.counter(Counter::GilWaitNs));
     write(

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use framegate_http::record::{RecordSink, RequestRecord};
+use framegate_http::{
+    otlp,
+    record::{RecordSink, RequestRecord},
+};
 use http::{Method, StatusCode};
 
 use crate::stats::{Gauge, Row};
@@ -40,6 +43,11 @@ pub(crate) const BOUNDS: [Duration; 16] = [
     Duration::from_millis(7500),
     Duration::from_secs(10),
 ];
+
+/// Below them, what OpenTelemetry has no buckets for.
+const FINER: usize = 2;
+/// Those of OpenTelemetry.
+pub(crate) const SEMANTIC_BOUNDS: &[Duration] = BOUNDS.split_at(FINER).1;
 
 /// Buckets, the one without a bound among them.
 pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
@@ -116,6 +124,35 @@ impl Name {
     }
 }
 
+/// How long the requests of one worker took, as OpenTelemetry has it.
+pub(crate) fn durations(row: &Row) -> Vec<otlp::Durations> {
+    let counted = |index: usize| {
+        let name = Name::of(index, row.key(index))?;
+        let words = row.series(index);
+        let mut buckets: Vec<u64> = words[..BUCKETS]
+            .iter()
+            .map(|word| word.load(Ordering::Relaxed))
+            .collect();
+        let fine: u64 = buckets.drain(..FINER).sum();
+        buckets[0] += fine;
+        Some(otlp::Durations {
+            method: match name.method {
+                "OTHER" => "_OTHER",
+                method => method,
+            },
+            status: match name.status {
+                StatusLabel::None => otlp::Status::None,
+                StatusLabel::Code(code) => otlp::Status::Code(code),
+                StatusLabel::Class(class) => otlp::Status::Class(class),
+            },
+            sum: Duration::from_nanos(words[BUCKETS].load(Ordering::Relaxed)),
+            buckets,
+        })
+        .filter(|durations| durations.buckets.iter().any(|count| *count > 0))
+    };
+    (0..SERIES_COUNT).filter_map(counted).collect()
+}
+
 /// Counts the requests of one loop into its row.
 pub(crate) struct RequestCounts {
     row: Arc<Row>,
@@ -156,7 +193,7 @@ impl RequestCounts {
             usize::from(known)
         };
         let words = self.row.series(place);
-        let duration = record.end_ns.saturating_sub(record.start_ns);
+        let duration = u64::try_from(record.judged().as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_NS.partition_point(|bound| *bound < duration);
         // No read-modify-write: this thread is the only one that writes here.
         let add = |index: usize, value: u64| {
@@ -183,6 +220,10 @@ impl RequestCounts {
 }
 
 impl RecordSink for RequestCounts {
+    fn judges(&self) -> bool {
+        true
+    }
+
     fn started(&self, _record: &RequestRecord) {
         self.begins();
     }

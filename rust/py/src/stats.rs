@@ -146,7 +146,7 @@ pub(crate) enum Counter {
     GilWaits = 11,
     /// Nanoseconds of those waits.
     GilWaitNs = 12,
-    /// Spans that were handed over to be exported.
+    /// Spans that a collector has taken.
     Spans = 13,
     /// Spans that were not exported.
     SpansDropped = 14,
@@ -292,7 +292,7 @@ impl Whole<'_> {
 
     /// The key of a series; 0 while it has none.
     pub(crate) fn key(&self, index: usize) -> u64 {
-        self.segment.directory(index).load(Ordering::Relaxed)
+        self.segment.key(index)
     }
 
     /// Workers that died and were started again.
@@ -348,6 +348,15 @@ impl Segment {
 
     fn header(&self, offset: usize) -> u64 {
         self.map.word(offset).load(Ordering::Relaxed)
+    }
+
+    /// Of a series beyond the directory, 0.
+    fn key(&self, index: usize) -> u64 {
+        if index < DIRECTORY_COUNT {
+            self.directory(index).load(Ordering::Relaxed)
+        } else {
+            0
+        }
     }
 
     fn directory(&self, index: usize) -> &AtomicU64 {
@@ -451,6 +460,16 @@ impl Row {
     pub(crate) fn set(&self, gauge: Gauge, value: u64) {
         // Relaxed, as everywhere here: each value stands for itself and orders nothing else.
         self.word(gauge as usize).store(value, Ordering::Relaxed);
+    }
+
+    /// What a gauge says.
+    pub(crate) fn gauge(&self, gauge: Gauge) -> u64 {
+        self.word(gauge as usize).load(Ordering::Relaxed)
+    }
+
+    /// The key of a series; 0 while it has none.
+    pub(crate) fn key(&self, index: usize) -> u64 {
+        self.segment.key(index)
     }
 
     /// Publish a counter that its owner keeps.

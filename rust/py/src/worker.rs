@@ -22,9 +22,11 @@ use framegate_http::{
     access_log::{Format, Item, Lines, Piece},
     admin::{self, Report},
     edge::{self, Family, Trust},
+    otlp::SpanSink,
     routes::Routes,
     service::{Entry, Service},
     topics::SocketLimits,
+    trace::Tracer,
 };
 use http::HeaderMap;
 use pyo3::{
@@ -54,8 +56,10 @@ use crate::slow::SlowRequests;
 use crate::stall::{ParentWatch, StallWatch};
 use crate::static_files;
 use crate::stats::{Counter, Gauge, Phase, Row, RuntimeRow};
+use crate::telemetry::{Complaints, Exporter, Telemetry};
 use crate::tls::{self, TlsContext};
 use crate::topics::{self, Topics};
+use crate::tracing::Tracing;
 
 /// Where the access log goes, by name.
 const STANDARD: [(&str, i32); 2] = [("stdout", 1), ("stderr", 2)];
@@ -79,6 +83,7 @@ const NOTICE: Duration = Duration::from_millis(250);
 ///     `log_fd`: Where the access log goes, as JSON; it is duplicated. `None`: where and as the settings say.
 ///     number: The worker's number, from 1 on, if it is one of several.
 ///     events: What happens to connections and requests goes there.
+///     telemetry: What is exported to OpenTelemetry, and where to (`framegate/telemetry.py`).
 ///     `plain_tasks`: Each request gets an ordinary task from its start, as on interpreters where the lazy one is not
 ///         proven. Slower; for tests and for comparison.
 #[pyclass(frozen, module = "framegate._http")]
@@ -103,11 +108,12 @@ struct Watchers {
     slow: Option<Rc<SlowRequests>>,
     events: Option<Rc<EventSink>>,
     diagnostics: Option<Rc<Diagnostics>>,
+    telemetry: Option<Exporting>,
 }
 
 impl Watchers {
     /// Tells what is left to tell.
-    fn stop(&self, py: Python<'_>) {
+    fn stop(&mut self, py: Python<'_>, core: &LoopCore) {
         if let Some(slow) = &self.slow {
             slow.report(py);
         }
@@ -117,6 +123,10 @@ impl Watchers {
         if let Some(events) = &self.events {
             let closing = events.closing();
             gil::detached(py, || EventSink::finish(&closing));
+        }
+        if let Some((exporter, complaints)) = &mut self.telemetry {
+            gil::detached(py, || exporter.stop());
+            complaints.tell(core, true);
         }
     }
 }
@@ -147,8 +157,12 @@ impl Native {
 #[pymethods]
 impl Worker {
     #[new]
-    #[expect(clippy::too_many_arguments, reason = "keywords in Python")]
-    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, log_fd=None, number=None, events=None, plain_tasks=false))]
+    #[expect(
+        clippy::too_many_arguments,
+        clippy::too_many_lines,
+        reason = "keywords in Python, and what each of them sets up"
+    )]
+    #[pyo3(signature = (app, config, *, state=None, tls=None, https_port=443, row=None, stalls=None, parent=None, log_fd=None, number=None, events=None, telemetry=None, plain_tasks=false))]
     fn new(
         py: Python<'_>,
         app: Py<PyAny>,
@@ -162,6 +176,7 @@ impl Worker {
         log_fd: Option<i32>,
         number: Option<u32>,
         events: Option<&Bound<'_, EventQueue>>,
+        telemetry: Option<&Bound<'_, PyAny>>,
         plain_tasks: bool,
     ) -> PyResult<Self> {
         let core = LoopCore::current().ok_or_else(|| {
@@ -172,7 +187,11 @@ impl Worker {
         })?;
         let limits = limits::limits(config, row.map(|row| &row.get().0))?;
         let server_config = Rc::new(server_config(config, limits)?);
-        let application = Application::new(py, core.clone(), app, config, state, plain_tasks)?;
+        let telemetry = telemetry.map(Telemetry::read).transpose()?;
+        let tracing = telemetry.as_ref().and_then(Telemetry::sampler);
+        let tracing = tracing.map(|_| Tracing::new(py)).transpose()?;
+        let application =
+            Application::new(py, core.clone(), app, config, state, plain_tasks, tracing)?;
         let mut added = HeaderMap::new();
         application.settings.add_headers(&mut added, false);
         let service = Rc::new(AsgiService(application.clone()));
@@ -196,10 +215,14 @@ impl Worker {
         if let Some(tls) = tls {
             server = server.with_tls(tls.get().tls(), https_port, tls::report(core.clone()));
         }
+        let is_measured = telemetry.as_ref().is_some_and(Telemetry::has_metrics);
+        let (mut server, telemetry) =
+            with_telemetry(server, telemetry, row.as_ref(), tls.is_some())?;
         let connections = server.connections();
         let is_logged = config.getattr("access_log")?.is_truthy()?;
         let watches = watches(stalls, parent)?;
-        let native = if is_logged || row.is_some() || watches.is_some() {
+        let is_watched = row.is_some() || watches.is_some() || telemetry.is_some();
+        let native = if is_logged || is_watched {
             let output = is_logged.then(|| log_file(config, log_fd)).transpose()?;
             let watches = watches.unwrap_or_default();
             let thread = NativeThread::start(row.clone(), output, watches).map_err(os_error)?;
@@ -217,7 +240,7 @@ impl Worker {
                 None
             };
             if let Some(row) = &row
-                && has_metrics(config)?
+                && (is_measured || has_metrics(config)?)
             {
                 server = server.with_records(Rc::new(RequestCounts::new(row.clone())));
                 gil::measure_waits();
@@ -225,6 +248,8 @@ impl Worker {
             let (counted, published) = (connections.clone(), log.clone());
             let complain = complaints(&core, thread.log_troubles());
             let served = Rc::downgrade(&application);
+            let spans = telemetry.as_ref().map(|(_, complaints)| complaints.clone());
+            let theirs = core.clone();
             let watch = thread.watch_loop(&core, move |row| {
                 publish(row, &counted);
                 if let Some(application) = served.upgrade() {
@@ -234,12 +259,18 @@ impl Worker {
                     log.publish(row);
                     complain();
                 }
+                if let Some(spans) = &spans {
+                    spans.tell(&theirs, false);
+                }
             });
             Some(Native { thread, watch, log })
         } else {
             None
         };
-        let mut watchers = Watchers::default();
+        let mut watchers = Watchers {
+            telemetry,
+            ..Watchers::default()
+        };
         if let Some(limit) = duration(config, "slow_request")? {
             let slow = SlowRequests::new(&core, limit, number);
             server = server.with_records(slow.clone());
@@ -424,19 +455,19 @@ impl Worker {
             topics.clear();
         }
         let native = inner.native.take();
-        let watchers = inner.watchers.take();
+        let mut watchers = inner.watchers.take();
         if inner.connections.count() == 0 {
-            watchers.stop(py);
+            watchers.stop(py, &inner.core);
             if let Some(native) = native {
                 native.stop(py);
             }
             return Ok(());
         }
-        let connections = inner.connections.clone();
+        let (connections, core) = (inner.connections.clone(), inner.core.clone());
         inner.core.spawn(async move {
             connections.drain(Duration::ZERO).await;
             Python::attach(|py| {
-                watchers.stop(py);
+                watchers.stop(py, &core);
                 if let Some(native) = native {
                     native.stop(py);
                 }
@@ -509,6 +540,31 @@ fn publish_application(row: &Row, application: &Application) {
     let (native, python) = application.ingested();
     row.count(Counter::FramesNative, native);
     row.count(Counter::FramesPython, python);
+}
+
+/// What exports spans and metrics, and what tells how that goes.
+type Exporting = (Exporter, Rc<Complaints>);
+
+/// The server with spans, and what exports them.
+fn with_telemetry(
+    server: Server,
+    telemetry: Option<Telemetry>,
+    row: Option<&Arc<Row>>,
+    is_secure: bool,
+) -> PyResult<(Server, Option<Exporting>)> {
+    let Some(telemetry) = telemetry else {
+        return Ok((server, None));
+    };
+    let sampler = telemetry.sampler();
+    let exporter = Exporter::start(telemetry, row.cloned(), is_secure).map_err(os_error)?;
+    let complaints = Complaints::new(exporter.outlet.clone(), row.cloned());
+    let server = match sampler {
+        Some(sampler) => server
+            .with_tracer(Tracer::new(sampler))
+            .with_records(SpanSink::new(exporter.outlet.clone())),
+        None => server,
+    };
+    Ok((server, Some((exporter, complaints))))
 }
 
 /// Whether somebody may ask for metrics.

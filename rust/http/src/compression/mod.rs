@@ -23,7 +23,7 @@
 mod body;
 mod encoder;
 
-use std::rc::Rc;
+use std::{io, rc::Rc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
@@ -53,6 +53,13 @@ pub enum Level {
     Balanced,
     /// The fewest bytes that are not out of all proportion: zstd 9, br 8, gzip 9.
     Small,
+}
+
+/// `bytes` as a file of gzip.
+pub(crate) fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = Encoder::new(Coding::Gzip, Level::Balanced)?;
+    encoder.write(bytes)?;
+    encoder.finish()
 }
 
 /// What is compressed, and how.

@@ -46,6 +46,7 @@ use std::{
     io, mem,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
@@ -55,6 +56,7 @@ use framegate_http::{
     compression::AsIs,
     sendfile::FileSender,
     service::{HintSent, Hints, Permit, Request, Response},
+    trace::Span,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Frame as BodyFrame;
@@ -78,6 +80,7 @@ use super::{
 };
 use crate::event_loop::LoopCore;
 use crate::home::LoopBound;
+use crate::tracing::OpenSpan;
 
 /// Body bytes that an application may send to nobody (HEAD, 204, 304) before `send()` says that nobody listens. A streaming
 /// handler that never looks at the method would otherwise run for ever.
@@ -170,6 +173,8 @@ struct State {
     length: Cell<Option<u64>>,
     /// Body bytes sent (or discarded) so far.
     sent: Cell<u64>,
+    /// Its span, if that is recorded.
+    span: OpenSpan,
     /// To be taken by the connection.
     response: RefCell<Option<Response>>,
     response_waker: RefCell<Option<Waker>>,
@@ -211,6 +216,7 @@ impl State {
             file_sender: RefCell::default(),
             length: Cell::new(None),
             sent: Cell::new(0),
+            span: OpenSpan::default(),
             response: RefCell::default(),
             response_waker: RefCell::default(),
             queue: RefCell::default(),
@@ -249,6 +255,7 @@ impl State {
             file_sender,
             length,
             sent,
+            span,
             response,
             response_waker,
             queue,
@@ -287,6 +294,7 @@ impl State {
         file_sender.take();
         length.set(None);
         sent.set(0);
+        span.clear();
         response.take();
         response_waker.take();
         queue.borrow_mut().clear();
@@ -405,7 +413,7 @@ impl State {
             && !status.is_informational()
             && let Some(ReadHead { headers, length }) = application.head_memo.get(fields)
         {
-            self.hold(status, headers, length, Trailers::None);
+            self.hold(application, status, headers, length, Trailers::None);
             return Ok(());
         }
         let mut trailers = Trailers::None;
@@ -465,18 +473,22 @@ impl State {
         if let Some(fields) = &message.headers {
             application.head_memo.note(fields, &headers, length);
         }
-        self.hold(status, headers, length, trailers);
+        self.hold(application, status, headers, length, trailers);
         Ok(())
     }
 
     /// Keeps the head until the first body event. Everything about it is known to be right: now the state may change.
     fn hold(
         &self,
+        application: &Application,
         status: StatusCode,
         headers: HeaderMap,
         length: Option<u64>,
         trailers: Trailers,
     ) {
+        if let Some(tracing) = &application.tracing {
+            Python::attach(|py| self.span.responds(py, tracing));
+        }
         self.length.set(length);
         self.trailers.set(trailers);
         self.held.replace(Some(Head { status, headers }));
@@ -1018,6 +1030,7 @@ impl HttpExchange {
             {
                 visit.call(task)?;
             }
+            state.span.visit(&visit)?;
             for waiters in [&state.receivers, &state.senders] {
                 if let Ok(waiters) = waiters.try_borrow() {
                     for waiter in waiters.iter() {
@@ -1037,6 +1050,7 @@ impl HttpExchange {
                 state.task.take(),
             );
             drop(held);
+            state.span.clear();
         }
     }
 }
@@ -1061,6 +1075,13 @@ impl HttpExchange {
         self.state().reset(application, request);
     }
 
+    /// The request has this span.
+    pub(crate) fn begin_span(&self, span: &Arc<Span>, scope: &Bound<'_, PyDict>) {
+        if span.context.is_sampled {
+            self.state().span.begin(span.clone(), scope);
+        }
+    }
+
     /// Lets go of what a finished request still holds, to be kept in a pool. The rest is set by the next [`Self::begin`].
     pub(crate) fn retire(&self) {
         let state = self.state();
@@ -1070,6 +1091,7 @@ impl HttpExchange {
         state.hints.take();
         state.hint.take();
         state.file_sender.take();
+        state.span.clear();
     }
 
     /// True when the response is complete and the coroutine has ended: nothing will happen any more.
@@ -1220,6 +1242,13 @@ impl Exchange for HttpExchange {
             return;
         };
         application.call_ended();
+        if let Some(tracing) = &application.tracing {
+            state.span.responds(py, tracing);
+            if let Err(error) = result {
+                state.span.failed(py, tracing, error);
+            }
+            state.span.clear();
+        }
         let answer = result.err().and_then(|error| application.answer(py, error));
         if let (Err(error), None) = (result, &answer) {
             application.report(py, error);

@@ -36,6 +36,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -45,6 +46,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
     body::ResponseBody,
     service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
+    trace::Span,
     websocket::{
         deflate,
         handshake::{self, Offer},
@@ -60,6 +62,7 @@ use pyo3::{
 
 use crate::event_loop::LoopCore;
 use crate::frames::{BodyHandle, Publishers};
+use crate::tracing::Tracing;
 use head_memo::HeadMemo;
 use http::{HttpExchange, Later};
 use message::HeaderCache;
@@ -231,6 +234,8 @@ pub(crate) struct Application {
     idle: RefCell<Option<Waker>>,
     /// The worker stops soon: who waits for a client to go away is told that it has gone.
     leaving: Cell<bool>,
+    /// Where requests have spans.
+    pub(crate) tracing: Option<Tracing>,
 }
 
 impl Application {
@@ -242,6 +247,7 @@ impl Application {
         config: &Bound<'_, PyAny>,
         state: Option<Py<PyDict>>,
         plain_tasks: bool,
+        tracing: Option<Tracing>,
     ) -> PyResult<Rc<Self>> {
         let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
         let context = py.import("contextvars")?.call_method0("copy_context")?;
@@ -282,7 +288,14 @@ impl Application {
             websockets: Cell::new(0),
             idle: RefCell::default(),
             leaving: Cell::new(false),
+            tracing,
         }))
+    }
+
+    /// The span of a request, where requests have spans.
+    pub(crate) fn span(&self, request: &Request) -> Option<(&Tracing, Arc<Span>)> {
+        let tracing = self.tracing.as_ref()?;
+        Some((tracing, request.record.span()?))
     }
 
     /// A call of the application begins.
@@ -600,12 +613,19 @@ impl AsgiHandler {
             &request.head,
             request.arrival.as_deref(),
         )?;
+        let span = application.span(request);
+        if let Some((_, span)) = &span {
+            ScopeTemplate::add_trace(&scope, &span.context)?;
+        }
         let bundle = application.bundle(py)?;
         let exchange = bundle.exchange.get();
         if !request.body.is_end_stream() {
             Self::offer_body(py, &scope, &bundle)?;
         }
         exchange.begin(application.clone(), request);
+        if let Some((_, span)) = &span {
+            exchange.begin_span(span, &scope);
+        }
         let started = application.starter.start(
             py,
             &application.core,
@@ -615,6 +635,7 @@ impl AsgiHandler {
                 scope: &scope,
                 receive: bundle.receive.bind(py),
                 send: bundle.send.bind(py),
+                span: span.as_ref().map(|(tracing, span)| (*tracing, span)),
             },
         );
         drop(scope);

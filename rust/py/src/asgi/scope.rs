@@ -15,6 +15,7 @@ use framegate_http::{
     edge::{Arrival, Client, Origin},
     service::{Address, ConnectionInfo},
     tls::TlsSession,
+    trace::SpanContext,
 };
 use http::HeaderValue;
 use pyo3::{
@@ -24,6 +25,7 @@ use pyo3::{
 };
 
 use super::{Application, names::Names};
+use crate::tracing::Tracing;
 
 /// References to what the template lends, when nobody has it: the template's and ours.
 const LENT: isize = 2;
@@ -261,6 +263,13 @@ impl ScopeTemplate {
             scope.set_item(intern!(py, "path"), path)?;
         }
         Ok(())
+    }
+
+    /// Says in a scope which span the request is.
+    pub(super) fn add_trace(scope: &Bound<'_, PyDict>, span: &SpanContext) -> PyResult<()> {
+        let extensions = extensions_to_change(scope)?;
+        Tracing::extend(&extensions, span)?;
+        scope.set_item(intern!(scope.py(), "extensions"), extensions)
     }
 
     /// Adds the extension `tls` to a scope that has its other extensions.

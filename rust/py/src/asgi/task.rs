@@ -57,8 +57,10 @@ use std::{
     cell::{Cell, RefCell},
     ffi::{c_int, c_void},
     ptr::{null, null_mut},
+    sync::Arc,
 };
 
+use framegate_http::trace::Span;
 use pyo3::{
     exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError},
     ffi, intern,
@@ -72,6 +74,7 @@ use super::object::{self, Contents, Object, alone, contents, slot, slot_of, thro
 use super::owner::Owner;
 use crate::event_loop::LoopCore;
 use crate::home::HomeId;
+use crate::tracing::Tracing;
 
 /// How requests become tasks.
 pub(crate) enum TaskMode {
@@ -143,6 +146,8 @@ pub(crate) struct Arguments<'a, 'py> {
     pub(crate) scope: &'a Bound<'py, PyAny>,
     pub(crate) receive: &'a Bound<'py, PyAny>,
     pub(crate) send: &'a Bound<'py, PyAny>,
+    /// To be the current span of its context.
+    pub(crate) span: Option<(&'a Tracing, &'a Arc<Span>)>,
 }
 
 /// How far the coroutine came.
@@ -183,6 +188,12 @@ impl Starter {
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Started> {
         let context = self.copy_context(py)?;
+        if let Some((tracing, span)) = arguments.span {
+            in_context(&context, || {
+                tracing.attach(py, span);
+                Ok(())
+            })?;
+        }
         if let (TaskMode::Lazy { current_tasks }, Some(task)) = (&self.mode, task) {
             let current_tasks = current_tasks.bind(py);
             let started = in_context(&context, || {

@@ -69,7 +69,7 @@ use super::{
     scope::ScopeTemplate,
     task::{Arguments, RequestTask},
 };
-use crate::{event_loop::LoopCore, home::LoopBound};
+use crate::{event_loop::LoopCore, home::LoopBound, tracing::OpenSpan};
 
 /// Messages that may wait for `receive`: uvicorn's number. With the bytes below it bounds what a client can make us keep.
 const QUEUE_MESSAGES_MAX: usize = 32;
@@ -100,6 +100,8 @@ struct State {
     deflate_offers: Box<[DeflateOffer]>,
     /// Taken by `accept`.
     upgrade: RefCell<Option<Upgrade>>,
+    /// Its span, if that is recorded.
+    span: OpenSpan,
     /// Until the application's coroutine has ended.
     permit: RefCell<Option<Permit>>,
     answer: Answer,
@@ -141,6 +143,14 @@ pub(crate) fn serve(
 ) -> PyResult<ResponseFuture> {
     let core = Rc::clone(&application.core);
     let scope = scope(py, application, template, &request, &offer)?;
+    let span = application.span(&request);
+    let open_span = OpenSpan::default();
+    if let Some((_, span)) = &span {
+        ScopeTemplate::add_trace(&scope, &span.context)?;
+        if span.context.is_sampled {
+            open_span.begin(span.clone(), &scope);
+        }
+    }
     let waking = Rc::clone(&core);
     let state = State {
         core: Rc::clone(&core),
@@ -149,6 +159,7 @@ pub(crate) fn serve(
         offer,
         deflate_offers: deflate_offers(&request.head.headers),
         upgrade: RefCell::new(request.upgrade.take()),
+        span: open_span,
         permit: RefCell::new(Some(request.permit)),
         answer: Answer::default(),
         task: RefCell::default(),
@@ -168,6 +179,7 @@ pub(crate) fn serve(
         scope: scope.as_any(),
         receive: &function::receive(&exchange)?,
         send: &function::send(&exchange)?,
+        span: span.as_ref().map(|(tracing, span)| (*tracing, span)),
     };
     let starter = &application.starter;
     let task = starter
@@ -283,6 +295,7 @@ impl WebSocketExchange {
         {
             visit.call(task)?;
         }
+        state.span.visit(&visit)?;
         for waiters in [&state.receivers, &state.senders] {
             if let Ok(waiters) = waiters.try_borrow() {
                 for waiter in waiters.iter() {
@@ -301,6 +314,7 @@ impl WebSocketExchange {
                 state.task.take(),
             );
             drop(held);
+            state.span.clear();
         }
     }
 }
@@ -527,6 +541,9 @@ impl State {
     }
 
     fn answer(&self, response: Response) {
+        if let Some(tracing) = &self.application.tracing {
+            Python::attach(|py| self.span.responds(py, tracing));
+        }
         self.answer.response.replace(Some(Box::new(response)));
         let waker = self.answer.waker.take();
         if let Some(waker) = waker {
@@ -715,6 +732,13 @@ impl Exchange for WebSocketExchange {
         let application = &state.application;
         application.websocket_ended();
         drop(state.permit.take());
+        if let Some(tracing) = &application.tracing {
+            state.span.responds(py, tracing);
+            if let Err(error) = result {
+                state.span.failed(py, tracing, error);
+            }
+            state.span.clear();
+        }
         if let Err(error) = result {
             application.report(py, error);
         }
