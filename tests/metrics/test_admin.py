@@ -77,12 +77,19 @@ def test_a_draining_server_is_alive_and_not_ready(launch: Launch, workers: str) 
     assert server.wait() == 0
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether no thread of it runs any more: SIGSTOP reaches one after the other."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def test_answers_while_the_application_starts(launch: Launch) -> None:
     server = launch("supervised_apps:app", *OPTIONS, "--workers", "2").wait_ready()
     port = admin_port(server)
     pids = server.worker_pids
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: all(map(is_stopped, pids)), "a worker still runs")
     try:
         with socket.create_connection(("127.0.0.1", port)) as peer:
             # Nobody can answer; the kernel keeps the question.
