@@ -1,5 +1,6 @@
 """A topic goes to viewers at the pace of each: pictures in one response, events, WebSockets."""
 
+import base64
 import contextlib
 import io
 import json
@@ -409,3 +410,45 @@ def test_many_viewers_of_one_topic_see_each_frame(
             assert len({frame[4] for frame in got}) == 1
             for viewer in viewers:
                 viewer.send(ack(sequence))
+
+
+def bearer(token: str) -> str:
+    """The subprotocol by which a browser shows a token."""
+    return "framegate.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+VIEWER, ROBOT = "viewer-viewer-viewer", "robot-robot-robot-robot"
+
+
+@pytest.mark.parametrize(
+    ("who", "mode", "status"),
+    [
+        ({"origin": "http://evil.example"}, "subscribe", 401),
+        ({"origin": "null"}, "subscribe", 401),
+        ({"additional_headers": {"X-Forwarded-For": "192.0.2.1"}}, "subscribe", 401),
+        ({}, "both", 101),
+        ({"subprotocols": ["framegate.v1", bearer("wrong-wrong-wrong-wrong")]}, "subscribe", 401),
+        ({"subprotocols": ["framegate.v1", bearer(VIEWER)]}, "subscribe", 101),
+        ({"subprotocols": ["framegate.v1", bearer(VIEWER)]}, "publish", 403),
+        ({"subprotocols": ["framegate.v1", bearer(VIEWER)]}, "both", 403),
+        ({"subprotocols": ["framegate.v1", bearer(ROBOT)]}, "subscribe", 403),
+        ({"additional_headers": {"Authorization": f"Bearer {ROBOT}"}}, "publish", 101),
+    ],
+)
+def test_websocket_may_do_what_its_client_may(
+    serve: Serve, camera: framegate.Publisher, who: dict[str, Any], mode: str, status: int
+) -> None:
+    tokens = {
+        "viewer": {"token": VIEWER, "read": ["cam"]},
+        "robot": {"token": ROBOT, "publish": ["cam"]},
+    }
+    server = serve(app, topics="/topics", topics_tokens=tokens)
+    url = f"ws://127.0.0.1:{server.port}/topics/cam?mode={mode}&dtype=uint8&shape=48,64,3"
+    if status == 101:
+        with connect(url, **who) as websocket:
+            # The subprotocol with the token is never the one that is chosen.
+            assert websocket.subprotocol == ("framegate.v1" if "subprotocols" in who else None)
+        return
+    with pytest.raises(InvalidStatus) as refused:
+        connect(url, **who)
+    assert refused.value.response.status_code == status
