@@ -8,6 +8,7 @@ import shutil
 import socket
 import struct
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,19 @@ def test_picture_over_the_limit_is_refused(
         answer = httpx.get(url(server, f"{topic}?view=latest&format=png"))
         assert answer.status_code == 422
         assert "topics_pixels_max" in answer.json()["detail"]
+
+
+def picture_threads() -> int:
+    names = [comm.read_text().strip() for comm in Path("/proc/self/task").glob("*/comm")]
+    return names.count("framegate-pics")
+
+
+def test_pictures_are_made_by_threads(serve: Serve) -> None:
+    before = picture_threads()
+    serve(app, topics="/topics", topics_picture_threads=3)
+    while picture_threads() < before + 3:  # each names itself
+        time.sleep(0.01)
+    assert picture_threads() == before + 3
 
 
 def test_events_say_what_frames_are(server: Server, camera: framegate.Publisher) -> None:
