@@ -867,17 +867,25 @@ class MiddlewareList(Kind):
         return ", ".join(str(factory) for factory, _ in value) or "none"
 
 
-class StaticMounts(Kind):
-    """Directories and the prefixes that they are served below, as `static_mounts.py` has them."""
+class Pairs(Kind):
+    """Names and what they stand for: a table, a list of pairs, or text with a pair per line."""
 
-    def parse(self, value: object) -> tuple[tuple[str, str], ...]:
+    def items(self, value: object) -> list[Any]:
+        """Take them apart; what each of them is shows later."""
         if isinstance(value, str):
             value = [line for line in value.splitlines() if line.strip()]
         if isinstance(value, Mapping):
             value = list(value.items())
         if not isinstance(value, Iterable):
             raise ValueError(f"expected {self.accepts()}")
-        items = list(value)
+        return list(value)
+
+
+class StaticMounts(Pairs):
+    """Directories and the prefixes that they are served below, as `static_mounts.py` has them."""
+
+    def parse(self, value: object) -> tuple[tuple[str, str], ...]:
+        items = self.items(value)
         if not items:
             return ()  # the default, which is parsed at every start
         from framegate.static_mounts import parse_mounts
@@ -911,17 +919,11 @@ class StaticMounts(Kind):
         return item
 
 
-class TopicRules(Kind):
+class TopicRules(Pairs):
     """What frame routes may create, as `topic_rules.py` has it: pairs of a pattern and a rule."""
 
     def parse(self, value: object) -> tuple[tuple[str, dict[str, Any]], ...]:
-        if isinstance(value, str):
-            value = [line for line in value.splitlines() if line.strip()]
-        if isinstance(value, Mapping):
-            value = list(value.items())
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        items = list(value)
+        items = self.items(value)
         if not items:
             return ()  # the default, which is parsed at every start
         from framegate.topic_rules import parse_rules
@@ -2027,8 +2029,7 @@ class Config:
         Integer(minimum=1, maximum=64),
         group=TOPICS,
         help=(
-            "Threads of each worker that make pictures of frames, once for all who look at them. "
-            "A frame of 1920 x 1080 takes a thread some 5 ms as a JPEG."
+            "Threads of each worker that make pictures of frames, once for all who look at them."
         ),
     )
     log_config: str | dict[str, Any] | None = setting(

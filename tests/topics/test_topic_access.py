@@ -18,9 +18,9 @@ from framegate.errors import AppImportError, ConfigError
 from peers.h2_client import Client
 from server_process import Launch, launch
 from server_thread import Serve, Server
-from topics.wire import Wire, app, ask, bearer, runtime
+from topics.wire import Wire, app, ask, bearer
 
-__all__ = ["launch", "runtime"]
+__all__ = ["launch"]
 
 TOPIC = "camera/front"
 VIEWER = "viewer-viewer-viewer"

@@ -20,9 +20,7 @@ from framegate.errors import ConfigError
 from framegate.shm import unlink
 from peers.h2_client import Client
 from server_thread import Serve, Server
-from topics.wire import Answer, Wire, app, ask, bearer, runtime
-
-__all__ = ["runtime"]
+from topics.wire import Answer, Wire, app, ask, bearer
 
 TOPIC = "resize"
 PATH = f"/call/{TOPIC}"

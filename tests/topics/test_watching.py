@@ -4,10 +4,8 @@ import base64
 import contextlib
 import io
 import json
-import shutil
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,14 +27,6 @@ HEAD = struct.Struct("<BBHIQQd")
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     raise NotImplementedError
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="framegate-topics-", dir="/dev/shm"))
-    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(directory))
-    yield directory
-    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -1,25 +1,11 @@
-"""Requests to frame routes as bytes, and a directory of topics for each test."""
+"""Requests to frame routes as bytes."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import socket
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="framegate-access-", dir="/dev/shm"))
-    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(directory))
-    yield directory
-    shutil.rmtree(directory)
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,14 @@ from websocket.raw import BINARY, PING, TEXT, close_frame, frame
 # Far above what the kernel buffers of a loopback connection hold.
 MANY = 400
 SIZE = 65536
+
+
+def wait_until_still(server: Any, count: Callable[[], int]) -> None:
+    """Returns when `count()` no longer grows."""
+    before = -1
+    while before != count():
+        before = count()
+        server.submit(lambda: asyncio.sleep(0.2))
 
 
 def test_the_socket_is_not_read_while_the_application_does_not_receive(
@@ -96,11 +105,7 @@ def test_send_waits_for_a_client_that_does_not_read(
 
     server = serve(app, lifespan="off")
     client = raw(server).open()
-    # Until it stands still.
-    before = -1
-    while before != sent:
-        before = sent
-        server.submit(lambda: asyncio.sleep(0.2))
+    wait_until_still(server, lambda: sent)
     assert sent < MANY // 2, "send() took what the client did not"
     for number in range(MANY):
         opcode, payload = client.read_frame()
@@ -111,11 +116,15 @@ def test_send_waits_for_a_client_that_does_not_read(
 def test_while_send_waits_messages_and_pings_are_still_read(
     serve: Any, accepting: Any, raw: Any, saw: Any
 ) -> None:
+    sent = 0
+
     @accepting
     async def app(scope: Any, receive: Any, send: Any) -> None:
         async def flood() -> None:
+            nonlocal sent
             while True:
                 await send({"type": "websocket.send", "bytes": bytes(SIZE)})
+                sent += 1
 
         flooding = asyncio.create_task(flood())
         saw((await receive())["text"])
@@ -124,7 +133,10 @@ def test_while_send_waits_messages_and_pings_are_still_read(
             await flooding
         await send({"type": "websocket.close", "code": 4000})
 
-    client = raw(serve(app, lifespan="off")).open()
+    server = serve(app, lifespan="off")
+    client = raw(server).open()
+    # As long as the kernel takes what is sent, every ping is answered.
+    wait_until_still(server, lambda: sent)
     client.send(frame(PING, bytes(125)) * 1000, frame(TEXT, b"stop"))
     assert saw.next() == "stop"
     pongs = 0

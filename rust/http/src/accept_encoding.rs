@@ -38,7 +38,7 @@ impl Coding {
 }
 
 /// A weight in thousandths, from 0 (never) to 1000.
-type Weight = u16;
+pub(crate) type Weight = u16;
 
 /// What one request accepts. The default is what is accepted where the field is missing: nothing but `identity`, since tools
 /// that say nothing expect what they asked for.
@@ -119,9 +119,12 @@ impl Accepted {
 fn weight(parameter: &[u8]) -> Option<Weight> {
     let parameter = parameter.trim_ascii();
     let (name, value) = parameter.split_at_checked(2)?;
-    if !name.eq_ignore_ascii_case(b"q=") {
-        return None;
-    }
+    name.eq_ignore_ascii_case(b"q=")
+        .then(|| thousandths(value))?
+}
+
+/// `0`, `0.125`, `1`, `1.000`.
+pub(crate) fn thousandths(value: &[u8]) -> Option<Weight> {
     let (whole, rest) = value.split_first()?;
     let thousands = match whole {
         b'0' => 0,

@@ -13,7 +13,7 @@ use std::{cell::RefCell, fmt::Write, rc::Rc};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadBuf},
-    net::UnixStream,
+    net::{UnixStream, unix::OwnedWriteHalf},
 };
 
 use crate::accept_encoding::{Accepted, Coding};
@@ -26,7 +26,9 @@ use crate::h1_io::Socket;
 use crate::h2::tap;
 use crate::otlp::client::judge_anything;
 use crate::pictures::{self, Codecs, Setting, Source};
-use crate::service::{Address, ConnectionInfo, Response, ResponseFuture, service_fn};
+use crate::service::{
+    Address, ConnectionInfo, Entry, Response, ResponseFuture, Service, service_fn,
+};
 use crate::static_files::{
     conditions,
     path::{is_like, name_of},
@@ -42,7 +44,7 @@ use crate::websocket::{
     handshake::Offer,
     message::{MessageBuffer, MessageSink},
 };
-use crate::{Config, Limits, Server};
+use crate::{Config, Connections, Limits, Server};
 
 mod http2;
 
@@ -686,12 +688,7 @@ impl Reading {
 
 /// Requests, and the statuses of all responses.
 fn serve(stream: &[u8], size: usize, reading: Reading) -> (Vec<Served>, Vec<u16>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    on_one_thread(async {
         let seen = Rc::new(RefCell::new(Vec::new()));
         let handler = {
             let seen = seen.clone();
@@ -719,36 +716,55 @@ fn serve(stream: &[u8], size: usize, reading: Reading) -> (Vec<Served>, Vec<u16>
             },
             ..Config::default()
         };
-        let spawn = |task| drop(tokio::task::spawn_local(task));
-        let server = Server::new(handler, Rc::new(config), spawn);
-        let (client, socket) = UnixStream::pair().expect("a pair of sockets");
-        let info = ConnectionInfo {
-            number: 1,
-            peer: Address::Unix(None),
-            local: Address::Unix(None),
-            entry: crate::service::Entry::Plain,
-            is_proxied: false,
-            tls: None,
-        };
-        server.0.start(Socket::Unix(socket), info, false);
-        let connections = server.connections();
+        let (client, connections) = connect(handler, config);
         let (mut read, mut write) = client.into_split();
         let reading = tokio::task::spawn_local(async move {
             let mut answer = Vec::new();
             let _ = read.read_to_end(&mut answer).await;
             answer
         });
-        for piece in stream.chunks(size) {
-            if write.write_all(piece).await.is_err() {
-                break;
-            }
-            turns(3).await;
-        }
+        say(&mut write, stream, size).await;
         turns(100).await;
         connections.drain(std::time::Duration::ZERO).await;
         let answer = reading.await.expect("reads to the end");
         (seen.take(), statuses(&answer))
     })
+}
+
+/// Runs everything that a connection needs, without another thread.
+fn on_one_thread<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, work)
+}
+
+/// A server with one connection, whose other end this is.
+fn connect(handler: Rc<dyn Service>, config: Config) -> (UnixStream, Connections) {
+    let spawn = |task| drop(tokio::task::spawn_local(task));
+    let server = Server::new(handler, Rc::new(config), spawn);
+    let (client, socket) = UnixStream::pair().expect("a pair of sockets");
+    let info = ConnectionInfo {
+        number: 1,
+        peer: Address::Unix(None),
+        local: Address::Unix(None),
+        entry: Entry::Plain,
+        is_proxied: false,
+        tls: None,
+    };
+    server.0.start(Socket::Unix(socket), info, false);
+    (client, server.connections())
+}
+
+/// Writes in pieces of so many bytes, as far as they are taken.
+async fn say(to: &mut OwnedWriteHalf, bytes: &[u8], size: usize) {
+    for piece in bytes.chunks(size) {
+        if to.write_all(piece).await.is_err() {
+            break;
+        }
+        turns(3).await;
+    }
 }
 
 /// Lets every other task run so many times, with what has arrived for it.

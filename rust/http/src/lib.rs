@@ -79,6 +79,7 @@ mod media_type;
 pub mod otlp;
 mod overload;
 pub mod pictures;
+mod place;
 mod protocol;
 pub mod record;
 mod refusal;

@@ -1,8 +1,7 @@
 //! How much of a large answer the kernel may hold while its client does not take it.
 //!
 //! Listening sockets bound that (`TCP_NOTSENT_LOWAT`, `framegate/listener.py`): without a bound each client that does not read costs
-//! megabytes. But a client that keeps up pays for it: an answer of 1 MiB leaves in four writes, each after a wake-up, for half as
-//! much system time again. So a connection whose write was cut short gets a wide watermark, as long as few have one.
+//! megabytes. But a client that keeps up pays for it: an answer of 1 MiB leaves in several writes, each after a wake-up. So a connection whose write was cut short gets a wide watermark, as long as few have one.
 //!
 //! # What bounds the memory
 //! At most [`WIDE_MAX`] connections of a thread are wide at a time. One stops being wide when it has written nothing for a whole
@@ -21,6 +20,7 @@ use std::{
 
 use crate::config::{Unacknowledged, UnsentWatermark};
 use crate::h1_io::Phase;
+use crate::place::Place;
 
 /// Connections of one thread that are wide at a time.
 const WIDE_MAX: usize = 32;
@@ -35,31 +35,12 @@ thread_local! {
     static WIDE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The right of one connection to be wide.
-struct Permit(());
-
-impl Permit {
-    fn acquire() -> Option<Self> {
-        let count = WIDE.get();
-        (count < WIDE_MAX).then(|| {
-            WIDE.set(count + 1);
-            Self(())
-        })
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        WIDE.set(WIDE.get() - 1);
-    }
-}
-
 /// Whether a connection is wide; part of `Shared`.
 #[derive(Default)]
 pub(crate) struct Wide {
     /// How to set the watermark; `None` where it cannot be set.
     call: Cell<Option<UnsentWatermark>>,
-    permit: RefCell<Option<Permit>>,
+    place: RefCell<Option<Place>>,
     /// Bytes that were written when the sweep looked last.
     seen: Cell<u64>,
 }
@@ -89,10 +70,10 @@ impl Wide {
         let Some(set) = self.call.get() else {
             return;
         };
-        let mut permit = self.permit.borrow_mut();
-        if permit.is_none() {
-            *permit = Permit::acquire();
-            if permit.is_some() {
+        let mut place = self.place.borrow_mut();
+        if place.is_none() {
+            *place = Place::take(&WIDE, WIDE_MAX);
+            if place.is_some() {
                 set(socket, WIDE_BYTES);
             }
         }
@@ -100,15 +81,15 @@ impl Wide {
 
     /// The sweep has come by.
     pub(crate) fn sweep(&self, socket: RawFd, bytes_out: u64, ask: Option<Unacknowledged>) {
-        let mut permit = self.permit.borrow_mut();
-        if permit.is_none() || self.seen.replace(bytes_out) != bytes_out {
+        let mut place = self.place.borrow_mut();
+        if place.is_none() || self.seen.replace(bytes_out) != bytes_out {
             return;
         }
         if ask.and_then(|ask| ask(socket)) == Some(0)
             && let Some(set) = self.call.get()
         {
             set(socket, NARROW_BYTES);
-            permit.take();
+            place.take();
         }
     }
 }

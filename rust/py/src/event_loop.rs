@@ -258,6 +258,28 @@ impl LoopCore {
         }
     }
 
+    /// Write a line to a logger of Python. When that fails the loop's exception handler is told `failure`.
+    pub(crate) fn log(&self, py: Python<'_>, logger: &str, level: &str, text: &str, failure: &str) {
+        let logged = py
+            .import(intern!(py, "logging"))
+            .and_then(|logging| logging.call_method1("getLogger", (logger,)))
+            .and_then(|logger| logger.call_method1(level, ("%s", text)));
+        if let Err(error) = logged {
+            self.report(py, failure, error);
+        }
+    }
+
+    /// A warning of the logger `framegate`, from a task of the loop: no Python runs while a connection is polled.
+    pub(crate) fn warn_soon(self: &Rc<Self>, text: String, failure: &'static str) {
+        let core = Rc::clone(self);
+        self.spawn(async move {
+            Python::attach(|py| {
+                core.log(py, "framegate", "warning", &text, failure);
+                core.after_python(py);
+            });
+        });
+    }
+
     /// The loop was busy with Rust work: let other Python threads in when it is their turn. Call where no borrow is held.
     #[inline]
     pub(crate) fn offer_lock(&self) {

@@ -61,21 +61,6 @@ pub(crate) fn in_front_of(
     Ok(Rc::new(routes))
 }
 
-/// Writes to the logger `framegate`, from a task of the loop: no Python runs while a connection is polled.
 fn report(core: Rc<LoopCore>) -> ReportTo {
-    Rc::new(move |text| {
-        let told = core.clone();
-        core.spawn(async move {
-            Python::attach(|py| {
-                let logged = py
-                    .import("logging")
-                    .and_then(|logging| logging.call_method1("getLogger", ("framegate",)))
-                    .and_then(|logger| logger.call_method1("warning", ("%s", text)));
-                if let Err(error) = logged {
-                    told.report(py, "trouble with a static file could not be logged", error);
-                }
-                told.after_python(py);
-            });
-        });
-    })
+    Rc::new(move |text| core.warn_soon(text, "trouble with a static file could not be logged"))
 }

@@ -218,13 +218,8 @@ impl Complaints {
         };
         self.last.set(Some(Instant::now()));
         Python::attach(|py| {
-            let told = py.import("logging").and_then(|logging| {
-                let logger = logging.call_method1("getLogger", ("framegate",))?;
-                logger.call_method1("warning", ("%s", text))
-            });
-            if let Err(error) = told {
-                core.report(py, "a loss of spans could not be logged", error);
-            }
+            let failure = "a loss of spans could not be logged";
+            core.log(py, "framegate", "warning", &text, failure);
             core.after_python(py);
         });
     }

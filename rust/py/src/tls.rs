@@ -130,13 +130,8 @@ pub(crate) fn report(core: Rc<LoopCore>) -> TlsReport {
                     ("debug", format!("TLS handshake failed: {text}"))
                 }
             };
-            let logged = py
-                .import("logging")
-                .and_then(|logging| logging.call_method1("getLogger", ("framegate.tls",)))
-                .and_then(|logger| logger.call_method1(level, ("%s", text)));
-            if let Err(error) = logged {
-                core.report(py, "an event of TLS could not be logged", error);
-            }
+            let failure = "an event of TLS could not be logged";
+            core.log(py, "framegate.tls", level, &text, failure);
             core.after_python(py);
         });
     })

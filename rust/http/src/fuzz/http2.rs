@@ -9,19 +9,13 @@
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
-};
+use tokio::io::AsyncReadExt;
 
-use super::{cut, turns};
+use super::{connect, cut, on_one_thread, say, turns};
+use crate::Config;
 use crate::body::ResponseBody;
-use crate::h1_io::Socket;
 use crate::protocol::PREFACE;
-use crate::service::{
-    Address, ConnectionInfo, Entry, Request, Response, ResponseFuture, service_fn,
-};
-use crate::{Config, Server};
+use crate::service::{Request, Response, ResponseFuture, service_fn};
 
 /// Frames of one input.
 const FRAMES_MAX: usize = 60;
@@ -293,30 +287,13 @@ fn answer(mut request: Request, served: Rc<RefCell<Served>>) -> ResponseFuture {
 
 /// Says all that in pieces, and listens as long as anything comes.
 fn converse(bytes: &[u8], size: usize) -> (Served, Answers) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, async {
+    on_one_thread(async {
         let served = Rc::new(RefCell::new(Served::new()));
         let handler = {
             let served = served.clone();
             service_fn(move |request| answer(request, served.clone()))
         };
-        let spawn = |task| drop(tokio::task::spawn_local(task));
-        let server = Server::new(handler, Rc::new(Config::default()), spawn);
-        let (client, socket) = UnixStream::pair().expect("a pair of sockets");
-        let info = ConnectionInfo {
-            number: 1,
-            peer: Address::Unix(None),
-            local: Address::Unix(None),
-            entry: Entry::Plain,
-            is_proxied: false,
-            tls: None,
-        };
-        server.0.start(Socket::Unix(socket), info, false);
-        let connections = server.connections();
+        let (client, connections) = connect(handler, Config::default());
         let (mut read, mut write) = client.into_split();
         let heard = Rc::new(RefCell::new(Vec::new()));
         let reading = {
@@ -328,12 +305,7 @@ fn converse(bytes: &[u8], size: usize) -> (Served, Answers) {
                 }
             })
         };
-        for piece in bytes.chunks(size) {
-            if write.write_all(piece).await.is_err() {
-                break;
-            }
-            turns(3).await;
-        }
+        say(&mut write, bytes, size).await;
         let mut before = usize::MAX;
         while before != heard.borrow().len() {
             before = heard.borrow().len();

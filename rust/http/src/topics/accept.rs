@@ -2,11 +2,13 @@
 
 use http::{HeaderMap, header::ACCEPT};
 
+use crate::accept_encoding::{Weight, thousandths};
+
 /// Qualities are thousandths; this is "as good as any".
-const BEST: u16 = 1000;
+const BEST: Weight = 1000;
 
 /// How much a client likes `kind/sub`: 0 is not at all. The most specific range that fits counts; without a field all is liked.
-pub(super) fn quality(headers: &HeaderMap, kind: &str, sub: &str) -> u16 {
+pub(super) fn quality(headers: &HeaderMap, kind: &str, sub: &str) -> Weight {
     if !headers.contains_key(ACCEPT) {
         return BEST;
     }
@@ -30,7 +32,7 @@ pub(super) fn quality(headers: &HeaderMap, kind: &str, sub: &str) -> u16 {
 }
 
 /// How much a client likes any type of a kind that it names itself.
-pub(super) fn quality_of_kind(headers: &HeaderMap, kind: &str) -> u16 {
+pub(super) fn quality_of_kind(headers: &HeaderMap, kind: &str) -> Weight {
     ranges(headers)
         .filter(|(range, _)| {
             range
@@ -43,7 +45,7 @@ pub(super) fn quality_of_kind(headers: &HeaderMap, kind: &str) -> u16 {
 }
 
 /// Whether a client names this type itself.
-pub(super) fn quality_if_named(headers: &HeaderMap, named: &str) -> u16 {
+pub(super) fn quality_if_named(headers: &HeaderMap, named: &str) -> Weight {
     ranges(headers)
         .filter(|(range, _)| range.eq_ignore_ascii_case(named))
         .map(|(_, quality)| quality)
@@ -52,7 +54,7 @@ pub(super) fn quality_if_named(headers: &HeaderMap, named: &str) -> u16 {
 }
 
 /// All ranges, without their parameters. What is malformed is not there.
-fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, Weight)> {
     headers
         .get_all(ACCEPT)
         .iter()
@@ -66,25 +68,11 @@ fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
                 if let Some((name, value)) = part.split_once('=')
                     && name.eq_ignore_ascii_case("q")
                 {
-                    quality = thousandths(value)?;
+                    quality = thousandths(value.as_bytes())?;
                 }
             }
             Some((range, quality))
         })
-}
-
-/// `0`, `0.125`, `1`, `1.000` (RFC 9110, section 12.4.2).
-fn thousandths(text: &str) -> Option<u16> {
-    let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
-    if rest.len() > 3 || !rest.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let rest: u16 = format!("{rest:0<3}").parse().ok()?;
-    match whole {
-        "0" => Some(rest),
-        "1" if rest == 0 => Some(BEST),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

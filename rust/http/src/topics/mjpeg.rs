@@ -18,17 +18,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Method,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
-    request::Parts,
-};
+use http::{HeaderValue, header::ACCEPT, request::Parts};
 use http_body::Frame as BodyFrame;
 
 use super::board::{Board, Event, Feed};
 use super::problem::{Code, Problem};
-use super::watch::{Form, Next, Pace, Seat, Shot, next, value};
-use crate::body::{Aborted, ResponseBody};
+use super::watch::{Form, Next, Pace, Seat, Shot, endless, next, value};
+use crate::body::Aborted;
 use crate::fanout::Parcel;
 use crate::pictures::Coding;
 use crate::sendfile::ParcelSender;
@@ -36,8 +32,6 @@ use crate::service::Response;
 
 /// Not quoted: some readers take the quotes for part of it.
 const TYPE: HeaderValue = HeaderValue::from_static("multipart/x-mixed-replace; boundary=frame");
-/// nginx would collect pictures before it passes them on.
-const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const END: &str = "\r\n--frame--\r\n";
 
 /// How parts are told apart.
@@ -118,16 +112,7 @@ pub(super) async fn pictures(
         under_way: None,
         _seat: seat,
     };
-    let mut response = Response::new(if head.method == Method::HEAD {
-        ResponseBody::Empty
-    } else {
-        ResponseBody::Stream(Box::pin(body))
-    });
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, TYPE);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(BUFFERING, HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(endless(head, TYPE, Box::pin(body)))
 }
 
 /// The body. It ends when the topic does.

@@ -102,10 +102,14 @@ pub(super) fn number(text: &str) -> Option<u64> {
     is_digits.then(|| text.parse().ok()).flatten()
 }
 
-fn seconds(text: &str) -> Option<Duration> {
+/// Digits and a point alone: `parse` would also take a sign, an exponent and `inf`.
+pub(super) fn decimal(text: &str) -> Option<f64> {
     let is_plain = text
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let seconds = text.parse().ok().filter(|_| is_plain)?;
-    Duration::try_from_secs_f64(seconds).ok()
+    text.parse().ok().filter(|_| is_plain)
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(decimal(text)?).ok()
 }

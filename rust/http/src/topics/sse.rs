@@ -8,19 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Method,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
-    request::Parts,
-};
+use http::{HeaderValue, request::Parts};
 use http_body::Frame as BodyFrame;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::board::{Board, Feed, Frame};
 use super::json;
 use super::problem::Problem;
-use super::watch::{Form, Next, Pace, Seat, next};
-use crate::body::{Aborted, ResponseBody};
+use super::watch::{Form, Next, Pace, Seat, endless, next};
+use crate::body::Aborted;
 use crate::service::Response;
 
 /// A comment keeps proxies from taking silence for the end; they wait for a minute.
@@ -42,19 +38,8 @@ pub(super) async fn events(
         ended: false,
         _seat: seat,
     };
-    let mut response = Response::new(if head.method == Method::HEAD {
-        ResponseBody::Empty
-    } else {
-        ResponseBody::Stream(Box::pin(body))
-    });
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        HeaderName::from_static("x-accel-buffering"),
-        HeaderValue::from_static("no"),
-    );
-    Ok(response)
+    let content_type = HeaderValue::from_static("text/event-stream");
+    Ok(endless(head, content_type, Box::pin(body)))
 }
 
 struct Events {

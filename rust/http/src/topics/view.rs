@@ -34,6 +34,7 @@ use super::head::{self, NPY, OCTETS};
 use super::npy;
 use super::problem::{Code, Problem};
 use super::query::{Format, Query, View};
+use super::watch::{is_lent, parcel};
 use crate::body::{Aborted, ResponseBody};
 use crate::fanout::Parcel;
 use crate::pictures::Setting;
@@ -208,17 +209,9 @@ impl Sending {
         sender: ParcelSender,
     ) -> Self {
         let left = before.len() + bytes.len();
-        let is_lent = frame.payload.as_ptr_range().contains(&bytes.as_ptr());
-        let parcel = if is_lent {
-            Parcel::lent(before, bytes, Bytes::new())
-        } else {
-            Parcel::owned(before, bytes, Bytes::new())
-        };
-        if is_lent {
-            feed.lends(frame.sequence, &parcel);
-        }
+        let lent = is_lent(frame, &bytes).then_some(frame.sequence);
         Self {
-            parcel,
+            parcel: parcel(feed, lent, [before, bytes, Bytes::new()]),
             sender,
             left,
         }

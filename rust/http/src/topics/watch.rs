@@ -12,12 +12,23 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Method,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+    request::Parts,
+};
 use tokio::time::{Instant, sleep_until};
 
 use super::board::{Feed, Frame};
 use super::problem::{Code, Problem};
+use super::query::decimal;
+use crate::body::{BodyStream, ResponseBody};
 use crate::fanout::Parcel;
 use crate::pictures::{Coding, Setting};
+use crate::service::Response;
+
+/// nginx would collect what is sent before it passes it on.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Most frames per second that a viewer may ask for; more than any camera makes.
 const RATE_MAX: f64 = 1000.0;
@@ -88,11 +99,7 @@ impl Pace {
         let interval = match value(query, "rate")? {
             None => None,
             Some(text) => {
-                let is_plain = text
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || byte == b'.');
-                let rate = text.parse::<f64>().ok().filter(|_| is_plain);
-                let rate = rate.filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+                let rate = decimal(text).filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
                 let rate = rate.ok_or_else(|| {
                     Problem::new(
                         Code::Query,
@@ -139,13 +146,39 @@ pub(super) struct Shot {
 impl Shot {
     /// What is to be sent, with what goes before and behind it.
     pub(super) fn parcel(&self, feed: &dyn Feed, before: Bytes, behind: Bytes) -> Arc<Parcel> {
-        if !self.is_lent {
-            return Parcel::owned(before, self.bytes.clone(), behind);
-        }
-        let parcel = Parcel::lent(before, self.bytes.clone(), behind);
-        feed.lends(self.frame.sequence, &parcel);
-        parcel
+        let sequence = self.is_lent.then_some(self.frame.sequence);
+        parcel(feed, sequence, [before, self.bytes.clone(), behind])
     }
+}
+
+/// What is to be sent, in three pieces; the middle one is the frame's own if a sequence says which frame's.
+pub(super) fn parcel(feed: &dyn Feed, lent: Option<u64>, pieces: [Bytes; 3]) -> Arc<Parcel> {
+    let [before, bytes, behind] = pieces;
+    let Some(sequence) = lent else {
+        return Parcel::owned(before, bytes, behind);
+    };
+    let parcel = Parcel::lent(before, bytes, behind);
+    feed.lends(sequence, &parcel);
+    parcel
+}
+
+/// Whether these bytes are the frame's own: a picture of it may be, where it is one already.
+pub(super) fn is_lent(frame: &Frame, bytes: &Bytes) -> bool {
+    frame.payload.as_ptr_range().contains(&bytes.as_ptr())
+}
+
+/// A response that goes on while the topic does, whatever is in front of it; a request for its head gets that alone.
+pub(super) fn endless(head: &Parts, content_type: HeaderValue, body: BodyStream) -> Response {
+    let mut response = Response::new(if head.method == Method::HEAD {
+        ResponseBody::Empty
+    } else {
+        ResponseBody::Stream(body)
+    });
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(BUFFERING, HeaderValue::from_static("no"));
+    response
 }
 
 /// Waits for [`next`].

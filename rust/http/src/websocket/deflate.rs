@@ -34,6 +34,7 @@ use super::{
     frame::{self, NOT_UTF8, Utf8},
     message::{MessageSink, NO_ROOM},
 };
+use crate::place::Place;
 
 /// The largest window, of 32 KiB.
 pub const WINDOW_BITS_MAX: u8 = 15;
@@ -123,22 +124,12 @@ thread_local! {
 
 /// The right of one connection to keep state between messages.
 #[derive(Debug)]
-pub struct ContextPermit(());
+pub struct ContextPermit(#[expect(dead_code, reason = "held, to be dropped")] Place);
 
 impl ContextPermit {
     /// `None` while `contexts_max` connections of this thread have one.
     pub fn acquire(contexts_max: usize) -> Option<Self> {
-        let count = CONTEXTS.get();
-        (count < contexts_max).then(|| {
-            CONTEXTS.set(count + 1);
-            Self(())
-        })
-    }
-}
-
-impl Drop for ContextPermit {
-    fn drop(&mut self) {
-        CONTEXTS.set(CONTEXTS.get() - 1);
+        Place::take(&CONTEXTS, contexts_max).map(Self)
     }
 }
 

@@ -256,20 +256,8 @@ impl LoopBoard {
             "a frame route{of} refused: {}: {problem}{more}",
             problem.code.text()
         );
-        // No Python runs while a connection is polled.
-        let core = self.core.clone();
-        self.core.spawn(async move {
-            Python::attach(|py| {
-                let logged = py
-                    .import("logging")
-                    .and_then(|logging| logging.call_method1("getLogger", ("framegate",)))
-                    .and_then(|logger| logger.call_method1("warning", ("%s", text)));
-                if let Err(error) = logged {
-                    core.report(py, "a refusal of a frame route could not be logged", error);
-                }
-                core.after_python(py);
-            });
-        });
+        self.core
+            .warn_soon(text, "a refusal of a frame route could not be logged");
     }
 }
 
