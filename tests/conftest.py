@@ -15,6 +15,16 @@ from framegate.config import Config
 from framegate.threading_model import runs_without_lock
 from server_thread import Serve, Server
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str) -> None:
+    """End the run when a process of it is lost, which is what a watchdog does to one that hangs.
+
+    pytest-xdist would give the same test to the next process, to hang there once more.
+    """
+    raise pytest.exit.Exception(f"the process that ran {crashitem} is lost", returncode=1)
+
+
 # The gate must not depend on luck: there, the same examples every time. At a desk, new ones.
 settings.register_profile("gate", derandomize=True)
 if os.environ.get("CI"):

@@ -88,7 +88,8 @@ def run_share(url: str, cases: Sequence[str], directory: Path, seconds: float) -
     server = {"agent": AGENT, "url": url, "options": {"version": 18}}
     everything = {"cases": list(cases), "exclude-cases": [], "exclude-agent-cases": {}}
     spec.write_text(json.dumps({"outdir": str(reports), "servers": [server]} | everything))
-    command = [HOME / "bin" / "wstest", "--mode", "fuzzingclient", "--spec", spec]
+    # By its interpreter: the first line of a script holds for the place where it was installed.
+    command = [HOME / "bin" / "python", HOME / "bin" / "wstest", "-m", "fuzzingclient", "-s", spec]
     with (directory / "log").open("wb") as log:
         subprocess.run(
             command, cwd=directory, stdout=log, stderr=log, timeout=seconds, check=True,
