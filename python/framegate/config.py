@@ -2163,6 +2163,16 @@ class Config:
             "Whoever reaches the application reads them; --admin-bind is the safer place."
         ),
     )
+    metrics_topics: int = setting(
+        100,
+        Integer(minimum=0, maximum=4096),
+        group=OPERATION,
+        help=(
+            "Topics of the runtime directory that have metrics of their own, the first by name; 0: "
+            "none. Each is ten series, and is looked at for each scrape, which takes some 50 "
+            "microseconds."
+        ),
+    )
     ready_lag_max: float = setting(
         10.0,
         Seconds(minimum=0.1),
@@ -2332,6 +2342,11 @@ class Config:
     def has_metrics(self) -> bool:
         """Whether requests are counted: somebody may ask."""
         return bool(self.admin_bind or self.metrics_path)
+
+    @property
+    def last_words_seconds(self) -> float:
+        """What the last spans (2) and events (1) get at most when a worker stops."""
+        return 2.0 * self.otel + 1.0 * (self.collector is not None)
 
     @property
     def needs_runtime_segment(self) -> bool:

@@ -139,6 +139,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "admin_bind": ("9000 unix:/run/admin.sock", ("127.0.0.1:9000", "unix:/run/admin.sock")),
     "health_path": ("/healthz", "/healthz"),
     "metrics_path": ("/-/metrics", "/-/metrics"),
+    "metrics_topics": ("9", 9),
     "ready_lag_max": ("5s", 5.0),
     "otel": ("on", True),
     "otel_active_requests": ("on", True),

@@ -955,6 +955,7 @@ SHOWN_ELSEWHERE = [
     ("admin_bind", "metrics/test_admin.py", "test_alive_ready_and_reasons"),
     ("health_path", "metrics/test_admin.py", "test_health_path_on_the_main_port"),
     ("metrics_path", "metrics/test_metrics.py", "test_path_on_the_main_port"),
+    ("metrics_topics", "metrics/test_topics.py", "test_only_so_many_topics_have_metrics"),
     ("ready_lag_max", "metrics/test_admin.py", "test_scrape_while_python_blocks"),
     ("otel", "tracing/test_export.py", "test_rolling_restart_exports_everything"),
     ("otel_active_requests", "tracing/test_export.py", "test_metrics_by_the_conventions"),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from websockets.sync.client import connect
 
+import framegate
 from framegate import RunningServer, Server
 from metrics.scraping import Metrics, admin_port, ask, eventually, scrape
 from server_process import Launch
@@ -33,9 +39,9 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(**options: Any) -> Iterator[RunningServer]:
+def serving(application: Any = app, **options: Any) -> Iterator[RunningServer]:
     options = {"lifespan": "off", "access_log": False, "port": 0, "admin_bind": "0", **options}
-    with Server(app, **options).start_in_thread() as server:
+    with Server(application, **options).start_in_thread() as server:
         yield server
 
 
@@ -95,7 +101,8 @@ def test_connections_requests_in_flight_and_bytes() -> None:
         with socket.create_connection(address) as peer, socket.create_connection(address):
             eventually(lambda: current("http_connections_active") == 2, "two are connected")
             # A request whose body does not come is in flight, as long as its client stays.
-            peer.sendall(b"POST /200 HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
+            request = b"POST /200 HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n"
+            peer.sendall(request)
             received = b""
             while b"x" * 1000 not in received:
                 received += peer.recv(65536)
@@ -104,6 +111,8 @@ def test_connections_requests_in_flight_and_bytes() -> None:
         # More than the body: the head counts, too.
         eventually(lambda: current("http_bytes_sent_total") >= len(received), "all are counted")
         assert current("http_bytes_sent_total") == len(received)
+        assert current("http_bytes_received_total") == len(request)
+        assert current("http_connections_accepted_total") == 2
 
 
 def test_requests_that_wait_are_counted(launch: Launch) -> None:
@@ -131,6 +140,91 @@ def test_websockets_are_counted_while_they_are_open() -> None:
             eventually(lambda: scrape(port)[name] == 1, "the WebSocket is counted")
         eventually(lambda: scrape(port)[name] == 0, "it is no more")
         assert scrape(port).get("http_requests_total", method="GET", status="101") == 1
+
+
+def test_calls_and_streams_are_counted_while_they_last() -> None:
+    go = threading.Event()
+
+    async def holding(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        while not go.is_set():
+            await asyncio.sleep(0.01)
+        await app(scope, receive, send)
+
+    with (
+        serving(holding) as server,
+        ThreadPoolExecutor() as threads,
+        httpx.Client(base_url=server.urls[0], http1=False, http2=True, timeout=60) as client,
+    ):
+        port = port_of(server)
+
+        def counted(count: int) -> bool:
+            metrics = scrape(port)
+            names = ("framegate_application_calls", "framegate_http2_streams_open")
+            return all(metrics[name] == count for name in names)
+
+        requests = [threads.submit(client.get, "/") for _ in range(3)]
+        eventually(lambda: counted(3), "three calls are counted")
+        go.set()
+        assert all(request.result().status_code == 200 for request in requests)
+        eventually(lambda: counted(0), "there are none any more")
+
+
+def test_frames_from_request_bodies_are_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(tmp_path))
+
+    async def taking(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["path"] == "/read":
+            # A body that Python has begun to read cannot become a frame without it.
+            message = await receive()
+
+            async def read_again() -> Any:
+                return message
+
+            await framegate.ingest(scope, "raw", receive=read_again)
+        else:
+            await framegate.ingest(scope, "raw", receive=receive)
+        await app({**scope, "path": "/"}, receive, send)
+
+    with (
+        framegate.Publisher("raw", slot_bytes=100),
+        serving(taking) as server,
+        httpx.Client(base_url=server.urls[0]) as client,
+    ):
+        for _ in range(3):
+            assert client.post("/", content=b"native").status_code == 200
+        assert client.post("/read", content=b"python").status_code == 200
+        port, name = port_of(server), "framegate_ingested_frames_total"
+        eventually(lambda: scrape(port)[name] == 4, "all are counted")
+        metrics = scrape(port)
+        assert (metrics.get(name, path="native"), metrics.get(name, path="python")) == (3, 1)
+
+
+def test_what_a_server_says_of_itself(launch: Launch) -> None:
+    before = time.time()
+    words = ("--admin-bind", "0", "--log-stalls", "0.3s", "--access-log-file", "/dev/full")
+    server = launch("supervised_apps:app", *words).wait_ready()
+    port = admin_port(server)
+    metrics = scrape(port)
+    (labels,) = metrics.labels("framegate_build_info")
+    assert labels == {"version": framegate.__version__}
+    assert before - 60 < metrics["framegate_start_time_seconds"] < time.time() + 60
+    worker = {"worker": "1", "pid": str(server.pid)}
+    assert metrics.labels("framegate_worker_ready") == [worker]
+    assert metrics["framegate_worker_ready"] == 1
+    assert metrics["framegate_event_loop_stalls_total"] == 0
+    assert scrape(port)["framegate_scrapes_total"] == metrics["framegate_scrapes_total"] + 1
+    server.get("/pause")  # with the GIL, for longer than a stall is
+    eventually(lambda: scrape(port)["framegate_event_loop_stalls_total"] == 1, "it is counted")
+    eventually(lambda: scrape(port)["framegate_log_lines_dropped_total"] == 1, "a line was lost")
+
+    def waits() -> float:
+        server.get()  # each turn of the loop is a wait, of which one in sixteen is measured
+        return scrape(port)["framegate_gil_waits_total"]
+
+    eventually(lambda: waits() > 0, "waits for the GIL are counted")
+    assert 0 < scrape(port)["framegate_gil_wait_seconds_total"] < 60
 
 
 def test_too_many_kinds_of_requests_are_counted_by_class() -> None:

@@ -48,6 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///     fds: Listening sockets; they are owned from here on, also when this fails.
 ///     row: The worker's row; all rows of its segment are told of.
 ///     `lag_max`: Seconds after which a worker whose loop does not answer is not ready.
+///     topics: Topics of frames that have metrics of their own.
 ///
 /// Raises:
 ///     `OSError`: A socket cannot be used, or there is no thread.
@@ -64,9 +65,14 @@ struct Running {
 #[pymethods]
 impl AdminServer {
     #[new]
-    #[pyo3(signature = (fds, *, row, lag_max))]
+    #[pyo3(signature = (fds, *, row, lag_max, topics=0))]
     #[expect(clippy::needless_pass_by_value, reason = "a list from Python")]
-    fn new(fds: Vec<i32>, row: &Bound<'_, RuntimeRow>, lag_max: f64) -> PyResult<Self> {
+    fn new(
+        fds: Vec<i32>,
+        row: &Bound<'_, RuntimeRow>,
+        lag_max: f64,
+        topics: usize,
+    ) -> PyResult<Self> {
         let lag_max = Duration::try_from_secs_f64(lag_max)
             .map_err(|_| PyValueError::new_err(format!("{lag_max} is not a duration")))?;
         let mut listeners = Vec::new();
@@ -80,7 +86,7 @@ impl AdminServer {
             listeners.push(listener(socket)?);
         }
         let segment = Arc::clone(row.get().0.segment());
-        let report = ServerReport::new(segment, lag_max);
+        let report = ServerReport::new(segment, lag_max, topics);
         Ok(Self(std::sync::Mutex::new(Some(
             start(listeners, report).map_err(os_error)?,
         ))))

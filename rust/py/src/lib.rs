@@ -30,6 +30,7 @@ mod static_files;
 mod stats;
 mod telemetry;
 mod tls;
+mod topic_metrics;
 mod topics;
 mod tracing;
 mod worker;

@@ -27,6 +27,7 @@ use crate::{
     native::monotonic_ns,
     series::{self, BOUNDS, BUCKETS, Name, SERIES_COUNT, StatusLabel},
     stats::{Counter, Gauge, Phase, RowCopy, Segment, Whole},
+    topic_metrics,
 };
 
 /// A worker whose native thread has not written for so long is dead, or stopped: six times as long as it takes.
@@ -37,15 +38,18 @@ pub(crate) struct ServerReport {
     segment: Arc<Segment>,
     /// A worker whose loop stands still for longer is not ready.
     lag_max: Duration,
+    /// Topics that have metrics of their own.
+    topics_max: usize,
     scrapes: AtomicU64,
 }
 
 impl ServerReport {
     /// Tells what this segment tells.
-    pub(crate) fn new(segment: Arc<Segment>, lag_max: Duration) -> Self {
+    pub(crate) fn new(segment: Arc<Segment>, lag_max: Duration, topics_max: usize) -> Self {
         Self {
             segment,
             lag_max,
+            topics_max,
             scrapes: AtomicU64::new(0),
         }
     }
@@ -114,6 +118,8 @@ impl Report for ServerReport {
         write_workers(&mut exposition, &whole, &|row| {
             self.hindrance(row, monotonic_ns()).is_none()
         });
+        topic_metrics::write_routes(&mut exposition, &whole);
+        topic_metrics::write_topics(&mut exposition, self.topics_max);
         let scrapes = self.scrapes.fetch_add(1, Ordering::Relaxed) + 1;
         let help = "Times that this process was asked for metrics.";
         exposition

@@ -31,7 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framegate_http::edge::Limits;
+use framegate_http::{edge::Limits, topics::Code};
 use pyo3::{
     exceptions::{PyIndexError, PyKeyError, PyValueError},
     prelude::*,
@@ -150,9 +150,22 @@ pub(crate) enum Counter {
     Spans = 13,
     /// Spans that were not exported.
     SpansDropped = 14,
+    /// Frames that came by frame routes.
+    TopicFramesIn = 15,
+    /// Bytes of their payloads.
+    TopicBytesIn = 16,
+    /// Frames that went out by frame routes.
+    TopicFramesOut = 17,
+    /// Bytes of their payloads.
+    TopicBytesOut = 18,
+    /// Calls by frame routes that a responder has answered.
+    TopicCalls = 19,
 }
 
-const COUNTER_NAMES: [(&str, Counter); 15] = [
+/// Place of the first of the refusals of frame routes: one counter for each [`Code`], in the order of their table.
+const REFUSALS: usize = 24;
+
+const COUNTER_NAMES: [(&str, Counter); 20] = [
     ("requests", Counter::Requests),
     ("accepted", Counter::Accepted),
     ("body_bytes_in", Counter::BodyBytesIn),
@@ -168,6 +181,11 @@ const COUNTER_NAMES: [(&str, Counter); 15] = [
     ("gil_wait_ns", Counter::GilWaitNs),
     ("spans", Counter::Spans),
     ("spans_dropped", Counter::SpansDropped),
+    ("topic_frames_in", Counter::TopicFramesIn),
+    ("topic_bytes_in", Counter::TopicBytesIn),
+    ("topic_frames_out", Counter::TopicFramesOut),
+    ("topic_bytes_out", Counter::TopicBytesOut),
+    ("topic_calls", Counter::TopicCalls),
 ];
 
 /// Names and numbers of the layout, as the supervisor has them.
@@ -207,7 +225,8 @@ const _: () = {
     assert!(HEADER_BYTES.is_multiple_of(align_of::<AtomicU64>()));
     assert!(ROW_BYTES.is_multiple_of(align_of::<AtomicU64>()));
     assert!(GAUGES_END <= COUNTERS);
-    assert!(COUNTERS + COUNTER_NAMES.len() * size_of::<u64>() <= SERIES);
+    assert!(COUNTER_NAMES.len() <= REFUSALS);
+    assert!(COUNTERS + (REFUSALS + Code::ALL.len()) * size_of::<u64>() <= SERIES);
     assert!(SERIES + SERIES_COUNT * SERIES_WORDS * size_of::<u64>() <= ROW_BYTES);
     assert!(header::DIRECTORY + DIRECTORY_COUNT * size_of::<u64>() <= HEADER_BYTES);
 };
@@ -234,6 +253,11 @@ impl Counter {
     fn offset(self) -> usize {
         COUNTERS + self as usize * size_of::<u64>()
     }
+}
+
+/// Where refusals of this kind are counted.
+fn refusals_offset(code: Code) -> usize {
+    COUNTERS + (REFUSALS + code as usize) * size_of::<u64>()
 }
 
 /// The whole file, mapped.
@@ -265,6 +289,10 @@ impl RowCopy {
         self.0[counter.offset() / size_of::<u64>()]
     }
 
+    fn refusals(&self, code: Code) -> u64 {
+        self.0[refusals_offset(code) / size_of::<u64>()]
+    }
+
     /// The words of a series.
     pub(crate) fn series(&self, index: usize) -> &[u64] {
         let start = SERIES / size_of::<u64>() + index * SERIES_WORDS;
@@ -277,6 +305,12 @@ impl Whole<'_> {
     pub(crate) fn counter(&self, counter: Counter) -> u64 {
         self.all()
             .fold(0, |sum, row| sum.wrapping_add(row.counter(counter)))
+    }
+
+    /// Requests that frame routes refused so, summed likewise.
+    pub(crate) fn refusals(&self, code: Code) -> u64 {
+        self.all()
+            .fold(0, |sum, row| sum.wrapping_add(row.refusals(code)))
     }
 
     /// The words of a series, summed over the dead and the living.
@@ -475,6 +509,23 @@ impl Row {
     /// Publish a counter that its owner keeps.
     pub(crate) fn count(&self, counter: Counter, value: u64) {
         self.word(counter.offset()).store(value, Ordering::Relaxed);
+    }
+
+    /// Add to a counter that nobody keeps elsewhere; on the loop's thread alone.
+    pub(crate) fn add(&self, counter: Counter, value: u64) {
+        self.add_at(counter.offset(), value);
+    }
+
+    /// Count a refusal of a frame route; on the loop's thread alone.
+    pub(crate) fn refused(&self, code: Code) {
+        self.add_at(refusals_offset(code), 1);
+    }
+
+    fn add_at(&self, offset: usize, value: u64) {
+        let word = self.word(offset);
+        // No read-modify-write: the loop's thread is the only one that writes here.
+        let sum = word.load(Ordering::Relaxed).wrapping_add(value);
+        word.store(sum, Ordering::Relaxed);
     }
 
     /// The words of a series of this worker.

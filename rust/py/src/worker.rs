@@ -201,9 +201,9 @@ impl Worker {
             write_timeout: duration(config, "timeout_write")?,
             session: application.settings.websocket,
         };
-        let (service, topics) = topics::in_front_of(service, config, &core, sockets)?;
-        let spawner = core.clone();
         let row = row.map(|row| Arc::clone(&row.get().0));
+        let (service, topics) = topics::in_front_of(service, config, &core, sockets, row.as_ref())?;
+        let spawner = core.clone();
         let mut server = Server::new(
             with_operators(service, config, row.as_ref())?,
             server_config,
@@ -587,7 +587,8 @@ fn with_operators(
     let lag_max = Duration::try_from_secs_f64(lag_max)
         .map_err(|_| PyValueError::new_err(format!("ready_lag_max={lag_max} is not a duration")))?;
     let segment = Arc::clone(row.segment());
-    let report: Rc<dyn Report> = Rc::new(ServerReport::new(segment, lag_max));
+    let topics_max = config.getattr("metrics_topics")?.extract()?;
+    let report: Rc<dyn Report> = Rc::new(ServerReport::new(segment, lag_max, topics_max));
     let mut routes = Routes::new(application);
     if let Some(path) = health {
         routes = routes.exact(path, admin::ready(report.clone()));

@@ -24,6 +24,19 @@ pub struct TopicStats {
     pub subscribers: u32,
     /// Sequence of the newest frame; 0: none yet.
     pub head: u64,
+    /// Slots that hold a frame which somebody leases.
+    pub slots_leased: u32,
+}
+
+/// What became of the frames of a topic, and who has part in it, as it was at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TopicUse {
+    /// Frames that the living subscribers lost, added up. It falls when one of them leaves.
+    pub lost: u64,
+    /// Leases of the living: a frame that three hold counts three times.
+    pub leases: u64,
+    /// `CLOCK_MONOTONIC` of the newest frame that is still in its slot, in nanoseconds; `None`: there is none.
+    pub published_ns: Option<u64>,
 }
 
 impl Inspector {
@@ -70,6 +83,35 @@ impl Inspector {
             publishers: raw.publishers,
             subscribers: raw.subscribers,
             head: raw.head,
+            slots_leased: raw.slots_leased,
+        })
+    }
+
+    /// What became of its frames. Takes a system call per participant, and memory for all slots while it looks.
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info).
+    pub fn usage(&self) -> Result<TopicUse, Error> {
+        // SAFETY: the handle is live; pointer, capacity and a place for the count.
+        let participants: Vec<sys::Participant> = collect(|out, capacity, count| unsafe {
+            sys::fg_inspector_participants(self.0, out, capacity, count)
+        })?;
+        // SAFETY: as above.
+        let slots: Vec<sys::Slot> = collect(|out, capacity, count| unsafe {
+            sys::fg_inspector_slots(self.0, out, capacity, count)
+        })?;
+        let living = || participants.iter().filter(|one| one.alive != 0);
+        let newest = slots
+            .iter()
+            .filter(|slot| slot.sequence != 0 && slot.published_ns != 0)
+            .max_by_key(|slot| slot.sequence);
+        Ok(TopicUse {
+            lost: living()
+                .filter(|one| one.role == sys::ROLE_SUBSCRIBER)
+                .fold(0, |sum, one| sum.saturating_add(one.lost)),
+            leases: living().map(|one| u64::from(one.leases)).sum(),
+            published_ns: newest.map(|slot| slot.published_ns),
         })
     }
 }
@@ -79,6 +121,20 @@ impl Drop for Inspector {
         // SAFETY: the handle is live and not used afterwards.
         unsafe { sys::fg_inspector_close(self.0) }
     }
+}
+
+/// What a call fills in that first says how many there are; what comes in between is left out.
+fn collect<T: Copy>(
+    fill: impl Fn(*mut T, usize, *mut usize) -> sys::Status,
+) -> Result<Vec<T>, Error> {
+    let mut count = 0;
+    check(fill(ptr::null_mut(), 0, &raw mut count))?;
+    let mut found = Vec::with_capacity(count);
+    let mut now = 0;
+    check(fill(found.as_mut_ptr(), found.capacity(), &raw mut now))?;
+    // SAFETY: the library has filled so many, and no more than there is room for.
+    unsafe { found.set_len(now.min(found.capacity())) };
+    Ok(found)
 }
 
 /// Names of all topics in the runtime directory, sorted; none if there is no such directory.

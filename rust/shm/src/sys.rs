@@ -10,6 +10,10 @@ pub(crate) const ARRAY_DIMENSIONS_MAX: usize = 8;
 pub(crate) const ARRAY_NAME_BYTES_MAX: usize = 36;
 pub(crate) const LETTER_BYTES_MAX: usize = 192;
 pub(crate) const VALUES_MAX: usize = 128;
+pub(crate) const PARTICIPANTS_MAX: usize = 256;
+pub(crate) const PARTICIPANT_NAME_BYTES_MAX: usize = 32;
+pub(crate) const GROUP_NAME_BYTES_MAX: usize = 32;
+pub(crate) const ROLE_SUBSCRIBER: u32 = 2;
 pub(crate) const DIMENSION_ANY: u64 = u64::MAX;
 
 pub(crate) type Status = i32;
@@ -113,6 +117,39 @@ pub(crate) struct TopicStats {
     pub(crate) slots_loaned: u32,
     pub(crate) slots_published: u32,
     pub(crate) slots_leased: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Participant {
+    pub(crate) index: u32,
+    pub(crate) role: u32,
+    pub(crate) policy: u32,
+    pub(crate) alive: u32,
+    pub(crate) pid: i32,
+    pub(crate) leases: u32,
+    pub(crate) position: u64,
+    pub(crate) received: u64,
+    pub(crate) lost: u64,
+    pub(crate) corrupt: u64,
+    pub(crate) attached_unix_ns: u64,
+    pub(crate) name: [c_char; PARTICIPANT_NAME_BYTES_MAX],
+    pub(crate) name_bytes: u32,
+    pub(crate) group_bytes: u32,
+    pub(crate) group: [c_char; GROUP_NAME_BYTES_MAX],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Slot {
+    pub(crate) index: u32,
+    pub(crate) state: u32,
+    pub(crate) owner: u32,
+    pub(crate) reserved: u32,
+    pub(crate) sequence: u64,
+    pub(crate) bytes: u64,
+    pub(crate) published_ns: u64,
+    pub(crate) holders: [u64; PARTICIPANTS_MAX / 64],
 }
 
 #[repr(C)]
@@ -349,6 +386,18 @@ unsafe extern "C" {
         count: *mut usize,
     ) -> Status;
     pub(crate) fn fg_inspector_stats(inspector: *mut Inspector, out: *mut TopicStats) -> Status;
+    pub(crate) fn fg_inspector_participants(
+        inspector: *mut Inspector,
+        out: *mut Participant,
+        capacity: usize,
+        count: *mut usize,
+    ) -> Status;
+    pub(crate) fn fg_inspector_slots(
+        inspector: *mut Inspector,
+        out: *mut Slot,
+        capacity: usize,
+        count: *mut usize,
+    ) -> Status;
     pub(crate) fn fg_inspector_close(inspector: *mut Inspector);
     pub(crate) fn fg_topic_options_init(options: *mut TopicOptions);
     pub(crate) fn fg_topic_create(
@@ -592,14 +641,14 @@ mod tests {
                 "fg_topic_stats" => size_of::<TopicStats>(),
                 "fg_metadata" => size_of::<Metadata>(),
                 "fg_value" => size_of::<Value>(),
-                // Of the inspector, Rust needs the totals only.
-                "fg_participant" | "fg_slot" => continue,
+                "fg_participant" => size_of::<Participant>(),
+                "fg_slot" => size_of::<Slot>(),
                 other => panic!("{other} is new: declare it here"),
             };
             assert_eq!(ours, row.bytes as usize, "{}", text(row.name));
             compared += 1;
         }
-        assert_eq!(compared, 19);
+        assert_eq!(compared, 21);
     }
 
     #[test]

@@ -121,6 +121,8 @@ pub struct TopicInfo {
     pub checksum: Checksum,
     /// Random, new with every creation: tells one life of a name from the next.
     pub identity: [u64; 2],
+    /// Of its files, without mailboxes.
+    pub file_bytes: u64,
 }
 
 impl TopicInfo {
@@ -150,6 +152,7 @@ impl TopicInfo {
             schema: arrays[..count.min(arrays.len())].to_vec(),
             checksum: Checksum::from_code(raw.checksum),
             identity: raw.identity,
+            file_bytes: raw.control_bytes.saturating_add(raw.data_bytes),
         })
     }
 }

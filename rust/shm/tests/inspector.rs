@@ -2,7 +2,8 @@
 use std::time::Duration;
 
 use framegate_shm::{
-    FrameMeta, Inspector, Publisher, Subscriber, SubscriberOptions, TopicOptions, topics, unlink,
+    FrameMeta, Inspector, Publisher, Subscriber, SubscriberOptions, TopicOptions, TopicUse, topics,
+    unlink,
 };
 
 #[test]
@@ -39,5 +40,41 @@ fn inspector_sees_what_happens_and_topics_are_found() {
     unlink(&name).unwrap();
     let again = Publisher::create(&name, &options).unwrap();
     assert_ne!(again.info().unwrap().identity, identity);
+    unlink(&name).unwrap();
+}
+
+#[test]
+fn usage_counts_what_subscribers_hold_and_lost_and_goes_with_them() {
+    let name = format!("usage/{}", std::process::id());
+    let options = TopicOptions {
+        slot_bytes: 64,
+        slots: 4,
+        ..TopicOptions::default()
+    };
+    let publisher = Publisher::create(&name, &options).unwrap();
+    let inspector = Inspector::open(&name).unwrap();
+    assert_eq!(inspector.usage().unwrap(), TopicUse::default());
+    let publish = || {
+        let loan = publisher.loan(1, Duration::ZERO).unwrap();
+        loan.publish(&FrameMeta::default()).unwrap();
+    };
+    let subscriber = Subscriber::open(&name, &SubscriberOptions::default()).unwrap();
+    publish();
+    let first = subscriber.take(Duration::ZERO).unwrap().unwrap();
+    let usage = inspector.usage().unwrap();
+    assert_eq!((usage.lost, usage.leases), (0, 1));
+    assert_eq!(usage.published_ns, Some(first.published_ns()));
+    assert_eq!(inspector.stats().unwrap().slots_leased, 1);
+    for _ in 0..10 {
+        publish();
+    }
+    let last = subscriber.take(Duration::ZERO).unwrap().unwrap();
+    assert_eq!(last.sequence(), 11);
+    let usage = inspector.usage().unwrap();
+    assert_eq!((usage.lost, usage.leases), (9, 2));
+    assert_eq!(usage.published_ns, Some(last.published_ns()));
+    drop((first, last, subscriber));
+    let usage = inspector.usage().unwrap();
+    assert_eq!((usage.lost, usage.leases), (0, 0));
     unlink(&name).unwrap();
 }

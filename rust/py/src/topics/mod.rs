@@ -35,6 +35,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::native::without_signals;
+use crate::stats::{Counter, Row};
 use calls::Callers;
 use hub::{Hub, LEASE_RETRY};
 use judge::Answering;
@@ -76,6 +77,7 @@ pub(crate) fn in_front_of(
     config: &Bound<'_, PyAny>,
     core: &Rc<LoopCore>,
     sockets: SocketLimits,
+    row: Option<&Arc<Row>>,
 ) -> PyResult<(Rc<dyn Service>, Option<Topics>)> {
     let prefix: Option<String> = config.getattr("topics")?.extract()?;
     let Some(prefix) = prefix else {
@@ -91,6 +93,7 @@ pub(crate) fn in_front_of(
         registry: registry.clone(),
         callers: callers.clone(),
         core: core.clone(),
+        row: row.cloned(),
         told: Cell::new(None),
         untold: Cell::new(0),
     });
@@ -175,6 +178,7 @@ struct LoopBoard {
     registry: Arc<Registry>,
     callers: Rc<Callers>,
     core: Rc<LoopCore>,
+    row: Option<Arc<Row>>,
     told: Cell<Option<Instant>>,
     untold: Cell<u64>,
 }
@@ -228,9 +232,28 @@ impl Board for LoopBoard {
     }
 
     fn happened(&self, event: &Event<'_>) {
+        if let Some(row) = &self.row {
+            count(row, event);
+        }
         if let Event::Refused { topic, problem } = event {
             self.tell(*topic, problem);
         }
+    }
+}
+
+/// Counts what happened, for metrics.
+fn count(row: &Row, event: &Event<'_>) {
+    match event {
+        Event::Published { bytes } => {
+            row.add(Counter::TopicFramesIn, 1);
+            row.add(Counter::TopicBytesIn, *bytes);
+        }
+        Event::Sent { bytes } => {
+            row.add(Counter::TopicFramesOut, 1);
+            row.add(Counter::TopicBytesOut, *bytes);
+        }
+        Event::Called { .. } => row.add(Counter::TopicCalls, 1),
+        Event::Refused { problem, .. } => row.refused(problem.code),
     }
 }
 
