@@ -7,8 +7,11 @@ request waiting for it or failing. When it is so slow that 8 MiB of events wait,
 dropped, and the log says how many. What came before a worker ends is delivered, unless that takes
 longer than a second.
 
-Each worker process has a collector of its own. Connections and requests have numbers that are
-unique within their worker. Times are those of `time.monotonic_ns()`.
+Each worker process has a collector of its own. Where workers are threads of one process they share
+it, and it has one call at a time: `record_batch` needs no lock of its own, and a call that blocks
+holds up what the other workers have for it. Several servers in one process that are given the same
+object do not know of each other. Connections and requests have numbers that are unique within their
+worker. Times are those of `time.monotonic_ns()`.
 
 In order: `ConnectionOpened`, then for each request `RequestStarted` and either `ResponseCompleted`
 or `RequestFailed`, then `ConnectionClosed`. A WebSocket is a request whose response is its
@@ -251,16 +254,21 @@ class EventQueue(Protocol):
         """Say that nothing will be taken any more."""
 
 
-def start_delivery(queue: EventQueue, collector: Collector) -> threading.Thread:
-    """Give a collector what comes, on a thread of its own, until the queue is closed."""
+def start_delivery(
+    queue: EventQueue, collector: Collector, turn: threading.Lock
+) -> threading.Thread:
+    """Give a collector what comes, on a thread of its own, until the queue is closed.
+
+    `turn` is held during each call: the lock of all who give something to this collector.
+    """
     thread = threading.Thread(
-        target=_deliver, args=(queue, collector), name="framegate events", daemon=True
+        target=_deliver, args=(queue, collector, turn), name="framegate events", daemon=True
     )
     thread.start()
     return thread
 
 
-def _deliver(queue: EventQueue, collector: Collector) -> None:
+def _deliver(queue: EventQueue, collector: Collector, turn: threading.Lock) -> None:
     complaints = _Complaints()
     dropped_before = 0
     try:
@@ -268,7 +276,8 @@ def _deliver(queue: EventQueue, collector: Collector) -> None:
             found, dropped = batch
             events = [_CLASSES[number](*values) for number, *values in found]
             try:
-                collector.record_batch(events)
+                with turn:
+                    collector.record_batch(events)
             except Exception:
                 if complaints.are_due("failed"):
                     logger.exception("the collector failed: %d events are lost", len(events))

@@ -773,7 +773,7 @@ class Supervisor:
         seconds = self._config.timeout_graceful_shutdown + SHUTDOWN_SECONDS
         if worker.has_worker_scope:
             seconds += self._config.timeout_worker_shutdown
-        return seconds
+        return seconds + self._config.last_words_seconds
 
     def _begin_to_stop(self) -> None:
         if self._is_stopping:
@@ -821,7 +821,7 @@ class Supervisor:
             elif not self._is_hasty:
                 self._is_hasty = True
                 logger.warning("asked again to stop: cutting what is still open")
-                self._set_kill_time(HASTY_SECONDS)
+                self._set_kill_time(HASTY_SECONDS + self._config.last_words_seconds)
                 for worker in self._processes():
                     worker.process.send_signal(signal.SIGINT)  # see worker.Signals
             else:

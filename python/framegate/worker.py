@@ -199,6 +199,7 @@ class NativeToolkit:
         self._number = number
         self._tls: Any = None
         self._collector: Collector | None = None
+        self._collector_turn = threading.Lock()
         self._telemetry: Telemetry | None = None
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
@@ -307,7 +308,12 @@ class NativeToolkit:
         from framegate import _http
 
         fds = [os.dup(item.fileno()) for item in listeners]
-        admin = _http.AdminServer(fds, row=_open_row(row), lag_max=config.ready_lag_max)
+        admin = _http.AdminServer(
+            fds,
+            row=_open_row(row),
+            lag_max=config.ready_lag_max,
+            topics=config.metrics_topics,
+        )
         try:
             yield
         finally:
@@ -327,7 +333,7 @@ class NativeToolkit:
         from framegate.events import start_delivery
 
         queue = _http.EventQueue()
-        start_delivery(queue, self._collector)
+        start_delivery(queue, self._collector, self._collector_turn)
         return queue
 
     def build_info(self) -> dict[str, Any]:
@@ -364,8 +370,8 @@ def _open_row(row: RowPlace) -> Any:
 
 def stop_seconds(config: Config) -> float:
     """Return what a stop takes at most that is asked for once."""
-    grace = config.timeout_graceful_shutdown
-    return grace + SHUTDOWN_SECONDS + config.timeout_worker_shutdown
+    seconds = config.timeout_graceful_shutdown + SHUTDOWN_SECONDS + config.last_words_seconds
+    return seconds + config.timeout_worker_shutdown
 
 
 class StopRequested(KeyboardInterrupt):
@@ -803,6 +809,8 @@ class Signals:
         seconds = grace + SHUTDOWN_SECONDS if self._count == 1 else HASTY_SECONDS
         if self._count == 1 and self.worker is not None and self.worker.has_worker_scope:
             seconds += self._config.timeout_worker_shutdown
+        # Before the application shuts down: what they take is not taken from it.
+        seconds += self._config.last_words_seconds
         watchdog.arm(
             seconds + MARGIN_SECONDS,
             "the worker did not stop in time and is ended by force",

@@ -11,10 +11,13 @@ import stat
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from framegate import _http, supervisor, worker
+from framegate.config import Config
 from framegate.runtime_segment import RUNTIME_LAYOUT, RuntimeSegment
 from framegate.supervisor import restart_delay_seconds
 from server_process import Launch, body, wait_for_death
@@ -542,6 +545,39 @@ def test_supervisor_waits_as_long_as_its_workers_take() -> None:
     assert supervisor.HASTY_SECONDS == worker.HASTY_SECONDS
     assert supervisor.STOP_MARGIN_SECONDS > worker.MARGIN_SECONDS
     assert supervisor.STARTUP_MARGIN_SECONDS > worker.MARGIN_SECONDS
+
+
+class Deadlines(worker.Watchdog):
+    """Keeps what it is armed with."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.seconds: list[float] = []
+
+    def arm(self, seconds: float, reason: str, exit_code: int) -> None:
+        self.seconds.append(seconds)
+
+
+def test_last_spans_and_events_take_nothing_from_the_end_of_the_application() -> None:
+    """They are sent before lifespan shutdown, so every deadline behind it is as much later."""
+
+    def deadlines(**options: Any) -> list[float]:
+        config = Config(timeout_graceful_shutdown=1.0, **options)
+        watchdog = Deadlines()
+        signals = worker.Signals(config, watchdog, is_supervised=False)
+        signals.worker = cast(worker.Worker, SimpleNamespace(stop=lambda: None, has_worker_scope=0))
+        with signals.installed():
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+        return [*watchdog.seconds, worker.stop_seconds(config)]
+
+    plain = deadlines()
+    for options, seconds in [
+        ({"otel": True}, 2.0),
+        ({"collector": "a:b"}, 1.0),
+        ({"otel": True, "collector": "a:b"}, 3.0),
+    ]:
+        assert deadlines(**options) == [before + seconds for before in plain]
 
 
 def test_layout_of_the_runtime_segment_is_the_cores() -> None:

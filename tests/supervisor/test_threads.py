@@ -107,6 +107,18 @@ def test_death_of_the_process_is_one_death(launch_threads: Launch) -> None:
     assert server.stop() == 0
 
 
+def test_collector_has_one_caller_at_a_time(launch_threads: Launch) -> None:
+    """Workers that are threads share it, and each hands over what it has by a thread of its own."""
+    words = ("--workers", "3", "--collector", "logs.printing_collector:Alone")
+    server = launch_threads(APP, *words).wait_ready()
+    for _ in range(10):
+        peers = [server.request() for _ in range(12)]
+        assert all(body(peer) for peer in peers)
+    server.wait_for("completed 120")
+    assert server.stop() == 0
+    assert "two callers at once" not in server.text
+
+
 def test_one_that_fails_fails_all(launch_threads: Launch) -> None:
     server = launch_threads("supervised_apps:failing", "--workers", "2")
     assert server.wait() == 3

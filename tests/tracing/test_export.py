@@ -271,6 +271,29 @@ def test_rolling_restart_exports_everything(launch: Launch, receiver: Receiver) 
     assert {resource["service.instance.id"] for _, _, resource in points} == instances
 
 
+def test_stop_in_haste_waits_for_a_slow_collector(launch: Launch, receiver: Receiver) -> None:
+    """Also for the span of a request that is cut only then."""
+
+    def pause() -> None:
+        threading.Event().wait(1.5)
+
+    environment = receiver.environment(OTEL_BSP_SCHEDULE_DELAY="600000")
+    words = ("--port", "0", "--otel", "--no-access-log", "--timeout-graceful-shutdown", "60")
+    server = launch("supervised_apps:app", *words, extra=environment).wait_ready()
+    for _ in range(5):
+        server.get()
+    receiver.on_message = pause
+    with server.request("/endless"):
+        server.wait_event("endless")
+        server.signal(signal.SIGTERM)
+        server.wait_for("stopping")
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert [one.attributes["url.path"] for one in receiver.spans].count("/pid") == 5
+    (cut,) = [one for one in receiver.spans if one.attributes["url.path"] == "/endless"]
+    assert cut.attributes["error.type"] == "aborted"
+
+
 @contextmanager
 def secure_http_receiver(files: dict[str, str]) -> Iterator[Receiver]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

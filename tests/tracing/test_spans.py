@@ -136,7 +136,7 @@ def test_what_a_span_tells(spans_of: Callable[..., list[Received]], http2: bool)
         "network.peer.address": "127.0.0.1",
         "network.protocol.version": "2" if http2 else "1.1",
         "user_agent.original": "test/1",
-    }
+    }  # and no framegate.stream.duration
     # Without a route the method alone: a path would be a name for each of its parameters.
     assert (received.span.name, received.span.kind) == ("GET", SERVER)
     assert received.span.status.code == UNSET
@@ -475,6 +475,8 @@ def test_stream_lasts_until_it_begins(spans_of: Callable[..., list[Received]], k
     assert span.end_time_unix_nano - span.start_time_unix_nano < 300_000_000
     assert span.status.code == UNSET
     assert "error.type" not in received.attributes
+    # How long it was read is told beside it, in seconds.
+    assert 0.3 <= received.attributes["framegate.stream.duration"] < 600
 
 
 def test_client_that_leaves_is_an_error(spans_of: Callable[..., list[Received]]) -> None:

@@ -33,7 +33,7 @@ use crate::{
 const BYTES_MAX: usize = 8 << 20;
 /// Events wait for company that long.
 const DELAY: Duration = Duration::from_millis(20);
-/// What the collector gets for the last events when its worker ends.
+/// What the collector gets for the last events when its worker ends; `Config.last_words_seconds` counts with it.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// In the order of the arguments of the classes in `framegate/events.py`; times are nanoseconds of `CLOCK_MONOTONIC`.

@@ -28,7 +28,7 @@ use crate::{
     stats::{Counter, Gauge, Row},
 };
 
-/// What the last messages get when the worker ends.
+/// What the last messages get when the worker ends; `Config.last_words_seconds` counts with it.
 const FLUSH: Duration = Duration::from_secs(2);
 /// Between two complaints.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(10);

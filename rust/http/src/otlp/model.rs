@@ -102,6 +102,13 @@ fn failure_of(record: &RequestRecord) -> Option<&str> {
     }
 }
 
+/// How long a stream of events went on after its head; of other responses the span says it.
+fn stream_duration(record: &RequestRecord) -> Option<Duration> {
+    let first_byte_ns = record.first_byte_ns.filter(|_| record.event_stream)?;
+    let since_ns = record.end_ns.saturating_sub(first_byte_ns);
+    Some(Duration::from_nanos(since_ns))
+}
+
 /// A query without the values of well-known secrets.
 fn without_secrets(query: &str) -> String {
     let mut shown = String::with_capacity(query.len());
@@ -151,6 +158,10 @@ pub(super) fn encode_span(record: &RequestRecord, span: &Span) -> Option<Vec<u8>
     }
     if let Some(failure) = failure {
         pairs.text("error.type", failure);
+    }
+    if let Some(duration) = stream_duration(record) {
+        let seconds = Value::Float(duration.as_secs_f64());
+        pairs.value("framegate.stream.duration", &seconds);
     }
     pairs.all(&details.attributes);
     message.number(10, details.attributes_dropped.into());
