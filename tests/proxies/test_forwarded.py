@@ -324,6 +324,42 @@ def test_answers_in_place_of_the_application_have_the_name(
     assert log.read_text() == f"{status} 192.0.2.7 mine-{status}\n"
 
 
+@pytest.mark.parametrize(
+    ("status", "sent"),
+    [
+        (400, b"nonsense\r\n%s\r\n"),
+        (400, b"GET / HTTP/1.1\r\nHost: a\r\nno colon here\r\n%s\r\n"),
+        (400, b"GET / HTTP/3.7\r\nHost: a\r\n%s\r\n"),
+        (431, b"GET / HTTP/1.1\r\nHost: a\r\n%sa: " + bytes([97]) * 70_000),
+        (408, b"GET / HTTP/1.1\r\nHost: a\r\n%s"),
+    ],
+)
+def test_what_never_became_a_request_has_no_name_and_no_line(
+    tmp_path: Path, status: int, sent: bytes
+) -> None:
+    """A name would be in an answer and nowhere else; what was wrong is told of the connection."""
+    log = tmp_path / "access.log"
+    options: dict[str, Any] = {
+        "lifespan": "off",
+        "request_id": True,
+        "forwarded_allow_ips": "127.0.0.1",
+        "access_log_file": str(log),
+        "access_log_format": "%s %L",
+        "timeout_header": 0.3,
+    }
+    with Server(scope_as_json, port=0, **options).start_in_thread() as server:
+        with socket.create_connection(server.addresses[0], timeout=60) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: first\r\n\r\n")
+            received = b""
+            while not received.endswith(b"}"):
+                received += peer.recv(65536)
+            peer.sendall(sent % b"X-Request-ID: mine\r\n")
+            answer = read_all(peer)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer
+    assert b"x-request-id" not in answer.lower()
+    assert log.read_text() == "200 first\n"
+
+
 def test_answers_in_place_of_the_application_have_the_name_over_http2(serve: Serve) -> None:
     server = serve(
         scope_as_json, lifespan="off", request_id=True, max_body=8, target_bytes_max=1024
