@@ -1,7 +1,9 @@
 """How long does a scrape take while the application computes for five seconds?
 
 One worker and its scraper on different cores; the handler never gives the GIL away by itself. The
-thread that answers shares the core with it.
+thread that answers shares the core with it, so the kernel has to take the core from what computes.
+How long that takes nobody can help who has no privileges: the limit is a process that does nothing
+but answer, on the core on which another one computes.
 """
 
 from framegate_bench.__main__ import main
@@ -15,6 +17,12 @@ QUESTION = Comparison(
     unit="ms from connect to the last byte: p50 / p99 / longest of 250",
     contestants=(
         Contestant("framegate", "framegate", ("{bin}/python", "{apps}/scrape_blocked.py")),
+        Contestant(
+            "a process that only answers",
+            "framegate",
+            ("{bin}/python", "{apps}/scrape_blocked.py", "--floor"),
+            is_limit=True,
+        ),
     ),
     cases=(
         Case("idle", "nothing runs", ("idle",), METRICS),
@@ -26,6 +34,13 @@ QUESTION = Comparison(
             ("framegate", "blocked", "max_ms"),
             None,
             10.0,
+            at_most=True,
+        ),
+        Limit(
+            "times the median of a process that only answers, while something computes",
+            ("framegate", "blocked", "p50_ms"),
+            ("a process that only answers", "blocked", "p50_ms"),
+            1.25,
             at_most=True,
         ),
     ),

@@ -66,6 +66,53 @@ def scrape(admin: int) -> list[float]:
     return found
 
 
+def serve_bare(port: int, case: str) -> None:
+    """Answer a scrape as fast as the machine lets anybody: a process that does nothing else.
+
+    Where something computes, that is another process on the same core, so what is left is how long
+    the kernel takes to let one run that was woken.
+    """
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        if case == "blocked":
+            parent = os.getpid()
+            if os.fork() == 0:
+                while os.getppid() == parent:
+                    pass
+                os._exit(0)
+        body = b"http_requests_total 0\n".ljust(8192, b"#")
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)
+        while True:
+            peer, _ = listener.accept()
+            with peer:
+                if peer.recv(65536):
+                    peer.sendall(head + body)
+
+
+def measure_bare(case: str, core: int) -> list[float]:
+    """Scrape a process that only answers."""
+    (port,) = free_ports(1)
+    words = [sys.executable, __file__, case, "--bare", str(port)]
+    process = subprocess.Popen(["taskset", "-c", str(core), *words], stdout=sys.stderr)
+    try:
+        wait_for(port, process)
+        return scrape(port)
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until somebody answers."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            ask(port, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            return
+        except OSError:
+            assert time.monotonic() < deadline and process.poll() is None, "no server"
+            time.sleep(0.05)
+
+
 def measure(case: str, core: int) -> list[float]:
     """Start a server, scrape it in this case."""
     port, admin = free_ports(2)
@@ -78,14 +125,7 @@ def measure(case: str, core: int) -> list[float]:
         ["taskset", "-c", str(core), *command], cwd=Path(__file__).parent, stdout=sys.stderr
     )
     try:
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                ask(port, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-                break
-            except OSError:
-                assert time.monotonic() < deadline and process.poll() is None, "no server"
-                time.sleep(0.05)
+        wait_for(port, process)
         if case == "idle":
             return scrape(admin)
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as blocking:
@@ -109,10 +149,14 @@ def main() -> None:
     parser.add_argument("case", choices=("idle", "blocked"))
     parser.add_argument("--cores", default="0,0")
     parser.add_argument("--seconds", type=float, help="has no meaning here")
+    parser.add_argument("--floor", action="store_true", help="a process that only answers")
+    parser.add_argument("--bare", type=int, metavar="PORT", help="be that process")
     words = parser.parse_args()
+    if words.bare is not None:
+        serve_bare(words.bare, words.case)
     server_core, load_core = map(int, words.cores.split(","))
     os.sched_setaffinity(0, {load_core})
-    found = sorted(measure(words.case, server_core))
+    found = sorted((measure_bare if words.floor else measure)(words.case, server_core))
     numbers = {
         "p50_ms": found[len(found) // 2],
         "p99_ms": found[len(found) * 99 // 100],

@@ -97,6 +97,7 @@ GROUPS = {
         "start",
         "reload",
         "observability",
+        "tracing",
         "scrape_while_blocked",
         "topic_call",
     ),
