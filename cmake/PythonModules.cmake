@@ -16,6 +16,28 @@ add_custom_target(_http ALL
   BYPRODUCTS "${CMAKE_CURRENT_BINARY_DIR}/http"
   USES_TERMINAL VERBATIM)
 
+# The live page. A source distribution carries it built; elsewhere npm builds it.
+set(_live "${CMAKE_CURRENT_BINARY_DIR}/live")
+if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/PKG-INFO" AND EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/python/framegate/live/live.js")
+  set(_live "${CMAKE_CURRENT_SOURCE_DIR}/python/framegate/live")
+else()
+  find_program(FRAMEGATE_NPM npm)
+  if(NOT FRAMEGATE_NPM)
+    message(FATAL_ERROR "npm was not found: it builds the live page (web/). Install Node.js 18 or newer, or build from a source distribution.")
+  endif()
+  set(_web "${CMAKE_CURRENT_SOURCE_DIR}/web")
+  file(GLOB _web_sources CONFIGURE_DEPENDS "${_web}/src/*")
+  add_custom_command(OUTPUT "${_web}/node_modules/.package-lock.json"
+    COMMAND "${FRAMEGATE_NPM}" ci --silent --no-audit --no-fund
+    DEPENDS "${_web}/package.json" "${_web}/package-lock.json"
+    WORKING_DIRECTORY "${_web}" VERBATIM)
+  add_custom_command(OUTPUT "${_live}/live.js"
+    COMMAND "${FRAMEGATE_NPM}" run --silent build -- "${_live}"
+    DEPENDS ${_web_sources} "${_web}/build.mjs" "${_web}/node_modules/.package-lock.json"
+    WORKING_DIRECTORY "${_web}" VERBATIM)
+  add_custom_target(live_page ALL DEPENDS "${_live}/live.js")
+endif()
+
 if(SKBUILD_STATE STREQUAL "editable")
   # Development: modules beside the sources and a plain .pth that every tool and IDE understands.
   set(_destination "${CMAKE_CURRENT_SOURCE_DIR}/python/framegate")
@@ -26,6 +48,7 @@ else()
 endif()
 install(TARGETS _shm LIBRARY DESTINATION "${_destination}")
 install(DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/http/" DESTINATION "${_destination}")
+install(DIRECTORY "${_live}/" DESTINATION "${_destination}/live")
 
 # For Rust programs: the crate, which links the static library below; `platform topic cargo-dir` prints where.
 configure_file("${CMAKE_CURRENT_SOURCE_DIR}/rust/shm/wheel/Cargo.toml.in" "${CMAKE_CURRENT_BINARY_DIR}/crate/Cargo.toml" @ONLY)

@@ -1883,6 +1883,20 @@ class Config:
             "application: POST publishes a frame, GET reads the newest. Off unless set."
         ),
     )
+    live: str | None = setting(
+        None,
+        Text(
+            placeholder="/PREFIX",
+            pattern=r"(/[A-Za-z0-9._~!$&'()*+,;:@-]+)+",
+            expectation="a path such as /live; / alone would hide the application",
+        ),
+        group=TOPICS,
+        help=(
+            "Serve a page at this path that shows the topics as they are now: pictures, plots, "
+            "rates, sizes. What it may show is what its viewer may read (topics_access and "
+            "tokens). Needs topics. Off unless set."
+        ),
+    )
     topic_rules: tuple[tuple[str, dict[str, Any]], ...] = setting(
         (),
         TopicRules(),
@@ -2474,6 +2488,13 @@ class Config:
             )
         if self.topics is not None and self.topics_calls == self.topics:
             raise ConfigError(f"topics and topics_calls are both {self.topics}")
+        if self.live is not None and self.topics is None:
+            raise ConfigError(
+                f"live={self.live} shows the topics of the frame routes, and there are none: "
+                "set topics, for example --topics /topics"
+            )
+        if self.live is not None and self.live in (self.topics, self.topics_calls):
+            raise ConfigError(f"live and the frame routes are both at {self.live}")
         if self.topics_access is not None:
             for name in ("topics_token_file", "topics_tokens", "topics_token"):
                 if getattr(self, name) is not None:

@@ -15,6 +15,7 @@ mod gil;
 mod home;
 mod huge_pages;
 mod limits;
+mod live;
 mod log_file;
 mod metrics;
 mod native;

@@ -61,6 +61,7 @@ pub(crate) fn in_front_of(
     Ok(Rc::new(routes))
 }
 
-fn report(core: Rc<LoopCore>) -> ReportTo {
+/// Tells the log of files that cannot be sent.
+pub(crate) fn report(core: Rc<LoopCore>) -> ReportTo {
     Rc::new(move |text| core.warn_soon(text, "trouble with a static file could not be logged"))
 }

@@ -48,6 +48,7 @@ use crate::events::{EventQueue, EventSink};
 use crate::gil;
 use crate::home::LoopBound;
 use crate::limits;
+use crate::live;
 use crate::log_file::LogFile;
 use crate::metrics::ServerReport;
 use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, duplicate};
@@ -201,6 +202,7 @@ impl Worker {
             write_timeout: duration(config, "timeout_write")?,
             session: application.settings.websocket,
         };
+        let service = live::in_front_of(service, config, &added, &core)?;
         let row = row.map(|row| Arc::clone(&row.get().0));
         let (service, topics) = topics::in_front_of(service, config, &core, sockets, row.as_ref())?;
         let spawner = core.clone();
