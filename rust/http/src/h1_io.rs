@@ -37,7 +37,7 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use rustix::net::{SendFlags, send};
+use rustix::net::sockopt::set_tcp_cork;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -617,23 +617,14 @@ impl Socket {
         }
     }
 
-    /// Writes what more bytes follow at once: the kernel may wait for those, so that both leave in one segment.
-    pub(crate) fn poll_write_before_file(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let Self::Tcp(io) = self else {
-            return self.poll_write(cx, bytes);
-        };
-        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-        loop {
-            ready!(io.poll_write_ready(cx))?;
-            let sent = io.try_io(Interest::WRITABLE, || Ok(send(&*io, bytes, flags)?));
-            match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
-            }
+    /// While it is set, the kernel waits for more before it sends a segment that is not full: what is written by several calls
+    /// leaves as if by one. A wish: that it cannot be met is no error.
+    ///
+    /// `MSG_MORE` says the same of one call, but with a file behind it doubled the time that the kernel takes for 100 KiB
+    /// under load on loopback (26 to 35 microseconds for 12 to 13; Linux 6.18, 64 connections).
+    fn set_cork(&self, is_corked: bool) {
+        if let Self::Tcp(io) = self {
+            let _ = set_tcp_cork(io, is_corked);
         }
     }
 
@@ -866,7 +857,8 @@ impl SocketIo {
                     sendfile::split(&slices[before.len()..]),
                 ) {
                     (Some(head), Next::File { place, bytes }) => {
-                        let mut written = socket.poll_write_before_file(cx, head);
+                        socket.set_cork(true);
+                        let mut written = socket.poll_write(cx, head);
                         if let Poll::Ready(Ok(count)) = &mut written
                             && *count == head.len()
                             // What goes wrong now is found again with the next call.
@@ -875,6 +867,7 @@ impl SocketIo {
                         {
                             *count += sent;
                         }
+                        socket.set_cork(false);
                         (head.len() + bytes, written)
                     }
                     _ => (total(before), socket.poll_write_vectored(cx, before)),

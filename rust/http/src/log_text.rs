@@ -128,8 +128,9 @@ pub(crate) fn push_number(number: u64, line: &mut Vec<u8>) {
 
 /// Appends a number with at least `width` digits, at most 20.
 pub(crate) fn push_padded(mut number: u64, width: usize, line: &mut Vec<u8>) {
-    if number < 10 && width <= 1 {
-        line.push(b'0' + number as u8);
+    if number < 100 && width <= 1 {
+        let pair = &PAIRS[number as usize];
+        line.extend_from_slice(if number < 10 { &pair[1..] } else { pair });
         return;
     }
     let mut digits = [b'0'; 20];
@@ -151,8 +152,14 @@ pub(crate) fn push_padded(mut number: u64, width: usize, line: &mut Vec<u8>) {
 pub(crate) fn push_milliseconds(nanoseconds: u64, line: &mut Vec<u8>) {
     let micros = nanoseconds / 1000;
     push_number(micros / 1000, line);
-    line.push(b'.');
-    push_padded(micros % 1000, 3, line);
+    let [hundreds, tens, ones] = three_digits((micros % 1000) as u32);
+    line.extend_from_slice(&[b'.', hundreds, tens, ones]);
+}
+
+/// The digits of a number below 1000.
+fn three_digits(number: u32) -> [u8; 3] {
+    let [tens, ones] = PAIRS[(number % 100) as usize];
+    [b'0' + (number / 100) as u8, tens, ones]
 }
 
 /// Times of day as text. What does not change within a second is kept.
@@ -198,9 +205,9 @@ impl Clock {
                 self.date.set(date);
             }
         }
+        let [hundreds, tens, ones] = three_digits(since.subsec_millis());
         line.extend_from_slice(&self.date.get());
-        push_padded(u64::from(since.subsec_millis()), 3, line);
-        line.push(b'Z');
+        line.extend_from_slice(&[hundreds, tens, ones, b'Z']);
     }
 }
 

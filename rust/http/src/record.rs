@@ -15,15 +15,16 @@ use std::{
     cell::{Cell, RefCell},
     fmt,
     rc::Rc,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::Waker,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header::CONTENT_TYPE,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::edge::{Arrival, Client, request_id::REQUEST_ID};
 use crate::log_text::push_milliseconds;
@@ -187,11 +188,10 @@ pub trait RecordSink: 'static {
     fn long(&self, _record: &RequestRecord) {}
 }
 
-/// Monotonic nanoseconds since the first call in this process.
+/// Nanoseconds of `CLOCK_MONOTONIC`. `Instant` would ask the same clock and then compute: three times as much for each look.
 pub fn monotonic_ns() -> u64 {
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let since = ORIGIN.get_or_init(Instant::now).elapsed();
-    since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// The time of day, by the monotonic clock since it was last read: a request then costs one look at a clock, not two.

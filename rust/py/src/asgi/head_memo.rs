@@ -32,7 +32,6 @@ struct Known {
 }
 
 /// The fields of a response, with those that the server adds.
-#[derive(Clone)]
 pub(crate) struct ReadHead {
     pub(crate) headers: HeaderMap,
     /// `content-length`, which is not among the headers.
@@ -50,8 +49,8 @@ fn field<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyBytes>, Bound<'p
 }
 
 impl HeadMemo {
-    /// The head that these fields make, if it is known. Runs no Python code.
-    pub(crate) fn get(&self, fields: &Bound<'_, PyAny>) -> Option<ReadHead> {
+    /// The head that these fields make, if it is known, with room for so many fields. Runs no Python code.
+    pub(crate) fn get(&self, fields: &Bound<'_, PyAny>, room: usize) -> Option<ReadHead> {
         let known = self.known.borrow();
         let known = known.as_ref()?;
         let list = fields.cast_exact::<PyList>().ok()?;
@@ -68,7 +67,11 @@ impl HeadMemo {
                 return None;
             }
         }
-        Some(known.head.clone())
+        let ReadHead { headers, length } = &known.head;
+        Some(ReadHead {
+            headers: with_room(headers, room),
+            length: *length,
+        })
     }
 
     /// A head was read that is not known. Runs no Python code.
@@ -115,6 +118,18 @@ impl HeadMemo {
         let old = self.known.take();
         release(py, old);
     }
+}
+
+/// A copy that takes so many more fields without growing: a clone of a map is full, and growing costs more than making it.
+fn with_room(headers: &HeaderMap, room: usize) -> HeaderMap {
+    if room == 0 {
+        return headers.clone();
+    }
+    let mut copy = HeaderMap::with_capacity(headers.len() + room);
+    for (name, value) in headers {
+        copy.append(name.clone(), value.clone());
+    }
+    copy
 }
 
 /// Plain `bytes` objects die without running any code.

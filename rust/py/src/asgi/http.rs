@@ -411,7 +411,9 @@ impl State {
         if let Some(fields) = &message.headers
             && message.trailers.is_none()
             && !status.is_informational()
-            && let Some(ReadHead { headers, length }) = application.head_memo.get(fields)
+            && let Some(ReadHead { headers, length }) = application
+                .head_memo
+                .get(fields, application.settings.fields_later)
         {
             self.hold(application, status, headers, length, Trailers::None);
             return Ok(());

@@ -91,6 +91,21 @@ pub(crate) struct Settings {
     server_header: bool,
     /// Added to every response.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// How many fields others may add to a response on its way.
+    pub(crate) fields_later: usize,
+}
+
+/// What the edge, the recorder and compression add, by the settings.
+fn fields_later(config: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let is_set = |name: &str| -> PyResult<bool> {
+        let value = config.getattr(name)?;
+        Ok(!value.is_none() && value.is_truthy()?)
+    };
+    let has_rates = is_set("rate_limit")? || is_set("rate_limit_key")?;
+    Ok(usize::from(is_set("request_id")?)
+        + 2 * usize::from(has_rates)
+        + usize::from(is_set("server_timing")?)
+        + 2 * usize::from(is_set("compress")?))
 }
 
 impl Settings {
@@ -130,6 +145,7 @@ impl Settings {
             compresses: config.getattr("compress")?.is_truthy()?,
             server_header: config.getattr("server_header")?.is_truthy()?,
             headers,
+            fields_later: fields_later(config)?,
         })
     }
 
