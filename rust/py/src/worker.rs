@@ -25,7 +25,6 @@ use framegate_http::{
     otlp::SpanSink,
     routes::Routes,
     service::{Entry, Service},
-    topics::SocketLimits,
     trace::Tracer,
 };
 use http::HeaderMap;
@@ -197,11 +196,11 @@ impl Worker {
         let service = Rc::new(AsgiService(application.clone()));
         let service = compression::around(service, config)?;
         let service = static_files::in_front_of(service, config, &added, &core)?;
-        let sockets = SocketLimits {
-            write_timeout: duration(config, "timeout_write")?,
-            session: application.settings.websocket,
-        };
+        let sockets = application.handlers.sockets();
         let (service, topics) = topics::in_front_of(service, config, &core, sockets)?;
+        if let Some(topics) = &topics {
+            application.handlers.share(topics);
+        }
         let spawner = core.clone();
         let row = row.map(|row| Arc::clone(&row.get().0));
         let mut server = Server::new(
@@ -451,6 +450,7 @@ impl Worker {
         inner.connections.stop_accepting();
         inner.application.clear_pool(py);
         inner.application.publishers.clear();
+        inner.application.handlers.clear();
         if let Some(topics) = &inner.topics {
             topics.clear();
         }
