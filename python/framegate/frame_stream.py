@@ -383,7 +383,8 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _nothing() -> AsyncIterator[bytes]:
-    for piece in ():
+    nothing: tuple[bytes, ...] = ()
+    for piece in nothing:
         yield piece
 
 
