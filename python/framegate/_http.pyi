@@ -186,7 +186,7 @@ class BodyHandle:
     ) -> Future[tuple[int, int]]: ...
 
 @final
-class TopicHandle:
+class TopicHandle(dict[str, Any]):
     """What a handler finds in the scope of an HTTP request; see `framegate.frame_stream`."""
 
     def view(
@@ -211,7 +211,7 @@ class FrameView:
     def sent(self) -> bool: ...
 
 @final
-class SocketHandle:
+class SocketHandle(dict[str, Any]):
     """What a handler finds in the scope of a WebSocket; see `framegate.socket_frames`."""
 
     @property

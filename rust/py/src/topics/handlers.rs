@@ -36,7 +36,7 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     intern,
     prelude::*,
-    types::{PyBytes, PyList},
+    types::{PyBytes, PyDict, PyList},
 };
 use tokio::task::AbortHandle;
 
@@ -153,8 +153,9 @@ impl Handlers {
     }
 }
 
-/// What a handler finds in the scope of an HTTP request. One for each connection.
-#[pyclass(frozen, module = "framegate._http")]
+/// What a handler finds in the scope of an HTTP request. One for each connection. An empty dictionary to all others: extensions
+/// of ASGI are dictionaries, and scopes are printed as JSON.
+#[pyclass(frozen, extends = PyDict, module = "framegate._http")]
 pub(crate) struct TopicHandle(LoopBound<Weak<Application>>);
 
 impl TopicHandle {

@@ -21,6 +21,7 @@ use framegate_shm::Publisher;
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     prelude::*,
+    types::PyDict,
 };
 use tokio::io::ReadBuf;
 
@@ -200,8 +201,8 @@ impl State {
     }
 }
 
-/// What a handler finds in the scope of a WebSocket.
-#[pyclass(frozen, module = "framegate._http")]
+/// What a handler finds in the scope of a WebSocket; an empty dictionary, as extensions of ASGI are.
+#[pyclass(frozen, extends = PyDict, module = "framegate._http")]
 pub(crate) struct SocketHandle(Py<WebSocketExchange>);
 
 impl SocketHandle {
