@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from framegate.calls import Caller, Message, Request, Responder, call, call_async
     from framegate.config import Config
     from framegate.errors import ClientDisconnected, ConfigError, FramegateError
+    from framegate.frame_stream import FrameStream
     from framegate.loop import new_event_loop
     from framegate.server import RunningServer, Server, build_info, run
     from framegate.shm import Frame, Publisher, Subscriber, Topic
+    from framegate.socket_frames import Forwarded, topic_to_websocket, websocket_to_topic
 
     __version__: str
 
@@ -26,7 +28,9 @@ __all__ = [
     "ClientDisconnected",
     "Config",
     "ConfigError",
+    "Forwarded",
     "Frame",
+    "FrameStream",
     "FramegateError",
     "Ingested",
     "Message",
@@ -47,6 +51,8 @@ __all__ = [
     "new_event_loop",
     "run",
     "shm",
+    "topic_to_websocket",
+    "websocket_to_topic",
 ]
 
 # Public name -> module that holds it; the name of a module itself maps to that module.
@@ -55,7 +61,9 @@ _HOMES = {
     "ClientDisconnected": "framegate.errors",
     "Config": "framegate.config",
     "ConfigError": "framegate.errors",
+    "Forwarded": "framegate.socket_frames",
     "Frame": "framegate.shm",
+    "FrameStream": "framegate.frame_stream",
     "FramegateError": "framegate.errors",
     "Ingested": "framegate.body_ingest",
     "Message": "framegate.calls",
@@ -75,6 +83,8 @@ _HOMES = {
     "new_event_loop": "framegate.loop",
     "run": "framegate.server",
     "shm": "framegate.shm",
+    "topic_to_websocket": "framegate.socket_frames",
+    "websocket_to_topic": "framegate.socket_frames",
 }
 
 

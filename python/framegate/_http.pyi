@@ -19,13 +19,17 @@ __all__ = [
     "AdminServer",
     "BodyHandle",
     "EventQueue",
+    "FrameView",
     "Player",
     "Recorder",
     "RequestSpan",
     "RuntimeRow",
     "Selector",
     "SelectorMap",
+    "SocketHandle",
+    "SocketSink",
     "TlsContext",
+    "TopicHandle",
     "Worker",
     "_NativeThread",
     "_ThreadBound",
@@ -33,6 +37,7 @@ __all__ = [
     "_decode_picture",
     "_make_picture",
     "collapse_heap",
+    "make_frame_picture",
     "recording_contents",
 ]
 
@@ -135,6 +140,16 @@ class Player:
     def close(self) -> None: ...
 
 def collapse_heap() -> int: ...
+def make_frame_picture(
+    data: bytes,
+    dtype: str | None,
+    shape: Sequence[int],
+    encoding: str | None,
+    content_type: str | None,
+    coding: str,
+    query: str,
+    pixels_max: int = ...,
+) -> bytes: ...
 def recording_contents(path: str) -> dict[str, Any]: ...
 
 @final
@@ -171,6 +186,62 @@ class BodyHandle:
         time: float | None = None,
         timeout: float = 1.0,
     ) -> Future[tuple[int, int]]: ...
+
+@final
+class TopicHandle(dict[str, Any]):
+    """What a handler finds in the scope of an HTTP request; see `framegate.frame_stream`."""
+
+    def view(
+        self,
+        topic: str,
+        query: str,
+        *,
+        method: str = "GET",
+        accept: bytes | None = None,
+        none_match: bytes | None = None,
+    ) -> Future[FrameView]: ...
+
+@final
+class FrameView:
+    """A view whose response has not begun."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
+    @property
+    def sent(self) -> bool: ...
+
+@final
+class SocketHandle(dict[str, Any]):
+    """What a handler finds in the scope of a WebSocket; see `framegate.socket_frames`."""
+
+    @property
+    def accepted(self) -> bool: ...
+    def publish(
+        self,
+        topic: str,
+        *,
+        dtype: str | None = None,
+        shape: Sequence[int] | None = None,
+        content_type: str | None = None,
+        slots: int = 8,
+        slot_bytes: int | None = None,
+    ) -> Future[SocketSink]: ...
+    def watch(self, topic: str, query: str) -> Future[None]: ...
+    def unwatch(self) -> None: ...
+
+@final
+class SocketSink:
+    """Frames that a WebSocket makes."""
+
+    @property
+    def frames(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    def put(self, message: bytes) -> None: ...
+    def check(self) -> None: ...
+    def close(self) -> None: ...
 
 @final
 class RequestSpan:

@@ -1903,8 +1903,9 @@ class Config:
         group=TOPICS,
         help=(
             "What the frame routes know of topics whose names fit a pattern; the first that fits "
-            "counts, * is any characters. With create, POST makes the topic: of so many slots "
-            "(8) of slot_bytes, or of one dtype and shape. A request never says sizes."
+            "counts; * is one part of a name, ** at its end all that are left. With create, POST "
+            "makes the topic: of so many slots (8) of slot_bytes, or of one dtype and shape. A "
+            "request never says sizes."
         ),
     )
     topics_max: int = setting(

@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from framegate.errors import ConfigError, suggestion
+from framegate.topic_patterns import PATTERN, PATTERN_HELP
 
 __all__ = [
     "ACTIONS",
@@ -56,8 +57,6 @@ FILE_BYTES_MAX: Final = 1024 * 1024
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-fA-F]{64}")
-_WORD: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_PATTERN: Final = re.compile(rf"\*\*|(\*|{_WORD})(/(\*|{_WORD}))*(/\*\*)?")
 
 Grant = tuple[str, bytes | None, dict[str, list[str]]]
 """Name, SHA-256 of the token (none for anybody), and the patterns of topics for each action."""
@@ -150,10 +149,9 @@ def _patterns(name: str, action: str, value: object) -> list[str]:
     if not isinstance(patterns, (list, tuple)):
         raise ValueError(f"{name}: {action} is a pattern of topics, or a list of them")
     for pattern in patterns:
-        if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
+        if not isinstance(pattern, str) or not PATTERN.fullmatch(pattern):
             raise ValueError(
-                f"{name}: {action}: {pattern!r} is no pattern of topics; * is one whole segment, "
-                "** at the end all that are left"
+                f"{name}: {action}: {pattern!r} is no pattern of topics; {PATTERN_HELP}"
             )
     return list(patterns)
 

@@ -1,7 +1,7 @@
 """What the frame routes may create, and of which sizes: `pattern -> {slots, dtype, shape, ...}`.
 
 Sizes of shared memory come from here and never from a request. The first pattern that fits a name
-counts, in the order in which they stand; `*` is any characters, slashes too, and `?` is one.
+counts, in the order in which they stand; patterns are those of `topic_patterns.py`.
 
 Read only when there are any.
 """
@@ -13,6 +13,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from framegate.topic_patterns import PATTERN, PATTERN_HELP
 
 __all__ = ["DTYPES", "RULE_SCHEMA", "parse_rules"]
 
@@ -35,7 +37,6 @@ DTYPES: Final = {
 }
 """Bytes of an item, by numpy's name; those of shm.h."""
 
-_PATTERN: Final = re.compile(r"[A-Za-z0-9_.*?/-]+")
 _SLOTS: Final = (2, 4096)  # FG_SLOTS_MIN, FG_SLOTS_MAX
 _SLOTS_DEFAULT: Final = 8
 _DIMENSIONS_MAX: Final = 8
@@ -73,8 +74,8 @@ def parse_rules(items: Iterable[object]) -> tuple[tuple[str, dict[str, Any]], ..
     found: dict[str, dict[str, Any]] = {}
     for item in items:
         pattern, rule = _pair(item)
-        if not _PATTERN.fullmatch(pattern):
-            raise ValueError(f'"{pattern}" is no pattern of topics; expected one such as camera/*')
+        if not PATTERN.fullmatch(pattern):
+            raise ValueError(f'"{pattern}" is no pattern of topics; {PATTERN_HELP}')
         if pattern in found:
             raise ValueError(f"the pattern {pattern} is given twice")
         try:

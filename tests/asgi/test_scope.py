@@ -13,6 +13,7 @@ from peers.h11_client import Client
 from peers.raw import head, read_all
 
 EXTENSIONS = [
+    "framegate.topics",
     "http.response.early_hint",
     "http.response.pathsend",
     "http.response.trailers",
@@ -77,6 +78,7 @@ def test_the_whole_scope_of_a_request(server: Any) -> None:
             "http.response.pathsend": {},
             "http.response.trailers": {},
             "http.response.zerocopysend": {},
+            "framegate.topics": {},
         },
     }
 

@@ -814,7 +814,7 @@ def test_compress_cookies() -> None:
 def test_frame_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(tmp_path))
     rule = {"create": True, "slots": 2, "slot_bytes": 10}
-    options: dict[str, Any] = {"topics": "/t", "topic_rules": {"a*": rule}}
+    options: dict[str, Any] = {"topics": "/t", "topic_rules": {"a/*": rule}}
 
     def status(server: RunningServer, method: str, path: str) -> str:
         with open_connection(server) as peer:
@@ -827,14 +827,14 @@ def test_frame_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(topics_max=1, topics_wait=0.01, topics_poll=0.01, **options) as server:
         assert status(server, "POST", "/elsewhere/a") == "200"
         assert status(server, "POST", "/t/b") == "404"
-        assert status(server, "POST", "/t/a") == "201"
-        assert status(server, "POST", "/t/a2") == "507"
+        assert status(server, "POST", "/t/a/1") == "201"
+        assert status(server, "POST", "/t/a/2") == "507"
         # Nothing newer comes within topics_poll.
-        assert status(server, "GET", "/t/a?view=latest&after=1") == "204"
-        with Publisher("a") as publisher, publisher.loan(), Subscriber("a") as reader:
+        assert status(server, "GET", "/t/a/1?view=latest&after=1") == "204"
+        with Publisher("a/1") as publisher, publisher.loan(), Subscriber("a/1") as reader:
             with reader.take(timeout=5):
                 # No slot is free within topics_wait.
-                assert status(server, "POST", "/t/a") == "503"
+                assert status(server, "POST", "/t/a/1") == "503"
 
 
 @effect("static")

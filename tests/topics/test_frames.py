@@ -334,6 +334,31 @@ def test_refusals_are_logged_with_their_code_and_without_paths(
     assert "topic-unknown" in lines[0] and "'none'" in lines[0].replace('"', "'")
 
 
+def test_star_of_a_rule_is_one_part_of_a_name(routes: Routes) -> None:
+    rule = {"create": True, "slots": 2, "slot_bytes": 10}
+    refused = {"slots": 2, "slot_bytes": 10}
+    rules = {"a/secret/**": refused, "a/*": rule, "a/b/**": rule, "*/left": rule}
+    with httpx.Client(base_url=routes(topic_rules=rules).url) as client:
+        for topic, status in [
+            ("a/x", 201),
+            ("a/x/y", 404),
+            ("a/b", 201),
+            ("a/b/c", 201),
+            ("a/b/c/d", 201),
+            ("a/secret/x", 404),
+            ("c/left", 201),
+            ("left", 404),
+            ("a", 404),
+        ]:
+            assert client.post(f"/topics/{topic}", content=b"x").status_code == status, topic
+
+
+@pytest.mark.parametrize("pattern", ["cam*", "a//b", "/a", "a/", "**/a", "a/**/b", "a?", ""])
+def test_text_that_is_no_pattern_is_refused_at_the_start(pattern: str) -> None:
+    with pytest.raises(errors.ConfigError, match="is no pattern of topics"):
+        framegate.Config(topics="/topics", topic_rules={pattern: {"slots": 2}})
+
+
 def test_rules_are_checked_when_the_server_is_configured() -> None:
     def given(**rule: Any) -> None:
         framegate.Config(topics="/topics", topic_rules={"a": rule})

@@ -19,7 +19,7 @@
 //! that is left.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     fs::File,
     io::{self, IoSlice},
@@ -346,11 +346,31 @@ impl FileSender {
 
 /// Puts frames into the body of a response; from [`crate::service::Hints::parcel_sender`].
 #[derive(Clone)]
-pub struct ParcelSender(Option<Rc<Shared>>);
+pub struct ParcelSender(Way);
+
+#[derive(Clone)]
+enum Way {
+    Known(Option<Rc<Shared>>),
+    /// Set when the response finds its request.
+    Later(Rc<OnceCell<ParcelSender>>),
+}
 
 impl ParcelSender {
     pub(crate) fn new(shared: Option<&Rc<Shared>>) -> Self {
-        Self(shared.cloned())
+        Self(Way::Known(shared.cloned()))
+    }
+
+    /// One for a body that is made before it is known of which request it is the answer; see [`Self::becomes`].
+    pub fn later() -> Self {
+        Self(Way::Later(Rc::default()))
+    }
+
+    /// From now on one that was for [`later`](Self::later) is this one. To be called before the body is polled: until then frames
+    /// would be copied. The first call counts.
+    pub fn becomes(&self, known: Self) {
+        if let Way::Later(place) = &self.0 {
+            let _ = place.set(known);
+        }
     }
 
     /// Data of a body that stands for the next bytes of `parcel`, of which `left` were not given yet: its length says how many. It
@@ -360,8 +380,12 @@ impl ParcelSender {
     pub(crate) fn piece(&self, parcel: &Arc<Parcel>, left: usize) -> Bytes {
         let bytes = left.min(PIECE_BYTES_MAX);
         match &self.0 {
-            Some(shared) => shared.files.push(Content::Parcel(parcel.clone()), bytes),
-            None => parcel.copy_out(bytes),
+            Way::Known(Some(shared)) => shared.files.push(Content::Parcel(parcel.clone()), bytes),
+            Way::Known(None) => parcel.copy_out(bytes),
+            Way::Later(place) => match place.get() {
+                Some(known) => known.piece(parcel, left),
+                None => parcel.copy_out(bytes),
+            },
         }
     }
 }

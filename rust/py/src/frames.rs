@@ -34,10 +34,10 @@ use pyo3::{
     intern,
     prelude::*,
 };
-use tokio::task::AbortHandle;
 
 use crate::asgi::{Application, http::HttpExchange};
 use crate::error;
+use crate::topics::handlers::Canceller;
 
 /// Open publishers that a worker keeps. Each is a participant of its topic; whoever names topics by what clients send should
 /// bound the names, this only bounds what is kept.
@@ -52,16 +52,47 @@ const LOAN_RETRY: Duration = Duration::from_millis(1);
 
 /// Which topic, and what its frames are.
 #[derive(Clone, Debug, PartialEq)]
-struct Target {
-    topic: String,
+pub(crate) struct Target {
+    pub(crate) topic: String,
     array: Option<(Dtype, Vec<u64>)>,
     slots: u32,
     slot_bytes: Option<u64>,
 }
 
 impl Target {
+    /// From what a handler says.
+    pub(crate) fn new(
+        py: Python<'_>,
+        topic: String,
+        (dtype, shape): (Option<&str>, Option<Vec<u64>>),
+        slots: u32,
+        slot_bytes: Option<u64>,
+    ) -> PyResult<Self> {
+        let array = match (dtype, shape) {
+            (None, None) => None,
+            (Some(dtype), Some(shape)) => {
+                let dtype = Dtype::from_name(dtype).ok_or_else(|| {
+                    PyValueError::new_err(format!("{dtype:?} is not the name of a dtype"))
+                })?;
+                Some((dtype, shape))
+            }
+            _ => {
+                return Err(PyTypeError::new_err(
+                    "dtype and shape go together, or neither for raw bytes",
+                ));
+            }
+        };
+        framegate_shm::check_topic_name(&topic).map_err(|error| error::shm_error(py, &error))?;
+        Ok(Self {
+            topic,
+            array,
+            slots,
+            slot_bytes,
+        })
+    }
+
     /// Bytes of a frame, where dtype and shape fix them.
-    fn frame_bytes(&self) -> Option<u64> {
+    pub(crate) fn frame_bytes(&self) -> Option<u64> {
         self.array
             .as_ref()
             .map(|(dtype, shape)| Array::new("", *dtype, shape).bytes())
@@ -104,6 +135,40 @@ impl Publishers {
         let mut known = self.0.borrow_mut();
         known.insert(0, (target, publisher));
         known.truncate(PUBLISHERS_MAX);
+    }
+
+    /// The worker's publisher for the target, opened now if it is the first time.
+    pub(crate) async fn open(
+        &self,
+        target: &Target,
+        declared: Option<u64>,
+    ) -> Result<Publisher, Failure> {
+        if let Some(publisher) = self.get(target) {
+            return Ok(publisher);
+        }
+        let options = target.options(declared).map_err(Failure::Python)?;
+        let topic = target.topic.clone();
+        // Creating a topic touches every page of it: on a thread of its own, which never needs the GIL.
+        let opened = tokio::task::spawn_blocking(move || {
+            if options.schema.is_empty()
+                && let Ok(publisher) = Publisher::open(&topic)
+            {
+                // Raw bytes go into an existing topic whatever its slots are: a body that does not fit is refused.
+                return Ok(publisher);
+            }
+            Publisher::create_or_open(&topic, &options)
+        })
+        .await;
+        let publisher = match opened {
+            Ok(opened) => opened.map_err(Failure::Shm)?,
+            Err(_) => {
+                return Err(Failure::Python(PyRuntimeError::new_err(
+                    "the worker is closing",
+                )));
+            }
+        };
+        self.keep(target.clone(), publisher.clone());
+        Ok(publisher)
     }
 
     /// Lets go of all of them, when the worker closes.
@@ -154,23 +219,9 @@ impl BodyHandle {
         time: Option<f64>,
         timeout: f64,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let array = match (dtype, shape) {
-            (None, None) => None,
-            (Some(dtype), Some(shape)) => {
-                let dtype = Dtype::from_name(dtype).ok_or_else(|| {
-                    PyValueError::new_err(format!("{dtype:?} is not the name of a dtype"))
-                })?;
-                Some((dtype, shape))
-            }
-            _ => {
-                return Err(PyTypeError::new_err(
-                    "dtype and shape go together, or neither for raw bytes",
-                ));
-            }
-        };
+        let target = Target::new(py, topic, (dtype, shape), slots, slot_bytes)?;
         let timeout = Duration::try_from_secs_f64(timeout)
             .map_err(|_| PyValueError::new_err(format!("timeout={timeout} is not a duration")))?;
-        framegate_shm::check_topic_name(&topic).map_err(|error| error::shm_error(py, &error))?;
         let exchange = self.0.get();
         let application = exchange.application()?;
         let body = exchange.take_body(py)?.ok_or_else(|| {
@@ -183,12 +234,7 @@ impl BodyHandle {
             .call_method0(intern!(py, "create_future"))?;
         let job = Job {
             application: application.clone(),
-            target: Target {
-                topic,
-                array,
-                slots,
-                slot_bytes,
-            },
+            target,
             time,
             timeout,
         };
@@ -219,17 +265,6 @@ impl BodyHandle {
     }
 }
 
-/// Ends the task of an ingest whose future is done, because the application was cancelled: its loan is abandoned then.
-#[pyclass(frozen, module = "framegate._http")]
-struct Canceller(AbortHandle);
-
-#[pymethods]
-impl Canceller {
-    fn __call__(&self, _future: &Bound<'_, PyAny>) {
-        self.0.abort();
-    }
-}
-
 fn settle(future: &Bound<'_, PyAny>, outcome: PyResult<Published>) -> PyResult<()> {
     let py = future.py();
     if future.call_method0(intern!(py, "done"))?.is_truthy()? {
@@ -246,7 +281,7 @@ fn settle(future: &Bound<'_, PyAny>, outcome: PyResult<Published>) -> PyResult<(
 }
 
 /// Why nothing was published.
-enum Failure {
+pub(crate) enum Failure {
     Ingest(IngestError, String),
     Shm(framegate_shm::Error),
     /// The body is shorter than dtype and shape demand.
@@ -264,7 +299,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn into_python(self, py: Python<'_>) -> PyErr {
+    pub(crate) fn into_python(self, py: Python<'_>) -> PyErr {
         match self {
             Self::Python(error) => error,
             Self::Shm(error) => error::shm_error(py, &error),
@@ -311,7 +346,11 @@ impl Job {
     /// Takes the body when it begins to read it: what was not begun can be read by the application after a failure.
     async fn run(&self, offered: &mut Option<Body>) -> Result<Published, Failure> {
         let declared = offered.as_ref().and_then(Body::remaining);
-        let publisher = self.publisher(declared).await?;
+        let publisher = self
+            .application
+            .publishers
+            .open(&self.target, declared)
+            .await?;
         let room = self
             .target
             .frame_bytes()
@@ -357,37 +396,6 @@ impl Job {
             room,
             topic: self.target.topic.clone(),
         }
-    }
-
-    /// The worker's publisher for the target, opened now if it is the first time.
-    async fn publisher(&self, declared: Option<u64>) -> Result<Publisher, Failure> {
-        let publishers = &self.application.publishers;
-        if let Some(publisher) = publishers.get(&self.target) {
-            return Ok(publisher);
-        }
-        let options = self.target.options(declared).map_err(Failure::Python)?;
-        let topic = self.target.topic.clone();
-        // Creating a topic touches every page of it: on a thread of its own, which never needs the GIL.
-        let opened = tokio::task::spawn_blocking(move || {
-            if options.schema.is_empty()
-                && let Ok(publisher) = Publisher::open(&topic)
-            {
-                // Raw bytes go into an existing topic whatever its slots are: a body that does not fit is refused.
-                return Ok(publisher);
-            }
-            Publisher::create_or_open(&topic, &options)
-        })
-        .await;
-        let publisher = match opened {
-            Ok(opened) => opened.map_err(Failure::Shm)?,
-            Err(_) => {
-                return Err(Failure::Python(PyRuntimeError::new_err(
-                    "the worker is closing",
-                )));
-            }
-        };
-        publishers.keep(self.target.clone(), publisher.clone());
-        Ok(publisher)
     }
 
     /// Loans a slot; a full topic is asked again until the time-out, without blocking the loop.

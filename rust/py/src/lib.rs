@@ -19,7 +19,6 @@ mod live;
 mod log_file;
 mod metrics;
 mod native;
-#[cfg(debug_assertions)]
 mod pictures;
 mod recording;
 mod selector;
@@ -63,17 +62,23 @@ mod _http {
     #[pymodule_export]
     use crate::admin::AdminServer;
     #[pymodule_export]
+    use crate::asgi::websocket::frames::{SocketHandle, SocketSink};
+    #[pymodule_export]
     use crate::events::EventQueue;
     #[pymodule_export]
     use crate::frames::BodyHandle;
     #[pymodule_export]
     use crate::huge_pages::collapse_heap;
     #[pymodule_export]
+    use crate::pictures::make_frame_picture;
+    #[pymodule_export]
     use crate::recording::{Player, Recorder, recording_contents};
     #[pymodule_export]
     use crate::stats::RuntimeRow;
     #[pymodule_export]
     use crate::tls::TlsContext;
+    #[pymodule_export]
+    use crate::topics::handlers::{FrameView, TopicHandle};
     #[pymodule_export]
     use crate::tracing::RequestSpan;
     #[pymodule_export]

@@ -25,7 +25,6 @@ use framegate_http::{
     otlp::SpanSink,
     routes::Routes,
     service::{Entry, Service},
-    topics::SocketLimits,
     trace::Tracer,
 };
 use http::HeaderMap;
@@ -198,13 +197,13 @@ impl Worker {
         let service = Rc::new(AsgiService(application.clone()));
         let service = compression::around(service, config)?;
         let service = static_files::in_front_of(service, config, &added, &core)?;
-        let sockets = SocketLimits {
-            write_timeout: duration(config, "timeout_write")?,
-            session: application.settings.websocket,
-        };
         let service = live::in_front_of(service, config, &added, &core)?;
+        let sockets = application.handlers.sockets();
         let row = row.map(|row| Arc::clone(&row.get().0));
         let (service, topics) = topics::in_front_of(service, config, &core, sockets, row.as_ref())?;
+        if let Some(topics) = &topics {
+            application.handlers.share(topics);
+        }
         let spawner = core.clone();
         let mut server = Server::new(
             with_operators(service, config, row.as_ref())?,
@@ -453,6 +452,7 @@ impl Worker {
         inner.connections.stop_accepting();
         inner.application.clear_pool(py);
         inner.application.publishers.clear();
+        inner.application.handlers.clear();
         if let Some(topics) = &inner.topics {
             topics.clear();
         }

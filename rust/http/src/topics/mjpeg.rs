@@ -21,12 +21,12 @@ use bytes::Bytes;
 use http::{HeaderValue, header::ACCEPT, request::Parts};
 use http_body::Frame as BodyFrame;
 
-use super::board::{Board, Event, Feed};
+use super::board::{Board, Event, Feed, Frame};
 use super::problem::{Code, Problem};
 use super::watch::{Form, Next, Pace, Seat, Shot, endless, next, value};
 use crate::body::Aborted;
 use crate::fanout::Parcel;
-use crate::pictures::Coding;
+use crate::pictures::{Coding, Setting};
 use crate::sendfile::ParcelSender;
 use crate::service::Response;
 
@@ -83,10 +83,7 @@ pub(super) async fn pictures(
     let feed = board.feed(topic).await?;
     // Frames that are no pictures are refused before the response begins; with none yet, that is not known.
     if let Some(frame) = feed.newest()? {
-        match feed.picture(&frame, setting).await {
-            Err(problem) if problem.code != Code::PicturesBusy => return Err(problem),
-            _ => {}
-        }
+        check(&*feed, &frame, setting).await?;
     }
     let part = format!(
         "--frame\r\nContent-Type: {}\r\n",
@@ -113,6 +110,14 @@ pub(super) async fn pictures(
         _seat: seat,
     };
     Ok(endless(head, TYPE, Box::pin(body)))
+}
+
+/// Refuses a frame that is no picture.
+pub(super) async fn check(feed: &dyn Feed, frame: &Frame, setting: Setting) -> Result<(), Problem> {
+    match feed.picture(frame, setting).await {
+        Err(problem) if problem.code != Code::PicturesBusy => Err(problem),
+        _ => Ok(()),
+    }
 }
 
 /// The body. It ends when the topic does.

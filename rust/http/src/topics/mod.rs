@@ -3,6 +3,7 @@
 //! | request | does |
 //! |---|---|
 //! | `GET /topics` | lists the topics, as JSON |
+//! | `GET /topics?view=openapi` | says what all of these take and answer ([`openapi`]) |
 //! | `GET /topics/{topic}` | what the topic is like, as JSON; its newest frame if `Accept` prefers one |
 //! | `GET /topics/{topic}?view=latest` | its newest frame ([`view`]) |
 //! | `POST` or `PUT /topics/{topic}` | publishes the body as a frame ([`publish`]) |
@@ -21,10 +22,12 @@ mod accept;
 pub mod access;
 pub mod board;
 mod call;
+mod deliver;
 pub mod head;
 mod json;
 mod mjpeg;
 pub(crate) mod npy;
+pub mod openapi;
 pub(crate) mod picture_size;
 pub mod problem;
 mod publish;
@@ -34,22 +37,26 @@ mod view;
 mod watch;
 mod websocket;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, StatusCode,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE},
+    request::Parts,
 };
 
 use self::access::{Denial, Visit};
 use self::board::{Event, Schema};
 use crate::body::ResponseBody;
+use crate::sendfile::ParcelSender;
 use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
+use crate::websocket::outbox::Outbox;
 
 pub use access::{Guard, Permission};
 pub use board::{Board, BoardFuture, Feed, Frame, Opened, Publisher, TopicInfo};
 pub use call::CallTimes;
+pub use deliver::Ended;
 pub use head::{ArrayHead, Dtype, FrameHead};
 pub use problem::{Code, Problem};
 use query::{Query, View};
@@ -77,6 +84,8 @@ pub struct Settings {
     pub seats: Seats,
     /// Of each `WebSocket`.
     pub sockets: SocketLimits,
+    /// What the `OpenAPI` document says of this server.
+    pub about: openapi::About,
 }
 
 /// The routes, to be mounted at [`Settings::prefix`].
@@ -107,6 +116,37 @@ impl TopicRoutes {
             prefix,
             times,
         }))
+    }
+}
+
+/// What a handler of the application asks for, which has decided itself who may.
+impl TopicRoutes {
+    /// What `GET` with this head answers: its query says how the topic is shown. Refusals are answers too.
+    pub async fn show(&self, topic: &str, head: &Parts, sender: ParcelSender) -> Response {
+        let shared = &self.0;
+        let shown = match check_name(topic) {
+            Ok(()) => shared.show(topic, head, sender).await,
+            Err(problem) => Err(problem),
+        };
+        shown.unwrap_or_else(|problem| shared.refuse(Some(topic), &problem))
+    }
+
+    /// Sends the frames of a topic as messages of a `WebSocket`, each without a head of its own, until the topic ends or the client
+    /// takes nothing. The future that this gives does it, and is polled where the session is.
+    ///
+    /// # Errors
+    /// Those of a `WebSocket` that watches.
+    pub async fn deliver(
+        &self,
+        topic: &str,
+        query: &str,
+        outbox: Rc<Outbox>,
+    ) -> Result<Pin<Box<dyn Future<Output = Ended>>>, Problem> {
+        check_name(topic)?;
+        let (board, settings) = (self.0.board.clone(), &self.0.settings);
+        let seat = settings.seats.take()?;
+        let timeout = settings.sockets.write_timeout;
+        deliver::frames(board, topic, query, (outbox, timeout), seat).await
     }
 }
 
@@ -232,6 +272,19 @@ impl Shared {
             Method::OPTIONS => return Ok(allowed(LIST_METHODS)),
             _ => return Err(not_allowed(LIST_METHODS)),
         }
+        match watch::value(request.head.uri.query().unwrap_or_default(), "view")? {
+            None | Some("list") => {}
+            Some("openapi") => {
+                let document = openapi::document(&self.settings.prefix, &self.settings.about);
+                return Ok(json_response(document));
+            }
+            Some(_) => {
+                return Err(Problem::new(
+                    Code::Query,
+                    "view is list or openapi where no topic is named",
+                ));
+            }
+        }
         let topics = self.board.list().await?;
         let mut listed = Vec::new();
         for topic in topics {
@@ -267,28 +320,8 @@ impl Shared {
                 publish::publish(&*self.board, topic, request, self.settings.loan_wait).await
             }
             Method::GET | Method::HEAD => {
-                let query = Query::read(request.head.uri.query())?;
-                match query.view.unwrap_or_else(|| view::preferred(&request.head)) {
-                    View::Info => {
-                        let info = self.board.info(topic).await?;
-                        Ok(json_response(info_json(&info)))
-                    }
-                    View::Latest => {
-                        let wait_max = self.settings.poll_wait_max;
-                        let sender = request.hints.parcel_sender();
-                        view::latest(&*self.board, topic, &request.head, &query, wait_max, sender)
-                            .await
-                    }
-                    View::Mjpeg => {
-                        let seat = self.settings.seats.take()?;
-                        let sender = request.hints.parcel_sender();
-                        mjpeg::pictures(&self.board, topic, &request.head, sender, seat).await
-                    }
-                    View::Sse => {
-                        let seat = self.settings.seats.take()?;
-                        sse::events(&*self.board, topic, &request.head, seat).await
-                    }
-                }
+                let sender = request.hints.parcel_sender();
+                self.show(topic, &request.head, sender).await
             }
             Method::OPTIONS => Ok(allowed(TOPIC_METHODS)),
             _ => Err(not_allowed(TOPIC_METHODS)),
@@ -297,6 +330,34 @@ impl Shared {
 }
 
 impl Shared {
+    /// `GET`, by whom that is allowed.
+    async fn show(
+        &self,
+        topic: &str,
+        head: &Parts,
+        sender: ParcelSender,
+    ) -> Result<Response, Problem> {
+        let query = Query::read(head.uri.query())?;
+        match query.view.unwrap_or_else(|| view::preferred(head)) {
+            View::Info => {
+                let info = self.board.info(topic).await?;
+                Ok(json_response(info_json(&info)))
+            }
+            View::Latest => {
+                let wait_max = self.settings.poll_wait_max;
+                view::latest(&*self.board, topic, head, &query, wait_max, sender).await
+            }
+            View::Mjpeg => {
+                let seat = self.settings.seats.take()?;
+                mjpeg::pictures(&self.board, topic, head, sender, seat).await
+            }
+            View::Sse => {
+                let seat = self.settings.seats.take()?;
+                sse::events(&*self.board, topic, head, seat).await
+            }
+        }
+    }
+
     async fn answer_websocket(
         &self,
         connection: &ConnectionInfo,
@@ -379,11 +440,6 @@ pub fn check_name(name: &str) -> Result<(), Problem> {
         Code::TopicName,
         "a topic is 1 to 8 parts of letters, digits, _, - and . with slashes between, written without escapes",
     ))
-}
-
-/// Whether a pattern fits a name: `*` is any characters, slashes too, `?` is one.
-pub fn is_like(name: &str, pattern: &str) -> bool {
-    crate::static_files::path::is_like(name.as_bytes(), pattern.as_bytes())
 }
 
 fn not_allowed(methods: &'static str) -> Problem {

@@ -80,6 +80,7 @@ use super::{
 };
 use crate::event_loop::LoopCore;
 use crate::home::LoopBound;
+use crate::topics::handlers::{self, Pending};
 use crate::tracing::OpenSpan;
 
 /// Body bytes that an application may send to nobody (HEAD, 204, 304) before `send()` says that nobody listens. A streaming
@@ -169,6 +170,8 @@ struct State {
     as_is: Cell<bool>,
     /// For files in the response, where there is one.
     file_sender: RefCell<Option<FileSender>>,
+    /// What its body is, if that is a view of a topic.
+    view: RefCell<Option<Pending>>,
     /// `content-length` of the response, as the application said it.
     length: Cell<Option<u64>>,
     /// Body bytes sent (or discarded) so far.
@@ -214,6 +217,7 @@ impl State {
             trailer_fields: RefCell::default(),
             as_is: Cell::new(false),
             file_sender: RefCell::default(),
+            view: RefCell::default(),
             length: Cell::new(None),
             sent: Cell::new(0),
             span: OpenSpan::default(),
@@ -253,6 +257,7 @@ impl State {
             trailer_fields,
             as_is,
             file_sender,
+            view,
             length,
             sent,
             span,
@@ -292,6 +297,7 @@ impl State {
         trailer_fields.take();
         as_is.set(false);
         file_sender.take();
+        view.take();
         length.set(None);
         sent.set(0);
         span.clear();
@@ -408,7 +414,9 @@ impl State {
             return Err(unexpected("http.response.start", self.phase.get()));
         }
         let status = message.status()?;
+        let is_view = application.handlers.is_pending();
         if let Some(fields) = &message.headers
+            && !is_view
             && message.trailers.is_none()
             && !status.is_informational()
             && let Some(ReadHead { headers, length }) = application
@@ -435,7 +443,12 @@ impl State {
         };
         headers.clear();
         let mut fields = Fields::default();
+        let mut view = None;
         let field = |name: HeaderName, value: HeaderValue| {
+            if is_view && name.as_str() == handlers::FIELD {
+                view = application.handlers.take(value.as_bytes());
+                return Ok(());
+            }
             if name == header::TRANSFER_ENCODING {
                 // Framing is the connection's business.
                 return Ok(());
@@ -472,7 +485,16 @@ impl State {
             .settings
             .add_headers(&mut headers, fields.server);
         let length = fields.content_length;
-        if let Some(fields) = &message.headers {
+        if let Some(view) = view {
+            if headers.contains_key(header::CONTENT_ENCODING) {
+                return Err(PyRuntimeError::new_err(
+                    "the frames of a topic cannot be encoded on their way: keep the middleware that compresses from this response",
+                ));
+            }
+            view.sender.becomes(self.hints.borrow().parcel_sender());
+            self.as_is.set(true);
+            self.view.replace(Some(view));
+        } else if let Some(fields) = &message.headers {
             application.head_memo.note(fields, &headers, length);
         }
         self.hold(application, status, headers, length, trailers);
@@ -634,6 +656,25 @@ impl State {
         let bodyless = self.is_head.get()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let size = chunk.len();
+        let view = self.view.take();
+        if let Some(view) = view {
+            if size > 0 {
+                return Err(PyRuntimeError::new_err(
+                    "the body of this response is a view of a topic; nothing can be added to it",
+                ));
+            }
+            if let Some(length) = self.length.get() {
+                headers.insert(header::CONTENT_LENGTH, length.into());
+            }
+            self.respond(status, headers, view.body);
+            if more {
+                // The end of an empty body is still to come.
+                self.phase.set(Phase::Discarding);
+            } else {
+                self.finish();
+            }
+            return Ok(());
+        }
         if bodyless {
             if self.trailers.get() == Trailers::Sent {
                 self.trailers.set(Trailers::Dropped);
@@ -1093,6 +1134,7 @@ impl HttpExchange {
         state.hints.take();
         state.hint.take();
         state.file_sender.take();
+        state.view.take();
         state.span.clear();
     }
 

@@ -62,6 +62,7 @@ use pyo3::{
 
 use crate::event_loop::LoopCore;
 use crate::frames::{BodyHandle, Publishers};
+use crate::topics::handlers::Handlers;
 use crate::tracing::Tracing;
 use head_memo::HeadMemo;
 use http::{HttpExchange, Later};
@@ -236,6 +237,8 @@ pub(crate) struct Application {
     pub(crate) head_memo: HeadMemo,
     /// Publishers that bodies were ingested by.
     pub(crate) publishers: Publishers,
+    /// What handlers have of topics.
+    pub(crate) handlers: Handlers,
     /// Bodies that became frames without Python, and with it.
     ingested: [Cell<u64>; 2],
     logger: Py<PyAny>,
@@ -268,6 +271,8 @@ impl Application {
         let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
         let context = py.import("contextvars")?.call_method0("copy_context")?;
         let settings = Settings::new(config)?;
+        let write_timeout = seconds(config, "timeout_write")?;
+        let handlers = Handlers::new(config, settings.websocket, write_timeout);
         let root_path = settings.root_path.bind(py).to_str()?.to_owned();
         Ok(Rc::new(Self {
             starter: Starter {
@@ -298,6 +303,7 @@ impl Application {
             header_cache: HeaderCache::default(),
             head_memo: HeadMemo::default(),
             publishers: Publishers::default(),
+            handlers,
             ingested: [Cell::new(0), Cell::new(0)],
             pool: RefCell::default(),
             calls: Cell::new(0),

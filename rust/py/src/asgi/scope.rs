@@ -9,7 +9,7 @@
 //! The template *lends* its header list, `state` and `extensions`: the next request gets the same objects when nobody but the
 //! template has them any more (two references: the template's and ours) and nothing was put into them or taken out.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc};
 
 use framegate_http::{
     edge::{Arrival, Client, Origin},
@@ -25,6 +25,7 @@ use pyo3::{
 };
 
 use super::{Application, names::Names};
+use crate::topics::handlers::TopicHandle;
 use crate::tracing::Tracing;
 
 /// References to what the template lends, when nobody has it: the template's and ours.
@@ -43,13 +44,17 @@ struct Extensions {
     /// replaced or kept.
     value: Py<PyDict>,
     value_references: isize,
+    /// `framegate.topics`: what a handler asks of topics.
+    topics: Py<TopicHandle>,
     /// `framegate.request_id`, once a request had a name: the next name replaces the last one.
     about_name: Option<Py<PyDict>>,
 }
 
 impl Extensions {
-    fn new(py: Python<'_>, has_name: bool) -> PyResult<Self> {
+    fn new(py: Python<'_>, application: &Rc<Application>, has_name: bool) -> PyResult<Self> {
         let (names, value) = (PyDict::new(py), PyDict::new(py));
+        let topics = Bound::new(py, TopicHandle::new(application))?;
+        names.set_item(intern!(py, "framegate.topics"), &topics)?;
         for name in EXTENSIONS_1_0.iter().chain(&EXTENSIONS_1_1) {
             names.set_item(name, &value)?;
         }
@@ -65,6 +70,7 @@ impl Extensions {
             value_references: value.get_refcnt(),
             names: names.unbind(),
             value: value.unbind(),
+            topics: topics.unbind(),
             about_name,
         })
     }
@@ -76,12 +82,15 @@ impl Extensions {
             let about = about.bind(py);
             about.get_refcnt() == LENT && about.len() == 1
         });
-        let count =
-            EXTENSIONS_1_0.len() + EXTENSIONS_1_1.len() + usize::from(self.about_name.is_some());
+        let count = EXTENSIONS_1_0.len()
+            + EXTENSIONS_1_1.len()
+            + 1
+            + usize::from(self.about_name.is_some());
         names.get_refcnt() == LENT
             && names.len() == count
             && value.get_refcnt() == self.value_references
             && value.is_empty()
+            && self.topics.bind(py).get_refcnt() == LENT
             && name_is_untouched
     }
 }
@@ -113,7 +122,7 @@ struct Paths {
 impl ScopeTemplate {
     pub(crate) fn new(
         py: Python<'_>,
-        application: &Application,
+        application: &Rc<Application>,
         connection: &ConnectionInfo,
         version: http::Version,
     ) -> PyResult<Self> {
@@ -149,7 +158,7 @@ impl ScopeTemplate {
         if application.state.is_some() {
             template.set_item(intern!(py, "state"), &state)?;
         }
-        let extensions = Extensions::new(py, false)?;
+        let extensions = Extensions::new(py, application, false)?;
         template.set_item(intern!(py, "extensions"), &extensions.names)?;
         Ok(Self {
             template: template.unbind(),
@@ -170,12 +179,12 @@ impl ScopeTemplate {
     pub(crate) fn http<'py>(
         &self,
         py: Python<'py>,
-        application: &Application,
+        application: &Rc<Application>,
         head: &http::request::Parts,
         arrival: Option<&Arrival>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let name = arrival.and_then(|arrival| arrival.request_id.as_ref());
-        self.renew_extensions(py, name.is_some())?;
+        self.renew_extensions(py, application, name.is_some())?;
         if let Some(name) = name
             && let Some(about) = &self.extensions.borrow().about_name
         {
@@ -201,6 +210,8 @@ impl ScopeTemplate {
             for name in EXTENSIONS_1_0 {
                 extensions.set_item(name, PyDict::new(py))?;
             }
+            let topics = Bound::new(py, TopicHandle::new(application))?;
+            extensions.set_item(intern!(py, "framegate.topics"), topics)?;
             if let Some(name) = name {
                 add_name(&extensions, name)?;
             }
@@ -285,12 +296,17 @@ impl ScopeTemplate {
 
     /// Gives the template another `extensions` when the last request kept or changed the one it had, or it has no place for a name
     /// (or one too many, which is that of another request).
-    fn renew_extensions(&self, py: Python<'_>, has_name: bool) -> PyResult<()> {
+    fn renew_extensions(
+        &self,
+        py: Python<'_>,
+        application: &Rc<Application>,
+        has_name: bool,
+    ) -> PyResult<()> {
         let known = self.extensions.borrow();
         let fits = known.about_name.is_some() == has_name && known.are_untouched(py);
         drop(known);
         if !fits {
-            let next = Extensions::new(py, has_name)?;
+            let next = Extensions::new(py, application, has_name)?;
             self.template
                 .bind(py)
                 .set_item(intern!(py, "extensions"), &next.names)?;

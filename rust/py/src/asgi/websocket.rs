@@ -24,6 +24,7 @@
 
 mod compression;
 mod denial;
+pub(crate) mod frames;
 mod link;
 mod payload;
 
@@ -39,6 +40,7 @@ use std::{
 use framegate_http::{
     body::{Aborted, ResponseBody},
     service::{Permit, Request, Response, ResponseFuture, Upgrade},
+    topics::Ended,
     websocket::{
         Kind, code,
         extension::{DeflateOffer, deflate_offers},
@@ -59,6 +61,7 @@ use pyo3::{
 
 use self::{
     denial::{Denial, DenialBody},
+    frames::{Sink, SocketHandle},
     link::{Link, User},
 };
 use super::{
@@ -117,7 +120,13 @@ struct State {
     senders: RefCell<Vec<Waiter>>,
     /// The session is being polled: waiters may be resolved at once.
     in_session: Cell<bool>,
+    /// Where binary messages go instead of to `receive`.
+    sink: RefCell<Option<Rc<Sink>>>,
+    /// Sends the frames of a topic, beside what the application sends.
+    viewer: RefCell<Option<Viewer>>,
 }
+
+type Viewer = Pin<Box<dyn Future<Output = Ended>>>;
 
 struct Message {
     kind: Kind,
@@ -173,8 +182,16 @@ pub(crate) fn serve(
         receivers: RefCell::default(),
         senders: RefCell::default(),
         in_session: Cell::new(false),
+        sink: RefCell::default(),
+        viewer: RefCell::default(),
     };
     let exchange = Bound::new(py, WebSocketExchange(LoopBound::new(state)))?;
+    let handle = SocketHandle::new(exchange.clone().unbind());
+    let extensions = scope.get_item(intern!(py, "extensions"))?;
+    let extensions = extensions
+        .expect("every scope has it")
+        .cast_into::<PyDict>()?;
+    extensions.set_item(intern!(py, "framegate.topics"), Bound::new(py, handle)?)?;
     let arguments = Arguments {
         scope: scope.as_any(),
         receive: &function::receive(&exchange)?,
@@ -641,6 +658,9 @@ impl State {
             return;
         }
         self.ended.replace(Some(closed));
+        // Nothing more is sent or taken, and no frame is held.
+        let (sink, viewer) = (self.sink.take(), self.viewer.take());
+        drop((sink, viewer));
         if self.in_session.get() {
             Python::attach(|py| {
                 self.resolve(py, &self.receivers);

@@ -6,6 +6,7 @@
 mod access;
 mod calls;
 mod convert;
+pub(crate) mod handlers;
 mod hub;
 mod judge;
 mod registry;
@@ -27,6 +28,7 @@ use framegate_http::{
         Board, BoardFuture, CallTimes, Code, Dtype, Feed, Frame, Guard, Opened, Problem, Seats,
         Settings, SocketLimits, TopicInfo, TopicRoutes,
         board::{Caller, Event},
+        openapi::{About, Declared},
     },
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
@@ -48,6 +50,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the routes of one worker have open.
 pub(crate) struct Topics {
+    routes: Rc<TopicRoutes>,
     registry: Arc<Registry>,
     callers: Rc<Callers>,
     guard: Arc<Guard>,
@@ -83,11 +86,43 @@ pub(crate) fn in_front_of(
     let Some(prefix) = prefix else {
         return Ok((application, None));
     };
+    let topics = open(prefix.clone(), config, core, sockets)?;
+    let routes = &topics.routes;
+    let mut service = Routes::new(application);
+    let calls: Option<String> = config.getattr("topics_calls")?.extract()?;
+    if let Some(calls) = calls.filter(|calls| !calls.is_empty()) {
+        let times = CallTimes {
+            usual: seconds(config, "topics_call_timeout")?,
+            most: seconds(config, "topics_call_timeout_max")?,
+            loan_wait: seconds(config, "topics_wait")?,
+        };
+        service = service.prefix(calls.clone(), Rc::new(routes.calls(calls, times)));
+    }
+    let service = service.prefix(prefix, routes.clone());
+    Ok((Rc::new(service), Some(topics)))
+}
+
+/// A setting that is a duration.
+fn seconds(config: &Bound<'_, PyAny>, name: &str) -> PyResult<Duration> {
+    let value: f64 = config.getattr(name)?.extract()?;
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
+}
+
+/// The routes as the configuration has them, mounted nowhere.
+fn open(
+    prefix: String,
+    config: &Bound<'_, PyAny>,
+    core: &Rc<LoopCore>,
+    sockets: SocketLimits,
+) -> PyResult<Topics> {
     let topics_max = config.getattr("topics_max")?.extract()?;
     let threads = config.getattr("topics_picture_threads")?.extract()?;
     let pixels_max = config.getattr("topics_pixels_max")?.extract()?;
     let pool = without_signals(|| Pool::start(threads, PICTURES_WAIT_MAX)).map_err(os_error)?;
-    let registry = Arc::new(Registry::new(rules(config)?, topics_max, pool, pixels_max));
+    let rules = rules(config)?;
+    let about = about(config, &rules)?;
+    let registry = Arc::new(Registry::new(rules, topics_max, pool, pixels_max));
     let callers = Callers::new(config.getattr("topics_calls_max")?.extract()?);
     let board = Rc::new(LoopBoard {
         registry: registry.clone(),
@@ -97,39 +132,42 @@ pub(crate) fn in_front_of(
         told: Cell::new(None),
         untold: Cell::new(0),
     });
-    let seconds = |name: &str| -> PyResult<Duration> {
-        let value: f64 = config.getattr(name)?.extract()?;
-        Duration::try_from_secs_f64(value)
-            .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
-    };
     let settings = Settings {
-        prefix: prefix.clone(),
-        loan_wait: seconds("topics_wait")?,
-        poll_wait_max: seconds("topics_poll")?,
+        prefix,
+        loan_wait: seconds(config, "topics_wait")?,
+        poll_wait_max: seconds(config, "topics_poll")?,
         seats: Seats::new(config.getattr("topics_viewers")?.extract()?),
         sockets,
+        about,
     };
     let (guard, answering) = access::guard(config, core)?;
     let routes = Rc::new(TopicRoutes::new(board, guard.clone(), settings));
-    let mut service = Routes::new(application);
-    let calls: Option<String> = config.getattr("topics_calls")?.extract()?;
-    if let Some(calls) = calls.filter(|calls| !calls.is_empty()) {
-        let times = CallTimes {
-            usual: seconds("topics_call_timeout")?,
-            most: seconds("topics_call_timeout_max")?,
-            loan_wait: seconds("topics_wait")?,
-        };
-        service = service.prefix(calls.clone(), Rc::new(routes.calls(calls, times)));
-    }
-    let service = service.prefix(prefix, routes);
-    let topics = Topics {
+    Ok(Topics {
+        routes,
         registry,
         callers,
         guard,
         config: config.clone().unbind(),
         answering: RefCell::new(answering),
-    };
-    Ok((Rc::new(service), Some(topics)))
+    })
+}
+
+/// What the `OpenAPI` document says.
+fn about(config: &Bound<'_, PyAny>, rules: &[Rule]) -> PyResult<About> {
+    let calls: Option<String> = config.getattr("topics_calls")?.extract()?;
+    Ok(About {
+        version: env!("FRAMEGATE_VERSION").to_owned(),
+        calls: calls.filter(|calls| !calls.is_empty()),
+        topics: rules
+            .iter()
+            .map(|rule| Declared {
+                pattern: rule.name.clone(),
+                create: rule.create,
+                slot_bytes: rule.slot_bytes,
+                array: rule.array.clone(),
+            })
+            .collect(),
+    })
 }
 
 /// The setting `topic_rules`.
@@ -157,7 +195,10 @@ fn rules(config: &Bound<'_, PyAny>) -> PyResult<Vec<Rule>> {
                 slots: get(&rule, "slots")?.ok_or_else(|| missing("slots"))?,
                 slot_bytes: slot_bytes.unwrap_or(0),
                 array,
-                pattern,
+                pattern: pattern
+                    .parse()
+                    .map_err(|error| PyValueError::new_err(format!("topic_rules: {error}")))?,
+                name: pattern,
             })
         })
         .collect()

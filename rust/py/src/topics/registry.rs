@@ -25,7 +25,9 @@ use std::{
 use framegate_http::{
     ingest::{FrameSlot, IngestError, Published},
     pictures::{Cache, Pool},
-    topics::{ArrayHead, Code, Dtype, FrameHead, Opened, Problem, TopicInfo, board, is_like},
+    topics::{
+        ArrayHead, Code, Dtype, FrameHead, Opened, Problem, TopicInfo, access::Pattern, board,
+    },
 };
 use framegate_shm::{
     Array, Inspector, Publisher, TopicOptions, control_file, runtime_directory, topics,
@@ -40,8 +42,9 @@ use crate::frames::Slot;
 /// What the configuration says of topics whose names fit a pattern.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
-    /// `*` is any characters, `?` is one.
-    pub(super) pattern: String,
+    pub(super) pattern: Pattern,
+    /// The same, as it was written.
+    pub(super) name: String,
     /// A topic is created when it is published to.
     pub(super) create: bool,
     pub(super) slots: u32,
@@ -266,7 +269,7 @@ impl Registry {
 
     /// Creates a topic; false if somebody else did meanwhile.
     fn create(&self, topic: &str) -> Result<bool, Problem> {
-        let rule = self.rules.iter().find(|rule| is_like(topic, &rule.pattern));
+        let rule = self.rules.iter().find(|rule| rule.pattern.fits(topic));
         let Some(rule) = rule.filter(|rule| rule.create) else {
             return Err(unknown());
         };

@@ -10,6 +10,7 @@ use std::{
 
 use framegate_http::{
     service::{ByteStream, Draining, Upgraded},
+    topics::Ended,
     websocket::{
         Failure, Kind, code,
         message::MessageSink,
@@ -24,7 +25,7 @@ use pyo3::{
 
 use tokio::io::ReadBuf;
 
-use super::{State, WebSocketExchange, lost, payload::Payload};
+use super::{State, WebSocketExchange, frames::Incoming, lost, payload::Payload};
 
 /// The session's handler.
 pub(super) struct User {
@@ -32,6 +33,8 @@ pub(super) struct User {
     /// Of the message in `payload`.
     kind: Kind,
     payload: Payload,
+    /// The message, where it becomes a frame instead.
+    frame: Option<Incoming>,
 }
 
 impl User {
@@ -40,6 +43,7 @@ impl User {
             exchange,
             kind: Kind::Binary,
             payload: Payload::default(),
+            frame: None,
         }
     }
 
@@ -63,20 +67,32 @@ impl User {
 
 impl MessageSink for User {
     fn begin(&mut self, kind: Kind, size_hint: u64) -> Result<(), Failure> {
-        self.kind = kind;
-        self.payload.begin(size_hint);
+        self.frame = self.state().incoming_frame(kind, size_hint)?;
+        if self.frame.is_none() {
+            self.kind = kind;
+            self.payload.begin(size_hint);
+        }
         Ok(())
     }
 
     fn space(&mut self, want: usize) -> ReadBuf<'_> {
-        self.payload.space(want)
+        match &mut self.frame {
+            Some(frame) => frame.space(),
+            None => self.payload.space(want),
+        }
     }
 
     fn filled(&mut self, count: usize) {
-        self.payload.filled(count);
+        match &mut self.frame {
+            Some(frame) => frame.filled(count),
+            None => self.payload.filled(count),
+        }
     }
 
     fn end(&mut self) -> Result<(), Failure> {
+        if let Some(frame) = self.frame.take() {
+            return frame.end();
+        }
         let mut payload = mem::take(&mut self.payload);
         let length = payload.length();
         self.queue(self.kind, length, |py| {
@@ -89,6 +105,9 @@ impl MessageSink for User {
     }
 
     fn whole(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Failure> {
+        if let Some(frame) = self.state().incoming_frame(kind, payload.len() as u64)? {
+            return frame.whole(payload);
+        }
         self.queue(kind, payload.len(), |py| match kind {
             Kind::Text => text(py, payload),
             Kind::Binary => Some(PyBytes::new(py, payload).into_any().unbind()),
@@ -188,7 +207,27 @@ impl Future for Link {
                 .close(code::SERVICE_RESTART, "the server is shutting down");
         }
         state.in_session.set(true);
-        let polled = Pin::new(&mut this.session).poll(cx);
+        let mut polled = Pin::new(&mut this.session).poll(cx);
+        if polled.is_pending()
+            && let Some(mut viewer) = state.viewer.take()
+        {
+            match viewer.as_mut().poll(cx) {
+                Poll::Pending => {
+                    state.viewer.replace(Some(viewer));
+                }
+                // The client takes nothing, so it gets no close frame either.
+                Poll::Ready(Ended::Stalled) => {
+                    state.in_session.set(false);
+                    return Poll::Ready(());
+                }
+                Poll::Ready(Ended::Topic) => {
+                    state.outbox.close(code::NORMAL, "the topic is gone");
+                }
+                Poll::Ready(Ended::Closed) => {}
+            }
+            // What was left in the outbox is written now.
+            polled = Pin::new(&mut this.session).poll(cx);
+        }
         state.in_session.set(false);
         if polled.is_ready()
             && let Some(draining) = &this.draining
