@@ -105,6 +105,7 @@ pub(crate) fn in_front_of(
     let settings = Settings {
         prefix: prefix.clone(),
         loan_wait: seconds("topics_wait")?,
+        parts_max: config.getattr("topics_parts_max")?.extract()?,
         poll_wait_max: seconds("topics_poll")?,
         seats: Seats::new(config.getattr("topics_viewers")?.extract()?),
         sockets,
@@ -157,6 +158,7 @@ fn rules(config: &Bound<'_, PyAny>) -> PyResult<Vec<Rule>> {
                 slots: get(&rule, "slots")?.ok_or_else(|| missing("slots"))?,
                 slot_bytes: slot_bytes.unwrap_or(0),
                 array,
+                decode: get(&rule, "decode")?.unwrap_or(false),
                 pattern,
             })
         })
