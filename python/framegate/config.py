@@ -1905,7 +1905,8 @@ class Config:
             "What the frame routes know of topics whose names fit a pattern; the first that fits "
             "counts; * is one part of a name, ** at its end all that are left. With create, POST "
             "makes the topic: of so many slots (8) of slot_bytes, or of one dtype and shape. A "
-            "request never says sizes."
+            "request never says sizes. With decode, a JPEG or PNG that is posted becomes an array "
+            "of its pixels, else it is kept as it is."
         ),
     )
     topics_max: int = setting(
@@ -1925,6 +1926,15 @@ class Config:
         help=(
             "Time that a frame waits for a free slot before 503. Consumers hold frames for "
             "milliseconds, so a second says that something is wrong."
+        ),
+    )
+    topics_parts_max: int = setting(
+        64,
+        Integer(minimum=1, maximum=4096),
+        group=TOPICS,
+        help=(
+            "Parts of one form (multipart/form-data) that is posted to a topic, fields included. "
+            "A form is what somebody filled in; cameras send multipart/mixed, without this limit."
         ),
     )
     topics_poll: float = setting(

@@ -48,6 +48,7 @@ RULE_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
         "create": {"type": "boolean"},
+        "decode": {"type": "boolean"},
         "slots": {"type": "integer", "minimum": _SLOTS[0], "maximum": _SLOTS[1]},
         "slot_bytes": {"type": ["integer", "string"]},
         "dtype": {"enum": list(DTYPES)},
@@ -105,9 +106,10 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     if unknown := set(rule) - set(RULE_SCHEMA["properties"]):
         known = ", ".join(RULE_SCHEMA["properties"])
         raise ValueError(f"unknown key {min(unknown)}; there are {known}")
-    create = rule.get("create", False)
-    if not isinstance(create, bool):
-        raise ValueError("create is true or false")
+    create, decode = rule.get("create", False), rule.get("decode", False)
+    for name, value in (("create", create), ("decode", decode)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is true or false")
     slots = rule.get("slots", _SLOTS_DEFAULT)
     if not _is_integer(slots, *_SLOTS):
         raise ValueError(f"slots is a whole number from {_SLOTS[0]} to {_SLOTS[1]}")
@@ -128,6 +130,7 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("create needs slot_bytes, or dtype and shape: requests say no sizes")
     return {
         "create": create,
+        "decode": decode,
         "slots": slots,
         "slot_bytes": slot_bytes,
         "dtype": dtype,

@@ -103,6 +103,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     ),
     "topics_max": ("9", 9),
     "topics_wait": ("500ms", 0.5),
+    "topics_parts_max": ("9", 9),
     "topics_poll": ("1m", 60.0),
     "topics_calls": ("/ask", "/ask"),
     "topics_call_timeout": ("2s", 2.0),

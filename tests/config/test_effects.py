@@ -911,6 +911,7 @@ SHOWN_ELSEWHERE = [
     ("topics_call_timeout", "topics/test_topic_calls.py", "test_reply_that_is_late_is_504"),
     ("topics_call_timeout_max", "topics/test_topic_calls.py", "test_reply_that_is_late_is_504"),
     ("topics_calls_max", "topics/test_topic_calls.py", "test_number_of_calls_in_flight"),
+    ("topics_parts_max", "topics/test_multipart.py", "test_limit_of_parts_is_a_setting"),
     ("topics_viewers", "topics/test_watching.py", "test_viewers_are_counted_and_leave_at_once"),
     ("topics_pixels_max", "topics/test_watching.py", "test_picture_over_the_limit_is_refused"),
     ("topics_picture_threads", "topics/test_watching.py", "test_pictures_are_made_by_threads"),

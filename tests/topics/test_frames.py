@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 import framegate
 from framegate import errors
@@ -24,6 +25,7 @@ from framegate.shm import Inspector
 from peers.h2_client import Client
 from server_process import Launch, launch
 from server_thread import Server
+from topics.waiting import loaned, wait_until
 
 __all__ = ["launch"]
 
@@ -115,6 +117,72 @@ def test_picture_is_kept_with_its_type_and_size(routes: Routes) -> None:
         with framegate.Subscriber("raw/a") as subscriber, subscriber.take(timeout=5) as frame:
             assert frame.content_type == "image/gif"
             assert frame.metadata == {"width": 640, "height": 480}
+
+
+def encoded(coding: str, array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, coding)
+    return out.getvalue()
+
+
+def test_pictures_are_kept_or_decoded_as_the_rule_says(routes: Routes) -> None:
+    rules = {
+        "kept": {"create": True, "slot_bytes": "64KiB"},
+        "pixels": {"create": True, "slot_bytes": 100 * 80 * 3, "decode": True},
+        "fixed": {"create": True, "dtype": "uint8", "shape": [80, 100, 3], "decode": True},
+    }
+    grid = np.indices((80, 100)).sum(0).astype(np.uint8)
+    colour = np.dstack([grid, 255 - grid, grid // 2])
+    server = routes(topic_rules=rules, topics_pixels_max=8000)
+    with httpx.Client(base_url=server.url) as client:
+
+        def post(topic: str, coding: str, content: bytes) -> httpx.Response:
+            head = {"Content-Type": f"image/{coding}", "Frame-Timestamp": "2.5"}
+            return client.post(f"/topics/{topic}", content=content, headers=head)
+
+        for coding, array, tolerance in [
+            ("png", colour, 0),
+            ("png", grid, 0),
+            ("png", grid.astype(np.uint16) * 257, 0),
+            ("png", np.dstack([colour, grid])[:60], 0),
+            ("jpeg", colour, 16),
+            ("jpeg", grid, 16),
+        ]:
+            file = encoded(coding, array)
+            assert post("kept", coding, file).status_code in (200, 201)
+            with framegate.Subscriber("kept") as subscriber, subscriber.take(timeout=5) as frame:
+                assert (bytes(frame), frame.content_type) == (file, f"image/{coding}")
+            answer = post("pixels", coding, file)
+            assert (answer.status_code, answer.json().get("bytes")) in (
+                (200, array.nbytes),
+                (201, array.nbytes),
+            )
+            with framegate.Subscriber("pixels") as subscriber, subscriber.take(timeout=5) as frame:
+                assert (frame.array.dtype, frame.array.shape) == (array.dtype, array.shape)
+                off = np.abs(frame.array.astype(np.int32) - array)
+                assert off.max() <= tolerance
+                assert (frame.timestamp, frame.content_type) == (2.5, None)
+        # A topic of one shape takes pictures of that size, and arrays as ever.
+        assert post("fixed", "png", encoded("png", colour)).status_code == 201
+        assert client.post("/topics/fixed", content=colour.tobytes()).status_code == 200
+        sequence = client.get("/topics/pixels").json()["sequence"]
+        large = np.zeros((81, 100), np.uint8)
+        for topic, coding, content, expected in [
+            ("fixed", "png", encoded("png", grid), (422, "schema-mismatch")),
+            ("pixels", "png", encoded("png", large), (413, "frame-too-large")),
+            ("pixels", "png", encoded("png", np.dstack([colour, grid])), (413, "frame-too-large")),
+            ("pixels", "png", encoded("png", colour)[:-30], (422, "picture")),
+            ("pixels", "jpeg", b"\xff\xd8\xff and nothing", (422, "picture")),
+            ("pixels", "jpeg", bytes(100 * 80 * 3), (422, "picture")),
+            ("pixels", "jpeg", bytes(100 * 80 * 3 + 1), (413, "frame-too-large")),
+        ]:
+            assert problem(post(topic, coding, content)) == expected
+        # Of a form, too; what is neither is kept.
+        file = ("a.png", encoded("png", colour), "image/png")
+        assert client.post("/topics/pixels", files={"frame": file}).json()["bytes"] == colour.nbytes
+        post("pixels", "webp", b"RIFF")
+        assert client.get("/topics/pixels").json()["sequence"] == sequence + 2
+        assert client.get("/topics/pixels?view=latest").content == b"RIFF"
 
 
 def test_newer_frame_is_waited_for(routes: Routes) -> None:
@@ -247,16 +315,6 @@ def half_a_post(port: int, topic: str) -> socket.socket:
     return connection
 
 
-def loaned(topic: str) -> int:
-    with Inspector(topic) as inspector:
-        return sum(slot.state == "loaned" for slot in inspector.slots())
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        os.sched_yield()
-
-
 def test_client_that_leaves_in_mid_body_gives_its_slot_back(routes: Routes) -> None:
     server = routes()
     with httpx.Client(base_url=server.url) as client:
@@ -367,6 +425,7 @@ def test_rules_are_checked_when_the_server_is_configured() -> None:
     for rule, words in [
         ({"create": True}, "create needs slot_bytes"),
         ({"create": 1}, "create is true or false"),
+        ({"decode": "yes"}, "decode is true or false"),
         ({"slots": 1}, "slots is a whole number from 2"),
         ({"dtype": "uint8"}, "dtype and shape go together"),
         ({"dtype": "u8", "shape": [1]}, "dtype is one of bool"),

@@ -73,6 +73,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pictures", pictures),
     ("npy", npy),
     ("picture_size", picture_size),
+    ("multipart", multipart),
     ("trace_context", trace_context),
     ("collector", collector),
 ];
@@ -146,6 +147,33 @@ pub fn npy(data: &[u8]) {
         assert_eq!(bytes, u128::from(array.bytes()));
         let file = crate::topics::npy::write(&array).expect("numpy has the type that it wrote");
         assert_eq!(crate::topics::npy::parse(&file[10..]), Ok(array));
+    }
+}
+
+/// Whatever a multipart body holds: its parts are the same however it is cut, are pieces of it in their order, and end before a
+/// delimiter. The first two bytes choose the cut and the room.
+pub fn multipart(data: &[u8]) {
+    use crate::topics::multipart::{Type, parameters, whole::read};
+    let (size, data) = cut(data);
+    let (room, body) = cut(data);
+    for is_form in [false, true] {
+        let kind = Type {
+            is_form,
+            boundary: b"b".to_vec(),
+        };
+        let parts = read(body, &kind, size, room);
+        assert_eq!(parts, read(body, &kind, usize::MAX, 1 << 16));
+        let mut rest = body;
+        for (fields, bytes) in parts.0 {
+            let begin = memchr::memmem::find(rest, &bytes).expect("a part is of the body");
+            rest = &rest[begin + bytes.len()..];
+            if is_form || !fields.contains_key("content-length") {
+                assert!(memchr::memmem::find(&bytes, b"\r\n--b").is_none());
+            }
+            for value in fields.values() {
+                parameters(value.as_bytes());
+            }
+        }
     }
 }
 
@@ -998,6 +1026,11 @@ mod tests {
     #[test]
     fn sizes_of_pictures() {
         drive("picture_size", 20_000);
+    }
+
+    #[test]
+    fn parts_are_the_same_however_a_body_is_cut() {
+        drive("multipart", 20_000);
     }
 
     #[test]

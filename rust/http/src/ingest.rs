@@ -4,11 +4,30 @@
 //! Of a large body whose length is declared, all but the beginning goes from the socket into the slot, in reads as large as what
 //! has arrived. Of others each byte is copied once more, out of the connection's read buffer.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, future::Future};
 
 use crate::body::Body;
 use crate::error::Error;
-use crate::topics::FrameHead;
+use crate::topics::{FrameHead, Problem};
+
+/// Where the bytes of a frame come from: a whole body, or one part of it.
+pub trait Source {
+    /// Bytes that are still to come, if their number was declared.
+    fn remaining(&self) -> Option<u64>;
+
+    /// Moves the next bytes into `into`, which has room; 0 at the end.
+    fn read(&mut self, into: &mut [u8]) -> impl Future<Output = Result<usize, IngestError>>;
+}
+
+impl Source for Body {
+    fn remaining(&self) -> Option<u64> {
+        Self::remaining(self)
+    }
+
+    async fn read(&mut self, into: &mut [u8]) -> Result<usize, IngestError> {
+        Ok(Self::read(self, into).await?)
+    }
+}
 
 /// Gives out slots for frames.
 pub trait FrameSink {
@@ -88,7 +107,8 @@ impl IngestError {
         self.kind == Kind::Unavailable
     }
 
-    /// The body ended before its end: the client is gone or broke the protocol. The cause is an [`Error`].
+    /// The body ended before its end: the client is gone or broke the protocol. The cause is an [`Error`], or a [`Problem`] of one
+    /// of its parts.
     pub fn is_body(&self) -> bool {
         self.kind == Kind::Body
     }
@@ -99,6 +119,15 @@ impl From<Error> for IngestError {
         Self {
             kind: Kind::Body,
             cause: Some(error.into()),
+        }
+    }
+}
+
+impl From<Problem> for IngestError {
+    fn from(problem: Problem) -> Self {
+        Self {
+            kind: Kind::Body,
+            cause: Some(problem.into()),
         }
     }
 }
@@ -147,7 +176,9 @@ pub async fn ingest(
     slot.publish(head)
 }
 
-/// Moves the rest of `body` into a slot that is loaned already; gives the number of bytes, at most `bytes_max`.
+/// Moves the rest of `source` into a slot that is loaned already; gives the number of bytes, at most `bytes_max`.
+///
+/// The slot is the buffer: a large body whose length is declared is read from the socket straight into it.
 ///
 /// # Errors
 /// [`IngestError::is_too_large`], [`IngestError::is_body`].
@@ -155,52 +186,31 @@ pub async fn ingest(
 /// # Cancel safety
 /// Not cancel safe, as [`ingest`].
 pub async fn fill(
-    body: &mut Body,
+    source: &mut impl Source,
     slot: &mut dyn FrameSlot,
     bytes_max: u64,
 ) -> Result<u64, IngestError> {
-    match body.remaining() {
-        Some(bytes) if bytes > bytes_max => Err(IngestError::too_large()),
-        Some(bytes) => read_declared(body, slot).await.map(|()| bytes),
-        None => copy_unknown(body, slot, bytes_max).await,
+    if source.remaining().is_some_and(|bytes| bytes > bytes_max) {
+        return Err(IngestError::too_large());
     }
-}
-
-/// The slot is the buffer: a large body is read from the socket straight into it.
-async fn read_declared(body: &mut Body, slot: &mut dyn FrameSlot) -> Result<(), IngestError> {
+    let mut total = 0;
     loop {
         let space = slot.space();
-        if space.is_empty() {
-            // The slot may be smaller than what was loaned for. The last poll also tells that a body is whole.
-            return match body.data().await {
-                None => Ok(()),
-                Some(Ok(_)) => Err(IngestError::too_large()),
-                Some(Err(error)) => Err(error.into()),
+        let left = usize::try_from(bytes_max - total).unwrap_or(usize::MAX);
+        let room = space.len().min(left);
+        if room == 0 {
+            // The last read also tells that a body is whole.
+            return match source.read(&mut [0]).await? {
+                0 => Ok(total),
+                _ => Err(IngestError::too_large()),
             };
         }
-        match body.read(space).await? {
-            0 => return Ok(()),
-            bytes => slot.filled(bytes),
+        match source.read(&mut space[..room]).await? {
+            0 => return Ok(total),
+            bytes => {
+                slot.filled(bytes);
+                total += bytes as u64;
+            }
         }
     }
-}
-
-/// Piece by piece: how much comes is known at the end.
-async fn copy_unknown(
-    body: &mut Body,
-    slot: &mut dyn FrameSlot,
-    limit: u64,
-) -> Result<u64, IngestError> {
-    let mut total: u64 = 0;
-    while let Some(data) = body.data().await {
-        let data = data?;
-        total += data.len() as u64;
-        let space = slot.space();
-        if total > limit || data.len() > space.len() {
-            return Err(IngestError::too_large());
-        }
-        space[..data.len()].copy_from_slice(&data);
-        slot.filled(data.len());
-    }
-    Ok(total)
 }

@@ -204,6 +204,7 @@ impl Memory {
         let settings = Settings {
             prefix: "/topics".to_owned(),
             loan_wait: Duration::from_millis(5),
+            parts_max: 4,
             poll_wait_max: Duration::from_secs(10),
             seats: Seats::new(2),
             sockets: SocketLimits {
@@ -917,4 +918,308 @@ fn proxied_requests_are_refused() {
         }
         assert_eq!(memory.codes(), ["forbidden"; 3]);
     });
+}
+
+const FORM: &str = "content-type: multipart/form-data; boundary=b";
+const STREAM: &str = "content-type: multipart/x-mixed-replace; boundary=b";
+
+/// A part of a form that is a file.
+fn file(fields: &str, bytes: &str) -> String {
+    format!(
+        "--b\r\ncontent-disposition: form-data; name=\"f\"; filename=\"x\"\r\n{fields}\r\n{bytes}\r\n"
+    )
+}
+
+#[test]
+fn each_file_of_a_form_is_a_frame() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let array = file(
+            "frame-dtype: uint8\r\nframe-shape: 2, 3\r\nframe-timestamp: 1.5\r\n",
+            "abcdef",
+        );
+        let body = [
+            "--b\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\nno file\r\n",
+            &file("content-type: image/png\r\n", "png"),
+            "--b\r\ncontent-disposition: form-data; name=\"f\"; filename=\"\"\r\n\r\n\r\n",
+            &array,
+            "--b--\r\n",
+        ]
+        .concat();
+        for fields in [&[FORM][..], &[FORM, CHUNKED]] {
+            let mut client = server.connect().await;
+            let reply = ask(&mut client, "POST", "/topics/a", fields, body.as_bytes()).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            let newest = memory.find("a").unwrap().newest.borrow().clone().unwrap();
+            let sequence = newest.sequence;
+            assert_eq!(
+                reply.text(),
+                format!(
+                    r#"{{"topic":"a","frames":2,"bytes":9,"sequences":[{},{sequence}]}}"#,
+                    sequence - 1
+                )
+            );
+            assert_eq!(reply.field("frame-sequence"), Some(&*sequence.to_string()));
+            assert_eq!(newest.payload, "abcdef");
+            assert_eq!(newest.head.array.as_ref().unwrap().shape(), [2, 3]);
+            assert_eq!(newest.head.timestamp, Some(1.5));
+            // The connection goes on.
+            assert_eq!(
+                ask(&mut client, "GET", "/topics/a", &[], b"").await.status,
+                200
+            );
+        }
+        assert_eq!(memory.codes(), [""; 0]);
+    });
+}
+
+#[test]
+fn part_may_be_as_large_as_a_slot_and_no_larger() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        for (bytes, status) in [(SLOT, 200), (SLOT + 1, 413)] {
+            for (kind, fields) in [
+                (FORM, String::new()),
+                (STREAM, String::new()),
+                (STREAM, format!("content-length: {bytes}\r\n")),
+            ] {
+                let mut client = server.connect().await;
+                let part = file(&fields, &"x".repeat(bytes as usize));
+                let body = format!("{part}--b--\r\n");
+                let reply = ask(&mut client, "PUT", "/topics/a", &[kind], body.as_bytes()).await;
+                assert_eq!(reply.status, status, "{bytes} {}", reply.text());
+            }
+        }
+        assert_eq!(memory.0.published.get(), 3 * SLOT);
+        assert_eq!(memory.codes(), ["frame-too-large"; 3]);
+    });
+}
+
+#[test]
+fn parts_of_a_form_are_counted_and_those_of_a_stream_are_not() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        for (kind, parts, status) in [(FORM, 4, 200), (FORM, 5, 400), (STREAM, 100, 200)] {
+            let mut client = server.connect().await;
+            let body = format!("{}--b--", file("", "x").repeat(parts));
+            let reply = ask(&mut client, "POST", "/topics/a", &[kind], body.as_bytes()).await;
+            assert_eq!(reply.status, status, "{}", reply.text());
+        }
+        // Those before the one too many are published, and so says the answer.
+        assert_eq!(memory.0.published.get(), 4 + 4 + 100);
+        assert_eq!(memory.codes(), ["multipart"]);
+    });
+}
+
+#[test]
+fn parts_of_a_stream_are_published_as_they_end() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let mut client = server.connect().await;
+        let head =
+            format!("POST /topics/a HTTP/1.1\r\nhost: localhost\r\n{STREAM}\r\n{CHUNKED}\r\n\r\n");
+        client.send(head).await;
+        let newest = || {
+            memory
+                .find("a")
+                .unwrap()
+                .newest
+                .borrow()
+                .as_ref()
+                .map(|frame| frame.payload.clone())
+        };
+        let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+        client
+            .send(chunk("--b\r\ncontent-length: 3\r\n\r\none"))
+            .await;
+        until(|| newest().is_some_and(|payload| payload == "one")).await;
+        client.send(chunk("\r\n--b\r\n\r\ntwo\r\n--b\r\n")).await;
+        until(|| newest().is_some_and(|payload| payload == "two")).await;
+        // A topic that is full loses one frame of a camera, not the camera.
+        memory.0.full.set(true);
+        client.send(chunk("\r\nlost\r\n--b\r\n")).await;
+        until(|| memory.codes() == ["topic-full"]).await;
+        memory.0.full.set(false);
+        client.send(chunk("\r\nlast\r\n--b\r\n")).await;
+        client.send("0\r\n\r\n").await;
+        let reply = client.reply().await.unwrap();
+        assert_eq!(
+            (reply.status, reply.text()),
+            (
+                200,
+                r#"{"topic":"a","frames":3,"bytes":10,"dropped":1,"sequences":[1,2,3]}"#
+            )
+        );
+        assert_eq!(newest().unwrap(), "last");
+    });
+}
+
+#[test]
+fn stream_that_is_cut_publishes_its_whole_parts() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free)]);
+        let server = memory.serve();
+        let parts = "--b\r\n\r\nwhole\r\n--b\r\n\r\ncut";
+        // Its body ends, or its client does.
+        let mut client = server.connect().await;
+        let reply = ask(
+            &mut client,
+            "POST",
+            "/topics/a",
+            &[STREAM],
+            parts.as_bytes(),
+        )
+        .await;
+        assert_eq!(reply.status, 400);
+        assert!(
+            reply.text().contains("part 2 of the body: "),
+            "{}",
+            reply.text()
+        );
+        assert!(
+            reply.text().contains("; the frame before it was published"),
+            "{}",
+            reply.text()
+        );
+        let whole = request(
+            "POST",
+            "/topics/a",
+            &[STREAM],
+            &[parts.as_bytes(), b"xxx"].concat(),
+        );
+        client = server.connect().await;
+        client.send(&whole[..whole.len() - 3]).await;
+        until(|| memory.0.published.get() == 10).await;
+        drop(client);
+        until(|| memory.codes().len() == 2).await;
+        assert_eq!(memory.codes(), ["body-incomplete"; 2]);
+        until(|| memory.0.abandoned.get() == 2).await;
+        let newest = memory.find("a").unwrap().newest.borrow().clone().unwrap();
+        assert_eq!((newest.sequence, &*newest.payload), (2, &b"whole"[..]));
+    });
+}
+
+#[test]
+fn multipart_bodies_that_are_no_frames_are_refused() {
+    run(async {
+        let memory = Memory::with(&[("a", Schema::Free), ("picture", picture())]);
+        let server = memory.serve();
+        let plain = file("", "x");
+        let cases = [
+            (
+                "a",
+                "content-type: multipart/mixed",
+                plain.clone(),
+                400,
+                "multipart",
+            ),
+            (
+                "a",
+                "content-type: multipart/related; boundary=b",
+                plain.clone(),
+                415,
+                "unsupported-type",
+            ),
+            ("none", FORM, plain.clone(), 404, "topic-unknown"),
+            ("a", FORM, "--b--".to_owned(), 400, "multipart"),
+            ("a", FORM, "--b\r\n\r\nx\r\n".to_owned(), 400, "multipart"),
+            (
+                "a",
+                FORM,
+                "--b\r\ncontent-disposition: form-data; name=\"\r\n\r\nx".to_owned(),
+                400,
+                "multipart",
+            ),
+            ("a", FORM, plain.clone(), 400, "body-incomplete"),
+            (
+                "a",
+                FORM,
+                file("content-transfer-encoding: base64\r\n", "eA=="),
+                415,
+                "unsupported-type",
+            ),
+            (
+                "a",
+                FORM,
+                file("content-encoding: gzip\r\n", "x"),
+                415,
+                "unsupported-type",
+            ),
+            (
+                "a",
+                STREAM,
+                file("content-type: multipart/mixed; boundary=c\r\n", "x"),
+                415,
+                "unsupported-type",
+            ),
+            (
+                "a",
+                STREAM,
+                file("content-type: application/x-npy\r\n", "x"),
+                400,
+                "npy",
+            ),
+            (
+                "a",
+                STREAM,
+                "--b\r\ncontent-length: 1\r\n\r\nab\r\n--b--".to_owned(),
+                400,
+                "multipart",
+            ),
+            (
+                "a",
+                STREAM,
+                "--b\r\nno field\r\n\r\n".to_owned(),
+                400,
+                "multipart",
+            ),
+            ("picture", FORM, file("", "x"), 400, "frame-length"),
+            (
+                "picture",
+                FORM,
+                file("frame-dtype: int8\r\nframe-shape: 2, 3\r\n", "abcdef"),
+                422,
+                "schema-mismatch",
+            ),
+        ];
+        for (topic, kind, part, status, code) in cases {
+            let mut client = server.connect().await;
+            memory.0.refused.borrow_mut().clear();
+            let is_whole = code != "body-incomplete" && !part.ends_with("--");
+            let body = if is_whole {
+                format!("{part}--b--")
+            } else {
+                part
+            };
+            let target = format!("/topics/{topic}");
+            let before = memory.0.published.get();
+            let reply = ask(&mut client, "POST", &target, &[kind], body.as_bytes()).await;
+            assert_eq!(reply.status, status, "{kind} {body} {}", reply.text());
+            assert_eq!(memory.codes(), [code], "{kind} {body}");
+            let published = memory.0.published.get() - before;
+            // A file before an end that is missing was whole, and so was one that its own length ended.
+            assert_eq!(published, u64::from(is_one_whole(&body)), "{body}");
+        }
+        // What is said of frames is said by their parts.
+        let mut client = server.connect().await;
+        let body = format!("{plain}--b--");
+        let reply = ask(
+            &mut client,
+            "POST",
+            "/topics/a",
+            &[FORM, DTYPE, SHAPE],
+            body.as_bytes(),
+        )
+        .await;
+        assert_eq!(reply.status, 400);
+        assert_eq!(memory.codes().pop(), Some("frame-head"));
+    });
+}
+
+fn is_one_whole(body: &str) -> bool {
+    body.contains("content-length: 1")
 }

@@ -15,6 +15,7 @@
 
 mod cache;
 mod convert;
+mod decoder;
 mod format;
 mod jpeg;
 mod png;
@@ -28,6 +29,7 @@ use std::{borrow::Cow, error::Error as StdError, fmt};
 use bytes::Bytes;
 
 pub use cache::{Cache, FrameId};
+pub use decoder::Decoder;
 pub use format::{Item, PixelFormat};
 pub use pool::{Codecs, Pool};
 pub use setting::{BadSetting, Coding, Setting};

@@ -20,7 +20,7 @@ use super::head::{ArrayHead, Dtype, FrameHead};
 use super::problem::{Code, Problem};
 use crate::fanout::Parcel;
 use crate::ingest::FrameSlot;
-use crate::pictures::Setting;
+use crate::pictures::{Decoder, Setting};
 
 /// What a board answers later: opening a topic is work for another thread.
 pub type BoardFuture<T> = Pin<Box<dyn Future<Output = Result<T, Problem>>>>;
@@ -79,6 +79,11 @@ pub trait Publisher: 'static {
 
     /// What every frame of the topic is.
     fn schema(&self) -> &Schema;
+
+    /// What makes pixels of a JPEG or PNG before it is published; `None`: files are kept as they are.
+    fn decoder(&self) -> Option<&Decoder> {
+        None
+    }
 
     /// Loans a slot for a frame of at most `bytes` bytes, without waiting.
     ///

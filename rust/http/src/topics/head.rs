@@ -198,21 +198,36 @@ pub(crate) const NPY: HeaderValue = HeaderValue::from_static("application/x-npy"
 /// What an answer says of bytes without a type of their own.
 pub(crate) const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
+/// How mail writes bytes that are not changed (RFC 2045, section 6.2).
+const PLAIN_ENCODINGS: [&str; 4] = ["identity", "binary", "8bit", "7bit"];
+/// Of a part, as in mail; it means nothing in a request (RFC 9112, appendix B.5).
+const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-encoding");
+
+/// Checks that the bytes of a request, or of one part of it, are not written as something else.
+///
+/// # Errors
+/// [`Code::UnsupportedType`]
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    for name in [CONTENT_ENCODING, TRANSFER_ENCODING] {
+        for value in headers.get_all(&name) {
+            let is_plain = |plain: &&str| value.as_bytes().eq_ignore_ascii_case(plain.as_bytes());
+            if !PLAIN_ENCODINGS.iter().any(|plain| is_plain(&plain)) {
+                return Err(Problem::new(
+                    Code::UnsupportedType,
+                    format!("a body with {name} is not decoded: send the bytes as they are"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Reads the fields of a request, or of one part of it.
 ///
 /// # Errors
 /// [`Code::FrameHead`] if one of them means nothing, [`Code::UnsupportedType`].
 pub(crate) fn read(headers: &HeaderMap) -> Result<(Form, FrameHead), Problem> {
-    if headers
-        .get_all(CONTENT_ENCODING)
-        .iter()
-        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        return Err(Problem::new(
-            Code::UnsupportedType,
-            "a body with Content-Encoding is not decoded: send the bytes as they are",
-        ));
-    }
+    check_encoding(headers)?;
     let (form, content_type) = form(headers)?;
     let timestamp = match single(headers, &TIMESTAMP)? {
         None => None,
@@ -263,7 +278,7 @@ fn form(headers: &HeaderMap) -> Result<(Form, Option<String>), Problem> {
     if essence.starts_with("multipart/") {
         return Err(Problem::new(
             Code::UnsupportedType,
-            "a multipart body is not taken",
+            "a multipart body is no frame: multipart/form-data, mixed and x-mixed-replace are published part by part",
         ));
     }
     let is_type = essence.split_once('/').is_some_and(|(kind, sub)| {

@@ -6,7 +6,7 @@
 //! | `GET /topics?view=openapi` | says what all of these take and answer ([`openapi`]) |
 //! | `GET /topics/{topic}` | what the topic is like, as JSON; its newest frame if `Accept` prefers one |
 //! | `GET /topics/{topic}?view=latest` | its newest frame ([`view`]) |
-//! | `POST` or `PUT /topics/{topic}` | publishes the body as a frame ([`publish`]) |
+//! | `POST` or `PUT /topics/{topic}` | publishes the body as a frame ([`publish`]), or each part of it ([`parts`]) |
 //!
 //! Actions are methods and queries, so every name of a topic can be a path and none is reserved. The prefix is a setting.
 //!
@@ -26,8 +26,10 @@ mod deliver;
 pub mod head;
 mod json;
 mod mjpeg;
+pub(crate) mod multipart;
 pub(crate) mod npy;
 pub mod openapi;
+mod parts;
 pub(crate) mod picture_size;
 pub mod problem;
 mod publish;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub prefix: String,
     /// Time that a frame waits for a free slot, before 503.
     pub loan_wait: Duration,
+    /// Parts of one form.
+    pub parts_max: usize,
     /// The longest time that a request waits for a newer frame.
     pub poll_wait_max: Duration,
     /// How many may watch.
@@ -317,7 +321,8 @@ impl Shared {
         check_name(topic)?;
         match request.head.method {
             Method::POST | Method::PUT => {
-                publish::publish(&*self.board, topic, request, self.settings.loan_wait).await
+                let limits = (self.settings.loan_wait, self.settings.parts_max);
+                publish::publish(&*self.board, topic, request, limits).await
             }
             Method::GET | Method::HEAD => {
                 let sender = request.hints.parcel_sender();
@@ -407,7 +412,7 @@ impl Drop for Abandoned<'_> {
         if self.armed {
             let problem = Problem::new(
                 Code::BodyIncomplete,
-                "the client went away before the end of the body; nothing of it was published",
+                "the client went away before the end of the body; no unfinished frame was published",
             );
             self.board.happened(&Event::Refused {
                 topic: self.topic,

@@ -11,7 +11,8 @@
 
 use super::head::{ArrayHead, DIMENSIONS_MAX, Dtype};
 use super::problem::{Code, Problem};
-use crate::body::Body;
+use super::publish::problem_of;
+use crate::ingest::Source;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Magic, version and the longer form of the length.
@@ -21,16 +22,16 @@ const TEXT_BYTES_MAX: usize = 10_000;
 /// The payload of a file begins at a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// Reads the head of a file from `body`; what is left of that are the items.
+/// Reads the head of a file from `source`; what is left of that are the items.
 ///
 /// # Errors
 /// [`Code::Npy`] if it is no such file or not one that can be a frame, [`Code::BodyIncomplete`].
-pub(super) async fn read(body: &mut Body) -> Result<ArrayHead, Problem> {
+pub(super) async fn read(source: &mut impl Source) -> Result<ArrayHead, Problem> {
     let mut begin = [0; BEGIN_BYTES];
     // The shortest form first: a text of version 1.0 may follow at once.
-    read_exact(body, &mut begin[..10]).await?;
+    read_exact(source, &mut begin[..10]).await?;
     let text_bytes = if long_length(&begin)? {
-        read_exact(body, &mut begin[10..]).await?;
+        read_exact(source, &mut begin[10..]).await?;
         u32::from_le_bytes([begin[8], begin[9], begin[10], begin[11]]) as usize
     } else {
         usize::from(u16::from_le_bytes([begin[8], begin[9]]))
@@ -39,22 +40,16 @@ pub(super) async fn read(body: &mut Body) -> Result<ArrayHead, Problem> {
         return Err(refused("its head is too long"));
     }
     let mut text = vec![0; text_bytes];
-    read_exact(body, &mut text).await?;
+    read_exact(source, &mut text).await?;
     parse(&text)
 }
 
-async fn read_exact(body: &mut Body, mut into: &mut [u8]) -> Result<(), Problem> {
+async fn read_exact(source: &mut impl Source, mut into: &mut [u8]) -> Result<(), Problem> {
     while !into.is_empty() {
-        match body.read(into).await {
-            Ok(0) => return Err(refused("it ends in its head")),
-            Ok(bytes) => into = &mut into[bytes..],
-            Err(error) => {
-                return Err(Problem::new(
-                    Code::BodyIncomplete,
-                    "the body ended in the head of a .npy file",
-                )
-                .because(&error));
-            }
+        let read = source.read(into).await;
+        match read.map_err(|error| problem_of(&error))? {
+            0 => return Err(refused("it ends in its head")),
+            bytes => into = &mut into[bytes..],
         }
     }
     Ok(())

@@ -66,6 +66,7 @@ codes! {
     UnsupportedType "unsupported-type" UNSUPPORTED_MEDIA_TYPE "A body of this type is no frame here";
     NoPicture "no-picture" UNPROCESSABLE_ENTITY "The frame cannot be shown so";
     SchemaMismatch "schema-mismatch" UNPROCESSABLE_ENTITY "The frame is not what the topic holds";
+    Picture "picture" UNPROCESSABLE_ENTITY "The file is no picture that can be decoded";
     Internal "internal" INTERNAL_SERVER_ERROR "The server failed";
     ResponderDied "responder-died" BAD_GATEWAY "The responder died before it answered";
     CallFailed "call-failed" BAD_GATEWAY "The responder says that it failed";
@@ -130,6 +131,18 @@ impl Problem {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    /// The same, of one part of a body; frames before it were published.
+    #[must_use]
+    pub(crate) fn in_part(mut self, part: u64, published: u64) -> Self {
+        let before = match published {
+            0 => "nothing was published".to_owned(),
+            1 => "the frame before it was published".to_owned(),
+            count => format!("{count} frames before it were published"),
+        };
+        self.0.detail = format!("part {part} of the body: {}; {before}", self.0.detail);
         self
     }
 

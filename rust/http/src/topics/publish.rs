@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Of a file of numpy the head is read first and says dtype and shape; its items become the frame. Pictures are kept as they
-//! are, and the size that their own head says goes with them.
+//! are, and the size that their own head says goes with them; or they are decoded, where the topic wants pixels. A multipart body is several frames ([`parts`]).
 
 use std::{error::Error as _, time::Duration};
 
@@ -18,16 +18,18 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::{Instant, sleep};
 
 use super::board::{Board, Event, Publisher, Schema};
-use super::head::{self, Form, FrameHead, SEQUENCE};
+use super::head::{self, ArrayHead, Dtype, Form, FrameHead, SEQUENCE};
 use super::problem::{Code, Problem};
-use super::{json, json_response, npy, picture_size};
-use crate::body::Body;
+use super::{json, json_response, multipart, npy, parts, picture_size};
 use crate::error::Error;
-use crate::ingest::{self, FrameSlot, IngestError, Published};
+use crate::ingest::{self, FrameSlot, IngestError, Published, Source};
+use crate::pictures::{Coding, Decoder, PictureError, PixelFormat};
 use crate::service::{Request, Response};
 
 /// Between two attempts to loan a slot of a full topic: consumers hold frames for milliseconds.
 const LOAN_RETRY: Duration = Duration::from_millis(1);
+/// Bytes of one read of a picture that is decoded.
+const FILE_READ_BYTES: usize = 64 * 1024;
 /// When a client should try again that met a full topic.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -36,8 +38,11 @@ pub(crate) async fn publish(
     board: &dyn Board,
     topic: &str,
     mut request: Request,
-    wait: Duration,
+    (wait, parts_max): (Duration, usize),
 ) -> Result<Response, Problem> {
+    if let Some(kind) = multipart::Type::of(&request.head.headers)? {
+        return parts::publish(board, topic, request, &kind, (wait, parts_max)).await;
+    }
     let (form, head) = head::read(&request.head.headers)?;
     let opened = board.publisher(topic).await?;
     let publisher = &*opened.publisher;
@@ -59,21 +64,26 @@ pub(crate) async fn publish(
     Ok(response)
 }
 
-/// The rest of the body is one frame.
+/// What is left of `source` is one frame.
 pub(super) async fn one(
     publisher: &dyn Publisher,
-    body: &mut Body,
+    source: &mut impl Source,
     (form, mut head): (&Form, FrameHead),
     wait: Duration,
 ) -> Result<Published, Problem> {
     if *form == Form::Npy {
-        head.array = Some(npy::read(body).await?);
+        head.array = Some(npy::read(source).await?);
     }
-    let declared = body.remaining();
+    if let Some(decoder) = publisher.decoder()
+        && let Some(coding) = decodable(&head)
+    {
+        return decoded(publisher, source, (decoder, coding), head, wait).await;
+    }
+    let declared = source.remaining();
     let expected = check(publisher, &head, declared)?;
     let room = declared.or(expected).unwrap_or(publisher.slot_bytes());
     let mut slot = loan(publisher, room, wait).await?;
-    let filled = match ingest::fill(body, &mut *slot, room).await {
+    let filled = match ingest::fill(source, &mut *slot, room).await {
         Err(error) if error.is_too_large() => {
             return Err(match expected {
                 Some(expected) => wrong_length(None, expected),
@@ -91,6 +101,84 @@ pub(super) async fn one(
         head.picture = picture_size::size(slot.payload());
     }
     slot.publish(&head).map_err(|error| problem_of(&error))
+}
+
+/// Which coding a frame has that can be made into pixels.
+fn decodable(head: &FrameHead) -> Option<Coding> {
+    let content_type = head.content_type.as_ref()?;
+    let coding = Coding::from_media_type(content_type.as_bytes());
+    coding.filter(|coding| *coding != Coding::Webp && head.array.is_none())
+}
+
+/// What is left of `source` is a picture, whose pixels are one frame. The file is in memory meanwhile; it is no larger than a slot.
+async fn decoded(
+    publisher: &dyn Publisher,
+    source: &mut impl Source,
+    (decoder, coding): (&Decoder, Coding),
+    mut head: FrameHead,
+    wait: Duration,
+) -> Result<Published, Problem> {
+    let file = read_whole(source, publisher.slot_bytes()).await?;
+    let pixels = decoder.decode(coding, file).await;
+    let pixels = pixels.map_err(|error| undecoded(&error))?;
+    let (width, height) = pixels.size();
+    let (mut shape, dtype) = (vec![height.into(), width.into()], pixels.format());
+    let dtype = match dtype {
+        PixelFormat::Values(_) => Dtype::Uint16,
+        PixelFormat::Mono8 => Dtype::Uint8,
+        format => {
+            shape.push(format.pixel_bytes());
+            Dtype::Uint8
+        }
+    };
+    head.array = ArrayHead::new(dtype, shape);
+    head.content_type = None;
+    let bytes = pixels.data().len() as u64;
+    check(publisher, &head, Some(bytes))?;
+    let mut slot = loan(publisher, bytes, wait).await?;
+    slot.space()[..pixels.data().len()].copy_from_slice(pixels.data());
+    slot.filled(pixels.data().len());
+    slot.publish(&head).map_err(|error| problem_of(&error))
+}
+
+/// What is left of `source`. Memory is taken as bytes come.
+async fn read_whole(source: &mut impl Source, bytes_max: u64) -> Result<Vec<u8>, Problem> {
+    let declared = source.remaining();
+    if declared.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(too_large(declared, bytes_max));
+    }
+    let mut file = Vec::new();
+    loop {
+        let begin = file.len();
+        file.resize(begin + FILE_READ_BYTES, 0);
+        let read = source.read(&mut file[begin..]).await;
+        let read = read.map_err(|error| problem_of(&error))?;
+        file.truncate(begin + read);
+        if file.len() as u64 > bytes_max {
+            return Err(too_large(None, bytes_max));
+        }
+        if read == 0 {
+            return Ok(file);
+        }
+    }
+}
+
+fn undecoded(error: &PictureError) -> Problem {
+    let code = if error.is_too_large() {
+        Code::FrameTooLarge
+    } else if error.is_busy() {
+        Code::PicturesBusy
+    } else if error.is_malformed() || error.is_unsupported() {
+        Code::Picture
+    } else {
+        Code::Internal
+    };
+    let problem = Problem::new(code, error.to_string());
+    if error.is_busy() {
+        problem.retry_after(FULL_RETRY)
+    } else {
+        problem
+    }
 }
 
 fn is_picture(content_type: &str) -> bool {
@@ -217,7 +305,7 @@ pub(super) fn problem_of(error: &IngestError) -> Problem {
         }
         return Problem::new(
             Code::BodyIncomplete,
-            "the body ended before its end; nothing of it was published",
+            "the body ended before its end; no unfinished frame was published",
         )
         .because(&source.map_or_else(String::new, ToString::to_string));
     }

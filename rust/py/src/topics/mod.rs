@@ -135,6 +135,7 @@ fn open(
     let settings = Settings {
         prefix,
         loan_wait: seconds(config, "topics_wait")?,
+        parts_max: config.getattr("topics_parts_max")?.extract()?,
         poll_wait_max: seconds(config, "topics_poll")?,
         seats: Seats::new(config.getattr("topics_viewers")?.extract()?),
         sockets,
@@ -195,6 +196,7 @@ fn rules(config: &Bound<'_, PyAny>) -> PyResult<Vec<Rule>> {
                 slots: get(&rule, "slots")?.ok_or_else(|| missing("slots"))?,
                 slot_bytes: slot_bytes.unwrap_or(0),
                 array,
+                decode: get(&rule, "decode")?.unwrap_or(false),
                 pattern: pattern
                     .parse()
                     .map_err(|error| PyValueError::new_err(format!("topic_rules: {error}")))?,

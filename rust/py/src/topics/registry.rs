@@ -24,7 +24,7 @@ use std::{
 
 use framegate_http::{
     ingest::{FrameSlot, IngestError, Published},
-    pictures::{Cache, Pool},
+    pictures::{Cache, Decoder, Pool},
     topics::{
         ArrayHead, Code, Dtype, FrameHead, Opened, Problem, TopicInfo, access::Pattern, board,
     },
@@ -50,6 +50,8 @@ pub(super) struct Rule {
     pub(super) slots: u32,
     pub(super) slot_bytes: u64,
     pub(super) array: Option<(Dtype, Vec<u64>)>,
+    /// JPEG and PNG become pixels.
+    pub(super) decode: bool,
 }
 
 /// Which file a topic was when it was opened.
@@ -98,12 +100,14 @@ pub(super) struct OpenPublisher {
     schema: board::Schema,
     /// Name of the array of a frame that says its own dtype and shape; `None`: the schema says them.
     array_name: Option<String>,
+    decoder: Option<Decoder>,
     life: Life,
 }
 
 impl OpenPublisher {
     fn new(
         topic: &str,
+        decoder: Option<&Decoder>,
         open: impl Fn() -> Result<Publisher, framegate_shm::Error>,
     ) -> Result<Self, Problem> {
         let (publisher, life) = Life::of(topic, open)?;
@@ -120,6 +124,7 @@ impl OpenPublisher {
             publisher,
             schema,
             array_name,
+            decoder: decoder.cloned(),
             life,
         })
     }
@@ -132,6 +137,10 @@ impl board::Publisher for OpenPublisher {
 
     fn schema(&self) -> &board::Schema {
         &self.schema
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        self.decoder.as_ref()
     }
 
     fn loan(&self, bytes: u64) -> Result<Box<dyn FrameSlot>, Problem> {
@@ -254,10 +263,15 @@ impl Registry {
         topic: &str,
     ) -> Result<(Arc<OpenPublisher>, bool), Problem> {
         let mut created = false;
-        let opened = match OpenPublisher::new(topic, || Publisher::open(topic)) {
+        let rule = self.rules.iter().find(|rule| rule.pattern.fits(topic));
+        let decoder = rule
+            .filter(|rule| rule.decode)
+            .map(|_| Decoder::new(Arc::clone(&self.pool), self.pixels_max));
+        let open = || OpenPublisher::new(topic, decoder.as_ref(), || Publisher::open(topic));
+        let opened = match open() {
             Err(error) if error.code == Code::TopicUnknown => {
-                created = self.create(topic)?;
-                OpenPublisher::new(topic, || Publisher::open(topic))
+                created = self.create(topic, rule)?;
+                open()
             }
             opened => opened,
         }?;
@@ -268,8 +282,7 @@ impl Registry {
     }
 
     /// Creates a topic; false if somebody else did meanwhile.
-    fn create(&self, topic: &str) -> Result<bool, Problem> {
-        let rule = self.rules.iter().find(|rule| rule.pattern.fits(topic));
+    fn create(&self, topic: &str, rule: Option<&Rule>) -> Result<bool, Problem> {
         let Some(rule) = rule.filter(|rule| rule.create) else {
             return Err(unknown());
         };
@@ -380,6 +393,10 @@ impl board::Publisher for Handle {
 
     fn schema(&self) -> &board::Schema {
         &self.0.schema
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        self.0.decoder.as_ref()
     }
 
     fn loan(&self, bytes: u64) -> Result<Box<dyn FrameSlot>, Problem> {
