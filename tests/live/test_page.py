@@ -37,7 +37,8 @@ def pixels(page: Page, selector: str) -> list[int]:
 
 def newer(page: Page, selector: str, than: int) -> None:
     page.wait_for_function(
-        "([selector, than]) => Number(document.querySelector(selector)?.dataset.sequence ?? 0) > than",
+        "([selector, than]) =>"
+        " Number(document.querySelector(selector)?.dataset.sequence ?? 0) > than",
         arg=[selector, than],
     )
 
@@ -77,7 +78,9 @@ def test_topics_move_on_the_page(
         row = page.locator("#list tr", has_text="camera/front").locator("td")
         expect(row.nth(1)).to_have_text(re.compile(r"^[1-9]\d*\.\d$"))
         expect(row.nth(3)).to_have_text("1")
-        expect(page.locator("#sum")).to_have_text(re.compile(r"^5 topics, [1-9]\d*(\.\d)? frames/s$"))
+        expect(page.locator("#sum")).to_have_text(
+            re.compile(r"^5 topics, [1-9]\d*(\.\d)? frames/s$")
+        )
         shot(page, tmp_path, "live")
         # The same in the dark.
         page.keyboard.press("t")
@@ -126,7 +129,9 @@ def test_a_topic_that_stands_still_is_shown_as_old(
         publisher.send(moving(0))
         expect(tile(page, "still")).to_have_attribute("data-sequence", "1", timeout=20_000)
         expect(tile(page, "still")).to_have_attribute("data-state", "stale", timeout=20_000)
-        expect(tile(page, "still").locator(".note")).to_have_text(re.compile(r"last frame \d+ s ago"))
+        expect(tile(page, "still").locator(".note")).to_have_text(
+            re.compile(r"last frame \d+ s ago")
+        )
 
 
 def test_a_lost_server_dims_the_page_and_a_new_one_lights_it(
@@ -140,7 +145,9 @@ def test_a_lost_server_dims_the_page_and_a_new_one_lights_it(
         first.stop()
         expect(page.locator("#link")).to_have_attribute("data-state", "lost", timeout=20_000)
         expect(page.locator("#link")).to_contain_text("next try in")
-        assert len(set(pixels(page, '.tile[data-topic="a"] canvas'))) > 4, "the picture was taken away"
+        assert len(set(pixels(page, '.tile[data-topic="a"] canvas'))) > 4, (
+            "the picture was taken away"
+        )
         live(port=port)
         expect(page.locator("#link")).to_have_attribute("data-state", "live", timeout=30_000)
         expect(tile(page, "a")).to_have_attribute("data-state", "live", timeout=30_000)

@@ -1103,90 +1103,95 @@ fn stream_that_is_cut_publishes_its_whole_parts() {
     });
 }
 
+/// Topic, type and body; status and code.
+fn bad_parts() -> Vec<(&'static str, &'static str, String, u16, &'static str)> {
+    let plain = file("", "x");
+    vec![
+        (
+            "a",
+            "content-type: multipart/mixed",
+            plain.clone(),
+            400,
+            "multipart",
+        ),
+        (
+            "a",
+            "content-type: multipart/related; boundary=b",
+            plain.clone(),
+            415,
+            "unsupported-type",
+        ),
+        ("none", FORM, plain.clone(), 404, "topic-unknown"),
+        ("a", FORM, "--b--".to_owned(), 400, "multipart"),
+        ("a", FORM, "--b\r\n\r\nx\r\n".to_owned(), 400, "multipart"),
+        (
+            "a",
+            FORM,
+            "--b\r\ncontent-disposition: form-data; name=\"\r\n\r\nx".to_owned(),
+            400,
+            "multipart",
+        ),
+        ("a", FORM, plain.clone(), 400, "body-incomplete"),
+        (
+            "a",
+            FORM,
+            file("content-transfer-encoding: base64\r\n", "eA=="),
+            415,
+            "unsupported-type",
+        ),
+        (
+            "a",
+            FORM,
+            file("content-encoding: gzip\r\n", "x"),
+            415,
+            "unsupported-type",
+        ),
+        (
+            "a",
+            STREAM,
+            file("content-type: multipart/mixed; boundary=c\r\n", "x"),
+            415,
+            "unsupported-type",
+        ),
+        (
+            "a",
+            STREAM,
+            file("content-type: application/x-npy\r\n", "x"),
+            400,
+            "npy",
+        ),
+        (
+            "a",
+            STREAM,
+            "--b\r\ncontent-length: 1\r\n\r\nab\r\n--b--".to_owned(),
+            400,
+            "multipart",
+        ),
+        (
+            "a",
+            STREAM,
+            "--b\r\nno field\r\n\r\n".to_owned(),
+            400,
+            "multipart",
+        ),
+        ("picture", FORM, file("", "x"), 400, "frame-length"),
+        (
+            "picture",
+            FORM,
+            file("frame-dtype: int8\r\nframe-shape: 2, 3\r\n", "abcdef"),
+            422,
+            "schema-mismatch",
+        ),
+    ]
+}
+
 #[test]
 fn multipart_bodies_that_are_no_frames_are_refused() {
     run(async {
         let memory = Memory::with(&[("a", Schema::Free), ("picture", picture())]);
         let server = memory.serve();
         let plain = file("", "x");
-        let cases = [
-            (
-                "a",
-                "content-type: multipart/mixed",
-                plain.clone(),
-                400,
-                "multipart",
-            ),
-            (
-                "a",
-                "content-type: multipart/related; boundary=b",
-                plain.clone(),
-                415,
-                "unsupported-type",
-            ),
-            ("none", FORM, plain.clone(), 404, "topic-unknown"),
-            ("a", FORM, "--b--".to_owned(), 400, "multipart"),
-            ("a", FORM, "--b\r\n\r\nx\r\n".to_owned(), 400, "multipart"),
-            (
-                "a",
-                FORM,
-                "--b\r\ncontent-disposition: form-data; name=\"\r\n\r\nx".to_owned(),
-                400,
-                "multipart",
-            ),
-            ("a", FORM, plain.clone(), 400, "body-incomplete"),
-            (
-                "a",
-                FORM,
-                file("content-transfer-encoding: base64\r\n", "eA=="),
-                415,
-                "unsupported-type",
-            ),
-            (
-                "a",
-                FORM,
-                file("content-encoding: gzip\r\n", "x"),
-                415,
-                "unsupported-type",
-            ),
-            (
-                "a",
-                STREAM,
-                file("content-type: multipart/mixed; boundary=c\r\n", "x"),
-                415,
-                "unsupported-type",
-            ),
-            (
-                "a",
-                STREAM,
-                file("content-type: application/x-npy\r\n", "x"),
-                400,
-                "npy",
-            ),
-            (
-                "a",
-                STREAM,
-                "--b\r\ncontent-length: 1\r\n\r\nab\r\n--b--".to_owned(),
-                400,
-                "multipart",
-            ),
-            (
-                "a",
-                STREAM,
-                "--b\r\nno field\r\n\r\n".to_owned(),
-                400,
-                "multipart",
-            ),
-            ("picture", FORM, file("", "x"), 400, "frame-length"),
-            (
-                "picture",
-                FORM,
-                file("frame-dtype: int8\r\nframe-shape: 2, 3\r\n", "abcdef"),
-                422,
-                "schema-mismatch",
-            ),
-        ];
-        for (topic, kind, part, status, code) in cases {
+        for (topic, kind, part, status, code) in bad_parts() {
             let mut client = server.connect().await;
             memory.0.refused.borrow_mut().clear();
             let is_whole = code != "body-incomplete" && !part.ends_with("--");

@@ -210,8 +210,8 @@ const TRANSFER_ENCODING: HeaderName = HeaderName::from_static("content-transfer-
 pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
     for name in [CONTENT_ENCODING, TRANSFER_ENCODING] {
         for value in headers.get_all(&name) {
-            let is_plain = |plain: &&str| value.as_bytes().eq_ignore_ascii_case(plain.as_bytes());
-            if !PLAIN_ENCODINGS.iter().any(|plain| is_plain(&plain)) {
+            let is = |plain: &str| value.as_bytes().eq_ignore_ascii_case(plain.as_bytes());
+            if !PLAIN_ENCODINGS.into_iter().any(is) {
                 return Err(Problem::new(
                     Code::UnsupportedType,
                     format!("a body with {name} is not decoded: send the bytes as they are"),

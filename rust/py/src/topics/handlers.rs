@@ -110,7 +110,8 @@ impl Handlers {
             return Ok(routes.clone());
         }
         let config = self.config.bind(py);
-        let topics = super::open(String::new(), config, &application.core, self.sockets)?;
+        // The counts of /metrics are those of frame routes, which there are none of.
+        let topics = super::open(String::new(), config, &application.core, self.sockets, None)?;
         self.share(&topics);
         let routes = topics.routes.clone();
         self.own.replace(Some(topics));

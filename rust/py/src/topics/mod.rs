@@ -86,7 +86,7 @@ pub(crate) fn in_front_of(
     let Some(prefix) = prefix else {
         return Ok((application, None));
     };
-    let topics = open(prefix.clone(), config, core, sockets)?;
+    let topics = open(prefix.clone(), config, core, sockets, row)?;
     let routes = &topics.routes;
     let mut service = Routes::new(application);
     let calls: Option<String> = config.getattr("topics_calls")?.extract()?;
@@ -115,6 +115,7 @@ fn open(
     config: &Bound<'_, PyAny>,
     core: &Rc<LoopCore>,
     sockets: SocketLimits,
+    row: Option<&Arc<Row>>,
 ) -> PyResult<Topics> {
     let topics_max = config.getattr("topics_max")?.extract()?;
     let threads = config.getattr("topics_picture_threads")?.extract()?;
