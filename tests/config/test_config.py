@@ -92,12 +92,20 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "static_immutable": ("*.????????.js /assets/*", ("*.????????.js", "/assets/*")),
     "static_precompressed": ("off", False),
     "topics": ("/topics", "/topics"),
+    "live": ("/live", "/live"),
     "topic_rules": (
         'a/* {"create": true, "slot_bytes": "1KiB"}',
         (
             (
                 "a/*",
-                {"create": True, "slots": 8, "slot_bytes": 1024, "dtype": None, "shape": None},
+                {
+                    "create": True,
+                    "slots": 8,
+                    "slot_bytes": 1024,
+                    "dtype": None,
+                    "shape": None,
+                    "decode": False,
+                },
             ),
         ),
     ),
@@ -176,6 +184,7 @@ COMPANIONS: dict[str, dict[str, typing.Any]] = {
     "ssl_ca_certs": _CLIENTS,
     "ssl_ca_system": _CLIENTS,
     "ssl_crl": {**_CLIENTS, "ssl_ca_certs": ("/ca.pem",)},
+    "live": {"topics": "/topics"},
 }
 
 

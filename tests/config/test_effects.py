@@ -837,6 +837,19 @@ def test_frame_routes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert status(server, "POST", "/t/a/1") == "503"
 
 
+@effect("live")
+def test_live_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(tmp_path))
+
+    def page(**options: Any) -> str:
+        with serving(topics="/t", **options) as server, open_connection(server) as peer:
+            peer.sendall(b"GET /look/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            return read_to_end(peer)
+
+    assert "<title>framegate live</title>" in page(live="/look")
+    assert "framegate live" not in page()
+
+
 @effect("static")
 @effect("static_cache_control")
 @effect("static_immutable")

@@ -7,17 +7,15 @@ import hashlib
 import threading
 from typing import Any
 
-import django
-from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.handlers.asgi import ASGIHandler
 from django.http import JsonResponse, StreamingHttpResponse
 from django.urls import path
 
+from frameworks import django_settings
 from frameworks.behaviour import Trace, check_http
 from peers.h11_client import Client
 
-# Django is configured once per process.
 trace = Trace()
 kept: set[Any] = set()
 
@@ -64,15 +62,7 @@ urlpatterns = [
 
 
 def application() -> ASGIHandler:
-    if not settings.configured:
-        settings.configure(
-            ROOT_URLCONF=__name__,
-            ALLOWED_HOSTS=["*"],
-            SECRET_KEY="test",
-            DEFAULT_CHARSET="utf-8",
-            LOGGING_CONFIG=None,
-        )
-        django.setup()
+    django_settings.use(__name__)
     return get_asgi_application()
 
 

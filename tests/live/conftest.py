@@ -14,10 +14,11 @@ from playwright.sync_api import Browser, Page
 
 import framegate
 from peers.chromium import chromium
+from server_process import launch
 from server_thread import Serve, Server
 from topics.conftest import runtime
 
-__all__ = ["runtime"]
+__all__ = ["launch", "runtime"]
 
 
 @pytest.fixture

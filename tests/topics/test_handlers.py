@@ -10,12 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import django
 import httpx
 import numpy as np
 import pytest
 import uvicorn
-from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import path
 from fastapi import FastAPI, WebSocket
@@ -39,16 +37,13 @@ from websockets.sync.client import connect
 
 import framegate
 from framegate import errors
+from frameworks import django_settings
 from server_thread import Serve
 
 TOPIC = "camera/front"
 SHAPE = (4, 6, 3)
 PICTURE = np.arange(72, dtype=np.uint8).reshape(SHAPE)
 results: list[Any] = []
-
-if not settings.configured:
-    settings.configure(ALLOWED_HOSTS=["*"], SECRET_KEY="for tests", USE_TZ=True)
-    django.setup()
 
 
 def options(query: Any) -> dict[str, Any]:
@@ -135,8 +130,7 @@ urlpatterns = [path("frames/<path:topic>", django_frames)]
 
 
 def django_app() -> Any:
-    settings.ROOT_URLCONF = __name__
-    django.urls.clear_url_caches()
+    django_settings.use(__name__)
     inner = ASGIHandler()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -46,7 +46,7 @@ def test_scope(serve: Any, saw: Any, raw: Any, http: str) -> None:
     assert scope["server"] == ("127.0.0.1", server.port)
     assert scope["subprotocols"] == ["a", "b", "c"]
     assert scope["extensions"].pop("tls", None) is not None or http == "h1"
-    assert scope["extensions"] == {"websocket.http.response": {}}
+    assert scope["extensions"] == {"websocket.http.response": {}, "framegate.topics": {}}
     assert (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==") in scope["headers"]
     assert "method" not in scope
     assert saw.next() == {"type": "websocket.connect"}

@@ -63,7 +63,7 @@ def test_scope(serve: Any, saw: Any, tunnel: Any) -> None:
     assert scope["client"] == client.getsockname()
     assert scope["server"] == ("127.0.0.1", server.port)
     assert scope["subprotocols"] == ["a", "b", "c"]
-    assert scope["extensions"] == {"websocket.http.response": {}}
+    assert scope["extensions"] == {"websocket.http.response": {}, "framegate.topics": {}}
     assert scope["headers"] == [
         (b"host", b"example.com"),
         (b"sec-websocket-version", b"13"),

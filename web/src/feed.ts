@@ -162,7 +162,7 @@ export class Feed {
   #connect(view: View): void {
     const url = socketUrl(pathOf(this.access.prefix, this.topic.name), view, RATE_MAX);
     const token = this.access.token;
-    const socket = new WebSocket(url, token === null ? [] : ["framegate.v1", `framegate.bearer.${token}`]);
+    const socket = new WebSocket(url, token === null ? [] : ["framegate.v1", `framegate.bearer.${base64url(token)}`]);
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#head = UNKNOWN;
@@ -226,6 +226,12 @@ export class Feed {
 
 export function authorization(token: string | null): Record<string, string> {
   return token === null ? {} : { Authorization: `Bearer ${token}` };
+}
+
+/** RFC 4648, section 5, without padding: what a subprotocol may be made of. */
+function base64url(text: string): string {
+  const bytes = new TextEncoder().encode(text);
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 function titleOf(problem: string): string {

@@ -22,6 +22,7 @@ use framegate_http::{
         Settings, SocketLimits, TopicInfo, TopicRoutes,
         access::{Access, Guard},
         board::{Event, Schema},
+        openapi::About,
     },
 };
 use tokio::sync::Notify;
@@ -211,6 +212,7 @@ impl Memory {
                 write_timeout: None,
                 session: framegate_http::websocket::session::Settings::default(),
             },
+            about: About::default(),
         };
         let config = Config {
             timeouts: Timeouts {

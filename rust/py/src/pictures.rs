@@ -66,6 +66,7 @@ pub(crate) fn decode_picture(
     clippy::too_many_arguments,
     reason = "what is said of a frame, and what is wanted"
 )]
+#[expect(clippy::needless_pass_by_value, reason = "a list from Python")]
 pub(crate) fn make_frame_picture(
     py: Python<'_>,
     data: PyBackedBytes,

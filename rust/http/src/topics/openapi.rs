@@ -39,15 +39,14 @@ const CALLS: &str = "\"@calls@\": null";
 
 /// The document.
 pub(super) fn document(prefix: &str, about: &About) -> Vec<u8> {
-    let text = match &about.calls {
-        Some(_) => include_str!("openapi.json").replace(CALLS, include_str!("openapi-calls.json")),
-        None => {
-            let (before, behind) = include_str!("openapi.json")
-                .split_once(CALLS)
-                .unwrap_or_default();
-            // The comma in front of it goes, too.
-            format!("{}{behind}", before.trim_end().trim_end_matches(','))
-        }
+    let text = if about.calls.is_some() {
+        include_str!("openapi.json").replace(CALLS, include_str!("openapi-calls.json"))
+    } else {
+        let (before, behind) = include_str!("openapi.json")
+            .split_once(CALLS)
+            .unwrap_or_default();
+        // The comma in front of it goes, too.
+        format!("{}{behind}", before.trim_end().trim_end_matches(','))
     };
     text.replace("\"@codes@\"", &codes())
         .replace("@prefix@", prefix)

@@ -209,7 +209,7 @@ impl TopicHandle {
             let sender = ParcelSender::later();
             let response = routes.show(&topic, &head, sender.clone()).await;
             Ok(Made(move |py: Python<'_>| {
-                FrameView::new(py, &application, response, sender)
+                FrameView::object(py, &application, response, sender)
             }))
         })
     }
@@ -241,7 +241,7 @@ impl Drop for Kept {
 }
 
 impl FrameView {
-    fn new(
+    fn object(
         py: Python<'_>,
         application: &Rc<Application>,
         response: Response,

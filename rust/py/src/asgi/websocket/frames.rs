@@ -331,8 +331,8 @@ impl SocketSink {
     /// Make a frame of a message that came before.
     ///
     /// Raises:
-    ///     FrameTooLarge: It is larger than a frame of the topic.
-    ///     FrameTooShort: It is shorter.
+    ///     `FrameTooLarge`: It is larger than a frame of the topic.
+    ///     `FrameTooShort`: It is shorter.
     fn put(&self, py: Python<'_>, message: &[u8]) -> PyResult<()> {
         let sink = self.sink.get_or_raise()?;
         let incoming = sink.begin(message.len() as u64);
