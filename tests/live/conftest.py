@@ -54,10 +54,24 @@ class Visit:
         self.page = page
         self.errors: list[str] = []
         self.origins: set[str] = set()
+        self.sockets_opened = self.sockets_closed = 0
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self._asked(request.url))
-        page.on("websocket", lambda socket: self._asked(socket.url))
+        page.on("websocket", self._opened)
+
+    def _opened(self, socket: Any) -> None:
+        self._asked(socket.url)
+        self.sockets_opened += 1
+        socket.on("close", self._closed)
+
+    def _closed(self, _: Any) -> None:
+        self.sockets_closed += 1
+
+    def wait_until_closed(self) -> None:
+        """Waits until none of the page's WebSockets is open."""
+        while self.sockets_closed < self.sockets_opened:
+            self.page.wait_for_timeout(50)
 
     def _said(self, message: Any) -> None:
         if message.type == "error":

@@ -247,29 +247,18 @@ def test_nobody_is_sent_what_nobody_sees(
 ) -> None:
     server = live()
     with publish("a", moving):
-        page = visit(server).page
-        sockets: list[Any] = []
-        closed: list[Any] = []
-
-        def opened(socket: Any) -> None:
-            sockets.append(socket)
-            socket.on("close", lambda one: closed.append(one))
-
-        page.on("websocket", opened)
-        page.reload()
+        seen = visit(server)
+        page = seen.page
         expect(tile(page, "a")).to_have_attribute("data-state", "live", timeout=20_000)
         # Out of sight.
         page.evaluate("document.querySelector('.tile').style.marginTop = '3000px'")
-        page.wait_for_timeout(50)
-        while len(closed) < len(sockets):
-            page.wait_for_timeout(50)
+        seen.wait_until_closed()
         page.evaluate("document.querySelector('.tile').style.marginTop = ''")
         before = int(tile(page, "a").get_attribute("data-sequence"))
         newer(page, '.tile[data-topic="a"]', before)
         page.get_by_role("button", name="Pause").click()
         expect(page.locator("#link")).to_have_text("paused")
-        while len(closed) < len(sockets):
-            page.wait_for_timeout(50)
+        seen.wait_until_closed()
 
 
 def test_who_may_not_look_is_asked_for_a_token(

@@ -26,6 +26,7 @@ from peers.h2_client import Client
 from server_process import Launch, launch
 from server_thread import Server
 from topics.waiting import loaned, wait_until
+from topics.wire import client as connected
 
 __all__ = ["launch"]
 
@@ -45,7 +46,7 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
 
 
 def test_posted_frame_is_an_array_for_consumers(routes: Routes) -> None:
-    with httpx.Client(base_url=routes().url) as client:
+    with connected(routes().url) as client:
         head = {**HEAD, "Frame-Timestamp": "12.5"}
         answer = client.post("/topics/camera/front", content=PICTURE.tobytes(), headers=head)
         assert answer.status_code == 201
@@ -63,7 +64,7 @@ def test_posted_frame_is_an_array_for_consumers(routes: Routes) -> None:
 def test_frame_of_a_local_publisher_can_be_read(routes: Routes) -> None:
     with (
         framegate.Publisher("lidar", dtype="float32", shape=(2, 3)) as publisher,
-        httpx.Client(base_url=routes().url) as client,
+        connected(routes().url) as client,
     ):
         assert client.get("/topics/lidar", params={"view": "latest"}).status_code == 204
         points = np.array([[1, 2, 3], [4, 5, 6.5]], np.float32)
@@ -91,7 +92,7 @@ def test_files_of_numpy_go_in_and_come_out(routes: Routes, dtype: str) -> None:
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     file = io.BytesIO()
     np.save(file, array)
-    with httpx.Client(base_url=routes().url) as client:
+    with connected(routes().url) as client:
         head = {"Content-Type": "application/x-npy"}
         answer = client.post("/topics/raw/a", content=file.getvalue(), headers=head)
         assert (answer.status_code, answer.json()["bytes"]) == (201, array.nbytes)
@@ -109,7 +110,7 @@ def test_files_of_numpy_go_in_and_come_out(routes: Routes, dtype: str) -> None:
 
 def test_picture_is_kept_with_its_type_and_size(routes: Routes) -> None:
     file = b"GIF89a\x80\x02\xe0\x01 and so on"
-    with httpx.Client(base_url=routes().url) as client:
+    with connected(routes().url) as client:
         head = {"Content-Type": "image/gif"}
         client.post("/topics/raw/a", content=file, headers=head)
         answer = client.get("/topics/raw/a", headers={"Accept": "image/*"})
@@ -134,7 +135,7 @@ def test_pictures_are_kept_or_decoded_as_the_rule_says(routes: Routes) -> None:
     grid = np.indices((80, 100)).sum(0).astype(np.uint8)
     colour = np.dstack([grid, 255 - grid, grid // 2])
     server = routes(topic_rules=rules, topics_pixels_max=8000)
-    with httpx.Client(base_url=server.url) as client:
+    with connected(server.url) as client:
 
         def post(topic: str, coding: str, content: bytes) -> httpx.Response:
             head = {"Content-Type": f"image/{coding}", "Frame-Timestamp": "2.5"}
@@ -188,7 +189,7 @@ def test_pictures_are_kept_or_decoded_as_the_rule_says(routes: Routes) -> None:
 def test_newer_frame_is_waited_for(routes: Routes) -> None:
     with (
         framegate.Publisher("raw/a", slot_bytes=100) as publisher,
-        httpx.Client(base_url=routes(topics_poll=20).url, timeout=30) as client,
+        connected(routes(topics_poll=20).url, timeout=30) as client,
     ):
         publisher.send(b"one")
         answers: list[httpx.Response] = []
@@ -210,7 +211,7 @@ def test_newer_frame_is_waited_for(routes: Routes) -> None:
 
 
 def test_topic_that_was_created_again_has_other_tags_and_is_found(routes: Routes) -> None:
-    with httpx.Client(base_url=routes().url) as client:
+    with connected(routes().url) as client:
         tags = set()
         for life in range(3):
             client.post("/topics/raw/a", content=b"%d" % life)
@@ -225,7 +226,7 @@ def test_topic_that_was_created_again_has_other_tags_and_is_found(routes: Routes
 def test_topics_are_listed_without_paths(routes: Routes, runtime: Path) -> None:
     with (
         framegate.Publisher("b", slot_bytes=10) as publisher,
-        httpx.Client(base_url=routes().url) as client,
+        connected(routes().url) as client,
     ):
         publisher.send(b"x")
         client.post("/topics/camera/front", content=PICTURE.tobytes())
@@ -247,7 +248,7 @@ def test_topics_are_listed_without_paths(routes: Routes, runtime: Path) -> None:
 
 
 def test_topics_are_created_by_rules_alone(routes: Routes, runtime: Path) -> None:
-    with httpx.Client(base_url=routes(topics_max=2).url) as client:
+    with connected(routes(topics_max=2).url) as client:
         for topic in ("other", "known", "camera"):
             assert problem(client.post(f"/topics/{topic}", content=b"x")) == (404, "topic-unknown")
         assert not list(runtime.glob("*.ctl"))
@@ -262,7 +263,7 @@ def test_topics_take_half_of_the_memory_at_most(routes: Routes, runtime: Path) -
     free = os.statvfs(runtime)
     bytes_free = free.f_bavail * free.f_frsize
     rules = {"large": {"create": True, "slots": 2, "slot_bytes": bytes_free // 4 + 2**20}}
-    with httpx.Client(base_url=routes(topic_rules=rules).url) as client:
+    with connected(routes(topic_rules=rules).url) as client:
         answer = client.post("/topics/large", content=b"x")
         assert problem(answer) == (507, "storage-full")
         assert runtime.name not in answer.text
@@ -270,7 +271,7 @@ def test_topics_take_half_of_the_memory_at_most(routes: Routes, runtime: Path) -
 
 
 def test_wrong_frames_publish_nothing(routes: Routes) -> None:
-    with httpx.Client(base_url=routes().url) as client:
+    with connected(routes().url) as client:
         topic = "/topics/camera/front"
         client.post(topic, content=PICTURE.tobytes())
         for content, head, expected in [
@@ -286,7 +287,7 @@ def test_wrong_frames_publish_nothing(routes: Routes) -> None:
 
 def test_full_topic_is_503_and_names_a_time(routes: Routes) -> None:
     server = routes(topics_wait=0.02)
-    with httpx.Client(base_url=server.url) as client:
+    with connected(server.url) as client:
         with framegate.Publisher("raw/a", slots=2, slot_bytes=10) as publisher:
             publisher.send(b"x")
             with framegate.Subscriber("raw/a") as subscriber, subscriber.take(timeout=5):
@@ -317,7 +318,7 @@ def half_a_post(port: int, topic: str) -> socket.socket:
 
 def test_client_that_leaves_in_mid_body_gives_its_slot_back(routes: Routes) -> None:
     server = routes()
-    with httpx.Client(base_url=server.url) as client:
+    with connected(server.url) as client:
         client.post("/topics/raw/a", content=b"first")
         connection = half_a_post(server.port, "raw/a")
         wait_until(lambda: loaned("raw/a") == 1)
@@ -338,7 +339,7 @@ time.sleep(600)
 
 def test_publisher_killed_in_mid_frame_publishes_nothing(routes: Routes) -> None:
     server = routes()
-    with httpx.Client(base_url=server.url) as client:
+    with connected(server.url) as client:
         client.post("/topics/raw/a", content=b"first")
         command = [sys.executable, "-c", PUBLISHER, str(server.port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -384,7 +385,7 @@ def test_worker_killed_in_mid_body_leaves_the_topic_to_the_next(
 def test_refusals_are_logged_with_their_code_and_without_paths(
     routes: Routes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with httpx.Client(base_url=routes().url) as client:
+    with connected(routes().url) as client:
         for _ in range(3):
             client.post("/topics/none", content=b"x")
     lines = [record.getMessage() for record in caplog.records if "frame route" in record.message]
@@ -396,7 +397,7 @@ def test_star_of_a_rule_is_one_part_of_a_name(routes: Routes) -> None:
     rule = {"create": True, "slots": 2, "slot_bytes": 10}
     refused = {"slots": 2, "slot_bytes": 10}
     rules = {"a/secret/**": refused, "a/*": rule, "a/b/**": rule, "*/left": rule}
-    with httpx.Client(base_url=routes(topic_rules=rules).url) as client:
+    with connected(routes(topic_rules=rules).url) as client:
         for topic, status in [
             ("a/x", 201),
             ("a/x/y", 404),

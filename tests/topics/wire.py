@@ -7,6 +7,18 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
+
+def client(url: str, **options: Any) -> httpx.Client:
+    """A client with a connection for each request.
+
+    An answer that does not wait for the request's body ends the connection behind it, without
+    having said so: the next request on it may be lost.
+    """
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(base_url=url, limits=limits, **options)
+
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] != "http":
