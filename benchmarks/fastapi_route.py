@@ -18,7 +18,10 @@ QUESTION = Question(
         Phase("calm", "1,000 requests/s", LOAD, rate=1_000),
         Phase("closed", "closed loop", LOAD),
     ),
-    bars=(Bar("granian", "fixed", 1.4),),
+    bars=(
+        Bar("granian", "fixed", 1.4),
+        Bar("granian", "fixed", 1.5),
+    ),
     probe=PATH,
 )
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 HEADER_BYTES = mmap.PAGESIZE
 SLOTS = 8
-_NOTE = struct.Struct("<QQ")  # slot, sequence
+_NOTE = struct.Struct("<QQQ")  # slot, sequence, bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,14 @@ class RingWriter:
         self._sequences[slot.index] |= 1
         return slot
 
-    def publish(self, slot: Slot) -> None:
-        """Mark the slot as whole and wake the reader."""
+    def publish(self, slot: Slot, size: int | None = None) -> None:
+        """Mark the slot, or its first `size` bytes, as whole and wake the reader."""
         sequence = self._sequences[slot.index] + 1
         self._sequences[slot.index] = sequence
         # No reader yet, or one that is far behind: it will take a later frame.
         with suppress(FileNotFoundError, ConnectionRefusedError, BlockingIOError):
-            self._socket.sendto(_NOTE.pack(slot.index, sequence), self._address)
+            size = len(slot.pixels) if size is None else size
+            self._socket.sendto(_NOTE.pack(slot.index, sequence, size), self._address)
 
 
 class RingReader:
@@ -91,6 +92,10 @@ class RingReader:
         self._socket.bind(str(address))
         self.torn = 0
 
+    def fileno(self) -> int:
+        """What is readable when a frame is there."""
+        return self._socket.fileno()
+
     @contextmanager
     def newest(self) -> Iterator[memoryview]:
         """Wait for a frame; a view of the newest one, without a copy."""
@@ -98,8 +103,8 @@ class RingReader:
         with suppress(BlockingIOError):
             while True:
                 note = self._socket.recv(_NOTE.size, socket.MSG_DONTWAIT)
-        index, sequence = _NOTE.unpack(note)
+        index, sequence, size = _NOTE.unpack(note)
         start = HEADER_BYTES + index * _padded(self._slot_bytes)
-        yield self._view[start : start + self._slot_bytes]
+        yield self._view[start : start + size]
         if self._sequences[index] != sequence:
             self.torn += 1

@@ -16,7 +16,8 @@ QUESTION = Question(
         Phase("fixed", "10,000 requests/s", LOAD, rate=10_000),
         Phase("closed", "closed loop", LOAD),
     ),
-    bars=(Bar("granian", "fixed", 2.0),),
+    # At saturation is what was asked for; at a rate that granian just keeps is our own wish.
+    bars=(Bar("granian", "closed", 2.0), Bar("granian", "fixed", 2.0)),
     probe="/",
 )
 

@@ -2,8 +2,9 @@
 
 One worker and its scraper on different cores; the handler never gives the GIL away by itself. The
 thread that answers shares the core with it, so the kernel has to take the core from what computes.
-How long that takes nobody can help who has no privileges: the limit is a process that does nothing
-but answer, on the core on which another one computes.
+How long that takes is the kernel's: since Linux 6.12 a thread may ask for short turns, and ours
+does. Beside it is a process that only answers and asks for nothing, on the core on which another
+one computes.
 """
 
 from framegate_bench.__main__ import main

@@ -8,7 +8,7 @@ target_link_libraries(_shm PRIVATE framegate_shm)
 target_compile_definitions(_shm PRIVATE FRAMEGATE_VERSION="${PROJECT_VERSION}")
 
 set(FRAMEGATE_CARGO_PROFILE release CACHE STRING "cargo profile of the Rust module")
-set(FRAMEGATE_CARGO_TARGET_DIR "${CMAKE_CURRENT_SOURCE_DIR}/target/py" CACHE PATH "cargo target directory of the Rust module")
+set(FRAMEGATE_CARGO_TARGET_DIR "${CMAKE_CURRENT_SOURCE_DIR}/target" CACHE PATH "cargo target directory of the Rust module")
 add_custom_target(_http ALL
   COMMAND "${Python_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/cmake/build_http.py"
           --profile ${FRAMEGATE_CARGO_PROFILE} --target-dir "${FRAMEGATE_CARGO_TARGET_DIR}"
@@ -49,6 +49,14 @@ endif()
 install(TARGETS _shm LIBRARY DESTINATION "${_destination}")
 install(DIRECTORY "${CMAKE_CURRENT_BINARY_DIR}/http/" DESTINATION "${_destination}")
 install(DIRECTORY "${_live}/" DESTINATION "${_destination}/live")
+if(NOT SKBUILD_STATE STREQUAL "editable")
+  # `platform docs` of a development build reads them where they are.
+  file(GLOB _pages CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/docs/*.md")
+  install(FILES ${_pages} DESTINATION "${_destination}/docs")
+  foreach(_folder guide reference)
+    install(DIRECTORY "${CMAKE_CURRENT_SOURCE_DIR}/docs/${_folder}" DESTINATION "${_destination}/docs" FILES_MATCHING PATTERN "*.md")
+  endforeach()
+endif()
 
 # For Rust programs: the crate, which links the static library below; `platform topic cargo-dir` prints where.
 configure_file("${CMAKE_CURRENT_SOURCE_DIR}/rust/shm/wheel/Cargo.toml.in" "${CMAKE_CURRENT_BINARY_DIR}/crate/Cargo.toml" @ONLY)

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from pathlib import Path
@@ -31,6 +32,26 @@ def check_toolchain() -> None:
         sys.exit(f"framegate: rustc {found} is too old; install Rust {wanted[1]} or newer")
 
 
+def environment() -> dict[str, str]:
+    """What cargo gets: without the compilers that scikit-build-core names when nobody did.
+
+    They are cargo's own choice, but crates with C in them would be built anew whenever `cargo test`
+    and the build of the module take turns in one target directory.
+    """
+    found = dict(os.environ)
+    for name in ("CC", "CXX"):
+        usual = (sysconfig.get_config_var(name) or "").split()
+        if usual and found.get(name) == usual[0]:
+            del found[name]
+    return found
+
+
+def host() -> str:
+    """The target that rustc builds for when nobody says one."""
+    text = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"^host: (.+)$", text, re.M)[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", required=True)
@@ -45,14 +66,26 @@ def main() -> None:
     command += ["--profile", options.profile, "--target-dir", options.target_dir]
     command += ["--interpreter", interpreter]
     command += ["--compatibility", "off", "--compression-method", "stored"]
-    if target := os.environ.get(
-        "FRAMEGATE_ZIG_TARGET"
-    ):  # x86_64-linux-gnu.2.17: a manylinux wheel, no container
+    found = environment()
+    # Profile-guided: `generate=DIRECTORY` makes a module that counts, `use=FILE` one that knows the
+    # counts (`python -m framegate_bench train`). With --target the flags are not those of build
+    # scripts.
+    if pgo := os.environ.get("FRAMEGATE_PGO"):
+        way, _, place = pgo.partition("=")
+        if way not in {"generate", "use"} or not place:
+            sys.exit(f"framegate: FRAMEGATE_PGO is {pgo!r}, not generate=DIRECTORY or use=FILE")
+        flags = [found.get("RUSTFLAGS", ""), f"-Cprofile-{way}={place}"]
+        found["RUSTFLAGS"] = " ".join(flags).strip()
+        command[command.index("--target-dir") + 1] = f"{options.target_dir}/pgo-{way}"
+    target = os.environ.get("FRAMEGATE_ZIG_TARGET", "")
+    if pgo and not target:
+        command += ["--target", host()]
+    if target:  # x86_64-linux-gnu.2.17: a manylinux wheel, no container
         architecture, _, glibc = target.partition("-linux-gnu.")
         command += ["--zig", "--target", f"{architecture}-unknown-linux-gnu"]
         command[command.index("off")] = "manylinux_" + glibc.replace(".", "_")
     with tempfile.TemporaryDirectory() as scratch:
-        if subprocess.run([*command, "--out", scratch]).returncode != 0:
+        if subprocess.run([*command, "--out", scratch], env=found).returncode != 0:
             sys.exit("framegate: the Rust module did not build; cargo's message is above")
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,3 +68,12 @@ def _finish(server: Server, allow_unhandled: bool) -> None:
     server.stop()
     if not allow_unhandled:
         assert server.unhandled == []
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for topics of this test alone, as FRAMEGATE_RUNTIME_DIR."""
+    directory = Path(tempfile.mkdtemp(prefix="framegate-test-", dir="/dev/shm"))
+    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(directory))
+    yield directory
+    shutil.rmtree(directory)

@@ -25,6 +25,8 @@ class Server:
 
     `submit` runs a coroutine function on the loop and returns its result; `unhandled` is what the
     loop's exception handler was told, which has to be nothing unless a test says otherwise.
+    `port` and `uds` are of the application's listener, or of `topics_bind` where that is set:
+    of two listeners, a test has the one that it is about.
     """
 
     app: Any
@@ -105,7 +107,8 @@ class Server:
         make = lifespan.context.run
         self.worker = make(self._make_worker, lifespan)
         entry = "tls" if self.config.ssl_certfile else "plain"
-        self.worker.listen(self._listen().detach(), entry=entry)
+        topics = bool(self.config.topics_bind)
+        self.worker.listen(self._listen().detach(), entry=entry, topics=topics)
         self._ready.set()
         try:
             await self._stop.wait()

@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from framegate_bench.own_server import free_port
 from framegate_bench.procfs import session_usage
 
 SERVERS = {
@@ -73,12 +74,6 @@ def wait_for(process: subprocess.Popen[bytes], port: int, text: str) -> None:
         assert process.poll() is None, "the server has ended"
         assert time.monotonic() < deadline, f"{text!r} was not served"
         time.sleep(0.0005)
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def start(server: str, folder: Path, core: int, port: int, *more: str) -> subprocess.Popen[bytes]:

@@ -16,6 +16,8 @@ import time
 import zlib
 from pathlib import Path
 
+from framegate_bench.own_server import free_port, pss
+
 COMMANDS = {
     "framegate": (
         "platform", "serve", "websocket_app:app", "--workers", "1", "--no-access-log",
@@ -35,12 +37,6 @@ HANDSHAKE = (
     b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"sec-websocket-extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
 )
-
-
-def pss(pid: int) -> int:
-    """Bytes that the process has to itself, and its share of the rest."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1]) * 1024
 
 
 def read_until(peer: socket.socket, end: bytes) -> bytes:
@@ -84,12 +80,6 @@ def websocket(peer: socket.socket) -> None:
 
 
 USES = {"http": request, "websocket": websocket}
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def measure(server: str, kind: str, count: int, core: int) -> float:

@@ -1,4 +1,10 @@
-"""A call over HTTP, a plain POST of the same bytes, and the call alone: medians in microseconds."""
+"""A call over HTTP, a plain POST of the same bytes, and the call alone: medians in microseconds.
+
+Beside them, on the same cores, what no call can do without: the futex wake and the wake by a
+descriptor that it adds to a bare request (`native/src/bin/wakes.rs`). What is beyond those is ours.
+
+With `--count KIND` one kind alone, between two marks in a log of strace.
+"""
 
 import argparse
 import json
@@ -15,6 +21,7 @@ import framegate
 
 WARM_UP = 500
 BLOCK = 200
+COUNTED = 500
 PATIENCE_S = 60.0
 SLOTS = 16
 RULES = 'plain {"create": true, "slots": %d, "slot_bytes": %d}'
@@ -47,12 +54,21 @@ def post(peer: socket.socket, request: bytes) -> None:
         left -= len(piece)
 
 
+def wakes_us(tools: Path, server_core: int, other_core: int) -> float:
+    """What the two wakes of a call add to a request where nothing else is done."""
+    command = [str(tools / "wakes"), "--first", str(server_core), "--second", str(other_core)]
+    plain, call = map(int, subprocess.check_output(command).split())
+    return (call - plain) / 1000
+
+
 def median_us(samples: list[int]) -> float:
     """In microseconds, of nanoseconds."""
     return statistics.median(samples) / 1000
 
 
-def measure(size: int, cores: tuple[int, int], seconds: float) -> dict[str, float]:
+def measure(
+    size: int, cores: tuple[int, int], seconds: float, counted: str | None, tools: Path
+) -> dict[str, float]:
     """Start the server and the responder, and ask."""
     server_core, other_core = cores
     responder = subprocess.Popen(
@@ -105,9 +121,16 @@ def measure(size: int, cores: tuple[int, int], seconds: float) -> dict[str, floa
                 "alone": alone,
             }
             samples: dict[str, list[int]] = {name: [] for name in kinds}
+            wakes: list[float] = []
             for one in kinds.values():
                 for _ in range(WARM_UP):
                     one()
+            if counted is not None:
+                os.getppid()
+                for _ in range(COUNTED):
+                    kinds[counted]()
+                os.getppid()
+                return {"operations": COUNTED}
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 for name, one in kinds.items():
@@ -115,12 +138,15 @@ def measure(size: int, cores: tuple[int, int], seconds: float) -> dict[str, floa
                         before = time.perf_counter_ns()
                         one()
                         samples[name].append(time.perf_counter_ns() - before)
+                wakes.append(wakes_us(tools, server_core, other_core))
     finally:
         for process in (server, responder):
             process.terminate()
             process.wait(PATIENCE_S)
     found = {f"{name}_us": median_us(times) for name, times in samples.items()}
-    return found | {"added_us": found["call_us"] - found["plain_us"]}
+    found["wakes_us"] = statistics.median(wakes)
+    found["added_us"] = found["call_us"] - found["plain_us"]
+    return found | {"beyond_us": found["added_us"] - found["wakes_us"]}
 
 
 def main() -> None:
@@ -128,14 +154,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bytes", type=int, required=True)
     parser.add_argument("--respond", action="store_true")
+    parser.add_argument("--tools", type=Path)
     parser.add_argument("--cores", default="0,0")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--kind", choices=("plain", "call"), default="call")
+    parser.add_argument("--count", action="store_true")
     words = parser.parse_args()
     if words.respond:
         respond(words.bytes)
         return
     first, second = map(int, words.cores.split(","))
-    print(json.dumps(measure(words.bytes, (first, second), words.seconds)))
+    counted = words.kind if words.count else None
+    print(json.dumps(measure(words.bytes, (first, second), words.seconds, counted, words.tools)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m framegate_bench run | table | pin`."""
+"""`python -m framegate_bench run | table | profile | train | pin`."""
 
 import argparse
 import json
@@ -12,7 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from framegate_bench import comparison, environments, machine, measure, question, report
+from framegate_bench import (
+    comparison,
+    environments,
+    machine,
+    measure,
+    page,
+    profiling,
+    question,
+    report,
+    training,
+)
 from framegate_bench.comparison import Comparison, Contestant
 from framegate_bench.loadgen import Times
 from framegate_bench.processes import BenchError
@@ -20,10 +30,12 @@ from framegate_bench.question import Question, Server
 
 RESULTS = environments.HOME / "results"
 DOCUMENTS = (environments.HOME / "README.md", environments.ROOT / "README.md")
+DOCS = environments.ROOT / "docs"
 QUIET_SHARE = 0.10
 SHOWN_VERSIONS = (
-    "fastapi", "framegate", "granian", "httptools", "iceoryx2", "numpy", "pydantic", "pyzmq",
-    "shmx", "starlette", "uvicorn", "uvloop", "websockets",
+    "eclipse-zenoh", "fastapi", "framegate", "granian", "httptools", "iceoryx2", "litestar",
+    "msgspec", "numpy", "pydantic", "pyzmq", "redis", "robyn", "shmx", "socketify", "spikard",
+    "starlette", "uvicorn", "uvloop", "websockets",
 )  # fmt: skip
 
 
@@ -46,11 +58,22 @@ def _options() -> argparse.ArgumentParser:
     run.add_argument(
         "--json", action="store_true", help="print the result as JSON, the tables on stderr"
     )
-    table = commands.add_parser("table", help="write the newest result into the documents")
+    table = commands.add_parser(
+        "table", help="write the newest result into the documents, and the plots of the docs"
+    )
     table.add_argument("result", nargs="?", type=Path, help="another result file")
     table.add_argument(
         "--allow-quick", action="store_true", help="write a quick run, marked as such"
     )
+    commands.add_parser(
+        "train", help="make the profile that release builds are guided by, print where it is"
+    )
+    profile = commands.add_parser(
+        "profile", help="a flame graph of framegate under the load of a question"
+    )
+    profile.add_argument("kind", choices=profiling.KINDS)
+    profile.add_argument("question", nargs="?", default="hello")
+    profile.add_argument("--seconds", type=float, default=5.0, help="of sampling (default: 5)")
     commands.add_parser("pin", help="pin the newest versions of the rivals")
     return parser
 
@@ -120,7 +143,7 @@ def _run(options: argparse.Namespace) -> None:
     cores = measure.choose_cores()
     venvs, missing, build_info = _prepare(questions)
     native = environments.BUILD
-    if any(isinstance(one, Question) for one in questions):
+    if any(isinstance(one, Question) or one.has_tools for one in questions):
         print("load generator and limit", file=sys.stderr, flush=True)
         native = environments.native()
     facts = machine.describe(environments.ROOT)
@@ -136,7 +159,9 @@ def _run(options: argparse.Namespace) -> None:
     ]
     facts["versions"] = {
         **{name: one[name] for one in installed for name in SHOWN_VERSIONS if name in one},
-        **environments.locked_crates("fastwebsockets", "hyper", "iceoryx2", "tokio"),
+        **environments.locked_crates(
+            "fastwebsockets", "hyper", "iceoryx2", "jsonschema", "serde_json", "tokio"
+        ),
     }
     facts["python"] = platform.python_version()
     facts["build_info"] = build_info
@@ -159,6 +184,7 @@ def _run(options: argparse.Namespace) -> None:
                 one,
                 folders=venvs,
                 missing=missing,
+                tools=native,
                 cores=(cores.server, cores.load),
                 # Each case has a window, and there are many.
                 seconds=options.seconds / 4,
@@ -202,6 +228,23 @@ def _table(options: argparse.Namespace) -> None:
             break
     if not written:
         raise BenchError("no result but of quick runs; their numbers do not belong in a document")
+    changed = page.write(DOCUMENTS[0], DOCS)
+    print(f"{DOCS / 'benchmarks.md'}: {'written' if changed else 'already so'}, with its plots")
+
+
+def _profile(options: argparse.Namespace) -> None:
+    (asked,) = question.load(environments.HOME, [options.question])
+    if not isinstance(asked, Question):
+        raise BenchError(f"{asked.name} has no server that is under load; try hello")
+    venv, _ = environments.framegate()
+    bench = measure.Bench(
+        {"framegate": venv},
+        environments.native(),
+        measure.choose_cores(),
+        Times(options.seconds, warmup_s=0.4),
+        rounds=1,
+    )
+    print(profiling.profile(options.kind, bench, asked, RESULTS / "profiles"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,6 +257,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _run(options)
         elif options.command == "table":
             _table(options)
+        elif options.command == "profile":
+            _profile(options)
+        elif options.command == "train":
+            print(training.train())
         else:
             environments.pin()
     except BenchError as error:

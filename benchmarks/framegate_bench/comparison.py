@@ -32,7 +32,7 @@ class Contestant:
     """One way of doing it.
 
     `{bin}` is replaced in the command by the folder of its environment's programs, `{apps}` by
-    the folder of ours.
+    the folder of ours, `{tools}` by that of the load programs.
     """
 
     name: str
@@ -40,6 +40,20 @@ class Contestant:
     command: tuple[str, ...]
     is_limit: bool = False
     """What the machine allows at best; below the line in the tables."""
+
+
+def program(
+    script: str,
+    name: str,
+    venv: str | None = None,
+    *,
+    word: str | None = None,
+    is_limit: bool = False,
+) -> Contestant:
+    """One of ours that starts the server of that name, or word, itself: `own_server.read_words`."""
+    programs = ("--bin", "{bin}", "--tools", "{tools}")
+    command = (sys.executable, f"{{apps}}/{script}.py", word or name, *programs)
+    return Contestant(name, venv or name, command, is_limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,8 @@ class Comparison:
     limits: tuple[Limit, ...]
     rounds_max: int | None = None
     """Fewer rounds than asked for, where the numbers do not vary."""
+    has_tools: bool = False
+    """Its programs use the load programs of `native/`."""
 
 
 def with_contestants(question: Comparison, names: set[str]) -> Comparison:
@@ -122,7 +138,13 @@ def count_syscalls(trace: str) -> int:
 
 
 def _sample(
-    question: Comparison, one: Contestant, case: Case, folder: Path, cores: str, seconds: float
+    question: Comparison,
+    one: Contestant,
+    case: Case,
+    folder: Path,
+    tools: Path,
+    cores: str,
+    seconds: float,
 ) -> dict[str, float]:
     """Run a program once; its numbers."""
     log = LOGS / f"{question.name}-{one.name.replace(' ', '-')}.log"
@@ -134,7 +156,8 @@ def _sample(
             "BENCH_FOLDER": str(private),
         }
         (private / "framegate").mkdir(mode=0o700)
-        places = {"bin": str(folder / "bin"), "apps": str(HOME / "apps")}
+        apps = HOME / "apps"
+        places = {"bin": str(folder / "bin"), "apps": str(apps), "tools": str(tools)}
         command = [word.format(**places) for word in (*one.command, *case.arguments)]
         command += ["--cores", cores, "--seconds", str(seconds)]
         if case.count == "syscalls":
@@ -168,6 +191,7 @@ def ask(
     *,
     folders: dict[str, Path],
     missing: dict[str, str],
+    tools: Path,
     cores: tuple[int, int],
     seconds: float,
     rounds: int,
@@ -202,7 +226,7 @@ def ask(
                 run = (one.name, case.arguments, case.count)
                 try:
                     sample = runs.get(run) or _sample(
-                        question, one, case, folders[one.venv], pair, seconds
+                        question, one, case, folders[one.venv], tools, pair, seconds
                     )
                     runs[run] = sample
                 except BenchError as error:

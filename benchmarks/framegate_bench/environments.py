@@ -1,8 +1,9 @@
 """Everything that is measured, installed where it cannot disturb anything else.
 
 framegate: the release wheel of this tree, built once per state of the sources, in
-`.venvs/framegate`. A rival: `rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The native
-programs: `native/`, built into `.build/`.
+`.venvs/framegate`; profile-guided where `train` was run before, as `task wheel` does. A rival:
+`rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The native programs: `native/`, built into
+`.build/`.
 """
 
 import hashlib
@@ -23,6 +24,8 @@ BUILD = HOME / ".build"
 VENVS = HOME / ".venvs"
 RIVALS = HOME / "rivals"
 LOGS = HOME / "results" / "logs"
+TRAINED = BUILD / "pgo"
+"""Profiles that `train` has made; the newest is what framegate is built with."""
 
 # One interpreter for all that is measured: that of the driver (`uv run --python 3.13 task bench`).
 PYTHON: str = getattr(sys, "_base_executable", sys.executable)
@@ -30,14 +33,14 @@ PYTHON: str = getattr(sys, "_base_executable", sys.executable)
 # Rivals that are published for one Python only.
 ONLY_PYTHON = {"shmx": "3.13"}
 
-BUILD_TIMEOUT_S = 1800.0
+BUILD_TIMEOUT_S = 3600.0
 INSTALL_TIMEOUT_S = 600.0
 
 # What ends up in the wheel; the same list as `cache-keys` in the root pyproject.toml, plus the
 # Python sources.
 WHEEL_SOURCES = (
     "pyproject.toml", "Cargo.toml", "Cargo.lock", "CMakeLists.txt", "cmake/*",
-    "rust/**/*", "cpp/**/*", "python/framegate/**/*",
+    "rust/**/*", "cpp/**/*", "python/framegate/**/*", "web/src/*", "web/*.json", "web/*.mjs",
 )  # fmt: skip
 
 
@@ -48,7 +51,13 @@ def _uv() -> str:
     return uv
 
 
-def _run(command: Sequence[str | Path], what: str, timeout_s: float, folder: Path = ROOT) -> None:
+def _run(
+    command: Sequence[str | Path],
+    what: str,
+    timeout_s: float,
+    folder: Path = ROOT,
+    **environment: str,
+) -> None:
     """Run a command quietly; what it said goes into the error, and all of it into a log."""
     log = LOGS / "build.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +76,7 @@ def _run(command: Sequence[str | Path], what: str, timeout_s: float, folder: Pat
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
-                env={**clean, **tools},
+                env={**clean, **tools, **environment},
                 timeout=timeout_s,
             ).returncode
         except subprocess.TimeoutExpired:
@@ -101,10 +110,10 @@ def _python_for(name: str) -> str:
     raise BenchError(f"{name} is published for Python {version} only, which is not installed")
 
 
-def _make_venv(name: str, wheel: Path | None) -> Path:
+def _make_venv(name: str, wheel: Path | None, pinned: str | None = None) -> Path:
     """A venv with `rivals/NAME.txt` (and a wheel), made again only when one of these changed."""
     venv = VENVS / name
-    pins = RIVALS / f"{name}.txt"
+    pins = RIVALS / f"{pinned or name}.txt"
     python = _python_for(name)
     key = _digest([pins, *([wheel] if wheel else [])], python)
     stamp = venv / "framegate-bench.key"
@@ -133,15 +142,15 @@ def rival(name: str) -> Path:
     return _make_venv(name, None)
 
 
-def _wheel() -> Path:
-    """The release wheel of the sources as they are now."""
+def _wheel(pgo: str) -> Path:
+    """The release wheel of the sources as they are now; `pgo` as in cmake/build_http.py."""
     sources = sorted(
         path
         for pattern in WHEEL_SOURCES
         for path in ROOT.glob(pattern)
         if path.is_file() and path.suffix not in {".so", ".pyc"}
     )
-    folder = BUILD / "wheel" / _digest(sources, PYTHON)
+    folder = BUILD / "wheel" / _digest(sources, PYTHON, pgo)
     found = sorted(folder.glob("framegate-*.whl"))
     if not found:
         print("building the release wheel of framegate (minutes the first time)", file=sys.stderr)
@@ -155,16 +164,22 @@ def _wheel() -> Path:
             folder,
             ROOT,
         ]
-        _run(command, "building the wheel", BUILD_TIMEOUT_S)
+        _run(command, "building the wheel", BUILD_TIMEOUT_S, FRAMEGATE_PGO=pgo)
         found = sorted(folder.glob("framegate-*.whl"))
     if len(found) != 1:
         raise BenchError(f"expected one wheel in {folder}, found {len(found)}")
     return found[0]
 
 
+def instrumented(counts: Path) -> Path:
+    """The venv of a framegate that writes into a folder how often what ran."""
+    return _make_venv("framegate-instrumented", _wheel(f"generate={counts}"), "framegate")
+
+
 def framegate() -> tuple[Path, dict[str, Any]]:
     """The venv of framegate and its build information; refuses anything but a release build."""
-    venv = _make_venv("framegate", _wheel())
+    profiles = sorted(TRAINED.glob("http-*.profdata"), key=lambda path: path.stat().st_mtime)
+    venv = _make_venv("framegate", _wheel(f"use={profiles[-1]}" if profiles else ""))
     ask = "import framegate, json; print(json.dumps(framegate.build_info(), default=str))"
     command = [str(venv / "bin/python"), "-c", ask]
     # From another folder, so that the package that answers is the installed one.

@@ -65,7 +65,7 @@ def _free_port() -> int:
 
 
 def _answers(port: int, question: Question) -> bool:
-    """Whether the server is up; an answer other than 200 is an error at once."""
+    """Whether the server is up; an answer that is no success is an error at once."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_TIMEOUT_S)
     try:
         if question.probe_body_bytes:
@@ -80,12 +80,12 @@ def _answers(port: int, question: Question) -> bool:
         raise BenchError(f"{question.probe}: {error!r}") from None
     finally:
         connection.close()
-    if response.status != 200:
+    if response.status not in (200, 201):
         raise BenchError(f"{question.probe} answered {response.status}: {body[:200]!r}")
     return True
 
 
-class _Running:
+class Running:
     """A server that is up, and its consumer if one is running."""
 
     def __init__(self, bench: Bench, question: Question, server: Server, stack: ExitStack) -> None:
@@ -115,6 +115,11 @@ class _Running:
             if time.monotonic() > deadline:
                 raise BenchError(f"not up after {START_TIMEOUT_S:.0f} s: {last_words(self.log)}")
             time.sleep(0.02)
+
+    @property
+    def pid(self) -> int:
+        """The server's; further ones are of its session."""
+        return self._process.pid
 
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         return self._stack.enter_context(
@@ -215,7 +220,7 @@ def _samples(
     found: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         try:
-            up = _Running(bench, question, server, stack)
+            up = Running(bench, question, server, stack)
         except BenchError as error:
             return {phase.name: {"error": f"did not start: {error}"} for phase in phases}
         for phase in phases:

@@ -67,7 +67,7 @@ class Question:
     phases: tuple[Phase, ...]
     bars: tuple[Bar, ...]
     probe: str
-    """A path whose 200 says that the server is up."""
+    """A path whose 200 (or 201) says that the server is up."""
     probe_body_bytes: int = 0
     """More than 0: the probe is a POST of so many bytes."""
 
@@ -86,12 +86,27 @@ def with_servers(question: Question, servers: tuple[Server, ...]) -> Question:
 GROUPS = {
     "http": (
         "hello",
+        "hello_costs",
+        "half_load",
+        "workers",
         "hello_h2",
+        "tls_handshakes",
+        "json_echo",
+        "large_response",
+        "upload",
+        "event_streams",
         "fastapi_route",
+        "native_hello",
+        "native_routes",
+        "native_echo",
+        "native_validated",
+        "native_invalid",
+        "native_document",
         "websocket_small",
         "websocket_large",
         "websocket_codec",
         "websocket_idle",
+        "client_echo",
         "frame_ingest",
         "static_files",
         "start",
@@ -100,6 +115,10 @@ GROUPS = {
         "tracing",
         "scrape_while_blocked",
         "topic_call",
+        "topic_post",
+        "topic_fanout",
+        "bridge_frames",
+        "live_page",
     ),
     "shm": (
         "shm_cycle",

@@ -70,7 +70,9 @@ void raise_error(fg_status status, const std::string& message) {
     // Looked up when needed: importing _shm alone stays free of Python modules, and errors are the
     // rare path.
     const nb::object type = nb::module_::import_("framegate.errors").attr(error_class_name(status));
-    const nb::object text = nb::cast(message.c_str());
+    // It may quote names out of shared memory, which are bytes.
+    const nb::object text = nb::steal(
+        PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace"));
     PyErr_SetObject(type.ptr(), text.ptr());
     throw nb::python_error();
 }

@@ -194,7 +194,14 @@ Caller::Caller(const Topic& opened, std::uint32_t calls_max, const std::string& 
     options.calls_max = calls_max;
     options.name = name.data();
     options.name_bytes = name_bytes(name);
-    check(fg_caller_open(opened.handle(), &options, &handle_));
+    fg_topic* opened_handle = opened.handle();
+    const KeptTopic kept(opened_handle);
+    fg_status status = FG_OK;
+    {
+        const WithoutGil released;  // it touches every page
+        status = fg_caller_open(opened_handle, &options, &handle_);
+    }
+    check(status);
     loans_.borrow(fg_caller_loans(handle_));
 }
 
@@ -251,20 +258,12 @@ nb::object Caller::wait(std::uint64_t call) {
         fg_caller* handle = this->handle();
         fg_frame frame{};
         fg_status status = FG_OK;
-        std::string text;
-        fg_caller_retain(handle);  // close() on another thread may drop the opener's meanwhile
+        const KeptCaller kept(handle);
         {
             const WithoutGil released;
             status = fg_caller_wait(handle, call, kSliceNs, &frame);
         }
-        nb::object reply;
-        try {
-            reply = reply_of(handle, status, frame);
-        } catch (...) {
-            fg_caller_release_handle(handle);
-            throw;
-        }
-        fg_caller_release_handle(handle);
+        const nb::object reply = reply_of(handle, status, frame);
         if (reply.is_valid()) {
             return reply;
         }
@@ -292,7 +291,14 @@ Responder::Responder(const Topic& opened, std::uint32_t requests_max, const std:
     options.requests_max = requests_max;
     options.name = name.data();
     options.name_bytes = name_bytes(name);
-    check(fg_responder_open(opened.handle(), &options, &handle_));
+    fg_topic* opened_handle = opened.handle();
+    const KeptTopic kept(opened_handle);
+    fg_status status = FG_OK;
+    {
+        const WithoutGil released;  // it touches every page
+        status = fg_responder_open(opened_handle, &options, &handle_);
+    }
+    check(status);
 }
 
 void Responder::close() noexcept {
@@ -316,6 +322,7 @@ nb::object Responder::take(std::optional<double> timeout, bool& closed) {
     fg_responder* handle = this->handle();
     fg_request request{};
     fg_status status = fg_responder_take(handle, 0, &request);
+    const KeptResponder kept(handle);  // a request keeps it
     while (status == FG_EMPTY || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
         if (PyErr_CheckSignals() != 0) {
             throw nb::python_error();
@@ -323,21 +330,8 @@ nb::object Responder::take(std::optional<double> timeout, bool& closed) {
         if (deadline.is_immediate() || deadline.is_over()) {
             return {};
         }
-        handle = handle_;
-        if (handle == nullptr) {
-            status = FG_CLOSED;
-            break;
-        }
-        fg_responder_retain(handle);  // close() on another thread may drop the opener's meanwhile
-        {
-            const WithoutGil released;
-            status = fg_responder_take(handle, deadline.slice_ns(), &request);
-        }
-        const std::string text = status == FG_OK ? "" : fg_last_error();
-        fg_responder_release_handle(handle);  // the request keeps it alive from here on
-        if (status == FG_LEASE_QUOTA) {
-            raise_error(status, text);
-        }
+        const WithoutGil released;
+        status = fg_responder_take(handle, deadline.slice_ns(), &request);
     }
     if (status == FG_CLOSED) {
         closed = true;
@@ -463,10 +457,10 @@ void bind_request(nb::module_& module) {
                 return self.reply(data, details, timeout);
             },
             "data"_a = nb::bytes("", 0), nb::kw_only(), "timestamp"_a = nb::none(),
-            "metadata"_a = nb::none(), "content_type"_a = nb::none(), "timeout"_a.none() = 0.0,
+            "metadata"_a = nb::none(), "content_type"_a = nb::none(), "timeout"_a.none() = 1.0,
             nb::sig("def reply(self, data: typing.Any = b'', *, timestamp: float | None = None, "
                     "metadata: collections.abc.Mapping[str, typing.Any] | None = None, "
-                    "content_type: str | None = None, timeout: float | None = 0.0) -> bool"),
+                    "content_type: str | None = None, timeout: float | None = 1.0) -> bool"),
             "Answers with bytes, an array, or a mapping of arrays, copied once.\n"
             "\n"
             "Args:\n"
@@ -474,7 +468,8 @@ void bind_request(nb::module_& module) {
             "    timestamp: A time of the application in seconds.\n"
             "    metadata: A small mapping that travels beside it.\n"
             "    content_type: Media type of the payload, when it is encoded.\n"
-            "    timeout: Seconds to wait for a free slot; 0 does not wait.\n"
+            "    timeout: Seconds to wait for a free slot, as many replies may be on their way;\n"
+            "        0 does not wait, as event loops want it.\n"
             "\n"
             "Returns:\n"
             "    False when the caller is gone.\n"
@@ -539,23 +534,33 @@ void bind_mail(nb::module_& module) {
                 }
             },
             "call"_a)
-        .def("fileno",
-             [](const Caller& self) {
-                 int fd = -1;
-                 check(fg_caller_event_fd(self.handle(), &fd));
-                 return fd;
-             })
-        .def("arm",
-             [](const Caller& self) {
-                 int ready = 0;
-                 check(fg_caller_arm(self.handle(), &ready));
-                 return ready != 0;
-             })
-        .def("drain", [](const Caller& self) { check(fg_caller_drain(self.handle())); })
+        .def(
+            "fileno",
+            [](const Caller& self) {
+                int fd = -1;
+                check(fg_caller_event_fd(self.handle(), &fd));
+                return fd;
+            },
+            "A descriptor for event loops, readable when a reply may have come after `arm()`.\n"
+            "Never read or close it.")
+        .def(
+            "arm",
+            [](const Caller& self) {
+                int ready = 0;
+                check(fg_caller_arm(self.handle(), &ready));
+                return ready != 0;
+            },
+            "Asks for `fileno()` to become readable at the next reply. True: there is one\n"
+            "already, take it instead.")
+        .def(
+            "drain", [](const Caller& self) { check(fg_caller_drain(self.handle())); },
+            "Makes `fileno()` unreadable again; look at every call afterwards.")
         .def_prop_ro(
             "topic", [](const Caller& self) { return self.topic; }, "Name of the topic.")
-        .def_prop_ro("closed", &Caller::is_closed)
-        .def("close", &Caller::close);
+        .def_prop_ro("closed", &Caller::is_closed,
+                     "Whether it was closed, here or by another thread.")
+        .def("close", &Caller::close,
+             "Leaves the topic: calls in flight end with ClosedError, replies stay valid.");
 
     LockedClass<Responder>(module, "Responder",
                            "The answering side; see framegate.calls.Responder.")
@@ -602,22 +607,31 @@ void bind_mail(nb::module_& module) {
                 return request;
             },
             nb::sig("def __next__(self) -> Request"))
-        .def("fileno",
-             [](const Responder& self) {
-                 int fd = -1;
-                 check(fg_responder_event_fd(self.handle(), &fd));
-                 return fd;
-             })
-        .def("arm",
-             [](const Responder& self) {
-                 int ready = 0;
-                 check(fg_responder_arm(self.handle(), &ready));
-                 return ready != 0;
-             })
-        .def("drain", [](const Responder& self) { check(fg_responder_drain(self.handle())); })
+        .def(
+            "fileno",
+            [](const Responder& self) {
+                int fd = -1;
+                check(fg_responder_event_fd(self.handle(), &fd));
+                return fd;
+            },
+            "A descriptor for event loops, readable when a request may have come after `arm()`.\n"
+            "Never read or close it.")
+        .def(
+            "arm",
+            [](const Responder& self) {
+                int ready = 0;
+                check(fg_responder_arm(self.handle(), &ready));
+                return ready != 0;
+            },
+            "Asks for `fileno()` to become readable at the next request. True: there is one\n"
+            "already, take it instead.")
+        .def(
+            "drain", [](const Responder& self) { check(fg_responder_drain(self.handle())); },
+            "Makes `fileno()` unreadable again; take until empty afterwards.")
         .def_prop_ro(
             "topic", [](const Responder& self) { return self.topic; }, "Name of the topic.")
-        .def_prop_ro("closed", &Responder::is_closed)
+        .def_prop_ro("closed", &Responder::is_closed,
+                     "Whether it was closed, here or by another thread.")
         .def("close", &Responder::close,
              "Takes no more requests; those that were taken can still be answered.");
 }

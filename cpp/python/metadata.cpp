@@ -52,6 +52,7 @@ nb::tuple metadata_of(const fg_topic* topic) {
 
 std::uint32_t append_metadata(fg_topic* topic, nb::handle mapping,
                               std::optional<std::uint32_t> array) {
+    const KeptTopic kept(topic);
     const ValueList list(mapping, "metadata");
     fg_metadata metadata{};
     metadata.array = array.value_or(FG_METADATA_TOPIC);

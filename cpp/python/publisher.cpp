@@ -63,7 +63,20 @@ void Publisher::attach(const Topic& opened, const std::string& name) {
     options.name = name.data();
     options.name_bytes = static_cast<std::uint32_t>(
         std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
-    check(fg_publisher_open(opened.handle(), &options, &handle_));
+    fg_topic* opened_handle = opened.handle();
+    const KeptTopic kept(opened_handle);
+    fg_publisher* publisher = nullptr;
+    fg_status status = FG_OK;
+    {
+        const WithoutGil released;  // it touches every page
+        status = fg_publisher_open(opened_handle, &options, &publisher);
+    }
+    check(status);
+    if (handle_ != nullptr || closed_) {
+        fg_publisher_close(publisher);
+        raise_error(FG_INVALID_ARGUMENT, "this publisher was attached or closed meanwhile");
+    }
+    handle_ = publisher;
     topic = opened.name;
     schema = opened.schema;
 }
@@ -99,7 +112,8 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
     if (status == FG_OK) [[likely]] {
         return {handle, loan};
     }
-    std::string full;  // who held the topic back when it was last full
+    const KeptPublisher kept(handle);  // a loan keeps it
+    std::string full;                  // who held the topic back when it was last full
     while (status == FG_TOPIC_FULL || status == FG_INTERRUPTED) {
         if (status == FG_TOPIC_FULL) {
             full = fg_last_error();
@@ -110,14 +124,10 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
         if (deadline.is_immediate() || deadline.is_over()) {
             raise_error(FG_TOPIC_FULL, full);
         }
-        // close() on another thread may drop the opener's reference meanwhile
-        fg_publisher_retain(handle);
         {
             const WithoutGil released;
             status = fg_publisher_loan(handle, bytes, deadline.slice_ns(), &loan);
         }
-        const std::string text = status == FG_OK ? "" : fg_last_error();
-        fg_publisher_release_handle(handle);
         if (status == FG_OK) {
             return {handle, loan};
         }
@@ -125,7 +135,7 @@ OwnedLoan Publisher::loan(std::size_t bytes, std::optional<double> timeout) {
             raise_error(status, "this publisher of topic \"" + topic + "\" was closed");
         }
         if (status != FG_TOPIC_FULL && status != FG_INTERRUPTED) {
-            raise_error(status, text);
+            break;
         }
     }
     raise_status(status);
@@ -495,6 +505,7 @@ nb::object make_loan(nb::handle self, nb::handle wanted, std::optional<double> t
 Loan::Loan(const Publisher& publisher, OwnedLoan loan, std::size_t size, SchemaPtr layout,
            bool is_schema)
     : loan_(std::move(loan)),
+      kept_(loan_.handle()),
       counters_(publisher.counters),
       layout_(std::move(layout)),
       is_schema_(is_schema) {
@@ -560,6 +571,9 @@ void Loan::remember(nb::handle array) {
         throw nb::python_error();
     }
     handed_out_.push_back(nb::steal(reference));
+    if (!live) {
+        end(ended);  // on another thread, while the array was made
+    }
 }
 
 void Loan::end(const char* how) noexcept {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "gil.hpp"
 #include "region.hpp"
 #include "topic.hpp"
 
@@ -55,6 +56,7 @@ class OwnedLoan {
     }
     // In a forked child: the loan is the parent's.
     void forget() noexcept { loan_.data = nullptr; }
+    [[nodiscard]] fg_publisher* handle() const { return handle_; }
     // For calls that post it.
     [[nodiscard]] fg_loan* get() { return &loan_; }
 
@@ -83,9 +85,9 @@ class Publisher {
     void close() noexcept;
     [[nodiscard]] bool is_attached() const { return handle_ != nullptr; }
     [[nodiscard]] bool is_closed() const { return closed_; }
-    // Raises ClosedError unless attached.
     // Payload bytes of a slot now; they change when the topic is resized.
     [[nodiscard]] std::size_t slot_bytes() const;
+    // Raises ClosedError unless attached.
     [[nodiscard]] fg_publisher* handle() const;
     // For fg_publisher_announce; messages of callers and responders are nothing that subscribers wait
     // for.
@@ -140,6 +142,7 @@ class Loan final : public Region {
     void end(const char* how) noexcept;
 
     OwnedLoan loan_;
+    KeptPublisher kept_;  // and with it the memory, for views that outlive the loan
     std::shared_ptr<Publisher::Counters> counters_;
     SchemaPtr layout_;
     bool is_schema_;

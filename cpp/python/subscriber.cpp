@@ -2,10 +2,13 @@
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "deadline.hpp"
 #include "errors.hpp"
@@ -28,10 +31,27 @@ Frame::Frame(fg_subscriber* subscriber, const fg_frame& frame)
     fork_generation = py::fork_generation();
 }
 
+Frame::Frame(nb::bytes message, std::size_t begin, SchemaPtr schema,
+             const std::string& content_type, const fg_frame& head)
+    : subscriber_(nullptr),
+      message_(std::move(message)),
+      frame_(head),
+      schema_(std::move(schema)),
+      kept_(std::make_unique<Kept>()) {
+    kept_->content_type = content_type;
+    frame_.content_type = kept_->content_type.data();
+    frame_.content_type_bytes = static_cast<std::uint32_t>(content_type.size());
+    frame_.bytes = static_cast<std::uint64_t>(PyBytes_GET_SIZE(message_.ptr())) - begin;
+    data = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(message_.ptr())) + begin;
+    bytes = frame_.bytes;
+    live = true;
+    fork_generation = py::fork_generation();
+}
+
 Frame::~Frame() {
     // In a forked child the parent holds the lease. A lost lease shows in release(), which can
     // raise.
-    if (live && fork_generation == py::fork_generation()) {
+    if (live && subscriber_ != nullptr && fork_generation == py::fork_generation()) {
         (void)fg_subscriber_release(subscriber_, &frame_);
     }
 }
@@ -54,7 +74,13 @@ const Schema& Frame::schema() {
 
 void Frame::release() { end(fg_subscriber_release); }
 
-void Frame::nack() { end(fg_subscriber_nack); }
+void Frame::nack() {
+    if (live && subscriber_ == nullptr) {
+        raise_error(FG_INVALID_ARGUMENT,
+                    "this frame came over the network: it belongs to no group");
+    }
+    end(fg_subscriber_nack);
+}
 
 // Ends the lease by one of the library's ways to do so.
 void Frame::end(fg_status (*way)(fg_subscriber*, fg_frame*)) {
@@ -68,6 +94,11 @@ void Frame::end(fg_status (*way)(fg_subscriber*, fg_frame*)) {
             " view(s) of this frame exist (arrays, memoryviews, tensors): drop them first, or "
             "drop the frame and let the last of them end the lease";
         throw nb::buffer_error(message.c_str());
+    }
+    if (subscriber_ == nullptr) {
+        live = false;
+        message_.reset();
+        return;
     }
     // These stay readable afterwards. As bytes: whatever a publisher put there, a release must not
     // fail of it.
@@ -83,7 +114,8 @@ void Frame::end(fg_status (*way)(fg_subscriber*, fg_frame*)) {
 }
 
 FastResult Frame::release_plain() noexcept {
-    if (!live || exports > 0 || fork_generation != py::fork_generation() ||
+    if (!live || exports > 0 || subscriber_ == nullptr ||
+        fork_generation != py::fork_generation() ||
         (frame_.user_metadata_bytes | frame_.content_type_bytes) != 0) {
         return {};
     }
@@ -191,7 +223,14 @@ Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
     options.name = name.data();
     options.name_bytes = static_cast<std::uint32_t>(
         std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
-    check(fg_subscriber_open(opened.handle(), &options, &handle_));
+    fg_topic* opened_handle = opened.handle();
+    const KeptTopic kept(opened_handle);
+    fg_status status = FG_OK;
+    {
+        const WithoutGil released;  // it touches every page
+        status = fg_subscriber_open(opened_handle, &options, &handle_);
+    }
+    check(status);
 }
 
 void Subscriber::close() noexcept {
@@ -269,6 +308,7 @@ nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
     if (status == FG_OK) [[likely]] {
         return make_frame(handle, frame);
     }
+    const KeptSubscriber kept(handle);  // a frame keeps it by its lease
     while (status == FG_EMPTY || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
         if (status == FG_INTERRUPTED && PyErr_CheckSignals() != 0) {
             throw nb::python_error();
@@ -276,18 +316,13 @@ nb::object Subscriber::take(std::optional<double> timeout, bool& closed) {
         if (deadline.is_immediate() || deadline.is_over()) {
             return {};
         }
-        fg_subscriber_retain(
-            handle);  // close() on another thread may drop the opener's reference meanwhile
         {
             const WithoutGil released;
             status = fg_subscriber_take(handle, deadline.slice_ns(), &frame);
         }
         if (status == FG_OK) {
-            // The lease keeps the handle alive from here on.
-            fg_subscriber_release_handle(handle);
             return make_frame(handle, frame);
         }
-        fg_subscriber_release_handle(handle);
         if (PyErr_CheckSignals() != 0) {
             throw nb::python_error();
         }
@@ -372,6 +407,64 @@ PyType_Slot frame_slots[] = {
     {Py_tp_traverse, reinterpret_cast<void*>(&traverse_frame)},
     {Py_tp_clear, reinterpret_cast<void*>(&clear_frame)},
     {0, nullptr}};
+
+// What numpy and DLPack want at least: the largest element that a frame may have.
+constexpr std::size_t kElementAlignment = 8;
+
+// A frame that came over the network, as framegate.remote found it.
+nb::object frame_over(nb::bytes message, std::size_t begin, const std::optional<std::string>& dtype,
+                      const std::vector<std::uint64_t>& shape, const std::string& content_type,
+                      std::uint64_t sequence, std::optional<double> timestamp,
+                      std::uint64_t published_ns, std::uint64_t lost) {
+    if (begin > message.size()) {
+        throw nb::value_error("the payload begins behind the end of the message");
+    }
+    const std::size_t bytes = message.size() - begin;
+    auto schema = std::make_shared<const Schema>();
+    if (dtype.has_value()) {
+        const DType* type = dtype_of_name(*dtype);
+        if (type == nullptr || shape.size() > FG_ARRAY_DIMENSIONS_MAX) {
+            raise_error(FG_SCHEMA_MISMATCH, "the frame is an array of " + *dtype + " with " +
+                                                std::to_string(shape.size()) +
+                                                " dimensions, which no frame can be");
+        }
+        fg_array array = {};
+        array.dtype = type->code;
+        array.dimension_count = static_cast<std::uint8_t>(shape.size());
+        std::copy(shape.begin(), shape.end(), array.shape);
+        array.bytes = bytes;
+        // Lengths of dimensions come from the server: they may say anything. An empty one makes the
+        // array empty, whatever the others are.
+        std::uint64_t needed = type->bytes;
+        const auto is_too_long = [&needed](std::uint64_t length) {
+            return __builtin_mul_overflow(needed, std::max<std::uint64_t>(length, 1), &needed) ||
+                   needed > PTRDIFF_MAX;
+        };
+        const bool is_possible = std::none_of(shape.begin(), shape.end(), is_too_long);
+        const bool is_empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
+        if (!is_possible || (is_empty ? 0 : needed) != bytes) {
+            raise_error(FG_SCHEMA_MISMATCH,
+                        "the frame has " + std::to_string(bytes) +
+                            " bytes, which is not what its dtype and shape say");
+        }
+        schema = shared_schema_from_arrays(&array, 1);
+    }
+    if ((reinterpret_cast<std::uintptr_t>(message.c_str()) + begin) % kElementAlignment != 0) {
+        message = nb::bytes(message.c_str() + begin, bytes);
+        begin = 0;
+    }
+    fg_frame head = {};
+    head.sequence = sequence;
+    head.timestamp_s = timestamp.value_or(std::nan(""));
+    head.published_ns = published_ns;
+    head.lost = lost;
+    head.array_count = static_cast<std::uint32_t>(schema->fields.size());
+    nb::object frame = nb::inst_alloc(reinterpret_cast<PyObject*>(fast_type<Frame>));
+    new (nb::inst_ptr<Frame>(frame))
+        Frame(std::move(message), begin, std::move(schema), content_type, head);
+    nb::inst_mark_ready(frame);
+    return frame;
+}
 
 void bind_frame(nb::module_& module) {
     using nb::literals::operator""_a;
@@ -525,6 +618,15 @@ void bind_frame(nb::module_& module) {
     refuse_pickling(frame, "frame");
     fast_type<Frame> = reinterpret_cast<PyTypeObject*>(frame.ptr());
     intercept<release_fast>(frame, "release");
+    module.def("frame_over", &frame_over, "message"_a, "begin"_a, nb::kw_only(),
+               "dtype"_a.none() = nb::none(), "shape"_a = nb::tuple(), "content_type"_a = "",
+               "sequence"_a = 0, "timestamp"_a.none() = nb::none(), "published_ns"_a = 0,
+               "lost"_a = 0,
+               nb::sig("def frame_over(message: bytes, begin: int, *, dtype: str | None = None, "
+                       "shape: collections.abc.Sequence[int] = (), content_type: str = '', "
+                       "sequence: int = 0, timestamp: float | None = None, published_ns: int = 0, "
+                       "lost: int = 0) -> Frame"),
+               "A frame whose payload is a message from `begin` on; see framegate.remote.");
 }
 
 }  // namespace

@@ -14,10 +14,16 @@
 namespace framegate::py {
 
 // A leased frame. The lease ends when the object and every view of it are gone, or by release().
+//
+// One that came over the network (framegate.remote) is the same class without a lease: its payload
+// lies in the message that brought it, which it keeps instead of a slot.
 class Frame final : public Region {
   public:
     // Takes over the lease.
     Frame(fg_subscriber* subscriber, const fg_frame& frame);
+    // The payload is the message from `begin` on; `schema` has been compared with its length.
+    Frame(nb::bytes message, std::size_t begin, SchemaPtr schema, const std::string& content_type,
+          const fg_frame& head);
     ~Frame() override;
 
     const Schema& schema() override;
@@ -38,7 +44,8 @@ class Frame final : public Region {
   private:
     void end(fg_status (*way)(fg_subscriber*, fg_frame*));
 
-    fg_subscriber* subscriber_;  // kept alive by the lease
+    fg_subscriber* subscriber_;  // kept alive by the lease; null: no lease, but a message
+    nb::object message_;         // bytes: nothing that could refer to this frame
     fg_frame frame_;
     SchemaPtr schema_;
     nb::object metadata_;

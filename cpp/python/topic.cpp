@@ -434,6 +434,7 @@ void bind_topic(nb::module_& module) {
                 options.slot_bytes = slot_bytes;
                 options.keep = keep;
                 fg_topic* handle = self.handle();
+                const KeptTopic kept(handle);
                 fg_status status = FG_OK;
                 {
                     const WithoutGil released;  // touching every page may take a second
@@ -461,11 +462,18 @@ void bind_topic(nb::module_& module) {
             [](const Topic& self) {
                 std::uint32_t reaped = 0;
                 fg_topic* handle = self.handle();
-                check(fg_topic_sweep(handle, &reaped));
+                const KeptTopic kept(handle);
+                fg_status status = FG_OK;
+                {
+                    const WithoutGil released;  // it waits while somebody resizes
+                    status = fg_topic_sweep(handle, &reaped);
+                }
+                check(status);
                 return reaped;
             },
             "Takes back what died participants held; returns how many there were.")
-        .def("close", &Topic::close);
+        .def("close", &Topic::close,
+             "Lets go of the topic; publishers, subscribers and frames of it go on.");
 
     LockedClass<Inspector>(module, "Inspector", nb::is_final(),
                            "A look at a topic; see framegate.shm.Inspector.")

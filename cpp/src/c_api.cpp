@@ -377,6 +377,8 @@ fg_status fg_topic_sweep(fg_topic* topic, uint32_t* reaped) {
     return framegate::impl::check_usable(*unwrap(topic));
 }
 
+void fg_topic_retain(fg_topic* topic) { framegate::impl::retain_topic(*unwrap(topic)); }
+
 void fg_topic_close(fg_topic* topic) { framegate::impl::release_topic(unwrap(topic)); }
 
 // ---- publisher

@@ -104,7 +104,8 @@ bool Caller::pick(const std::uint64_t* tried, MailAddress* to) {
         const std::uint32_t i = (next_responder_ + n) % view().participants_max;
         const std::uint64_t epoch = open_epoch(view(), i);
         const ParticipantRow& row = view().participants[i];
-        // relaxed: role and `accepts` were stored before the mailbox was opened; load is a guess.
+        // relaxed: the role was stored before the mailbox was opened, `accepts` after it, by the
+        // responder: both hints, post_letter() checks the epoch. The load is a guess.
         if (epoch == 0 || (tried[i / 64] >> (i % 64) & 1) != 0 ||
             row.role.load(kRelaxed) != FG_ROLE_RESPONDER ||
             mailbox_header(view(), i).accepts.load(kRelaxed) == 0) {
@@ -303,6 +304,9 @@ fg_status Caller::look(std::uint64_t number, fg_frame* reply) {
 }
 
 fg_status Caller::wait(std::uint64_t number, std::int64_t timeout_ns, fg_frame* reply) {
+    if (const fg_status status = check_usable(*topic_); status != FG_OK) {
+        return status;  // before lock_: in a forked child nobody may be there to unlock it
+    }
     std::int64_t patience = timeout_ns;
     if (timeout_ns != 0) {
         const Locked guard(lock_);

@@ -16,6 +16,7 @@
 #include <ctime>
 
 #include "files.hpp"
+#include "fork.hpp"
 #include "liveness.hpp"
 #include "names.hpp"
 #include "status.hpp"
@@ -80,7 +81,8 @@ fg_status collect_stale_topics(std::int64_t age_ns, bool dry_run, fg_stale_topic
         if (topic_name_from_file(file, std::strlen(file), name, sizeof name) != FG_OK) {
             continue;
         }
-        const Fd fd(openat(directory.get(), file, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+        // Recorded: a child that kept the lock would keep everybody from opening the topic.
+        const RecordedFd fd(directory.get(), file, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
         struct stat info{};
         if (fd.get() < 0 || fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode) ||
             !lock_byte(fd.get(), kOpenByte) || !is_stale(directory.get(), file, fd.get(), age_ns)) {

@@ -15,27 +15,38 @@
 #include <cstdio>
 #include <cstring>
 
+#include "fork.hpp"
 #include "generation.hpp"
 #include "liveness.hpp"
 
 namespace framegate::impl {
 namespace {
 
+// What a control file says. Only a name that is not there, or a file that was read and is not ours,
+// leads nowhere; one that could not be opened or read (no descriptor, no memory) may lead anywhere.
+enum class Peek { kRead, kNowhere, kUnknown };
+
 // Id of the generation that this control file describes, and of the one after it. The file is not
 // judged, only recognised; a damaged one leads nowhere.
-bool peek_generation(int directory, const char* file, std::uint64_t* id, std::uint64_t* next) {
+Peek peek_generation(int directory, const char* file, std::uint64_t* id, std::uint64_t* next) {
     Identity identity{};
     const Fd fd(openat(directory, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
-    if (fd.get() < 0 ||
-        pread(fd.get(), &identity, sizeof identity, 0) != static_cast<ssize_t>(sizeof identity) ||
+    if (fd.get() < 0) {
+        return errno == ENOENT ? Peek::kNowhere : Peek::kUnknown;
+    }
+    ssize_t got = pread(fd.get(), &identity, sizeof identity, 0);
+    if (got != static_cast<ssize_t>(sizeof identity) ||
         std::memcmp(identity.magic, kMagic, sizeof kMagic) != 0 ||
         identity.shared_offset > identity.control_bytes) {
-        return false;
+        return got >= 0 ? Peek::kNowhere : Peek::kUnknown;
     }
     *id = identity.id[0];
     const std::uint64_t at = identity.shared_offset + offsetof(SharedWords, next_generation);
-    return pread(fd.get(), next, sizeof *next, static_cast<off_t>(at)) ==
-           static_cast<ssize_t>(sizeof *next);
+    got = pread(fd.get(), next, sizeof *next, static_cast<off_t>(at));
+    if (got == static_cast<ssize_t>(sizeof *next)) {
+        return Peek::kRead;
+    }
+    return got >= 0 ? Peek::kNowhere : Peek::kUnknown;
 }
 
 // Splits "<stem>.<16 hex digits><suffix>".
@@ -63,7 +74,7 @@ bool split_file_name(const char* file, const char* suffix, char (&stem)[kFileByt
 }
 
 // Does a living creator stand behind the data file? Answers no only while holding its lock (closed
-// with the fd).
+// with the fd, which is recorded: a child that kept the lock would look like that creator).
 bool creator_is_gone(int data_fd) { return data_fd >= 0 && lock_byte(data_fd, 0); }
 
 // Does the control file lead to generation `id`?
@@ -74,10 +85,11 @@ Led leads_to(int directory, const char* stem, std::uint64_t id) {
     for (int step = 0; step < kGenerationStepsMax; ++step) {
         std::uint64_t found = 0;
         std::uint64_t next = 0;
-        if (!peek_generation(directory, file, &found, &next)) {
+        const Peek peek = peek_generation(directory, file, &found, &next);
+        if (peek != Peek::kRead) {
             // Without a control file there is nothing to lead; a later link can have been taken out
             // of the chain under our eyes.
-            return step == 0 ? Led::kNo : Led::kUnknown;
+            return step == 0 && peek == Peek::kNowhere ? Led::kNo : Led::kUnknown;
         }
         if (found == id) {
             return Led::kYes;
@@ -94,7 +106,7 @@ Led leads_to(int directory, const char* stem, std::uint64_t id) {
 bool sweep_generation_file(int directory, const char* file, const char* stem, std::uint64_t id) {
     char data[kFileBytesMax];
     data_file_name(data, stem, id);
-    const Fd fd(openat(directory, data, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+    const RecordedFd fd(directory, data, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     const bool data_is_gone = fd.get() < 0 && errno == ENOENT;
     // The chain is read only now, under the lock: the creator linked the file or never will.
     return (data_is_gone || creator_is_gone(fd.get())) &&
@@ -104,7 +116,7 @@ bool sweep_generation_file(int directory, const char* file, const char* stem, st
 bool sweep_temporary_file(int directory, const char* file, const char* stem, std::uint64_t id) {
     char data[kFileBytesMax];
     data_file_name(data, stem, id);
-    const Fd fd(openat(directory, data, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK));
+    const RecordedFd fd(directory, data, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     // If it was linked, it lives on under its real name.
     return ((fd.get() < 0 && errno == ENOENT) || creator_is_gone(fd.get())) &&
            unlinkat(directory, file, 0) == 0;

@@ -8,11 +8,14 @@
 // Two copies of the library in one process have a list each, which is harmless.
 #include "fork.hpp"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
+#include <new>
 
 namespace framegate::impl {
 namespace {
@@ -78,6 +81,27 @@ void forget_descriptors(ForkNode& node) {
     const ForkGuard guard;
     for (int& fd : node.fds) {
         fd = -1;
+    }
+}
+
+// On the heap, because the child of another thread keeps the node in its list and reuses the stack of
+// this one.
+RecordedFd::RecordedFd(int directory, const char* file, int flags) : node_(nullptr) {
+    void* memory = std::malloc(sizeof(ForkNode));
+    if (memory == nullptr) {
+        return;
+    }
+    node_ = new (memory) ForkNode;
+    register_fork_node(*node_);
+    const ForkGuard guard;
+    node_->fds[0] = openat(directory, file, flags);
+}
+
+RecordedFd::~RecordedFd() {
+    if (node_ != nullptr) {
+        unregister_fork_node(*node_);
+        node_->~ForkNode();
+        std::free(node_);
     }
 }
 

@@ -25,7 +25,8 @@ struct ForkNode {
 void register_fork_node(ForkNode& node);
 void unregister_fork_node(ForkNode& node);  // closes what is still open
 // For descriptors that somebody closed behind our back: their numbers may be other files by now, so
-// they are forgotten, not closed.
+// they are forgotten, not closed. What is forgotten by mistake leaks; what is closed by mistake may
+// be a connection of the application.
 void forget_descriptors(ForkNode& node);
 
 class ForkGuard {
@@ -34,6 +35,20 @@ class ForkGuard {
     ~ForkGuard();
     ForkGuard(const ForkGuard&) = delete;
     ForkGuard& operator=(const ForkGuard&) = delete;
+};
+
+// A file that is open, and may be locked, only as long as this lives; get() is -1 with errno set if it
+// could not be opened.
+class RecordedFd {
+  public:
+    RecordedFd(int directory, const char* file, int flags);
+    ~RecordedFd();  // closes
+    RecordedFd(const RecordedFd&) = delete;
+    RecordedFd& operator=(const RecordedFd&) = delete;
+    int get() const { return node_ != nullptr ? node_->fds[0] : -1; }
+
+  private:
+    ForkNode* node_;
 };
 
 // mmap that a forked child does not inherit. nullptr on failure, errno set.

@@ -91,6 +91,7 @@ void drop_unused(Topic& topic) {
         return;
     }
     const auto is_retired = [](const Generation& generation) {
+        // acquire: pairs with the link CAS of resize or retire.
         return generation.view_.flow->next_generation.load(kAcquire) != 0 &&
                generation.fds_.fds[0] >= 0 && !has_name(generation.fds_.fds[0]);
     };
@@ -279,6 +280,7 @@ fg_status resize_once(Topic& topic, const fg_resize_options& wanted, bool* done)
     }
     Word& link = newest->view_.flow->next_generation;
     Topic* built = nullptr;
+    // acquire: pairs with the link CAS of another resizer.
     if (link.load(kAcquire) == 0) {
         if (const fg_status status =
                 build_generation(topic, options, newest->identity_.generation + 1, &built);
@@ -474,6 +476,7 @@ void retire_generations(Topic& topic) {
 }
 
 void retire_generations_locked(Topic& topic) {
+    // acquire: pairs with the link CAS of resize or retire.
     if (topic.view_.flow->next_generation.load(kAcquire) == 0) {
         return;
     }
@@ -493,7 +496,7 @@ namespace {
 
 void retire_unwanted(Topic& topic) {
     Word& first_link = topic.view_.flow->next_generation;
-    std::uint64_t link = first_link.load(kAcquire);
+    std::uint64_t link = first_link.load(kAcquire);  // acquire: as above
     std::uint32_t oldest_wanted = ~0U;
     for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
         if (row_in_use(topic.view_, i)) {
@@ -502,6 +505,7 @@ void retire_unwanted(Topic& topic) {
             oldest_wanted = wanted < oldest_wanted ? wanted : oldest_wanted;
         }
     }
+    // acquire: pairs with F2 of group.cpp; the cursor of a group is there before its bit.
     const std::uint64_t groups = topic.view_.shared->groups.load(kAcquire);
     const std::uint64_t finished = oldest_group_cursor(topic.view_, groups);
     // The newest one that everybody has reached and that has a frame for those who come late.
@@ -537,6 +541,7 @@ void retire_unwanted(Topic& topic) {
         if (open_later(topic, link, &at) != FG_OK) {
             break;
         }
+        // acquire: pairs with the link CAS of resize.
         const std::uint64_t after = at->view_.flow->next_generation.load(kAcquire);
         generation_file_name(file, topic.stem_, link);
         unlinkat(topic.directory_fd(), file, 0);
@@ -636,6 +641,14 @@ void free_generations(Topic& topic, bool forked) {
         unmap_data(topic.first_);
     }
     unregister_fork_node(topic.first_.fds_);
+}
+
+void forget_all_descriptors(Topic& topic) {
+    forget_descriptors(topic.fds_);
+    forget_descriptors(topic.first_.fds_);
+    for (Generation* at = topic.later_; at != nullptr; at = at->next_opened_) {
+        forget_descriptors(at->fds_);
+    }
 }
 
 int open_recorded(ForkNode& node, int which, int directory, const char* file, int flags,

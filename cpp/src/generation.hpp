@@ -90,6 +90,8 @@ fg_status open_data_file(Topic& topic, Generation& generation);
 fg_status map_data(Topic& topic, Generation& generation, bool writable);
 void populate(unsigned char* memory, std::uint64_t bytes, bool writable);
 void free_generations(Topic& topic, bool forked);
+// Of the topic and of every generation; under mutex_ or by the last who refers to the topic.
+void forget_all_descriptors(Topic& topic);
 // openat() into a node, so that no fork happens between the call and its record.
 int open_recorded(ForkNode& node, int which, int directory, const char* file, int flags,
                   std::uint32_t mode = 0);

@@ -248,7 +248,8 @@ std::uint32_t join_group(const SegmentView& view, const Self& self, const char* 
     // J1. release: whoever reaps us must find the group.
     view.participants[self.index].group.store(group + 1, std::memory_order_release);
     FG_STEP(kGroupJoining);
-    row.members[self.word].fetch_or(self.bit, kSeqCst);  // J2
+    // J2. seq_cst (release of what came before needed): pairs with has_members().
+    row.members[self.word].fetch_or(self.bit, kSeqCst);
     FG_STEP(kGroupJoined);
     return group;
 }
@@ -259,7 +260,8 @@ void leave_group(const SegmentView& view, std::uint32_t participant) {
         return;
     }
     const Self self = self_of(participant, 0);
-    view.groups[group].members[self.word].fetch_and(~self.bit, kSeqCst);  // V1
+    // V1. seq_cst (release of what came before needed): pairs with has_members().
+    view.groups[group].members[self.word].fetch_and(~self.bit, kSeqCst);
     FG_STEP(kGroupLeft);
 }
 
@@ -298,6 +300,7 @@ GroupTake take_shared(const SegmentView& view, const Self& self, std::uint32_t g
             // was never kept for us, which only a process that does not keep to the rules causes.
             const std::uint64_t ring_length = std::uint64_t{view.ring_mask} + 1;
             const std::uint64_t skip = head - passed > ring_length ? head - ring_length : next;
+            // seq_cst: as T3; it may unblock loans.
             if (cursor.compare_exchange_strong(passed, skip, kSeqCst, kSeqCst)) {
                 take.lost += skip - (next - 1);
                 take.space = true;

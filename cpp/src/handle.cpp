@@ -241,6 +241,7 @@ void Handle::close() {
 void Handle::finish_and_unlock() {
     if (!detached_ && live_ == 0 && sleepers_ == 0) {
         detached_ = true;
+        check_descriptors(*topic_);
         if (kind_.before_detach != nullptr) {
             kind_.before_detach(*this);
         }

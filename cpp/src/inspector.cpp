@@ -152,6 +152,9 @@ bool Inspector::is_alive(std::uint32_t index) const {
 }
 
 fg_status Inspector::info(fg_topic_info* out) const {
+    if (const fg_status status = usable(); status != FG_OK) {
+        return status;
+    }
     const Newest newest(*this);
     describe(newest.identity(), out);
     out->identity[0] = identity_.id[0];

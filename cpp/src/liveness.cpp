@@ -39,6 +39,8 @@ namespace {
 
 // Joining takes microseconds; only a process that does not run holds the lock this long.
 constexpr std::uint64_t kGroupsLockPatienceNs = 1000000000;
+// Each time, somebody resized the topic between two system calls of an attach.
+constexpr int kPromiseAttempts = 16;
 
 struct flock byte_range(std::uint32_t byte, short type) {
     struct flock range{};
@@ -65,13 +67,29 @@ bool is_own(const Topic& topic, std::uint32_t index) {
     return (topic.own_rows_[index / 64] >> (index % 64) & 1) != 0;
 }
 
-void poison(Topic& topic) { topic.fds_.condition.store(kPoisoned, std::memory_order_relaxed); }
+// Our descriptors were closed or our locks are gone. Nothing of what the numbers mean now is ours to
+// close.
+void poison(Topic& topic) {
+    // relaxed: a flag that never goes back.
+    topic.fds_.condition.store(kPoisoned, std::memory_order_relaxed);
+    forget_all_descriptors(topic);
+}
 
-// Our descriptor may have been closed behind our back and its number given to another file.
+// Our descriptor may have been closed behind our back and its number given to another file; or to
+// another description of this one, if the topic was opened again. Then our locks, which the mapping
+// keeps, are somebody else's to it.
 bool control_fd_is_ours(const Topic& topic) {
     struct stat info{};
-    return fstat(topic.control_fd(), &info) == 0 && info.st_dev == topic.device_ &&
-           info.st_ino == topic.inode_;
+    if (fstat(topic.control_fd(), &info) != 0 || info.st_dev != topic.device_ ||
+        info.st_ino != topic.inode_) {
+        return false;
+    }
+    for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
+        if (is_own(topic, i)) {
+            return !byte_is_locked(topic.control_fd(), i);  // one tells
+        }
+    }
+    return true;
 }
 
 // Our own locks look free through our own description, so ask through a fresh one of the same file.
@@ -156,10 +174,11 @@ fg_status try_join(Topic& topic, const RowInfo& info, const Self& self,
 }
 
 // Begins the promise of a reliable subscriber or group in the newest generation. Under mutex_, with
-// the row's byte locked. If the topic is resized meanwhile, it begins once more in the next one.
+// the row's byte locked. If the topic is resized meanwhile, it begins once more in the next one; a
+// seal without a next one is not ours.
 fg_status begin_promise(Topic& topic, const RowInfo& info, Access access, const Self& self,
                         Generation** generation) {
-    for (;;) {
+    for (int attempt = 0; attempt < kPromiseAttempts; ++attempt) {
         fg_status status = enter_newest_locked(topic, access, false, generation);
         if (status != FG_OK) {
             return status;
@@ -190,6 +209,7 @@ fg_status begin_promise(Topic& topic, const RowInfo& info, Access access, const 
         }
         leave_generation_locked(topic, **generation);
     }
+    return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": its newest generation is sealed", topic.name_);
 }
 
 // The row's byte must be locked by us. False if the slots of some generation are out of our reach
@@ -231,7 +251,6 @@ std::uint32_t sweep_locked(Topic& topic) {
                           std::memory_order_relaxed);  // relaxed: a rate, not a promise
     if (!control_fd_is_ours(topic)) {
         poison(topic);
-        forget_descriptors(topic.fds_);
         return 0;
     }
     std::uint32_t reaped = 0;
@@ -328,6 +347,18 @@ void detach(Topic& topic, const Self& self) {
     }
     const MutexGuard guard(topic.mutex_);
     detach_locked(topic, self);
+}
+
+void check_descriptors(Topic& topic) {
+    // Without an inode the control file was not even mapped: opening it failed just now. Of a handle
+    // copied by fork() not even the mutex is touched. relaxed: as in check_usable().
+    if (topic.inode_ == 0 || topic.fds_.condition.load(std::memory_order_relaxed) != kAlive) {
+        return;
+    }
+    const MutexGuard guard(topic.mutex_);
+    if (!control_fd_is_ours(topic)) {
+        poison(topic);
+    }
 }
 
 void sweep_if_due(Topic& topic) {

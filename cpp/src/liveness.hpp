@@ -21,6 +21,10 @@ bool byte_is_locked(int fd, std::uint32_t byte);  // by another open description
 fg_status attach(Topic& topic, const RowInfo& info, Access access, Self* self,
                  Generation** generation);
 void detach(Topic& topic, const Self& self);
+// Before anything is closed or unlocked: were our descriptors closed behind our back, and are their
+// numbers perhaps other files by now? Then all are forgotten and the topic is poisoned. Also of a
+// topic that was never opened completely.
+void check_descriptors(Topic& topic);
 // The right to found, join and end groups, and to resize; under Topic::mutex_. FG_TIMEOUT if a
 // stopped process has it.
 fg_status lock_groups(Topic& topic);

@@ -49,7 +49,8 @@ class Correspondent : public Publisher {
     // Ends waits of other threads and loops; they look again.
     void ring_own();
     void end_correspondence();  // closed from here on
-    MailboxHeader& header() { return mailbox_header(view(), self_.index); }
+    // Without lock_, too: mailboxes are the topic's, whatever generation the seat is in.
+    MailboxHeader& header() { return mailbox_header(topic_->view_, self_.index); }
 
     // Sleeps until `look` (under lock_) says something else than FG_EMPTY; FG_EMPTY when the time
     // is over.

@@ -248,7 +248,8 @@ Posted post_letter(const SegmentView& view, const Self& self, const MailAddress&
     std::uint64_t mine = writing;
     if (letter.slot != kNoSlot) {
         std::uint64_t claim = claim_word;
-        // release: payload and frame header before HANDED; pairs with take_letter().
+        // release: payload and frame header before HANDED; pairs with the acquire load of the slot
+        // word in Correspondent::lease().
         if (!view.slots[letter.slot].word.compare_exchange_strong(
                 claim, handed_word(posted.ticket, owner_of(to)), kRelease, kRelaxed)) {
             cell->word.compare_exchange_strong(mine, 0, kRelease, kRelaxed);
@@ -361,6 +362,7 @@ void withdraw_letters(const SegmentView& view, std::uint32_t index) {
 void free_letters(const SegmentView& view, std::uint32_t index) {
     for_letters_of(view, index, [](MailCell& cell, std::uint64_t word, std::uint32_t /*to*/) {
         if (cell_state(word) == CellState::kWriting) {
+            // seq_cst (release needed): pairs with the next poster's acquire CAS.
             cell.word.compare_exchange_strong(word, 0, kSeqCst, kRelaxed);
         }
     });

@@ -97,7 +97,7 @@ fg_status Publisher::try_loan_once(std::uint64_t bytes, fg_loan* out) {
     for (;;) {
         fg_status status = check_bytes(bytes);
         if (status == FG_OK) {
-            status = loan_locked(out);
+            status = loan_locked(bytes, out);
         } else if (sealed_after(view(), load_head(view()))) {
             status = FG_MOVED;  // perhaps to larger slots
         }
@@ -129,11 +129,14 @@ fg_status Publisher::catch_up() {
     return FG_OK;
 }
 
-// FG_TOPIC_FULL and FG_MOVED come without a text.
-fg_status Publisher::loan_locked(fg_loan* out) {
+// FG_TOPIC_FULL and FG_MOVED come without a text. check_bytes(bytes) was FG_OK.
+fg_status Publisher::loan_locked(std::uint64_t bytes, fg_loan* out) {
     if (make_room_ != nullptr && claimable_slots(view(), 2) < 2 &&
         !sealed_after(view(), load_head(view()))) {
-        make_room_(*this);  // may go on to another generation
+        make_room_(*this);  // may go on to another generation, perhaps of smaller slots
+        if (const fg_status status = check_bytes(bytes); status != FG_OK) {
+            return sealed_after(view(), load_head(view())) ? FG_MOVED : status;
+        }
         if (claimable_slots(view(), 2) < 2) {
             return sealed_after(view(), load_head(view())) ? FG_MOVED : FG_TOPIC_FULL;
         }
@@ -300,7 +303,7 @@ fg_status Publisher::carry_over(fg_loan* loan, std::uint64_t bytes) {
         return status;
     }
     fg_loan fresh{};
-    if (const fg_status status = loan_locked(&fresh); status != FG_OK) {
+    if (const fg_status status = loan_locked(bytes, &fresh); status != FG_OK) {
         return status == FG_TOPIC_FULL
                    ? fail(FG_TOPIC_FULL,
                           "topic \"%s\" was resized and its new slots are taken already; the loan "

@@ -110,7 +110,7 @@ class Publisher : public Handle {
                                   std::uint64_t checksum, std::uint64_t* sequence);
     fg_status publish_later(fg_loan* loan, const fg_publish_info& info, std::uint64_t checksum,
                             std::uint64_t* sequence);
-    fg_status loan_locked(fg_loan* out);
+    fg_status loan_locked(std::uint64_t bytes, fg_loan* out);
     fg_status check_bytes(std::uint64_t bytes) const;
     [[gnu::cold]] fg_status say_not_loaned(fg_loan* loan, const char* verb);
     fg_status check_all_info(const fg_publish_info& info, Schema schema) const;

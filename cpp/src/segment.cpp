@@ -57,11 +57,22 @@ std::uint64_t fnv1a(const void* bytes, std::size_t count) {
 
 // ---- memory
 
+// On many kernels a signal takes back what the call has allocated so far. In one call, a profiler
+// that ticks faster than the memory is there would let it never be there; a piece takes half a
+// millisecond.
+constexpr std::uint64_t kAllocatedAtOnce = 2 * 1024 * 1024;  // a huge page, if tmpfs has them
+
 fg_status allocate(int fd, std::uint64_t offset, std::uint64_t bytes) {
     int error = 0;
-    do {
-        error = posix_fallocate(fd, static_cast<off_t>(offset), static_cast<off_t>(bytes));
-    } while (error == EINTR);
+    for (std::uint64_t done = 0; error == 0 && done < bytes;) {
+        const std::uint64_t rest = bytes - done;
+        const std::uint64_t piece = rest < kAllocatedAtOnce ? rest : kAllocatedAtOnce;
+        do {
+            error =
+                posix_fallocate(fd, static_cast<off_t>(offset + done), static_cast<off_t>(piece));
+        } while (error == EINTR);
+        done += piece;
+    }
     errno = error;
     return error == 0 ? FG_OK : FG_SYSTEM;
 }
@@ -85,6 +96,7 @@ Topic* new_topic(const char* name, std::size_t name_bytes) {
 }
 
 void free_topic(Topic* topic) {
+    check_descriptors(*topic);
     const bool forked = topic->fds_.condition.load(std::memory_order_relaxed) == kForked;
     free_generations(*topic, forked);
     if (!forked && topic->control_ != nullptr) {
@@ -127,14 +139,14 @@ fg_status map_control(Topic& topic) {
     if (fstat(topic.control_fd(), &info) != 0) {
         return fail_errno("topic \"%s\": cannot stat the control file", topic.name_);
     }
+    topic.device_ = info.st_dev;
+    topic.inode_ = info.st_ino;
     if (!show_open(topic)) {
         return fail(FG_SYSTEM,
                     "topic \"%s\": another process has been looking for a second whether it is "
                     "stale; is it stopped (SIGSTOP, debugger)?",
                     topic.name_);
     }
-    topic.device_ = info.st_dev;
-    topic.inode_ = info.st_ino;
     return FG_OK;
 }
 

@@ -199,6 +199,7 @@ void set_mark(const SegmentView& view, const Self& self, Mark mark) {
 }
 
 void clear_mark(const SegmentView& view, const Self& self, Mark mark) {
+    // seq_cst: of kReliable it unblocks loans; the kick that follows reads the sleepers' bits.
     marks(view, mark)[self.word].fetch_and(~self.bit, kSeqCst);
 }
 

@@ -27,6 +27,9 @@ namespace {
 
 // Each retry needs a publisher that went once around all slots meanwhile, or a corrupt segment.
 constexpr int kTakeRounds = 64;
+// So often a wait says that there is a newer frame than the last one, and no take gets it, although
+// head stays where it is: only in a corrupt segment.
+constexpr int kTakesOfOneHead = 64;
 // How often a take yields to a publisher that was interrupted between TRY and CLAIM, before it
 // sweeps and gives up.
 constexpr int kBusyYields = 100;
@@ -587,10 +590,31 @@ fg_status Subscriber::take(std::int64_t timeout_ns, fg_frame* out) {
         return status;
     }
     const Deadline deadline(timeout_ns);
+    std::uint64_t head = 0;
+    int takes = 0;  // in vain, since head was seen to move
     while (status == FG_EMPTY) {
         status = wait_until(deadline);
-        if (status == FG_OK) {
-            status = try_take(mode(), out);
+        if (status != FG_OK) {
+            return status;
+        }
+        status = try_take(mode(), out);
+        if (status != FG_EMPTY) {
+            return status;
+        }
+        std::uint64_t head_now = 0;
+        {
+            const Locked guard(lock_);
+            head_now = hot::load_head(view());
+        }
+        takes = head_now == head ? takes + 1 : 0;
+        head = head_now;
+        // Members of a group lose frames to each other, as often as it happens.
+        if (takes >= kTakesOfOneHead && !is_member()) {
+            return fail(FG_SEGMENT_CORRUPT, "topic \"%s\": frame %" PRIu64 " is not in its slots",
+                        topic_->name_, head);
+        }
+        if (deadline.slice_ns() == 0) {  // the waits end at once, so they do not look at it
+            return FG_TIMEOUT;
         }
     }
     return status;

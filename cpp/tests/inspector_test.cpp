@@ -121,3 +121,27 @@ TEST_CASE("the header of a slot belongs to its frame while publishers reuse the 
     CHECK(looks > 0);
     CHECK(torn == 0);
 }
+
+TEST_CASE("inspector of a forked child says so, whatever it is asked") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Inspector inspector = test::inspector("t");
+    const int status = test::wait_for(test::in_child([&] {
+        fg_topic_info info{};
+        info.struct_bytes = sizeof info;
+        fg_topic_stats stats{};
+        stats.struct_bytes = sizeof stats;
+        std::size_t count = 0;
+        std::uint32_t generation = 0;
+        fg_inspector* own = inspector.get();
+        int failed = 0;
+        failed += fg_inspector_get_info(own, &info) != FG_FORKED;
+        failed += fg_inspector_schema(own, nullptr, 0, &count) != FG_FORKED;
+        failed += fg_inspector_metadata(own, nullptr, 0, &count, &generation) != FG_FORKED;
+        failed += fg_inspector_stats(own, &stats) != FG_FORKED;
+        failed += fg_inspector_participants(own, nullptr, 0, &count) != FG_FORKED;
+        failed += fg_inspector_slots(own, nullptr, 0, &count) != FG_FORKED;
+        return failed;
+    }));
+    CHECK(status == 0);
+}

@@ -442,6 +442,61 @@ TEST_CASE("calls go on after a resize, and what is held stays good") {
     CHECK(test::letters_everywhere(topic) == 0);
 }
 
+// The caller makes room in its mailbox, meets a letter from behind the resize, and goes on.
+TEST_CASE("loan is refused if the caller goes on to smaller slots while it makes room") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(3, 4096));
+    const test::Caller caller = test::caller(topic);
+    const test::Responder responder = test::responder(topic);
+    fg_request requests[2] = {};
+    for (fg_request& request : requests) {
+        std::uint64_t number = 0;
+        REQUIRE(test::call(caller, "x", &number) == FG_OK);
+        REQUIRE(fg_responder_take(responder.get(), 0, &request) == FG_OK);
+        REQUIRE(fg_caller_cancel(caller.get(), number) == FG_OK);
+    }
+    REQUIRE(test::reply(responder, &requests[0], "late") == FG_OK);
+    REQUIRE(fg_responder_release(responder.get(), &requests[0].frame) == FG_OK);
+    const test::At resized(Step::kMailLooked, [&] {
+        fg_resize_options smaller;
+        fg_resize_options_init(&smaller);
+        smaller.slot_bytes = 64;
+        CHECK(fg_topic_resize(topic.get(), &smaller) == FG_OK);
+        CHECK(test::reply(responder, &requests[1], "later") == FG_OK);
+    });
+    fg_loan loan{};
+    CHECK(fg_publisher_loan(fg_caller_loans(caller.get()), 4096, 0, &loan) == FG_FRAME_TOO_LARGE);
+    REQUIRE(fg_publisher_loan(fg_caller_loans(caller.get()), 64, 0, &loan) == FG_OK);
+    CHECK(loan.capacity == 64);
+    CHECK(fg_publisher_abandon(fg_caller_loans(caller.get()), &loan) == FG_OK);
+    CHECK(fg_responder_release(responder.get(), &requests[1].frame) == FG_OK);
+}
+
+// For ThreadSanitizer: both threads use the same caller.
+TEST_CASE("thread waits for an answer while another one goes on behind resizes") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Caller caller = test::caller(topic);
+    const test::Responder responder = test::responder(topic);
+    std::uint64_t number = 0;
+    REQUIRE(test::call(caller, "x", &number) == FG_OK);
+    std::thread waiter([&] {
+        std::string text;
+        CHECK(test::answer(caller, number, &text) == FG_OK);
+    });
+    fg_resize_options wanted;
+    fg_resize_options_init(&wanted);
+    for (std::uint32_t i = 0; i < 20; ++i) {
+        wanted.slots = 5 + i % 2;
+        REQUIRE(fg_topic_resize(topic.get(), &wanted) == FG_OK);
+        fg_loan loan{};
+        REQUIRE(fg_publisher_loan(fg_caller_loans(caller.get()), 1, 0, &loan) == FG_OK);
+        REQUIRE(fg_publisher_abandon(fg_caller_loans(caller.get()), &loan) == FG_OK);
+    }
+    REQUIRE(test::serve_one(responder) == FG_OK);
+    waiter.join();
+}
+
 namespace {
 
 void resize(const test::Topic& topic, std::uint32_t slots) {
@@ -623,6 +678,28 @@ TEST_CASE("event fd of both sides") {
     REQUIRE(fg_caller_drain(caller.get()) == FG_OK);
     std::string text;
     CHECK(test::answer(caller, number, &text, 0) == FG_OK);
+}
+
+TEST_CASE("wait of a forked child says so, whoever held the lock of the caller") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Caller caller = test::caller(topic);
+    const test::Responder responder = test::responder(topic);
+    std::uint64_t number = 0;
+    REQUIRE(test::call(caller, "x", &number) == FG_OK);
+    int status = -1;
+    fg_frame reply{};
+    {
+        const test::At forked(Step::kMailLooked, [&] {
+            status = test::wait_for(test::in_child([&] {
+                alarm(5);
+                std::thread([] {}).join();  // locks are spared only before the first thread
+                return fg_caller_wait(caller.get(), number, 1, &reply) == FG_FORKED ? 0 : 1;
+            }));
+        });
+        CHECK(fg_caller_wait(caller.get(), number, 0, &reply) == FG_EMPTY);
+    }
+    CHECK(status == 0);
 }
 
 TEST_CASE("close ends the waits of other threads") {

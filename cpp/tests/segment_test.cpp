@@ -1,11 +1,15 @@
 // Files, options, handles: create, open, unlink, schema, quota, closing, fork, locks.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <cerrno>
 #include <thread>
 
+#include "files.hpp"
+#include "step_hooks.hpp"
 #include "support.hpp"
 
 namespace {
@@ -259,6 +263,79 @@ TEST_CASE("files of dead creators are swept, those of living topics are not") {
     std::set<std::string> expected = living;
     expected.insert("notes.txt");
     CHECK(directory.files() == expected);
+}
+
+TEST_CASE("sweep that cannot open a file keeps what it may lead to") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("living", test::options(2, 64));
+    const std::set<std::string> living = directory.files();
+    const framegate::impl::Fd runtime(open(directory.path().c_str(), O_RDONLY | O_DIRECTORY));
+    rlimit limit{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    const int lowest = dup(runtime.get());
+    close(lowest);
+    // From none left to enough for all of it: somewhere between, the last one goes to a data file and
+    // none is left for the control file that leads to it.
+    for (int left = 0; left < 8; ++left) {
+        rlimit few = limit;
+        few.rlim_cur = static_cast<rlim_t>(lowest + left);
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+        const std::uint32_t removed = framegate::impl::sweep_orphans(runtime.get());
+        static_cast<void>(create_status("other", test::options(2, 64)));
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        static_cast<void>(fg_topic_unlink("other", 5));
+        CHECK(removed == 0);
+        CHECK(directory.files() == living);
+    }
+    touch(directory.path() + "/living.0123456789abcdef.data");
+    CHECK(framegate::impl::sweep_orphans(runtime.get()) == 1);
+}
+
+TEST_CASE("child that is forked during a collection keeps no topic locked") {
+    const test::RuntimeDirectory directory;
+    test::create("t", test::options(2, 64));
+    pid_t child = 0;
+    {
+        const test::At forked(framegate::impl::Step::kCollectLocked, [&] {
+            child = test::in_child([] {
+                pause();
+                return 0;
+            });
+        });
+        REQUIRE(fg_collect_stale_topics(0, 1, nullptr, nullptr, nullptr) == FG_OK);
+    }
+    REQUIRE(child != 0);
+    CHECK_MESSAGE(open_status("t") == FG_OK, fg_last_error());
+    kill(child, SIGKILL);
+    test::wait_for(child);
+}
+
+// On many kernels a signal ends posix_fallocate() and takes back what it allocated; this one lets
+// calls of a few MiB through, as a profiler that ticks every few milliseconds would.
+namespace {
+constexpr int kInterruptionsMax = 1000;
+bool is_interrupting = false;  // NOLINT: the function below has no place for more
+int interruptions = 0;         // NOLINT
+}  // namespace
+
+extern "C" int posix_fallocate(int fd, off_t offset, off_t bytes) {
+    const bool is_long = bytes > 16 << 20;
+    if (is_interrupting && interruptions < kInterruptionsMax && (is_long || offset != 0)) {
+        is_interrupting = is_long;  // a short one only once
+        ++interruptions;
+        return EINTR;
+    }
+    return fallocate(fd, 0, offset, bytes) == 0 ? 0 : errno;
+}
+
+TEST_CASE("topic is created under a signal that comes again and again") {
+    const test::RuntimeDirectory directory;
+    is_interrupting = true;
+    const fg_status status = create_status("t", test::options(2, 16 << 20));
+    is_interrupting = false;
+    CHECK_MESSAGE(status == FG_OK, fg_last_error());
+    CHECK(interruptions == 1);
+    interruptions = 0;
 }
 
 TEST_CASE("schema is kept, readable and enforced") {
@@ -790,6 +867,64 @@ TEST_CASE("process that lost its locks notices and stops touching the topic") {
     CHECK(test::stats("t").slots_loaned == 0);
 }
 
+// A daemon closes all descriptors, and what it opens then has their numbers.
+TEST_CASE("handles close no descriptor that became somebody else's") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    enum { kNone, kSweep, kSameTopic };
+    int between = kNone;
+    bool has_handles = true;
+    SUBCASE("close at once") {}
+    SUBCASE("close of a topic without handles") { has_handles = false; }
+    SUBCASE("sweep, then close") { between = kSweep; }
+    SUBCASE("the numbers are the same topic's") { between = kSameTopic; }
+    const int status = test::wait_for(test::in_child([&] {
+        test::Topic own = test::open("t");
+        test::Publisher publisher;
+        test::Subscriber subscriber;
+        if (has_handles) {
+            subscriber = test::subscriber(own);
+            fg_resize_options larger;  // a descriptor for a later generation, too
+            fg_resize_options_init(&larger);
+            larger.slots = 5;
+            int event_fd = -1;
+            if (fg_topic_resize(own.get(), &larger) != FG_OK ||
+                fg_subscriber_event_fd(subscriber.get(), &event_fd) != FG_OK) {
+                return 1;
+            }
+            publisher = test::publisher(own);
+        }
+        for (int fd = 3; fd < 200; ++fd) {
+            close(fd);
+        }
+        test::Topic again;
+        test::Publisher again_publisher;
+        if (between == kSameTopic) {
+            again = test::open("t");
+            again_publisher = test::publisher(again);
+        }
+        for (int fd = 3; fd < 24; ++fd) {
+            if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR | O_CLOEXEC) != fd) {
+                return 3;
+            }
+        }
+        if (between == kSweep && fg_topic_sweep(own.get(), nullptr) != FG_POISONED) {
+            return 4;
+        }
+        publisher.reset();
+        subscriber.reset();
+        own.reset();
+        for (int fd = 3; fd < 24; ++fd) {
+            if (fcntl(fd, F_GETFD) < 0) {
+                return 100 + fd;
+            }
+        }
+        return again == nullptr || test::send(again_publisher, "x") == FG_OK ? 0 : 5;
+    }));
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+}
+
 TEST_CASE("inspector sees names, roles and counters") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(4, 64));
@@ -834,4 +969,65 @@ TEST_CASE("head that is no sequence is a status, not an endless loop") {
     fg_frame frame{};
     CHECK(take(queue, &frame) == FG_SEGMENT_CORRUPT);
     CHECK(take(latest, &frame) == FG_EMPTY);
+}
+
+TEST_CASE("newest frame that is not there ends a take, however long it may wait") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
+    const framegate::impl::SegmentView& view =
+        reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+    REQUIRE(test::send(publisher, "x") == FG_OK);
+    SUBCASE("its slot is another one's") {
+        for (std::uint32_t i = 0; i < view.slot_count; ++i) {
+            view.slots[i].word.store(0);
+        }
+    }
+    SUBCASE("head was forged") { view.flow->head.store(~std::uint64_t{0}); }
+    fg_frame frame{};
+    CHECK(take(latest, &frame, -1) == FG_SEGMENT_CORRUPT);
+    CHECK(take(latest, &frame, test::kPatienceNs) == FG_SEGMENT_CORRUPT);
+}
+
+TEST_CASE("take ends at its deadline, also if every frame is gone before it has it") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    const test::Publisher publisher = test::publisher(topic);
+    const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
+    const framegate::impl::SegmentView& view =
+        reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+    REQUIRE(test::send(publisher, "x") == FG_OK);
+    std::uint32_t slot = 0;
+    REQUIRE(framegate::impl::find_frame(view, 1, &slot));
+    const test::At overtaken(
+        framegate::impl::Step::kTakeAnnounced,
+        [&] {
+            const std::uint64_t next = view.flow->head.load() + 1;
+            view.slots[slot].word.store(
+                framegate::impl::slot_word(next, 0, framegate::impl::SlotState::kPub));
+            view.ring[next & view.ring_mask].store(framegate::impl::ring_entry(next, slot));
+            view.flow->head.store(next);
+        },
+        true);
+    fg_frame frame{};
+    CHECK(take(latest, &frame, 50'000'000) == FG_TIMEOUT);
+}
+
+TEST_CASE("seal without a next generation is a status, not an endless loop") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(4, 64));
+    framegate::impl::Topic* own = reinterpret_cast<framegate::impl::Topic*>(topic.get());
+    own->view_.ring[1].store(framegate::impl::ring_entry(1, framegate::impl::kClosedSlot));
+    fg_subscriber_options options;
+    fg_subscriber_options_init(&options);
+    SUBCASE("reliable") { options.policy = FG_POLICY_RELIABLE; }
+    SUBCASE("group") {
+        options.policy = FG_POLICY_GROUP;
+        options.group = "g";
+        options.group_bytes = 1;
+    }
+    fg_subscriber* subscriber = nullptr;
+    CHECK(fg_subscriber_open(topic.get(), &options, &subscriber) == FG_SEGMENT_CORRUPT);
+    CHECK(test::stats("t").subscribers == 0);
 }

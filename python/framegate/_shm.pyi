@@ -1,6 +1,6 @@
 """Shared-memory frame transport of framegate (C++)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Self, overload
 
 import numpy.typing
@@ -94,7 +94,8 @@ class Topic:
     def sweep(self) -> int:
         """Takes back what died participants held; returns how many there were."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Lets go of the topic; publishers, subscribers and frames of it go on."""
 
 class Inspector:
     """A look at a topic; see framegate.shm.Inspector."""
@@ -421,6 +422,22 @@ class Frame:
     def __reduce__(self) -> NoReturn: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+def frame_over(
+    message: bytes,
+    begin: int,
+    *,
+    dtype: str | None = None,
+    shape: Sequence[int] = (),
+    content_type: str = "",
+    sequence: int = 0,
+    timestamp: float | None = None,
+    published_ns: int = 0,
+    lost: int = 0,
+) -> Frame:
+    """
+    A frame whose payload is a message from `begin` on; see framegate.remote.
+    """
+
 class Subscriber:
     """The reading side of a topic; see framegate.shm.Subscriber."""
 
@@ -628,7 +645,7 @@ class Request(Message):
         timestamp: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         content_type: str | None = None,
-        timeout: float | None = 0.0,
+        timeout: float | None = 1.0,
     ) -> bool:
         """
         Answers with bytes, an array, or a mapping of arrays, copied once.
@@ -638,7 +655,8 @@ class Request(Message):
             timestamp: A time of the application in seconds.
             metadata: A small mapping that travels beside it.
             content_type: Media type of the payload, when it is encoded.
-            timeout: Seconds to wait for a free slot; 0 does not wait.
+            timeout: Seconds to wait for a free slot, as many replies may be on their way;
+                0 does not wait, as event loops want it.
 
         Returns:
             False when the caller is gone.
@@ -671,16 +689,34 @@ class Caller:
     """The asking side; see framegate.calls.Caller."""
 
     def __init__(self, topic: Topic, *, calls_max: int = 0, name: str = "") -> None: ...
-    def fileno(self) -> int: ...
-    def arm(self) -> bool: ...
-    def drain(self) -> None: ...
+    def fileno(self) -> int:
+        """
+        A descriptor for event loops, readable when a reply may have come after `arm()`.
+        Never read or close it.
+        """
+
+    def arm(self) -> bool:
+        """
+        Asks for `fileno()` to become readable at the next reply. True: there is one
+        already, take it instead.
+        """
+
+    def drain(self) -> None:
+        """Makes `fileno()` unreadable again; look at every call afterwards."""
+
     @property
     def topic(self) -> str:
         """Name of the topic."""
 
     @property
-    def closed(self) -> bool: ...
-    def close(self) -> None: ...
+    def closed(self) -> bool:
+        """Whether it was closed, here or by another thread."""
+
+    def close(self) -> None:
+        """
+        Leaves the topic: calls in flight end with ClosedError, replies stay valid.
+        """
+
     def _start(
         self,
         data: Any,
@@ -715,14 +751,28 @@ class Responder:
 
     def __iter__(self) -> Iterator[Request]: ...
     def __next__(self) -> Request: ...
-    def fileno(self) -> int: ...
-    def arm(self) -> bool: ...
-    def drain(self) -> None: ...
+    def fileno(self) -> int:
+        """
+        A descriptor for event loops, readable when a request may have come after `arm()`.
+        Never read or close it.
+        """
+
+    def arm(self) -> bool:
+        """
+        Asks for `fileno()` to become readable at the next request. True: there is one
+        already, take it instead.
+        """
+
+    def drain(self) -> None:
+        """Makes `fileno()` unreadable again; take until empty afterwards."""
+
     @property
     def topic(self) -> str:
         """Name of the topic."""
 
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """Whether it was closed, here or by another thread."""
+
     def close(self) -> None:
         """Takes no more requests; those that were taken can still be answered."""

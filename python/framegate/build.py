@@ -15,14 +15,16 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         `version`; `profile`: `release`, or `debug` for a build that must not be measured;
-        `commit`; `rustc`; `cxx`, the C++ compiler; `segment_layout`; `python`, `implementation`
-        and `gil` of this process.
+        `pgo`: whether the compiler knew how often what runs under load (`task wheel`); `commit`;
+        `rustc`; `cxx`, the C++ compiler; `segment_layout`; `python`, `implementation` and `gil` of
+        this process.
     """
     from framegate import _http, _shm
 
     return {
         "version": _http.VERSION,
         "profile": _http.PROFILE,
+        "pgo": _http.PGO,
         "commit": _http.COMMIT,
         "rustc": _http.RUSTC,
         "cxx": _shm.COMPILER,

@@ -16,7 +16,6 @@ kind that fits into a slot. Nothing is ever lost in silence: a call ends with it
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -37,10 +36,17 @@ from framegate.errors import (
     TopicFull,
     TopicNotFound,
 )
-from framegate.shm import Topic, TopicOptions, _checkpoint, _EventFd, _in_trio, _own_name
+from framegate.shm import (
+    Topic,
+    TopicOptions,
+    _checkpoint,
+    _EventFd,
+    _in_trio,
+    _own_name,
+    _sleep,
+)
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self, Unpack
 
 __all__ = ["Caller", "Message", "Request", "Responder", "call", "call_async"]
@@ -62,7 +68,7 @@ SLOTS = 16
 SLOT_BYTES = 1024 * 1024
 """Slot size of a topic that a responder creates."""
 
-log = logging.getLogger("framegate.calls")
+log: logging.Logger = logging.getLogger("framegate.calls")
 
 
 def _left(deadline: float | None) -> float | None:
@@ -73,13 +79,6 @@ def _deadline(timeout: float | None) -> float | None:
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"timeout is a number of seconds, 0 or more, or None, not {timeout}")
     return None if timeout is None else time.monotonic() + timeout
-
-
-async def _sleep(seconds: float) -> None:
-    if _in_trio():
-        await sys.modules["trio"].sleep(seconds)
-    else:
-        await asyncio.sleep(seconds)
 
 
 class _Mail:
@@ -236,11 +235,14 @@ class Caller(_shm.Caller):
 
     async def _await_turn(self, deadline: float | None, timeout: float | None) -> Any:
         """Take a turn of this event loop; the semaphore to release."""
-        if _in_trio():
+        in_trio = _in_trio()
+        if in_trio:
             trio = sys.modules["trio"]
             here = trio.lowlevel.current_trio_token()
             kind, limit = trio.Semaphore, trio.move_on_after
         else:
+            import asyncio
+
             here = asyncio.get_running_loop()
             kind, limit = asyncio.Semaphore, asyncio.timeout
         if self._loop is not here:
@@ -250,7 +252,7 @@ class Caller(_shm.Caller):
             if left is None:
                 await turns.acquire()
                 taken = True
-            elif kind is asyncio.Semaphore:
+            elif not in_trio:
                 async with limit(left):
                     await turns.acquire()
                     taken = True
@@ -291,12 +293,7 @@ class Caller(_shm.Caller):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -412,6 +409,8 @@ class Responder(_shm.Responder):
             async with trio.open_nursery() as nursery:
                 await self._hand_out(handler, turns, nursery.start_soon)
             return
+        import asyncio
+
         turns = asyncio.Semaphore(concurrency)
         async with asyncio.TaskGroup() as group:
             await self._hand_out(
@@ -451,12 +450,7 @@ class Responder(_shm.Responder):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -503,7 +497,7 @@ async def _handle(
                 answer = await handler(request)
                 while not request.answered:
                     try:
-                        request.reply(b"" if answer is None else answer)
+                        request.reply(b"" if answer is None else answer, timeout=0)
                     except TopicFull:
                         if (left := request.time_left) is not None and left <= 0:
                             raise

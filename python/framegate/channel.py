@@ -41,14 +41,12 @@ class Order:
     Attributes:
         kind: What to do.
         fds: For `adopt`: sockets, which belong to whoever has the order.
-        redirect_count: How many of them, at the end, only redirect to https.
-        proxied_count: How many of them, in front of those, begin with a PROXY header.
+        counts: Which of them are of what kind (`KindCounts`).
     """
 
     kind: Literal["reload-tls", "reopen-log", "retire", "adopt"]
     fds: tuple[int, ...] = ()
-    redirect_count: int = 0
-    proxied_count: int = 0
+    counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,7 @@ class WorkerSpec:
         generation: How many workers of that index there were before.
         supervisor_pid: Its parent.
         listener_fds: Inherited sockets to accept from.
-        redirect_count: How many of them, at the end, only redirect to https.
-        proxied_count: How many of them, in front of those, begin with a PROXY header.
+        counts: Which of them are of what kind (`KindCounts`).
         runtime_path: File of the runtime segment, or nothing.
         threads: How many workers the process has, the first of which is `index` in `row`; more than
             one only without the GIL.
@@ -78,10 +75,9 @@ class WorkerSpec:
     generation: int
     supervisor_pid: int
     listener_fds: tuple[int, ...]
-    redirect_count: int
+    counts: tuple[int, ...]
     runtime_path: str
     admin_fds: tuple[int, ...] = ()
-    proxied_count: int = 0
     threads: int = 1
 
     def to_line(self) -> bytes:
@@ -95,8 +91,8 @@ class WorkerSpec:
         """Return what `to_line` wrote."""
         values = json.loads(line)
         values["config"] = Config.from_json(values["config"])
-        values["listener_fds"] = tuple(values["listener_fds"])
-        values["admin_fds"] = tuple(values["admin_fds"])
+        for name in ("listener_fds", "counts", "admin_fds"):
+            values[name] = tuple(values[name])
         return cls(**values)
 
 
@@ -168,8 +164,7 @@ class Channel:
 
     def send_order(self, order: Order) -> bool:
         """Send an order down; return whether it left: nobody may be there, or read."""
-        counts = (len(order.fds), order.redirect_count, order.proxied_count)
-        line = json.dumps([order.kind, *counts]).encode() + b"\n"
+        line = json.dumps([order.kind, len(order.fds), *order.counts]).encode() + b"\n"
         try:
             # Some bytes to a socket pair: all of them or none.
             socket.send_fds(self._end, [line], order.fds)
@@ -185,7 +180,7 @@ class Channel:
                 for line in lines:
                     kind, count, *counts = json.loads(line)
                     fds, self._fds = self._fds[:count], self._fds[count:]
-                    yield Order(kind, tuple(fds), *counts)
+                    yield Order(kind, tuple(fds), tuple(counts))
                 self._fill(fds_max=FDS_MAX)
         except EOFError:
             return

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NoReturn
 
-from framegate.config import SETTINGS, Config, Flag, Setting, advice, suggestion
+from framegate.config import SETTINGS, Config, Setting, advice, suggestion
+from framegate.config_kinds import Flag
 from framegate.errors import EXIT_STOPPED, ConfigError, FramegateError, describe
 
 __all__ = ["main", "parser"]
@@ -66,8 +67,15 @@ def _serve(options: dict[str, Any]) -> int:
         return serve_until_stopped(config)
     from framegate import demo
 
+    config = demo.configured(config)
     with demo.processes():
-        return serve_until_stopped(config.replace(app=demo.APP))
+        return serve_until_stopped(config)
+
+
+def _routes(options: dict[str, Any]) -> int:
+    from framegate import routes_cli
+
+    return routes_cli.run(options)
 
 
 def _doctor(options: dict[str, Any]) -> int:
@@ -155,10 +163,30 @@ def parser(program: str = "platform", *, serve_only: bool = False) -> argparse.A
     files.add_argument("--config", metavar="FILE", help="read this file, not one found here")
     if serve_only:
         return top
-    from framegate import config_cli, topic_cli
+    from framegate import bridge_cli, config_cli, docs_cli, init_cli, topic_cli
 
     config_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
+    init_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
     topic_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
+    bridge_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
+    docs_cli.add_verbs(commands, program, _HelpFormatter, _Parser)
+    routes = commands.add_parser(
+        "routes",
+        usage=f"{program} routes module:app [--json | --openapi] [--app-dir DIRECTORY]",
+        help="show the native routes of an application",
+        description=(
+            "Import an application that is a framegate.App and show its routes in the order in "
+            "which they were added: method, path, handler. Nothing is served."
+        ),
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    routes.add_argument("app", metavar="module:app", help="the application")
+    routes.add_argument("--app-dir", metavar="DIRECTORY", help="import it from there")
+    shape = routes.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="a JSON list")
+    shape.add_argument("--openapi", action="store_true", help="the OpenAPI document")
+    routes.set_defaults(command=_routes)
     doctor = commands.add_parser(
         "doctor",
         usage=f"{program} doctor [--json]",

@@ -1,6 +1,7 @@
 """Every setting of framegate, once.
 
-A setting is one line of `Config`: name, type, default, range, unit, and the reason for the default.
+A setting is one line of `Config`: name, type, default, range, unit, and the reason for the default
+(what values there are: `config_kinds.py`).
 The command line, the environment, the configuration file, `--help` and `docs/reference/config.md`
 are all read from that line, so none of them can disagree.
 
@@ -28,10 +29,49 @@ import dataclasses
 import enum
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
+from framegate.config_kinds import (
+    RATE_PATTERN,
+    STANDARD_STREAMS,
+    AccessFormat,
+    AccessFunction,
+    AdminBinds,
+    Binds,
+    Bytes,
+    Choice,
+    Ciphers,
+    CollectorObject,
+    FilePath,
+    FilePaths,
+    Flag,
+    Headers,
+    ImportString,
+    Integer,
+    Kind,
+    LogConfig,
+    LogTarget,
+    MiddlewareList,
+    OptionalFlag,
+    Patterns,
+    Peers,
+    Prefix,
+    Rate,
+    Seconds,
+    SecondsOrOff,
+    Secret,
+    Several,
+    SocketPath,
+    StaticMounts,
+    Text,
+    TokenTable,
+    TopicRules,
+    UrlPath,
+    UrlPaths,
+    rate_terms,
+)
 from framegate.errors import ConfigError, suggestion
 
 __all__ = ["SETTINGS", "Config", "Origin", "Setting", "Source", "advice", "suggestion"]
@@ -84,871 +124,6 @@ class Origin:
 
 
 # ----------------------------------------------------------------------------------------------
-# Kinds of value. `parse` takes text or the Python value itself and says in a ValueError what it
-# would have accepted, phrased to follow "--port 99999: ".
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What values a setting takes."""
-
-    unit = ""
-
-    def parse(self, value: object) -> object:
-        """Return the value in its one Python form."""
-        raise NotImplementedError
-
-    def metavar(self) -> str:
-        """Return the placeholder in `--help`."""
-        raise NotImplementedError
-
-    def accepts(self) -> str:
-        """Return the accepted values, for the reference."""
-        raise NotImplementedError
-
-    def show(self, value: Any) -> str:
-        """Return a value as it would be typed."""
-        return "none" if value is None else str(value)
-
-    def below(self, value: object, directory: str) -> object:
-        """Return a value from a configuration file, with paths as seen from its directory."""
-        return value
-
-
-@dataclass(frozen=True)
-class Text(Kind):
-    """Any text without control characters."""
-
-    placeholder: str = "TEXT"
-    pattern: str = r"[^\x00-\x1f\x7f]*"
-    expectation: str = "text without control characters"
-
-    def parse(self, value: object) -> str:
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
-            raise ValueError(f"expected {self.expectation}")
-        return value
-
-    def metavar(self) -> str:
-        return self.placeholder
-
-    def accepts(self) -> str:
-        return self.expectation
-
-
-class FilePath(Text):
-    """A path; one from a configuration file is relative to that file."""
-
-    def below(self, value: object, directory: str) -> object:
-        return os.path.join(directory, value) if isinstance(value, str) else value
-
-
-class LogConfig(FilePath):
-    """A file for Python's logging, or the dictionary itself."""
-
-    def parse(self, value: object) -> Any:
-        return dict(value) if isinstance(value, Mapping) else super().parse(value)
-
-    def accepts(self) -> str:
-        return "a path; in code, or as a table in a file, what logging.config.dictConfig takes"
-
-    def show(self, value: Any) -> str:
-        return "<a dictionary>" if isinstance(value, dict) else super().show(value)
-
-
-STANDARD_STREAMS: Final = ("stdout", "stderr")
-
-
-class LogTarget(FilePath):
-    """A standard stream, or a file."""
-
-    def parse(self, value: object) -> str:
-        path = super().parse(value)
-        if not path:
-            raise ValueError(f"expected {self.accepts()}")
-        return path
-
-    def below(self, value: object, directory: str) -> object:
-        return value if value in STANDARD_STREAMS else super().below(value, directory)
-
-    def accepts(self) -> str:
-        return "stdout, stderr or the path of a file"
-
-
-class AccessFormat(Text):
-    """What a line of the access log looks like."""
-
-    def parse(self, value: object) -> str:
-        text = super().parse(value)
-        if text not in ("text", "json"):
-            from framegate.access_format import parse
-
-            parse(text)
-        return text
-
-    def metavar(self) -> str:
-        return "FORMAT"
-
-    def accepts(self) -> str:
-        return "text, json, common, combined, or a text with directives of Apache such as %h"
-
-
-class UrlPaths(Kind):
-    """Paths of URLs; as one text, separated by spaces."""
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = value.split()
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        items = tuple(value)
-        for item in items:
-            if not isinstance(item, str) or not re.fullmatch(r"/[!-)+->@-~]*\*?", item):
-                raise ValueError(f"expected {self.accepts()}")
-        return items
-
-    def metavar(self) -> str:
-        return "PATH"
-
-    def accepts(self) -> str:
-        return "paths such as /health or, with all below it, /health/*; in a file a list of them"
-
-    def show(self, value: Any) -> str:
-        return " ".join(value) or "none"
-
-
-class AccessFunction(Kind):
-    """`module:attribute`, or the function itself."""
-
-    def parse(self, value: object) -> object:
-        if isinstance(value, str) and re.fullmatch(r"[^\s:]+:[^\s:()]+", value):
-            return value
-        if not isinstance(value, str) and callable(value):
-            return value
-        raise ValueError(f"expected {self.accepts()}")
-
-    def metavar(self) -> str:
-        return "module:function"
-
-    def accepts(self) -> str:
-        return "`module:function`, or in code an async function"
-
-    def show(self, value: Any) -> str:
-        if value is None or isinstance(value, str):
-            return value or "none"
-        return f"<{value.__module__}.{value.__qualname__}>"
-
-
-class CollectorObject(Kind):
-    """`module:attribute`, or the object itself."""
-
-    def parse(self, value: object) -> object:
-        if isinstance(value, str) and re.fullmatch(r"[^\s:]+:[^\s:()]+", value):
-            return value
-        if not isinstance(value, str) and callable(getattr(value, "record_batch", None)):
-            return value
-        raise ValueError(f"expected {self.accepts()}")
-
-    def metavar(self) -> str:
-        return "module:object"
-
-    def accepts(self) -> str:
-        return "`module:object`, or in code an object with a method record_batch(events)"
-
-    def show(self, value: Any) -> str:
-        if value is None or isinstance(value, str):
-            return value or "none"
-        return f"<{type(value).__module__}.{type(value).__qualname__}>"
-
-
-@dataclass(frozen=True)
-class FilePaths(Kind):
-    """Paths of files; as one text separated as in PATH."""
-
-    placeholder: str = "FILE"
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        if isinstance(value, str):
-            value = [path for path in value.split(os.pathsep) if path]
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        return tuple(FilePath(placeholder=self.placeholder).parse(item) for item in value)
-
-    def metavar(self) -> str:
-        return self.placeholder
-
-    def accepts(self) -> str:
-        return f"paths, separated by {os.pathsep} in the environment; in a file a path or a list"
-
-    def show(self, value: Any) -> str:
-        return os.pathsep.join(value) or "none"
-
-    def below(self, value: object, directory: str) -> object:
-        items = value.split(os.pathsep) if isinstance(value, str) else value
-        if not isinstance(items, list):
-            return value
-        return [os.path.join(directory, item) if isinstance(item, str) else item for item in items]
-
-
-@dataclass(frozen=True)
-class Secret(Text):
-    """Text that is never shown."""
-
-    placeholder: str = "PASSWORD"
-
-    def show(self, value: Any) -> str:
-        return "none" if value is None else "***"
-
-
-@dataclass(frozen=True)
-class TokenTable(Secret):
-    """Tokens by name, and what they allow; only their digests are kept."""
-
-    placeholder: str = "TOML"
-
-    def parse(self, value: object) -> Any:
-        from framegate.topic_access import parse_tokens
-
-        return parse_tokens(value)
-
-    def accepts(self) -> str:
-        return "tables of tokens as in topics_token_file, as TOML; in code also a dictionary"
-
-    def show(self, value: Any) -> str:
-        return " ".join(value or ()) or "none"
-
-
-class Ciphers(Kind):
-    """Names of cipher suites."""
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        if not isinstance(value, str):
-            if not isinstance(value, Iterable):
-                raise ValueError(f"expected {self.accepts()}")
-            value = ":".join(map(str, value))
-        if not value:
-            return ()  # the default, which is parsed at every start
-        from framegate.ciphers import parse_ciphers
-
-        return parse_ciphers(value)
-
-    def metavar(self) -> str:
-        return "NAMES"
-
-    def accepts(self) -> str:
-        return "names of OpenSSL or IANA, separated by colons"
-
-    def show(self, value: Any) -> str:
-        return ":".join(value) or "none"
-
-
-@dataclass(frozen=True)
-class UrlPath(Text):
-    """A path of requests that the server answers itself."""
-
-    placeholder: str = "PATH"
-    pattern: str = r"/[!$&-;=@-Z_a-z~]*"
-    expectation: str = "a path that begins with / and needs no escapes, without a query"
-
-
-class SocketPath(FilePath):
-    """The path of a Unix socket, which has a limit in bytes."""
-
-    def parse(self, value: object) -> str:
-        from framegate.binds import unix_path
-
-        return unix_path(super().parse(value))
-
-
-class Binds(Kind):
-    """Addresses to listen on, in the grammar of `binds.py`; as one text, separated by spaces."""
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = value.split()
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        items = list(value)
-        if not items:
-            return ()  # the default, which is parsed at every start
-        from framegate.binds import parse_bind
-
-        found: dict[str, None] = {}
-        for item in items:
-            if not isinstance(item, str):
-                raise ValueError(f"expected {self.accepts()}")
-            try:
-                bind = str(parse_bind(item))
-            except ValueError as error:
-                raise ValueError(str(error) if len(items) == 1 else f'"{item}": {error}') from None
-            if bind in found and not bind.removesuffix("?proxy=on").endswith(":0"):
-                raise ValueError(f'"{bind}" is given twice')
-            found[bind] = None
-        return tuple(found)
-
-    def metavar(self) -> str:
-        return "ADDRESS"
-
-    def accepts(self) -> str:
-        return (
-            "host:port, [v6]:port, *:port, unix:path?mode=660&user=name&group=name, fd://3, "
-            "systemd or systemd:name, each with ?proxy=on for PROXY headers; in a file a list"
-        )
-
-    def show(self, value: Any) -> str:
-        return " ".join(value) or "none"
-
-    def below(self, value: object, directory: str) -> object:
-        if isinstance(value, str):
-            value = value.split()
-        if not isinstance(value, list):
-            return value
-        return [self._below(item, directory) for item in value]
-
-    @staticmethod
-    def _below(item: object, directory: str) -> object:
-        if not isinstance(item, str) or not item.startswith("unix:"):
-            return item
-        path = item.removeprefix("unix:")
-        if path.startswith(("/", "@")):
-            return item
-        from urllib.parse import quote
-
-        return f"unix:{quote(directory)}/{path}" if directory else item
-
-
-class AdminBinds(Binds):
-    """The same, where a port alone is one of this machine: what is there is for its operators."""
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if isinstance(value, str):
-            value = value.split()
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        binds = super().parse([self._with_host(item) for item in value])
-        if any("proxy=on" in bind for bind in binds):
-            raise ValueError("expected no proxy=on: operators ask directly")
-        return binds
-
-    @staticmethod
-    def _with_host(item: object) -> object:
-        if isinstance(item, int) and not isinstance(item, bool):
-            item = str(item)
-        is_port = isinstance(item, str) and re.fullmatch(r":?[0-9]+", item, re.ASCII)
-        return f"127.0.0.1:{str(item).removeprefix(':')}" if is_port else item
-
-    def accepts(self) -> str:
-        return f"a port of 127.0.0.1, or {super().accepts()}"
-
-
-@dataclass(frozen=True)
-class ImportString(Kind):
-    """`module:attribute`, or the application itself."""
-
-    def parse(self, value: object) -> object:
-        if isinstance(value, str):
-            if not value.strip():
-                raise ValueError("expected module:attribute")
-            return value
-        if not callable(value):
-            raise ValueError("expected module:attribute or an ASGI application")
-        return value
-
-    def metavar(self) -> str:
-        return "module:app"
-
-    def accepts(self) -> str:
-        return "`module:attribute`, `module:factory()`, or in code the application itself"
-
-    def show(self, value: Any) -> str:
-        if value is None or isinstance(value, str):
-            return value or "none"
-        return f"<{type(value).__module__}.{type(value).__qualname__}>"
-
-
-@dataclass(frozen=True)
-class Integer(Kind):
-    """A whole number between two bounds, both included."""
-
-    minimum: int = 0
-    maximum: int = 2**31 - 1
-
-    def parse(self, value: object) -> int:
-        number = self._number(value)
-        if number is None or not self.minimum <= number <= self.maximum:
-            raise ValueError(f"expected {self.accepts()}")
-        return number
-
-    def _number(self, value: object) -> int | None:
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]+\s*", value, re.ASCII):
-            return int(value)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    def metavar(self) -> str:
-        return "N"
-
-    def accepts(self) -> str:
-        return f"a whole number from {self.minimum} to {self.maximum}"
-
-
-_SIZE_FACTORS: Final = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-class Bytes(Integer):
-    """A number of bytes; text may say `64KiB`."""
-
-    unit = "bytes"
-
-    def _number(self, value: object) -> int | None:
-        if isinstance(value, str):
-            parts = re.fullmatch(r"\s*([0-9]+)\s*([a-z]*)\s*", value.lower(), re.ASCII)
-            if parts is None or parts[2] not in _SIZE_FACTORS:
-                return None
-            return int(parts[1]) * _SIZE_FACTORS[parts[2]]
-        return super()._number(value)
-
-    def metavar(self) -> str:
-        return "BYTES"
-
-    def accepts(self) -> str:
-        return f"{self.minimum} to {self.maximum} bytes (64KiB, 16MiB also work)"
-
-
-_DURATION_FACTORS: Final = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-
-# A number alone, or at least one number with a unit, the larger units first.
-DURATION_PATTERN: Final = (
-    r"\s*(?:(?P<plain>[0-9]+(?:\.[0-9]+)?)|(?=[0-9])"
-    + "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?)\s*{unit}\s*)?" for unit in _DURATION_FACTORS)
-    + r")\s*"
-)
-
-
-def _seconds(text: str) -> float | None:
-    """Return what `1h30m` means; a number alone is seconds, and no unit comes twice."""
-    parts = re.fullmatch(DURATION_PATTERN, text, re.ASCII)
-    if parts is None:
-        return None
-    if parts["plain"]:
-        return float(parts["plain"])
-    return sum(float(parts[unit] or 0) * factor for unit, factor in _DURATION_FACTORS.items())
-
-
-@dataclass(frozen=True)
-class Seconds(Kind):
-    """A duration in seconds; text may say `500ms`, `30s`, `1h30m`."""
-
-    minimum: float = 0.0
-    maximum: float = 86_400.0
-    unit = "seconds"
-
-    def parse(self, value: object) -> float:
-        number: float | None = None
-        if isinstance(value, str):
-            number = _seconds(value.lower())
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            number = float(value)
-        if number is None or not self.minimum <= number <= self.maximum:
-            raise ValueError(f"expected {self.accepts()}")
-        return number
-
-    def metavar(self) -> str:
-        return "SECONDS"
-
-    def accepts(self) -> str:
-        return f"{self.minimum:g} to {self.maximum:g} seconds (500ms, 30s, 1h30m also work)"
-
-    def show(self, value: Any) -> str:
-        return "none" if value is None else f"{value:g}"
-
-
-@dataclass(frozen=True)
-class SecondsOrOff(Seconds):
-    """A duration, or `off`, which is `None`."""
-
-    def parse(self, value: object) -> Any:
-        if value is None or (isinstance(value, str) and value.strip().lower() in {"off", "none"}):
-            return None
-        return super().parse(value)
-
-    def accepts(self) -> str:
-        return f"{super().accepts()}, or off"
-
-    def show(self, value: Any) -> str:
-        return "off" if value is None else super().show(value)
-
-
-TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
-FALSE_WORDS: Final = frozenset({"0", "false", "no", "off"})
-
-
-class Flag(Kind):
-    """On or off."""
-
-    def parse(self, value: object) -> bool:
-        if isinstance(value, bool):
-            return value
-        word = value.strip().lower() if isinstance(value, str) else ""
-        if word not in TRUE_WORDS | FALSE_WORDS:
-            raise ValueError("expected true or false")
-        return word in TRUE_WORDS
-
-    def metavar(self) -> str:
-        return ""
-
-    def accepts(self) -> str:
-        return "true or false"
-
-    def show(self, value: Any) -> str:
-        return "true" if value else "false"
-
-
-class OptionalFlag(Flag):
-    """On, off, or as the circumstances are."""
-
-    def show(self, value: Any) -> str:
-        return "none" if value is None else super().show(value)
-
-
-@dataclass(frozen=True)
-class Patterns(Kind):
-    """Patterns of names; as one text, separated by spaces."""
-
-    placeholder: str = "PATTERN"
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = value.split()
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        items = tuple(value)
-        if not all(isinstance(item, str) and item for item in items):
-            raise ValueError(f"expected {self.accepts()}")
-        return items
-
-    def metavar(self) -> str:
-        return self.placeholder
-
-    def accepts(self) -> str:
-        return "patterns such as *.sql or data/*; in a file a list of them"
-
-    def show(self, value: Any) -> str:
-        return " ".join(value) or "none"
-
-
-@dataclass(frozen=True)
-class Choice(Kind):
-    """One of a few words."""
-
-    words: tuple[str, ...] = ()
-    numbers: tuple[tuple[int, str], ...] = ()
-    """Numbers that mean the same: those of uvicorn, which are constants of Python's `ssl`."""
-    flag: tuple[str, str] | None = None
-    """What true and false mean, where uvicorn has a flag."""
-
-    def parse(self, value: object) -> str:
-        if isinstance(value, bool) and self.flag:
-            return self.flag[not value]
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(int(value))
-        word = value.strip().lower() if isinstance(value, str) else ""
-        word = {str(number): meaning for number, meaning in self.numbers}.get(word, word)
-        if self.flag and word in TRUE_WORDS | FALSE_WORDS:
-            word = self.flag[word in FALSE_WORDS]
-        if word not in self.words:
-            hint = suggestion(word, self.words) if word else ""
-            raise ValueError(f"expected {self.accepts()}{hint}")
-        return word
-
-    def metavar(self) -> str:
-        return "{" + ",".join(self.words) + "}"
-
-    def accepts(self) -> str:
-        return f"{', '.join(self.words[:-1])} or {self.words[-1]}"
-
-
-class Peers(Kind):
-    """Whom to believe: addresses, networks, `unix` for Unix sockets, `*` for everybody."""
-
-    def parse(self, value: object) -> tuple[str, ...]:
-        if isinstance(value, str):
-            value = value.replace(",", " ").split()
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        return tuple(dict.fromkeys(self._peer(item) for item in value))
-
-    def _peer(self, item: object) -> str:
-        if item in ("*", "unix"):
-            return str(item)
-        import ipaddress
-
-        try:
-            if not isinstance(item, str) or not item:
-                raise ValueError
-            if "/" not in item:
-                return str(ipaddress.ip_address(item))
-            address, _, prefix = item.partition("/")
-            if not prefix.isdecimal():
-                raise ValueError
-            network = ipaddress.ip_network(item, strict=False)
-        except ValueError:
-            raise ValueError(f'"{item}" is none; expected {self.accepts()}') from None
-        if network.network_address != ipaddress.ip_address(address):
-            raise ValueError(f'"{item}" is no network; did you mean {network} or {address}?')
-        return str(network)
-
-    def metavar(self) -> str:
-        return "PEERS"
-
-    def accepts(self) -> str:
-        return (
-            "addresses, networks such as 10.0.0.0/8, unix (peers on Unix sockets) or * "
-            "(everybody), separated by commas or spaces; in a file also a list of them"
-        )
-
-    def show(self, value: Any) -> str:
-        return ",".join(value) or "none"
-
-
-RATE_PATTERN: Final = r"[1-9][0-9]{0,5}/[smh](:[1-9][0-9]{0,5})?"
-RATE_WINDOWS: Final = {"s": 1, "m": 60, "h": 3600}
-RATE_SECONDS_MAX: Final = 30 * 86_400
-
-
-class Rate(Text):
-    """So many requests in a time, and at once: `100/s`, `600/m:50`."""
-
-    def parse(self, value: object) -> str:
-        text = super().parse(value)
-        quota, window, burst = rate_terms(text.rpartition("=")[2])
-        if burst * window > RATE_SECONDS_MAX * quota:
-            raise ValueError(f"it would take more than 30 days until {burst} are allowed again")
-        return text
-
-
-def rate_terms(text: str) -> tuple[int, int, int]:
-    """Return the requests, the seconds and the requests at once."""
-    rate, _, burst = text.partition(":")
-    quota, _, unit = rate.partition("/")
-    return int(quota), RATE_WINDOWS[unit], int(burst or quota)
-
-
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2, token
-_HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5, field-value
-
-# The message framing is ours to decide; a header that contradicts it desyncs the connection.
-_HEADERS_RESERVED: Final = frozenset(
-    {"connection", "content-length", "keep-alive", "trailer", "transfer-encoding", "upgrade"}
-)
-
-
-class Headers(Kind):
-    """Pairs of header name and value; as text one `name: value` per line."""
-
-    def parse(self, value: object) -> tuple[tuple[str, str], ...]:
-        if isinstance(value, str):
-            value = [line for line in value.splitlines() if line.strip()]
-        if isinstance(value, Mapping):
-            value = list(value.items())
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        return tuple(self._pair(item) for item in value)
-
-    def _pair(self, item: object) -> tuple[str, str]:
-        if isinstance(item, str):
-            name, colon, content = item.partition(":")
-            if not colon:
-                raise ValueError(f'expected "name: value", got "{item}"')
-        elif isinstance(item, Sequence) and len(item) == 2 and {str} == set(map(type, item)):
-            name, content = item
-        else:
-            raise ValueError(f"expected {self.accepts()}")
-        name, content = name.strip(), content.strip(" \t")
-        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
-            raise ValueError(f"{item!r} is no valid header")
-        if name.lower() in _HEADERS_RESERVED:
-            raise ValueError(f"the server itself decides about {name.lower()}")
-        return name, content
-
-    def metavar(self) -> str:
-        return '"name: value"'
-
-    def accepts(self) -> str:
-        return '"name: value", one per line; in a file a list of them or a table'
-
-    def show(self, value: Any) -> str:
-        return "; ".join(f"{name}: {content}" for name, content in value) or "none"
-
-
-class MiddlewareList(Kind):
-    """ASGI middleware, outermost first: pairs of a factory and its options.
-
-    A list holds import strings, each followed by a table of options or not, or pairs of the two;
-    in code also classes and what Starlette calls `Middleware`. A text holds one per line: the
-    import string, then the options as a JSON object.
-    """
-
-    def parse(self, value: object) -> tuple[tuple[object, dict[str, Any]], ...]:
-        if isinstance(value, str):
-            value = [line for line in value.splitlines() if line.strip()]
-        if isinstance(value, Mapping) or not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        found: list[tuple[object, dict[str, Any]]] = []
-        is_open = False  # whether a table may follow
-        for item in value:
-            if isinstance(item, Mapping):
-                if not is_open:
-                    raise ValueError("a table of options follows the string that it belongs to")
-                found[-1] = (found[-1][0], self._options(item))
-                is_open = False
-                continue
-            found.append(self._one(item))
-            is_open = isinstance(item, str) or callable(item)
-        return tuple(found)
-
-    def _one(self, item: object) -> tuple[object, dict[str, Any]]:
-        if isinstance(item, str):
-            name, _, rest = item.strip().partition(" ")
-            return self._factory(name), self._from_json(rest)
-        if isinstance(item, (list, tuple)) and len(item) in (1, 2):
-            options = item[1] if len(item) == 2 else {}
-            if isinstance(options, Mapping):
-                return self._factory(item[0]), self._options(options)
-        elif hasattr(item, "cls") and hasattr(item, "kwargs"):  # starlette.middleware.Middleware
-            if getattr(item, "args", ()):
-                raise ValueError("middleware takes options by name, not by position")
-            return self._factory(item.cls), self._options(item.kwargs)
-        elif callable(item):
-            return item, {}
-        raise ValueError(f"{item!r} is no middleware; expected {self.accepts()}")
-
-    def _factory(self, factory: object) -> object:
-        if isinstance(factory, str):
-            if ":" not in factory:
-                raise ValueError(f'"{factory}" is no module:Factory')
-        elif not callable(factory):
-            raise ValueError(f"{factory!r} is no middleware; expected module:Factory")
-        return factory
-
-    def _options(self, options: Mapping[Any, Any]) -> dict[str, Any]:
-        for name in options:
-            if not isinstance(name, str) or not name.isidentifier():
-                raise ValueError(f"{name!r} is no name of an option")
-        return dict(options)
-
-    def _from_json(self, text: str) -> dict[str, Any]:
-        import json
-
-        if not text.strip():
-            return {}
-        try:
-            options = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"options {text.strip()}: are no JSON: {error}") from None
-        if not isinstance(options, dict):
-            raise ValueError(f"options {text.strip()}: expected a JSON object")
-        return self._options(options)
-
-    def metavar(self) -> str:
-        return "'module:Factory {options}'"
-
-    def accepts(self) -> str:
-        return (
-            "module:Factory, each followed by its options or not: as a table in a list, "
-            "as JSON in a text with one per line"
-        )
-
-    def show(self, value: Any) -> str:
-        return ", ".join(str(factory) for factory, _ in value) or "none"
-
-
-class Pairs(Kind):
-    """Names and what they stand for: a table, a list of pairs, or text with a pair per line."""
-
-    def items(self, value: object) -> list[Any]:
-        """Take them apart; what each of them is shows later."""
-        if isinstance(value, str):
-            value = [line for line in value.splitlines() if line.strip()]
-        if isinstance(value, Mapping):
-            value = list(value.items())
-        if not isinstance(value, Iterable):
-            raise ValueError(f"expected {self.accepts()}")
-        return list(value)
-
-
-class StaticMounts(Pairs):
-    """Directories and the prefixes that they are served below, as `static_mounts.py` has them."""
-
-    def parse(self, value: object) -> tuple[tuple[str, str], ...]:
-        items = self.items(value)
-        if not items:
-            return ()  # the default, which is parsed at every start
-        from framegate.static_mounts import parse_mounts
-
-        return parse_mounts(items)
-
-    def metavar(self) -> str:
-        return "/PREFIX=DIRECTORY"
-
-    def accepts(self) -> str:
-        return "/prefix=directory, one per line; in a file a list of them or a table"
-
-    def show(self, value: Any) -> str:
-        return " ".join(f"{prefix}={directory}" for prefix, directory in value) or "none"
-
-    def below(self, value: object, directory: str) -> object:
-        if isinstance(value, str):
-            value = value.splitlines()
-        if isinstance(value, dict):
-            value = list(value.items())
-        if not isinstance(value, list):
-            return value
-        return [self._below(item, directory) for item in value]
-
-    @staticmethod
-    def _below(item: object, directory: str) -> object:
-        if isinstance(item, str) and "=" in item:
-            item = item.split("=", 1)
-        if isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[1], str):
-            return item[0], os.path.join(directory, item[1].strip())
-        return item
-
-
-class TopicRules(Pairs):
-    """What frame routes may create, as `topic_rules.py` has it: pairs of a pattern and a rule."""
-
-    def parse(self, value: object) -> tuple[tuple[str, dict[str, Any]], ...]:
-        items = self.items(value)
-        if not items:
-            return ()  # the default, which is parsed at every start
-        from framegate.topic_rules import parse_rules
-
-        return parse_rules(items)
-
-    def metavar(self) -> str:
-        return "'PATTERN {rule}'"
-
-    def accepts(self) -> str:
-        return (
-            "in a file a table of tables by pattern; else a pattern and its rule as JSON, one per "
-            "line, with the keys create, slots, slot_bytes, dtype and shape"
-        )
-
-    def show(self, value: Any) -> str:
-        import json
-
-        def said(rule: dict[str, Any]) -> str:
-            return json.dumps({key: item for key, item in rule.items() if item is not None})
-
-        return "; ".join(f"{pattern} {said(rule)}" for pattern, rule in value) or "none"
-
-
-# ----------------------------------------------------------------------------------------------
 # The schema.
 
 
@@ -967,19 +142,7 @@ class Setting:
     @property
     def is_repeatable(self) -> bool:
         """Whether the command line may give it several times."""
-        return isinstance(
-            self.kind,
-            (
-                Headers,
-                Binds,
-                FilePaths,
-                Patterns,
-                MiddlewareList,
-                StaticMounts,
-                TopicRules,
-                UrlPaths,
-            ),
-        )
+        return isinstance(self.kind, Several)
 
     def parse(self, value: object, origin: Origin) -> Any:
         """Return the value in its Python form.
@@ -1872,24 +1035,26 @@ class Config:
     )
     topics: str | None = setting(
         None,
-        Text(
-            placeholder="/PREFIX",
-            pattern=r"(/[A-Za-z0-9._~!$&'()*+,;:@-]+)+",
-            expectation="a path such as /topics; / alone would hide the application",
-        ),
+        Prefix(expectation="a path such as /topics; / alone would hide the application"),
         group=TOPICS,
         help=(
             "Serve topics of shared memory at the paths below this prefix, without the "
             "application: POST publishes a frame, GET reads the newest. Off unless set."
         ),
     )
+    topics_bind: tuple[str, ...] = setting(
+        (),
+        Binds(),
+        group=TOPICS,
+        help=(
+            "Serve the frame routes here as well, and nothing else, on a thread of each worker "
+            "that never waits for Python: nobody there notices a handler that blocks. As --bind, "
+            "and repeatable. Needs topics. Off by default."
+        ),
+    )
     live: str | None = setting(
         None,
-        Text(
-            placeholder="/PREFIX",
-            pattern=r"(/[A-Za-z0-9._~!$&'()*+,;:@-]+)+",
-            expectation="a path such as /live; / alone would hide the application",
-        ),
+        Prefix(expectation="a path such as /live; / alone would hide the application"),
         group=TOPICS,
         help=(
             "Serve a page at this path that shows the topics as they are now: pictures, plots, "
@@ -1948,9 +1113,8 @@ class Config:
     )
     topics_calls: str | None = setting(
         "/call",
-        Text(
-            placeholder="/PREFIX",
-            pattern=r"(/[A-Za-z0-9._~!$&'()*+,;:@-]+)*",
+        Prefix(
+            pattern=f"{Prefix.SEGMENT}*",
             expectation="a path such as /call, or nothing",
         ),
         group=TOPICS,
@@ -2031,6 +1195,15 @@ class Config:
             "an ASGI scope with action and topic in it, and returns whether to allow it."
         ),
     )
+    topics_access_timeout: float = setting(
+        10.0,
+        Seconds(minimum=0.001, maximum=3600.0),
+        group=TOPICS,
+        help=(
+            "Time that topics_access has to decide, before 503. It runs on the worker's event "
+            "loop: while a handler blocks that, nobody can be let in, on topics_bind either."
+        ),
+    )
     topics_viewers: int = setting(
         2000,
         Integer(minimum=1, maximum=1_000_000),
@@ -2038,6 +1211,26 @@ class Config:
         help=(
             "Clients of one worker that may watch topics at a time (?view=mjpeg, ?view=sse, "
             "WebSocket); 503 beyond. Each holds a connection, and a slow one the rest of a frame."
+        ),
+    )
+    topics_queue_max: int = setting(
+        256,
+        Integer(minimum=1, maximum=65_536),
+        group=TOPICS,
+        help=(
+            "Frames that may wait for one viewer with ?policy=queue, whatever ?queue= asks for; "
+            "beyond them its oldest is left out. Ten seconds of a camera: who is later than that "
+            "wants the newest."
+        ),
+    )
+    topics_queue_bytes: int = setting(
+        64 << 20,
+        Bytes(minimum=0, maximum=2**40),
+        group=TOPICS,
+        help=(
+            "Bytes that frames which wait in queues may take, per topic and worker, beside the "
+            "topic's own slots. A frame is copied once for all queues; beyond the limit it is lost "
+            "to those that it waits in."
         ),
     )
     topics_pixels_max: int = setting(
@@ -2452,16 +1645,17 @@ class Config:
         for text in self.https_redirect_bind:
             if parse_bind(text).is_proxied:
                 raise ConfigError(f"https_redirect_bind {text}: redirects have no PROXY header")
-        for text in self.bind:
+        binds = [("bind", text) for text in self.bind]
+        for name, text in binds + [("topics_bind", text) for text in self.topics_bind]:
             if parse_bind(text).is_proxied and not self.forwarded_allow_ips:
                 raise ConfigError(
-                    f"bind {text} waits for PROXY headers, but nobody is trusted to send them; "
+                    f"{name} {text} waits for PROXY headers, but nobody is trusted to send them; "
                     "name the load balancers with forwarded_allow_ips"
                 )
 
     def _check_together(self) -> None:
         self._check_tls()
-        if self.bind or self.https_redirect_bind:
+        if self.bind or self.https_redirect_bind or self.topics_bind:
             self._check_proxies()
         self._check_development()
         target = self.origins["target_bytes_max"]
@@ -2499,6 +1693,11 @@ class Config:
             )
         if self.topics is not None and self.topics_calls == self.topics:
             raise ConfigError(f"topics and topics_calls are both {self.topics}")
+        if self.topics_bind and self.topics is None:
+            raise ConfigError(
+                f"topics_bind={' '.join(self.topics_bind)} serves the frame routes, and there are "
+                "none: set topics, for example --topics /topics"
+            )
         if self.live is not None and self.topics is None:
             raise ConfigError(
                 f"live={self.live} shows the topics of the frame routes, and there are none: "

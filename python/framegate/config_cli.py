@@ -12,7 +12,7 @@ from typing import Any, Final
 from framegate.config import SETTINGS, Config, Setting, Source
 from framegate.errors import EXIT_STOPPED
 
-__all__ = ["add_verbs"]
+__all__ = ["add_verbs", "print_help"]
 
 VALUE_WIDTH_MAX: Final = 48
 
@@ -78,10 +78,11 @@ def add_verbs(commands: Any, program: str, formatter: Any, parser_class: Any) ->
         allow_abbrev=False,
     )
     verify.set_defaults(command=_verify, takes_settings=True)
-    config.set_defaults(command=lambda options: _no_verb(config))
+    config.set_defaults(command=lambda options: print_help(config))
 
 
-def _no_verb(parser: argparse.ArgumentParser) -> int:
+def print_help(parser: argparse.ArgumentParser) -> int:
+    """Run a command that was given no verb: it tells its verbs."""
     parser.print_help()
     return EXIT_STOPPED
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from framegate import config
-from framegate.config import SETTINGS, Kind, Setting
+from framegate import config_kinds as kinds
+from framegate.config import SETTINGS, Setting
+from framegate.config_kinds import Kind
 
 __all__ = ["json_schema"]
 
@@ -49,30 +50,30 @@ def _property(item: Setting) -> dict[str, Any]:
 def _values(kind: Kind) -> dict[str, Any]:
     """Return what a TOML value of that kind may be: its own type, or text as everywhere else."""
     match kind:
-        case config.Flag():
-            words = sorted(config.TRUE_WORDS | config.FALSE_WORDS)
+        case kinds.Flag():
+            words = sorted(kinds.TRUE_WORDS | kinds.FALSE_WORDS)
             return {"anyOf": [{"type": "boolean"}, {"enum": words}]}
-        case config.Choice():
+        case kinds.Choice():
             numbers = [number for number, _ in kind.numbers]
-            words = sorted({*kind.words, *(config.TRUE_WORDS | config.FALSE_WORDS)})
+            words = sorted({*kind.words, *(kinds.TRUE_WORDS | kinds.FALSE_WORDS)})
             values = [True, False, *words] if kind.flag else [*kind.words]
             return {"enum": [*values, *numbers, *map(str, numbers)]}
-        case config.Bytes():
+        case kinds.Bytes():
             text = r"[0-9]+\s*([kKmMgG][iI][bB]|[bB])?"
             return _number("integer", kind.minimum, kind.maximum, text)
-        case config.Integer():
+        case kinds.Integer():
             return _number("integer", kind.minimum, kind.maximum, "[+-]?[0-9]+")
-        case config.Seconds():
+        case kinds.Seconds():
             text = r"(?=.*[0-9])([0-9.]+\s*(d|h|m|s|ms|D|H|M|S|MS)?\s*)+"
             number = _number("number", kind.minimum, kind.maximum, text)
-            if isinstance(kind, config.SecondsOrOff):
+            if isinstance(kind, kinds.SecondsOrOff):
                 # In any mixture of cases, as the others may be written.
                 off = f"^{_BLANK}([oO][fF][fF]|[nN][oO][nN][eE]){_BLANK}$"
                 number["anyOf"].append({"type": "string", "pattern": off})
             return number
-        case config.LogConfig():
+        case kinds.LogConfig():
             return {"anyOf": [{"type": "string"}, {"type": "object"}]}
-        case config.Headers() | config.StaticMounts():
+        case kinds.Headers() | kinds.StaticMounts():
             pair = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 2}
             return {
                 "anyOf": [
@@ -81,7 +82,7 @@ def _values(kind: Kind) -> dict[str, Any]:
                     {"type": "object", "additionalProperties": {"type": "string"}},
                 ]
             }
-        case config.TopicRules():
+        case kinds.TopicRules():
             from framegate.topic_rules import RULE_SCHEMA
 
             return {
@@ -91,32 +92,32 @@ def _values(kind: Kind) -> dict[str, Any]:
                     {"type": "array"},
                 ]
             }
-        case config.MiddlewareList():
+        case kinds.MiddlewareList():
             one = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": one}]}
-        case config.AdminBinds():
+        case kinds.AdminBinds():
             ports: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 65535}
             address: dict[str, Any] = {"anyOf": [{"type": "string"}, ports]}
             return {"anyOf": [{"type": "string"}, ports, {"type": "array", "items": address}]}
         case (
-            config.Binds()
-            | config.FilePaths()
-            | config.Patterns()
-            | config.Peers()
-            | config.Ciphers()
-            | config.UrlPaths()
+            kinds.Binds()
+            | kinds.FilePaths()
+            | kinds.Patterns()
+            | kinds.Peers()
+            | kinds.Ciphers()
+            | kinds.UrlPaths()
         ):
             return {"anyOf": [{"type": "string"}, _STRINGS]}
         case (
-            config.AccessFormat()
-            | config.LogTarget()
-            | config.CollectorObject()
-            | config.AccessFunction()
+            kinds.AccessFormat()
+            | kinds.LogTarget()
+            | kinds.CollectorObject()
+            | kinds.AccessFunction()
         ):
             return {"type": "string"}
-        case config.SocketPath() | config.ImportString() | config.Secret():
+        case kinds.SocketPath() | kinds.ImportString() | kinds.Secret():
             return {"type": "string"}
-        case config.Text():
+        case kinds.Text():
             return {"type": "string", "pattern": f"^(?:{kind.pattern})$"}
         case _:
             raise TypeError(f"no JSON Schema for {type(kind).__name__}")

@@ -11,9 +11,9 @@ A variable that exists already is kept: the file says what is missing, `docker r
 have the last word. `${NAME}` is the variable, or what the file said of it further up; it counts in
 quotes of both kinds, too.
 
-Where python-dotenv skips a line that it cannot read, or a file that does not exist, this is an
-error: whatever the application would have read from it is missing. Errors never show values, which
-are secrets more often than not.
+A name without a value assigns nothing, and takes nothing back either. Where python-dotenv skips a
+line that it cannot read, or a file that does not exist, this is an error: whatever the application
+would have read from it is missing. Errors never show values, which are secrets more often than not.
 
 Who reads it when:
 
@@ -48,10 +48,12 @@ _STATEMENT: Final = re.compile(
     (?>(?:export{_BLANK}+)?)
     (?> (?=\#) | '(?P<quoted_name>[^']+)' | (?P<name>[^=\#\s'][^=\#\s]*) )
     {_BLANK}*+
-    (?> (?P<assigned>=){_BLANK}*+
-        (?> '(?P<single>(?:\\'|[^'])*)'
-          | "(?P<double>(?:\\"|[^"])*)"
-          | (?!['"])(?P<plain>[^\r\n]*) ) )?
+    (?> (?P<assigned>=)
+        (?> {_BLANK}++(?=\#)
+          | {_BLANK}*+
+            (?> '(?P<single>(?:\\(?s:.)|[^'\\])*)'
+              | "(?P<double>(?:\\(?s:.)|[^"\\])*)"
+              | (?!['"])(?P<plain>[^\r\n]*) ) ) )?
     (?>(?:{_BLANK}*\#[^\r\n]*)?)
     {_BLANK}*+(?:\n|\Z)
     """,
@@ -98,7 +100,8 @@ def parse(text: str) -> Iterator[tuple[int, str, str]]:
         elif match["double"] is not None:
             value = _ESCAPES_DOUBLE.sub(_meaning, match["double"])
         else:
-            value = _COMMENT_AFTER.sub("", match["plain"]).rstrip()
+            # None: a comment in its place.
+            value = _COMMENT_AFTER.sub("", match["plain"] or "").rstrip()
         if "\0" in name or "\0" in value:
             raise ValueError(f"line {number}: a variable cannot hold a NUL")
         yield number, name, value

@@ -7,6 +7,20 @@ FramegateError
 │   ├── LocalProtocolError          this side broke the rules: the application, or framegate
 │   └── RemoteProtocolError         the peer broke the rules
 ├── ClientDisconnected (OSError)    the client went away while the application was sending
+├── ClientError                     framegate.client: no WebSocket, or not any more
+│   ├── ClientArgumentError (ValueError)  an address, a header or an option cannot be used
+│   ├── ServerUnreachable (OSError)   the name is not known, or nothing answers there
+│   ├── ProxyFailed (OSError)       the proxy did not open a way
+│   ├── TlsFailed (OSError)         a certificate, or the handshake of TLS
+│   ├── ClientTimeout (TimeoutError)  it took longer than it may
+│   ├── HandshakeRefused            the server answered with something other than a WebSocket
+│   ├── RequestRefused              the server answered a request of framegate.remote with an error
+│   ├── HandshakeInvalid            the server's answer breaks the rules
+│   └── ConnectionClosed            the WebSocket is closed
+│       ├── ConnectionClosedOK      with 1000, 1001 or no code
+│       └── ConnectionClosedError   with another code, or the connection was lost
+├── RouteError (ValueError)         a native route cannot be: its path, or its handler's signature
+├── ResponseInvalid                 a handler returned what its annotation does not allow
 ├── WorkerError                     a worker failed while it ran (exit code 1)
 │   └── StartupFailed               it never got as far as serving (exit code 3)
 │       ├── AppImportError          the application could not be imported, found or called
@@ -14,6 +28,7 @@ FramegateError
 │       ├── WorkerStartFailed       this worker's own startup failed (scope framegate.worker)
 │       └── ListenError             the socket could not be bound
 ├── RecordingError                  an MCAP file cannot be written, or is damaged
+├── BridgeError                     frames cannot cross to other machines: framegate.bridge
 └── ShmError                        shared memory
     ├── ShmArgumentError (ValueError)   an argument is outside its limits
     ├── TopicNameInvalid            the name breaks the grammar of topic names
@@ -49,7 +64,8 @@ FramegateError
 ```
 
 Both native modules raise these classes, so one `except` works whichever language noticed. They pass
-one string; Python code adds `cause` and `fix`, and the three become the three lines a person reads.
+one string; Python code adds `cause` and `fix`, and the three become the lines that a person reads,
+with `platform docs CODE` below them.
 `code` is stable across releases: search engines and log filters may rely on it.
 """
 
@@ -65,20 +81,29 @@ __all__ = [
     "EXIT_STARTUP",
     "EXIT_STOPPED",
     "AppImportError",
+    "BridgeError",
     "CallFailed",
     "CallerGone",
     "CallsExhausted",
     "CertificateError",
     "ChecksumMismatch",
+    "ClientArgumentError",
     "ClientDisconnected",
+    "ClientError",
+    "ClientTimeout",
     "ClosedError",
     "ConfigError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
     "ForkedHandleError",
     "FrameTooLarge",
     "FrameTooShort",
     "FramegateError",
     "GroupsExhausted",
     "HandlePoisoned",
+    "HandshakeInvalid",
+    "HandshakeRefused",
     "LeaseLost",
     "LeaseQuotaExceeded",
     "ListenError",
@@ -91,17 +116,23 @@ __all__ = [
     "ParticipantsExhausted",
     "PermissionDenied",
     "ProtocolError",
+    "ProxyFailed",
     "RecordingError",
     "RemoteProtocolError",
+    "RequestRefused",
     "ResponderDied",
+    "ResponseInvalid",
+    "RouteError",
     "RuntimeDirectoryError",
     "SchemaMismatch",
     "SegmentCorrupt",
     "SegmentIncompatible",
+    "ServerUnreachable",
     "ShmArgumentError",
     "ShmError",
     "ShmTimeout",
     "StartupFailed",
+    "TlsFailed",
     "TopicExists",
     "TopicFull",
     "TopicMoved",
@@ -182,6 +213,125 @@ class ClientDisconnected(FramegateError, OSError):
     code = "FG-CLIENT-001"
 
 
+class ClientError(FramegateError):
+    """Base of everything that goes wrong with `framegate.client`."""
+
+    code = "FG-CLIENT-002"
+
+    is_passing: bool = False
+    """Whether the same attempt may succeed later."""
+
+
+class ClientArgumentError(ClientError, ValueError):
+    """An address, a header or an option cannot be used."""
+
+    code = "FG-CLIENT-003"
+
+
+class ServerUnreachable(ClientError, OSError):
+    """The name of the host is not known, nothing answers there, or it broke off."""
+
+    code = "FG-CLIENT-004"
+
+
+class ProxyFailed(ClientError, OSError):
+    """The proxy did not open the way to the server; `status` is what it answered, if it did."""
+
+    code = "FG-CLIENT-005"
+
+    status: int | None = None
+    headers: list[tuple[str, str]] | None = None
+    body: bytes = b""
+
+
+class TlsFailed(ClientError, OSError):
+    """A file of certificates cannot be used, or client and server do not trust each other."""
+
+    code = "FG-CLIENT-006"
+
+
+class ClientTimeout(ClientError, TimeoutError):
+    """Opening took longer than it may, or no message came in the time given."""
+
+    code = "FG-CLIENT-007"
+
+
+class HandshakeRefused(ClientError):
+    """The server answered, but not with a WebSocket.
+
+    Attributes:
+        status: Status of its answer.
+        headers: Fields of its answer, with names in small letters.
+        body: The beginning of its body, at most 64 KiB.
+    """
+
+    code = "FG-CLIENT-008"
+
+    status: int = 0
+    headers: list[tuple[str, str]] = []  # noqa: RUF012 (each instance gets its own)
+    body: bytes = b""
+
+
+class RequestRefused(ClientError):
+    """The server answered a request of `framegate.remote` with an error that has no other name."""
+
+    code = "FG-CLIENT-013"
+
+    status: int = 0
+    headers: list[tuple[str, str]] = []  # noqa: RUF012 (each instance gets its own)
+    body: bytes = b""
+
+
+class HandshakeInvalid(ClientError):
+    """The server's answer to the opening handshake breaks the rules of the protocol."""
+
+    code = "FG-CLIENT-009"
+
+
+class ConnectionClosed(ClientError):
+    """The WebSocket is closed.
+
+    Attributes:
+        close_code: The close code; 1005 when there was none, 1006 when the connection was lost.
+        close_reason: The reason that came with it.
+        by_server: Whether the server closed first, or the connection broke.
+    """
+
+    code = "FG-CLIENT-010"
+
+    close_code: int = 1006
+    close_reason: str = ""
+    by_server: bool = False
+
+
+class ConnectionClosedOK(ConnectionClosed):
+    """The WebSocket was closed as it should: with 1000, 1001 or no code."""
+
+    code = "FG-CLIENT-011"
+
+
+class ConnectionClosedError(ConnectionClosed):
+    """The WebSocket was closed with another code, or the connection was lost."""
+
+    code = "FG-CLIENT-012"
+
+
+class RouteError(FramegateError, ValueError):
+    """A native route cannot be: its path is none, or no request has an argument of its handler."""
+
+    code = "FG-ROUTE-001"
+    exit_code = EXIT_STARTUP
+
+
+class ResponseInvalid(FramegateError):
+    """A handler returned what its annotation does not allow; the client got a 500.
+
+    Only where responses are validated: `App(validate_responses=True)`.
+    """
+
+    code = "FG-ROUTE-003"
+
+
 class WorkerError(FramegateError):
     """A worker failed while it ran."""
 
@@ -223,6 +373,12 @@ class RecordingError(FramegateError):
     """An MCAP file cannot be created, written or read, or is damaged."""
 
     code = "FG-MCAP-001"
+
+
+class BridgeError(FramegateError):
+    """Eclipse Zenoh is missing, refuses its configuration, or cannot listen."""
+
+    code = "FG-BRIDGE-001"
 
 
 class ShmError(FramegateError):
@@ -432,11 +588,12 @@ def summary(error: BaseException) -> str:
 
 
 def describe(error: FramegateError) -> str:
-    """Return what a person is shown: one to three lines, after the traceback of their own bug.
+    """Return what a person is shown: problem, cause and fix, where to read more, after the
+    traceback of their own bug.
 
     The traceback is that of `__cause__`, which framegate sets only where user code raised.
     """
-    text = f"error: {error.code} {error}"
+    text = f"error: {error.code} {error}\n  more: platform docs {error.code}"
     if error.__cause__ is None:
         return text
     return f"{_user_traceback(error.__cause__)}{text}"

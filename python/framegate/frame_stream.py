@@ -125,6 +125,7 @@ class FrameStream:
     # Of Starlette's Response: what FastAPI looks at.
     status_code = 200
     body = b""
+    raw_headers: Fields = []  # noqa: RUF012 (each has its own; native routes know it by this)
     _starlette: ClassVar[Any] = None
 
     def __new__(cls, *arguments: Any, **options: Any) -> FrameStream:
@@ -165,7 +166,7 @@ class FrameStream:
         self.topic: str = topic
         self.view: View = view
         self.background = background
-        self.raw_headers: Fields = [
+        self.raw_headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in (headers or {}).items()
         ]

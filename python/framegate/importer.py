@@ -1,6 +1,6 @@
 """From `module:app` to a callable ASGI application.
 
-Two kinds of failure must look different. A typo is the user's at the command line: three lines say
+Two kinds of failure must look different. A typo is the user's at the command line: a few lines say
 what was not found and what is near, and a traceback would hide them. An exception inside the user's
 module is a bug there: its traceback is kept, without the frames of the import system and of ours.
 They are told apart by where the exception was raised, not by its type, since a missing dependency

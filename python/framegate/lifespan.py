@@ -76,8 +76,8 @@ class Lifespan:
 
     def __init__(self, application: Application, mode: LifespanMode) -> None:
         self.state: dict[str, Any] = {}
-        self.context = contextvars.copy_context()
-        self.was_mistaken = False
+        self.context: contextvars.Context = contextvars.copy_context()
+        self.was_mistaken: bool = False
         self._application = application
         self._mode = mode
         self._phase = State.UNTOUCHED

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import socket
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from framegate import systemd
 from framegate.binds import Bind, FdBind, SystemdBind, TcpBind, UnixBind, parse_bind
@@ -38,7 +39,9 @@ from framegate.socket_holder import holder_of_port
 from framegate.unix_socket import UnixSocket
 
 __all__ = [
+    "NO_OTHER_KIND",
     "Address",
+    "KindCounts",
     "Listeners",
     "by_kind",
     "listener_addresses",
@@ -78,20 +81,38 @@ class _Closable(Protocol):
     def close(self) -> None: ...
 
 
+class KindCounts(NamedTuple):
+    """How many sockets of a list are of each kind but the first; all kinds are in this order.
+
+    Attributes:
+        proxied: Behind those that are simply served: connections begin with a PROXY header.
+        topics: Frame routes alone, without Python (`topics_bind`).
+        topics_proxied: The same, and connections begin with a PROXY header.
+        redirects: At the end: they only redirect to https.
+    """
+
+    proxied: int = 0
+    topics: int = 0
+    topics_proxied: int = 0
+    redirects: int = 0
+
+
+NO_OTHER_KIND: Final = KindCounts()
+"""All sockets are simply served."""
+
+
 @dataclass
 class Listeners:
     """The bound sockets of one server.
 
     Attributes:
         of_worker: For each worker the sockets it accepts from, in the order of the binds.
-        redirect_count: How many of them, at the end, only redirect to https.
-        proxied_count: How many of them, in front of those, begin with a PROXY header.
+        counts: What they are for.
         scheme: What URLs begin with.
     """
 
     of_worker: list[list[socket.socket]]
-    redirect_count: int = 0
-    proxied_count: int = 0
+    counts: KindCounts = NO_OTHER_KIND
     scheme: str = "http"
     _owned: list[_Closable] = field(default_factory=list)
     _addresses: list[Address] = field(default_factory=list)
@@ -102,14 +123,20 @@ class Listeners:
     def addresses(self) -> list[Address]:
         """Where the server really listens: after bind, so a port 0 has become a number."""
         if not self._addresses:
-            served = len(self.of_worker[0]) - self.redirect_count
-            self._addresses = listener_addresses(self.of_worker[0][:served])
+            served, proxied, *_ = by_kind(self.of_worker[0], self.counts)
+            self._addresses = listener_addresses(served + proxied)
         return self._addresses
 
     @property
     def urls(self) -> list[str]:
         """The addresses as a person types them."""
         return [_url(address, self.scheme) for address in self.addresses]
+
+    @property
+    def topics_urls(self) -> list[str]:
+        """Where frame routes are served without Python (`topics_bind`)."""
+        _, _, topics, proxied, _ = by_kind(self.of_worker[0], self.counts)
+        return [_url(address, self.scheme) for address in listener_addresses(topics + proxied)]
 
     def add_worker(self) -> list[socket.socket]:
         """Bind the sockets of one more worker.
@@ -158,18 +185,20 @@ def open_listeners(config: Config, workers: int | None = None) -> Listeners:
     listeners.scheme = "https" if config.ssl_certfile else "http"
     try:
         binds = list(_binds(config))
-        for bind, label in binds:
-            if not bind.is_proxied:
+        topics = [(parse_bind(text), text) for text in config.topics_bind]
+        redirects = [(parse_bind(text), text) for text in config.https_redirect_bind]
+        kinds = [
+            [item for item in some if item[0].is_proxied is is_proxied]
+            for some in (binds, topics)
+            for is_proxied in (False, True)
+        ]
+        ends = []
+        for kind in (*kinds, redirects):
+            for bind, label in kind:
                 opening.open(bind, label)
-        plain = len(listeners.of_worker[0])
-        for bind, label in binds:
-            if bind.is_proxied:
-                opening.open(bind, label)
-        served = len(listeners.of_worker[0])
-        listeners.proxied_count = served - plain
-        for text in config.https_redirect_bind:
-            opening.open(parse_bind(text), text)
-        listeners.redirect_count = len(listeners.of_worker[0]) - served
+            ends.append(len(listeners.of_worker[0]))
+        # One text may be several sockets.
+        listeners.counts = KindCounts(*(end - begin for begin, end in itertools.pairwise(ends)))
     except BaseException:
         listeners.close()
         raise
@@ -194,13 +223,14 @@ def open_admin_listeners(config: Config) -> Listeners:
     return opening.listeners
 
 
-def by_kind(
-    sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
-) -> tuple[list[socket.socket], list[socket.socket], list[socket.socket]]:
-    """Split what is handed on in one list: served, served behind a PROXY header, redirects."""
-    end = len(sockets) - redirect_count
-    at = end - proxied_count
-    return list(sockets[:at]), list(sockets[at:end]), list(sockets[end:])
+def by_kind(sockets: Sequence[socket.socket], counts: KindCounts) -> list[list[socket.socket]]:
+    """Split what is handed on in one list: those that are served, and the kinds of the counts."""
+    begin = len(sockets) - sum(counts)
+    kinds = [list(sockets[:begin])]
+    for count in counts:
+        kinds.append(list(sockets[begin : begin + count]))
+        begin += count
+    return kinds
 
 
 def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:

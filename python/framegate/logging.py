@@ -181,6 +181,44 @@ def banner(
     return lines
 
 
+def application_name(config: Config) -> str:
+    """Return how the application is called in lines for people."""
+    return config.app if isinstance(config.app, str) else type(config.app).__qualname__
+
+
+def announce(
+    config: Config,
+    urls: Sequence[str],
+    workers: int,
+    build: Mapping[str, Any],
+    admin: Sequence[str],
+    topics: Sequence[str],
+) -> None:
+    """Log the start-up lines, and where there is more to look at.
+
+    Args:
+        config: The settings.
+        urls: Where it really listens, after bind.
+        workers: Their number.
+        build: What a worker reported of itself: `version` and as for `banner`.
+        admin: URLs of the admin listener.
+        topics: URLs where frame routes alone are served (`topics_bind`).
+    """
+    app = application_name(config)
+    lines = banner(str(build.get("version", "?")), urls, workers, build, app)
+    reachable = [url for url in urls if url.startswith("http")]
+    if config.live:
+        lines += [f"live page: {url}{config.live}/" for url in reachable]
+    lines += [f"topics: {url}" for url in topics]
+    lines += [f"admin: {url}" for url in admin]
+    if app == "framegate.demo.app:app" and reachable:
+        from framegate.demo import hints
+
+        lines += hints(reachable[0], config)
+    for line in lines:
+        logger.info("%s", line)
+
+
 def dump_stacks(reason: str) -> None:
     """Write the stack of every thread to stderr, for a process that does not answer."""
     import faulthandler

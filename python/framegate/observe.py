@@ -22,7 +22,7 @@ from framegate import shm
 from framegate.config import suggestion
 from framegate.errors import PermissionDenied, SegmentCorrupt, ShmError, TopicNotFound
 
-__all__ = ["Gaps", "Lease", "Look", "Meter", "look", "matching", "type_text"]
+__all__ = ["Gaps", "Lease", "Look", "Meter", "arrays_json", "look", "matching", "type_text"]
 
 STALE_PERIODS: Final = 3
 """A topic that is this many periods late is no longer said to have a rate."""
@@ -139,15 +139,7 @@ class Look:
                 by_holder.setdefault(lease.holder.index, []).append(lease)
         return {
             "topic": report.name,
-            "arrays": {
-                name: {
-                    "dtype": spec.dtype,
-                    "shape": list(spec.shape),
-                    "units": spec.units,
-                    "metadata": plain(spec.metadata),
-                }
-                for name, spec in report.schema.items()
-            },
+            "arrays": arrays_json(report.schema),
             "metadata": plain(report.metadata),
             "sequence": report.sequence,
             "age_s": self.age_s(),
@@ -267,6 +259,19 @@ def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as JSON can say it: bytes as hexadecimal digits."""
     return {
         key: value.hex() if isinstance(value, bytes) else value for key, value in metadata.items()
+    }
+
+
+def arrays_json(schema: Mapping[str, shm.ArraySpec]) -> dict[str, Any]:
+    """A schema as JSON can say it."""
+    return {
+        name: {
+            "dtype": spec.dtype,
+            "shape": list(spec.shape),
+            "units": spec.units,
+            "metadata": plain(spec.metadata),
+        }
+        for name, spec in schema.items()
     }
 
 

@@ -23,13 +23,12 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from framegate import _http, shm
+from framegate import _http, likeness, shm
 from framegate.errors import RecordingError, ShmError, TopicExists, TopicNameInvalid
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
 __all__ = [
@@ -177,7 +176,7 @@ class Recorder:
     def add(self, topic: str) -> None:
         """Record one more topic from now on."""
         report = shm.inspect(topic)
-        self._native.add(topic, _about(report))
+        self._native.add(topic, json.dumps(likeness.of(report)))
         self._identities[topic] = report.identity
 
     def stats(self) -> dict[str, Recorded]:
@@ -210,69 +209,18 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _about(report: shm.TopicReport) -> str:
-    """What it takes to make such a topic again."""
-    return json.dumps(
-        {
-            "slots": report.slots,
-            "slot_bytes": report.slot_bytes,
-            "keep": report.keep,
-            "checksum": report.checksum,
-            "metadata_bytes": report.metadata_bytes,
-            "metadata": _plain(report.metadata),
-            "arrays": [
-                [name, spec.dtype, list(spec.shape), spec.units, _plain(spec.metadata)]
-                for name, spec in report.schema.items()
-            ],
-        }
-    )
-
-
-def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as JSON can say them and give them back."""
-    return {
-        key: {"hex": value.hex()} if isinstance(value, bytes) else value
-        for key, value in metadata.items()
-    }
-
-
-def _values(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse."""
-    return {
-        key: bytes.fromhex(value["hex"]) if isinstance(value, dict) else value
-        for key, value in plain.items()
-    }
 
 
 def _create(name: str, about: str, slots: int | None, slot_bytes: int | None) -> None:
     """Make a topic as it was recorded, unless there is one."""
     try:
-        was = json.loads(about)
-        arrays = {
-            array: shm.ArraySpec(dtype, tuple(shape), units=units, metadata=_values(metadata))
-            for array, dtype, shape, units, metadata in was["arrays"]
-        }
-        options = {
-            "slots": slots or was["slots"],
-            "slot_bytes": slot_bytes or was["slot_bytes"],
-            "keep": was["keep"] if slots is None else 1,
-            "checksum": was["checksum"],
-            "metadata": _values(was["metadata"]),
-            "metadata_bytes": was["metadata_bytes"],
-        }
+        options = likeness.options(json.loads(about), slots=slots, slot_bytes=slot_bytes)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordingError(f'what the file says about topic "{name}" makes no sense') from error
     with contextlib.suppress(TopicExists):
-        shm.Topic.create(name, arrays=arrays or None, **options).close()
+        shm.Topic.create(name, **options).close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +296,7 @@ class Player:
     ) -> None:
         if not (rate == 0 or 0.001 <= rate <= 1000):
             raise ValueError(f"rate is 0, or 0.001 to 1000, not {rate}")
-        self.contents = contents(path)
+        self.contents: Contents = contents(path)
         recorded = self.contents.topics()
         for topic in topics or ():
             if topic not in recorded:
@@ -433,10 +381,5 @@ class Player:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()

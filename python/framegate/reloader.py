@@ -23,7 +23,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from types import FrameType
 from typing import Any, Final
 
@@ -36,7 +35,7 @@ from framegate.listener import (
     open_listeners,
     start_listening,
 )
-from framegate.logging import banner, logger
+from framegate.logging import announce, logger
 from framegate.runtime_segment import RuntimeSegment, open_segment
 from framegate.wakeups import drain, signals_as_bytes
 from framegate.watching import CODE, Watch, roots
@@ -161,11 +160,14 @@ class Reloader:
         assert self._process is not None
         if not self._was_announced:
             self._was_announced = True
-            urls, app = self._listeners.urls, str(self._config.app)
-            for line in banner(version("framegate"), urls, 1, build, app):
-                logger.info("%s", line)
-            for url in self._admin.urls:
-                logger.info("admin: %s", url)
+            announce(
+                self._config,
+                self._listeners.urls,
+                1,
+                build,
+                self._admin.urls,
+                self._listeners.topics_urls,
+            )
         seconds = time.monotonic() - self._started_at
         logger.info("ready: pid %d, after %.2f s", self._process.pid, seconds)
 
@@ -180,8 +182,7 @@ class Reloader:
             generation=self._generation,
             supervisor_pid=os.getpid(),
             listener_fds=fds,
-            redirect_count=self._listeners.redirect_count,
-            proxied_count=self._listeners.proxied_count,
+            counts=self._listeners.counts,
             runtime_path=str(self._segment.path) if self._segment else "",
             admin_fds=tuple(item.fileno() for item in self._admin.of_worker[0]),
         )

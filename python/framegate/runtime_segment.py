@@ -64,6 +64,8 @@ RUNTIME_LAYOUT: Final[dict[str, int]] = {
     "row_websockets": 64,
     "row_streams": 72,
     "row_calls": 80,
+    "row_handlers_running": 88,
+    "row_handlers_waiting": 96,
     "row_counters": 128,
     "row_series": 640,
     "series_words": 18,
@@ -136,7 +138,7 @@ class RuntimeSegment:
         rows_bytes = (row_count + 1) * RUNTIME_LAYOUT["row_bytes"]
         self._limits = RUNTIME_LAYOUT["header_bytes"] + rows_bytes if limits_bytes else 0
         size = RUNTIME_LAYOUT["header_bytes"] + rows_bytes + limits_bytes
-        self.path = directory / f"server-{os.getpid()}-{time.monotonic_ns():x}{_SUFFIX}"
+        self.path: Path = directory / f"server-{os.getpid()}-{time.monotonic_ns():x}{_SUFFIX}"
         # Locked before it has its name: no other server can mistake it for an orphan.
         unnamed = self.path.with_suffix(".new")
         try:

@@ -18,7 +18,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, Self
 
 from framegate.build import build_info
@@ -33,7 +32,7 @@ from framegate.errors import (
 from framegate.importer import is_importing, load_application
 from framegate.limits_area import area_bytes
 from framegate.listener import Address, Listeners, open_admin_listeners, open_listeners
-from framegate.logging import banner, logger
+from framegate.logging import announce, application_name, logger
 from framegate.runtime_segment import open_segment
 from framegate.start import serve_until_stopped
 from framegate.systemd import Notifier
@@ -116,10 +115,18 @@ def serve_alone(
 
     notifier = Notifier(os.environ)
 
-    status = f"serves {_name(config)} on {' '.join(listeners.urls)}"
+    status = f"serves {application_name(config)} on {' '.join(listeners.urls)}"
 
     def ready(worker: object) -> None:
-        _announce(config, listeners.urls, tools.build_info(), admin.urls)
+        announce(
+            config,
+            listeners.urls,
+            config.workers,
+            tools.build_info(),
+            admin.urls,
+            listeners.topics_urls,
+        )
+        logger.info("ready: pid %d", os.getpid())
         notifier.ready(status)
         if notifier.watchdog_seconds is not None:
             feed_watchdog(notifier.watchdog_seconds)
@@ -149,8 +156,7 @@ def serve_alone(
             on_stopping=lambda: notifier.stopping("stopping"),
             reloading=reloading,
             close_listeners=listeners.close,
-            redirect_count=listeners.redirect_count,
-            proxied_count=listeners.proxied_count,
+            counts=listeners.counts,
             toolkit=tools,
             row=row,
             admin=admin.of_worker[0],
@@ -166,20 +172,6 @@ def serve_alone(
         return EXIT_RUNTIME
     finally:
         clean_up()
-
-
-def _announce(
-    config: Config, urls: list[str], build: dict[str, Any], admin_urls: list[str]
-) -> None:
-    for line in banner(build["version"], urls, config.workers, build, _name(config)):
-        logger.info("%s", line)
-    for url in admin_urls:
-        logger.info("admin: %s", url)
-    logger.info("ready: pid %d", os.getpid())
-
-
-def _name(config: Config) -> str:
-    return config.app if isinstance(config.app, str) else type(config.app).__qualname__
 
 
 class Server:
@@ -199,7 +191,7 @@ class Server:
         if app is not None:
             options["app"] = app
         base = config or Config()
-        self.config = base.replace(**options) if options else base
+        self.config: Config = base.replace(**options) if options else base
         if reason := self.config.supervised_because:
             value = getattr(self.config, reason)
             raise WorkerError(
@@ -218,6 +210,12 @@ class Server:
         self._addresses: list[Address] = []
         self._urls: list[str] = []
         self._admin_urls: list[str] = []
+        self._topics_urls: list[str] = []
+
+    @property
+    def topics_urls(self) -> list[str]:
+        """Where topics are served without Python (`topics_bind`). Empty until it accepts."""
+        return list(self._topics_urls)
 
     @property
     def admin_urls(self) -> list[str]:
@@ -315,6 +313,7 @@ class Server:
     ) -> Worker:
         def ready() -> None:
             self._addresses, self._urls = listeners.addresses, listeners.urls
+            self._topics_urls = listeners.topics_urls
             on_ready()
 
         self._toolkit.prepare(self.config)
@@ -325,9 +324,8 @@ class Server:
             toolkit=self._toolkit,
             on_ready=ready,
             close_listeners=listeners.close,
-            redirect_count=listeners.redirect_count,
+            counts=listeners.counts,
             row=row,
-            proxied_count=listeners.proxied_count,
         )
 
 
@@ -373,6 +371,11 @@ class RunningServer:
         return self._server.urls
 
     @property
+    def topics_urls(self) -> list[str]:
+        """Where topics are served without Python (`topics_bind`)."""
+        return self._server.topics_urls
+
+    @property
     def admin_urls(self) -> list[str]:
         """Where operators are answered (`admin_bind`)."""
         return self._server.admin_urls
@@ -400,12 +403,7 @@ class RunningServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.stop()
 
     def _main(self) -> None:

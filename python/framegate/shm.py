@@ -20,7 +20,6 @@ Handles may be used from several threads. They do not survive `fork()`: a child 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -49,7 +48,7 @@ from framegate.errors import (
 )
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    import asyncio
     from typing import Self, TypeAlias, Unpack
 
     Checksum: TypeAlias = Literal["crc32c", "xxh3"]
@@ -622,12 +621,7 @@ class Publisher(_shm.Publisher):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __reduce__(self) -> Any:
@@ -776,12 +770,7 @@ class Subscriber(_shm.Subscriber):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __reduce__(self) -> Any:
@@ -814,6 +803,8 @@ async def _sleep(seconds: float) -> None:
     if _in_trio():
         await sys.modules["trio"].sleep(seconds)
     else:
+        import asyncio
+
         await asyncio.sleep(seconds)
 
 
@@ -821,6 +812,8 @@ async def _checkpoint() -> None:
     if _in_trio():
         await sys.modules["trio"].lowlevel.checkpoint()
     else:
+        import asyncio
+
         await asyncio.sleep(0)
 
 
@@ -848,6 +841,9 @@ class _EventFd:
             self._fd = os.dup(fileno)
         if _in_trio():
             return await self._wait_trio(timeout)
+        # Not for everybody: importing it takes as long as all that frames need.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         if self._waiters and self._loop is not loop:
             raise RuntimeError(
@@ -916,6 +912,8 @@ class _EventFd:
         if not self._waiters or loop is None or loop.is_closed():
             self._close_fd()
             return
+        import asyncio
+
         try:
             here = asyncio.get_running_loop() is loop
         except RuntimeError:

@@ -69,7 +69,7 @@ from framegate.cores import usable_cores
 from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPPED, ConfigError
 from framegate.limits_area import area_bytes
 from framegate.listener import Listeners, open_admin_listeners, open_listeners
-from framegate.logging import banner, logger
+from framegate.logging import announce, logger
 from framegate.recycling import Allotment, Usage, private_bytes
 from framegate.runtime_segment import RuntimeSegment, open_segment
 from framegate.systemd import Notifier
@@ -302,8 +302,7 @@ class Supervisor:
         return sum(place.threads for place in self._places)
 
     def _split(self, sockets: Sequence[socket.socket]) -> ListenerSet:
-        counts = (self._listeners.redirect_count, self._listeners.proxied_count)
-        return ListenerSet.of(sockets, *counts)
+        return ListenerSet.of(sockets, self._listeners.counts)
 
     def _processes(self) -> list[WorkerProcess]:
         """Return everybody, on the way in and on the way out."""
@@ -409,14 +408,16 @@ class Supervisor:
             self._notifier.status(self._status())
         elif all(other.is_ready for other in self._places):
             self._was_announced = True
-            app = str(self._config.app)
+            # The version is what the worker says: to look it up here would cost megabytes.
             urls, count = self._listeners.urls, self._worker_count
-            # Said by the worker: to look it up here would cost megabytes.
-            version = str(worker.build.get("version", "?"))
-            for line in banner(version, urls, count, worker.build, app):
-                logger.info("%s", line)
-            for url in self._admin.urls:
-                logger.info("admin: %s", url)
+            announce(
+                self._config,
+                urls,
+                count,
+                worker.build,
+                self._admin.urls,
+                self._listeners.topics_urls,
+            )
             pids = ", ".join(str(other.current.pid) for other in self._places if other.current)
             logger.info("ready: pids %s", pids)
             self._notifier.ready(self._status())

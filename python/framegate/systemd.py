@@ -117,7 +117,9 @@ class Notifier:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self._has_failed = False
         self._is_ready = False
-        self.watchdog_seconds = _watchdog_seconds(environment) if self._address else None
+        self.watchdog_seconds: float | None = (
+            _watchdog_seconds(environment) if self._address else None
+        )
 
     def ready(self, status: str) -> None:
         """Everything accepts connections, for the first time or after a reload."""

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from framegate.errors import EXIT_RUNTIME, EXIT_STOPPED
+from framegate.config_cli import print_help
+from framegate.errors import EXIT_RUNTIME, EXIT_STOPPED, ConfigError
 
 if TYPE_CHECKING:
     from framegate import shm
@@ -62,11 +63,7 @@ def add_verbs(
         title="verbs", metavar="", parser_class=parser_class, prog=f"{program} topic"
     )
 
-    def show_help(_options: Options) -> int:
-        topic.print_help()
-        return EXIT_STOPPED
-
-    topic.set_defaults(command=show_help)
+    topic.set_defaults(command=lambda _options: print_help(topic))
 
     def add(name: str, run: Callable[[Options], int], usage: str, text: str, more: str) -> Any:
         verb = verbs.add_parser(
@@ -84,12 +81,32 @@ def add_verbs(
     verb = add(
         "list",
         _list,
-        "[TOPIC...] [--json]",
+        "[TOPIC...] [--json] [--remote --zenoh ENDPOINT]",
         "topics with their rate, age, type, memory and participants",
-        f"One line per topic. {looks} HZ is from the frames that are still in their slots.",
+        f"One line per topic. {looks} HZ is from the frames that are still in their slots. With "
+        "--remote: what the bridges of other machines offer.",
     )
     verb.add_argument("topics", nargs="*", metavar="TOPIC", help="name or pattern; default: all")
     _add_json(verb)
+    verb.add_argument(
+        "--remote", action="store_true", help="topics of other machines (platform bridge)"
+    )
+    verb.add_argument(
+        "--zenoh",
+        action="append",
+        default=[],
+        metavar="ENDPOINT",
+        help="with --remote: a router, or a bridge that listens: tcp/host:7447",
+    )
+    verb.add_argument(
+        "--zenoh-config", metavar="FILE", help="with --remote: a configuration of Zenoh"
+    )
+    verb.add_argument(
+        "--prefix",
+        default="framegate",
+        metavar="WORD",
+        help="with --remote: what keys in Zenoh begin with; default: framegate",
+    )
 
     verb = add(
         "info",
@@ -216,7 +233,8 @@ def add_verbs(
         "[TOPIC...] [options]",
         "all topics, live",
         f"A screen that is drawn anew once per interval. {looks} Keys: q ends, s sorts by the next "
-        "column, p shows or hides participants. Where the output is no terminal, or with --once or "
+        "column, / filters, Enter shows who takes part in a topic, p its newest frame (which "
+        "subscribes meanwhile), ? all keys. Where the output is no terminal, or with --once or "
         "--json, tables follow each other instead.",
     )
     verb.add_argument("topics", nargs="*", metavar="TOPIC", help="name or pattern; default: all")
@@ -390,6 +408,54 @@ def until_interrupted(run: Callable[[Options], int]) -> Callable[[Options], int]
     return guarded
 
 
+def _list_remote(options: Options) -> int:
+    import fnmatch
+
+    from framegate import bridge, observe, tables
+
+    if not (options["zenoh"] or options["zenoh_config"]):
+        raise ConfigError("--remote: whom to ask? Give --zenoh tcp/host:7447")
+    rows = []
+    for topic in bridge.discover(
+        options["zenoh"], prefix=options["prefix"], zenoh_config=options["zenoh_config"]
+    ):
+        patterns = options["topics"]
+        if patterns and not any(fnmatch.fnmatchcase(topic.name, one) for one in patterns):
+            continue
+        if options["json"]:
+            _print_json(
+                {
+                    "host": topic.host,
+                    "topic": topic.name,
+                    "frames": topic.frames,
+                    "calls": topic.calls,
+                    "sequence": topic.sequence,
+                    "slots": topic.slots,
+                    "slot_bytes": topic.slot_bytes,
+                    "arrays": observe.arrays_json(topic.schema),
+                    "metadata": observe.plain(topic.metadata),
+                }
+            )
+            continue
+        offers = [word for word in ("frames", "calls") if getattr(topic, word)]
+        rows.append(
+            [
+                topic.host,
+                topic.name,
+                ", ".join(offers) or "-",
+                str(topic.sequence),
+                tables.bytes_text(topic.slots * topic.slot_bytes),
+                observe.type_text(topic.schema),
+            ]
+        )
+    if rows:
+        header = "HOST TOPIC OFFERS FRAMES MEMORY TYPE".split()
+        _print_lines(tables.table(header, rows, right="   >>"))
+    elif not options["json"]:
+        _say("no bridge offers any topic there")
+    return EXIT_STOPPED
+
+
 def _no_topics() -> None:
     from framegate import shm
 
@@ -418,6 +484,10 @@ def _each_look(patterns: list[str]) -> Iterator[tuple[str, Look | None, str]]:
 def _list(options: Options) -> int:
     from framegate import observe, tables
 
+    if options["remote"]:
+        return _list_remote(options)
+    if options["zenoh"] or options["zenoh_config"]:
+        raise ConfigError("--zenoh and --zenoh-config go with --remote")
     rows, complaints = [], []
     for name, look, complaint in _each_look(options["topics"]):
         if look is None:
@@ -525,6 +595,14 @@ def participant_table(look: Look) -> list[str]:
     """Everybody who takes part in a topic, and what they hold."""
     from framegate import tables
 
+    header, right, rows = participant_rows(look)
+    return tables.table(header, rows, right=right)
+
+
+def participant_rows(look: Look) -> tuple[list[str], str, list[list[str]]]:
+    """The same as columns, alignment and rows, in the order of the report."""
+    from framegate import tables
+
     loans = [holder.index for holder in look.loans() if holder is not None]
     leases = [(lease.holder.index, lease) for lease in look.leases() if lease.holder is not None]
     rows = []
@@ -547,7 +625,7 @@ def participant_table(look: Look) -> list[str]:
             ]
         )
     header = "NAME PID ROLE POLICY STATE FRAMES LOST LAG HOLDS OLDEST".split()
-    return tables.table(header, rows, right=" >   >>>>>")
+    return header, " >   >>>>>", rows
 
 
 # ----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from framegate.importer import import_attribute
 
 __all__ = ["load_judge"]
 
-log = logging.getLogger("framegate")
+log: logging.Logger = logging.getLogger("framegate")
 
 
 def load_judge(config: Any) -> Callable[[dict[str, Any]], Awaitable[bool | None]] | None:

@@ -53,7 +53,7 @@ class UnixSocket:
         self._path = "" if bind.is_abstract else os.path.abspath(bind.path)
         self._file: int | None = None
         self._lock: NameLock | None = None
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if bind.is_abstract:
                 self._bind_name(bind)

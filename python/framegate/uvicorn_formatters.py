@@ -43,7 +43,7 @@ class DefaultFormatter(logging.Formatter):
         use_colors: bool | None = None,
     ) -> None:
         super().__init__(fmt, datefmt, style)
-        self.use_colors = sys.stderr.isatty() if use_colors is None else use_colors
+        self.use_colors: bool = sys.stderr.isatty() if use_colors is None else use_colors
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""

@@ -96,7 +96,7 @@ class Watch:
         # Where nothing else than these files is of interest.
         self._beside: set[str] = set()
         self._stop = threading.Event()
-        self.directories = self._find_directories()
+        self.directories: list[str] = self._find_directories()
 
     def stop(self) -> None:
         """Let `changes` end, from any thread."""

@@ -57,7 +57,13 @@ from framegate.errors import (
 )
 from framegate.importer import Application, load_application
 from framegate.lifespan import Lifespan
-from framegate.listener import by_kind, listener_addresses, start_listening
+from framegate.listener import (
+    NO_OTHER_KIND,
+    KindCounts,
+    by_kind,
+    listener_addresses,
+    start_listening,
+)
 from framegate.logging import configure_from, dump_stacks, logger
 from framegate.stalls import StallWatch
 from framegate.threading_model import name_of
@@ -91,7 +97,6 @@ more would make every stop wait for the connections that a proxy keeps in reserv
 
 FIRST_PLACE: Final = WorkerPlace()
 """The place of a worker that is alone."""
-
 PORT_SECONDS: Final = 1.0
 """How long an orphan may take to stop listening, before that is done behind its loop's back."""
 
@@ -117,7 +122,7 @@ class RowPlace(NamedTuple):
 class HttpCore(Protocol):
     """What a worker needs of `_http.Worker`."""
 
-    def listen(self, fd: int, *, entry: str, proxied: bool = False) -> None:
+    def listen(self, fd: int, *, entry: str, proxied: bool = False, topics: bool = False) -> None:
         """Accept from this listening socket; the descriptor is the core's from now on."""
 
     def reload_tls(self) -> None:
@@ -395,8 +400,7 @@ class Worker:
         is_supervised: Whether somebody else tells the user about stopping.
         row: Where heartbeats and counters go.
         place: Which worker it is.
-        redirect_count: How many of the sockets, at the end, only redirect to https.
-        proxied_count: How many of them, in front of those, begin with a PROXY header.
+        counts: Which of the sockets are of what kind.
 
     Attributes:
         has_worker_scope: Whether the application has a shutdown of `framegate.worker` to do.
@@ -419,15 +423,13 @@ class Worker:
         is_supervised: bool = False,
         row: RowPlace | None = None,
         place: WorkerPlace = FIRST_PLACE,
-        redirect_count: int = 0,
-        proxied_count: int = 0,
+        counts: KindCounts = NO_OTHER_KIND,
     ) -> None:
-        self.has_worker_scope = False
+        self.has_worker_scope: bool = False
         self._application = application
         self._config = config
         self._listeners = listeners
-        self._redirect_count = redirect_count
-        self._proxied_count = proxied_count
+        self._counts = counts
         self._toolkit = toolkit
         self._on_ready = on_ready
         self._on_worker_startup = on_worker_startup
@@ -438,7 +440,7 @@ class Worker:
         self._startup_deadline = startup_deadline
         self._stop_level = logging.DEBUG if is_supervised else logging.INFO
         self._row = row
-        self.accepts_no_more = threading.Event()
+        self.accepts_no_more: threading.Event = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_retiring = False
         self._stop_count = 0
@@ -456,9 +458,7 @@ class Worker:
         """Know, when it is asked to stop, that others accept already; from any thread."""
         self._is_retiring = True
 
-    def adopt(
-        self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
-    ) -> None:
+    def adopt(self, sockets: Sequence[socket.socket], counts: KindCounts) -> None:
         """Accept from more sockets, from any thread; they are in the order of all others."""
 
         def accept() -> None:
@@ -467,9 +467,8 @@ class Worker:
                 close()
                 return
             start_listening(sockets, self._config.backlog)
-            entries = self._entries(sockets, redirect_count, proxied_count)
-            for item, entry, is_proxied in entries:
-                core.listen(item.detach(), entry=entry, proxied=is_proxied)
+            for item, kind in self._entries(sockets, counts):
+                core.listen(item.detach(), **kind)
 
         def close() -> None:
             for item in sockets:
@@ -583,11 +582,10 @@ class Worker:
             https_port=self._https_port(),
         )
         self._core = core
-        entries = self._entries(self._listeners, self._redirect_count, self._proxied_count)
         try:
             start_listening(self._listeners, self._config.backlog)
-            for listener, entry, is_proxied in entries:
-                core.listen(os.dup(listener.fileno()), entry=entry, proxied=is_proxied)
+            for listener, kind in self._entries(self._listeners, self._counts):
+                core.listen(os.dup(listener.fileno()), **kind)
             self._on_ready()
             await self._stop.wait()
             core.stop_accepting()
@@ -603,14 +601,19 @@ class Worker:
             core.close()
 
     def _entries(
-        self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
-    ) -> Iterator[tuple[socket.socket, str, bool]]:
-        """Give each socket, what is spoken there, and whether behind a PROXY header."""
+        self, sockets: Sequence[socket.socket], counts: KindCounts
+    ) -> Iterator[tuple[socket.socket, Any]]:
+        """Give each socket, and what the core is told of it."""
         entry = "tls" if self._config.ssl_certfile else "plain"
-        served, proxied, redirects = by_kind(sockets, redirect_count, proxied_count)
-        yield from ((item, entry, False) for item in served)
-        yield from ((item, entry, True) for item in proxied)
-        yield from ((item, "redirect", False) for item in redirects)
+        kinds = (
+            {"entry": entry},
+            {"entry": entry, "proxied": True},
+            {"entry": entry, "topics": True},
+            {"entry": entry, "topics": True, "proxied": True},
+            {"entry": "redirect"},
+        )
+        for some, kind in zip(by_kind(sockets, counts), kinds, strict=True):
+            yield from ((item, kind) for item in some)
 
     def _https_port(self) -> int:
         """Where redirects lead to."""
@@ -834,8 +837,7 @@ def run_worker(
     threads: int = 1,
     at_force: Callable[[], None] = lambda: None,
     ends_process: bool = True,
-    redirect_count: int = 0,
-    proxied_count: int = 0,
+    counts: KindCounts = NO_OTHER_KIND,
     on_worker: Callable[[Worker | WorkerThreads], None] = lambda worker: None,
     load: Callable[[Config], Application] = load_application,
     admin: Sequence[socket.socket] = (),
@@ -858,8 +860,7 @@ def run_worker(
         threads: How many workers there are in this process.
         at_force: Removes files if the process has to end by force.
         ends_process: Whether nothing comes after this but the end of the process.
-        redirect_count: How many of the sockets, at the end, only redirect to https.
-        proxied_count: How many of them, in front of those, begin with a PROXY header.
+        counts: Which of the sockets are of what kind.
         on_worker: Called with the worker before it serves.
         load: Imports the application.
         admin: Sockets on which operators are answered, also while it starts and stops.
@@ -921,11 +922,10 @@ def run_worker(
                     is_supervised=is_supervised,
                     row=None if row is None else row._replace(place=row.place + number),
                     place=place.after(number),
-                    redirect_count=share.redirect_count,
-                    proxied_count=share.proxied_count,
+                    counts=share.counts,
                 )
 
-            whole = Share(listeners, redirect_count, proxied_count)
+            whole = Share(listeners, counts)
             worker: Worker | WorkerThreads
             if threads == 1:
                 worker = new_worker(0, whole)
@@ -1014,8 +1014,7 @@ def main(arguments: Sequence[str] | None = None, *, toolkit: Toolkit | None = No
             row=RowPlace(spec.runtime_path, spec.row) if spec.runtime_path else None,
             place=WorkerPlace(spec.index, spec.worker_count, spec.generation),
             threads=spec.threads,
-            redirect_count=spec.redirect_count,
-            proxied_count=spec.proxied_count,
+            counts=KindCounts(*spec.counts),
             on_worker=workers.append,
             load=load,
             ends_process=ends_process,
@@ -1109,7 +1108,7 @@ def _obey(order: Order, workers: Sequence[Worker | WorkerThreads]) -> None:
                 for item in sockets:
                     item.close()
             for worker in workers:
-                worker.adopt(sockets, order.redirect_count, order.proxied_count)
+                worker.adopt(sockets, KindCounts(*order.counts))
 
 
 def _stop_listening(config: Config, listeners: Sequence[socket.socket]) -> None:
@@ -1127,7 +1126,8 @@ def _stop_listening(config: Config, listeners: Sequence[socket.socket]) -> None:
 
 def _were_passed(config: Config) -> bool:
     """Whether sockets came from somebody else, and may outlive this server."""
-    return config.fd is not None or any(text.startswith(("fd:", "systemd")) for text in config.bind)
+    binds = (*config.bind, *config.topics_bind)
+    return config.fd is not None or any(text.startswith(("fd:", "systemd")) for text in binds)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from framegate.channel import Channel, Order, WorkerSpec
 from framegate.config import Config
-from framegate.listener import by_kind
+from framegate.listener import KindCounts, by_kind
 from framegate.recycling import Allotment
 from framegate.threading_model import name_of
 
@@ -54,37 +54,30 @@ class ListenerSet:
     """Sockets to accept from.
 
     Attributes:
-        served: Where requests are answered.
-        proxied: The same, for connections that begin with a PROXY header.
-        redirects: Where they are redirected to https.
+        kinds: Those of each kind, in the order of `by_kind`.
     """
 
-    served: list[socket.socket]
-    proxied: list[socket.socket]
-    redirects: list[socket.socket]
+    kinds: list[list[socket.socket]]
 
     @classmethod
-    def of(
-        cls, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int = 0
-    ) -> ListenerSet:
+    def of(cls, sockets: Sequence[socket.socket], counts: KindCounts) -> ListenerSet:
         """Split what `Listeners` has in one list."""
-        return cls(*by_kind(sockets, redirect_count, proxied_count))
+        return cls(by_kind(sockets, counts))
 
     def less(self, other: ListenerSet) -> ListenerSet:
         """Return those that the other one has not; some are shared by all."""
         return ListenerSet(
-            [item for item in self.served if item not in other.served],
-            [item for item in self.proxied if item not in other.proxied],
-            [item for item in self.redirects if item not in other.redirects],
+            [
+                [item for item in ours if item not in theirs]
+                for ours, theirs in zip(self.kinds, other.kinds, strict=True)
+            ]
         )
 
     def plus(self, other: ListenerSet) -> ListenerSet:
         """Return those of both, each once."""
         rest = other.less(self)
         return ListenerSet(
-            self.served + rest.served,
-            self.proxied + rest.proxied,
-            self.redirects + rest.redirects,
+            [ours + theirs for ours, theirs in zip(self.kinds, rest.kinds, strict=True)]
         )
 
     def common(self, other: ListenerSet) -> ListenerSet:
@@ -93,15 +86,20 @@ class ListenerSet:
 
     def copy(self) -> ListenerSet:
         """Return the same sockets in lists of their own."""
-        return ListenerSet(list(self.served), list(self.proxied), list(self.redirects))
+        return ListenerSet([list(kind) for kind in self.kinds])
 
     @property
     def fds(self) -> tuple[int, ...]:
-        """The descriptors: served, proxied, redirects."""
-        return tuple(item.fileno() for item in self.served + self.proxied + self.redirects)
+        """The descriptors, in the order of the kinds."""
+        return tuple(item.fileno() for kind in self.kinds for item in kind)
+
+    @property
+    def counts(self) -> KindCounts:
+        """How many of them are of what kind."""
+        return KindCounts(*(len(kind) for kind in self.kinds[1:]))
 
     def __bool__(self) -> bool:
-        return bool(self.served or self.proxied or self.redirects)
+        return any(self.kinds)
 
 
 @dataclass(eq=False)
@@ -175,8 +173,7 @@ class WorkerProcess:
             generation=generation,
             supervisor_pid=os.getpid(),
             listener_fds=listeners.fds,
-            redirect_count=len(listeners.redirects),
-            proxied_count=len(listeners.proxied),
+            counts=listeners.counts,
             runtime_path=runtime_path,
             threads=threads,
             admin_fds=admin_fds,
@@ -216,12 +213,12 @@ class WorkerProcess:
         """
         missing = listeners.less(self.listeners)
         self.listeners = self.listeners.plus(missing)
-        for sockets in (missing.served, missing.proxied, missing.redirects):
+        for number, sockets in enumerate(missing.kinds):
             for at in range(0, len(sockets), FDS_PER_ORDER):
                 fds = tuple(item.fileno() for item in sockets[at : at + FDS_PER_ORDER])
-                redirect_count = len(fds) if sockets is missing.redirects else 0
-                proxied_count = len(fds) if sockets is missing.proxied else 0
-                self.channel.send_order(Order("adopt", fds, redirect_count, proxied_count))
+                counts = [0] * len(missing.kinds)
+                counts[number] = len(fds)
+                self.channel.send_order(Order("adopt", fds, tuple(counts[1:])))
 
     def kill(self, reason: str) -> bool:
         """Kill it, once; return whether this was the time."""

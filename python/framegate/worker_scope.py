@@ -96,7 +96,7 @@ class WorkerScope(Lifespan):
         if mode == "auto" and (lifespan.was_mistaken or lifespan.is_off):
             mode = "off"
         super().__init__(application, mode)
-        self.state = lifespan.state
+        self.state: dict[str, Any] = lifespan.state
         self.context: contextvars.Context = lifespan.context
         self._place = place
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from framegate.listener import by_kind
+from framegate.listener import KindCounts, by_kind
 
 if TYPE_CHECKING:
     from framegate.worker import Worker
@@ -55,21 +55,22 @@ class Share(NamedTuple):
     """The sockets of one worker.
 
     Attributes:
-        sockets: Those that are served, those behind a PROXY header, those that redirect.
-        redirect_count: How many of the last kind.
-        proxied_count: How many of the kind before.
+        sockets: All kinds, one behind the other.
+        counts: How many are of what kind.
     """
 
     sockets: Sequence[socket.socket]
-    redirect_count: int
-    proxied_count: int
+    counts: KindCounts
 
     def deal(self, count: int) -> list[Share]:
         """Give each of so many workers its share."""
         kinds = [shares(part, count) for part in by_kind(*self)]
         return [
-            Share([*served, *proxied, *redirects], len(redirects), len(proxied))
-            for served, proxied, redirects in zip(*kinds, strict=True)
+            Share(
+                [item for kind in ours for item in kind],
+                KindCounts(*(len(kind) for kind in ours[1:])),
+            )
+            for ours in zip(*kinds, strict=True)
         ]
 
 
@@ -140,7 +141,7 @@ class WorkerThreads:
         self._errors: list[BaseException] = []
         self._results: list[bool] = []
         self._has_ended = threading.Event()
-        self.accepts_no_more = AllOf([worker.accepts_no_more for worker in workers])
+        self.accepts_no_more: AllOf = AllOf([worker.accepts_no_more for worker in workers])
 
     @property
     def has_worker_scope(self) -> bool:
@@ -167,11 +168,9 @@ class WorkerThreads:
         for worker in self._workers:
             worker.reopen_log()
 
-    def adopt(
-        self, sockets: Sequence[socket.socket], redirect_count: int, proxied_count: int
-    ) -> None:
+    def adopt(self, sockets: Sequence[socket.socket], counts: KindCounts) -> None:
         """Accept from more sockets; they are in the order of all others."""
-        whole = Share(sockets, redirect_count, proxied_count)
+        whole = Share(sockets, counts)
         for worker, share in zip(self._workers, whole.deal(len(self._workers)), strict=True):
             worker.adopt(*share)
 

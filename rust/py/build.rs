@@ -35,6 +35,12 @@ fn main() {
         "cargo::rustc-env=FRAMEGATE_PROFILE={}",
         std::env::var("PROFILE").expect("set by cargo")
     );
+    // RUSTFLAGS by the unit separator; cmake/build_http.py says it.
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    println!(
+        "cargo::rustc-env=FRAMEGATE_PGO={}",
+        flags.contains("-Cprofile-use=")
+    );
     println!(
         "cargo::rustc-env=FRAMEGATE_RUSTC={}",
         output("rustc", &["--version"])

@@ -114,3 +114,55 @@ def test_arguments(serve: Any, kind: str) -> None:
                 await call()
 
     ask(serve, kind, question)
+
+
+def test_nobody_else_makes_one(serve: Any, kind: str) -> None:
+    """One that Python had made would have nothing in it."""
+
+    async def question(receive: Any, send: Any) -> None:
+        awaitable = receive()
+        await awaitable
+        types = {type(receive), type(send), type(awaitable), type(asyncio.current_task())}
+        if kind == "http":  # where it has to wait for the client to go
+            waiting = receive().__await__()
+            types.add(type(next(waiting)))
+            waiting.close()
+        for one in types - {asyncio.Task}:
+            assert one.__module__ == "framegate._http"
+            with pytest.raises(TypeError, match="cannot create"):
+                one()
+            with pytest.raises((TypeError, AttributeError)):
+                one.__new__(one)
+            with pytest.raises(TypeError, match="not safe"):
+                object.__new__(one)
+
+    ask(serve, kind, question)
+
+
+def test_callbacks_stay_when_they_cannot_be_compared(serve: Any) -> None:
+    async def question(receive: Any, send: Any) -> None:
+        await receive()
+        waiting = receive().__await__()
+        waiter = next(waiting)
+        called: list[Any] = []
+
+        class Odd:
+            def __call__(self, done: Any) -> None:
+                called.append(done)
+
+            def __eq__(self, other: object) -> bool:
+                raise ValueError("odd")
+
+            __hash__ = object.__hash__
+
+        waiter.add_done_callback(called.append)
+        waiter.add_done_callback(Odd())
+        with pytest.raises(ValueError, match="odd"):
+            waiter.remove_done_callback(print)
+        assert waiter.cancel()
+        while len(called) < 2:
+            await asyncio.sleep(0)
+        assert called == [waiter, waiter]
+        waiting.close()
+
+    ask(serve, "http", question)

@@ -48,6 +48,44 @@ def test_bodies_arrive_whole(serve: Any, size: int, chunked: bool) -> None:
             assert client.response().body == data
 
 
+class Observed:
+    """An awaitable that counts how often it suspends who waits for it."""
+
+    def __init__(self, awaitable: Any) -> None:
+        self.awaitable = awaitable
+        self.suspensions = 0
+
+    def __await__(self) -> Any:
+        inner = self.awaitable.__await__()
+        while True:
+            try:
+                waits_for = inner.send(None)
+            except StopIteration as done:
+                return done.value
+            self.suspensions += 1
+            yield waits_for
+
+
+@pytest.mark.parametrize("field", ["accept: */*", "expect: 100-continue"])
+def test_a_small_body_that_came_with_its_head_is_not_waited_for(serve: Any, field: str) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        first = Observed(receive())
+        event = await first
+        seen.append((first.suspensions, event["body"], event["more_body"]))
+        await respond(send)
+
+    server = serve(app, lifespan="off")
+    request = head("POST", "/", "content-length: 3", "connection: close", field) + b"abc"
+    for _ in range(2):
+        with server.connect() as peer:
+            peer.sendall(request)
+            assert b" 200 OK\r\n" in read_all(peer)
+    waits = 0 if field.startswith("accept") else 1
+    assert seen == [(waits, b"abc", False)] * 2
+
+
 def test_more_body_is_false_with_the_last_byte_of_a_known_length(serve: Any) -> None:
     events: list[Any] = []
 

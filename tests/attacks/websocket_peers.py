@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -20,7 +21,7 @@ PATIENCE_SECONDS = 60.0
 
 
 class Watched:
-    """A server, and the most memory that it was seen with."""
+    """A server, the most memory that it was seen with, and how long others waited for it."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
@@ -28,16 +29,20 @@ class Watched:
             ask(server)
         self.before = resident_bytes(server)
         self.most = self.before
-        self.slowest = 0.0
+        self.waits: list[float] = []
 
     def look(self, others: bool = True) -> None:
         self.most = max(self.most, resident_bytes(self.server))
         if others:
-            self.slowest = max(self.slowest, ask(self.server))
+            self.waits.append(ask(self.server))
 
     @property
     def grown(self) -> int:
         return self.most - self.before
+
+    @property
+    def usual_wait(self) -> float:
+        return statistics.median(self.waits)
 
 
 Open = Callable[..., RawWebSocket]

@@ -1,4 +1,4 @@
-"""A quick set of Autobahn's cases, over HTTP/1.1 and, in TLS, over HTTP/2.
+"""A quick set of Autobahn's cases, over HTTP/1.1 and, in TLS, over HTTP/2; and of our client.
 
 `task test:conformance` runs all of them.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from autobahn_suite.bridge import Bridge
-from autobahn_suite.suite import COMPLETE, MISSING, QUICK, is_installed, run
+from autobahn_suite.players import PLAYERS
+from autobahn_suite.suite import COMPLETE, MISSING, QUICK, is_installed, run, run_clients
 from conformance.process import certificate
 from server_process import Launch
 
@@ -42,3 +43,11 @@ def test_quick_set(launch: Launch, tmp_path: Path, transport: str) -> None:
     assert [str(finding) for finding in findings if not finding.passed] == []
     assert len(findings) == sum(COMPLETE[group] for group in QUICK)
     assert server.stop() == 0
+
+
+@pytest.mark.skipif(not is_installed(), reason=MISSING)
+@pytest.mark.parametrize("form", PLAYERS)
+def test_quick_set_of_the_client(tmp_path: Path, form: str) -> None:
+    findings = run_clients(PLAYERS[form], SHARES, tmp_path / "autobahn", processes=len(SHARES))
+    assert [str(finding) for finding in findings if not finding.passed] == []
+    assert len(findings) == sum(COMPLETE[group] for group in QUICK)

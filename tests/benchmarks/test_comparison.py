@@ -125,7 +125,13 @@ def ask(
 ) -> dict[str, Any]:
     asked = Comparison("smoke", "Smoke", "Things", contestants, cases, ())
     return comparison.ask(
-        asked, folders=environment, missing={}, cores=cores(), seconds=0.05, rounds=rounds
+        asked,
+        folders=environment,
+        missing={},
+        tools=Path("nowhere"),
+        cores=cores(),
+        seconds=0.05,
+        rounds=rounds,
     )
 
 

@@ -163,6 +163,7 @@ def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(driver, "DOCUMENTS", (tmp_path / "full.md", tmp_path / "summary.md"))
     monkeypatch.setattr(driver, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(driver, "DOCS", tmp_path / "docs")
     return tmp_path / "results"
 
 

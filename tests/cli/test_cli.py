@@ -154,7 +154,7 @@ def test_bad_value_elsewhere_is_one_line_and_exit_code_2(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 class TestApplicationErrors:
-    def test_unknown_module_is_three_lines(self, tmp_path: Path, workers: str) -> None:
+    def test_unknown_module_is_four_lines(self, tmp_path: Path, workers: str) -> None:
         (tmp_path / "main.py").write_text("async def app(scope, receive, send): ...")
         code, text = platform(
             "serve", "mian:app", "--workers", workers, "--port", "0", cwd=tmp_path
@@ -163,7 +163,7 @@ class TestApplicationErrors:
         lines = [line for line in text.splitlines() if "stopping" not in line]
         assert lines[0] == 'error: FG-START-002 no module "mian" (in "mian:app")'
         assert lines[2] == "  fix: did you mean main?"
-        assert len(lines) == 3
+        assert lines[3:] == ["  more: platform docs FG-START-002"]
 
     def test_bug_in_the_module_shows_its_traceback(self, tmp_path: Path, workers: str) -> None:
         (tmp_path / "main.py").write_text("\n\nraise LookupError('no such thing')")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import secrets
 import shutil
 import subprocess
@@ -154,28 +153,28 @@ def test_a_damaged_topic_is_broken(
     assert findings["topics"]["fix"]
 
 
-def test_few_open_files_are_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        finding = examine(capsys)[1]["open files"]
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def under(limit: str) -> dict[str, dict[str, str]]:
+    """Findings of a process with a limit of the shell's."""
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit {limit}; exec {sys.executable} -m framegate doctor --json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return {row["check"]: row for row in json.loads(done.stdout)["findings"]}
+
+
+def test_few_open_files_are_a_warning() -> None:
+    finding = under("-S -n 256")["open files"]
     assert finding["state"] == "warning"
     assert finding["text"].startswith("256 open files")
     assert "ulimit -n" in finding["fix"]
 
 
 def test_a_limit_of_file_sizes_is_a_warning() -> None:
-    done = subprocess.run(
-        ["bash", "-c", f"ulimit -f 100000; exec {sys.executable} -m framegate doctor --json"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    findings = {row["check"]: row for row in json.loads(done.stdout)["findings"]}
-    assert findings["file size"]["state"] == "warning"
-    assert "larger topic cannot be created" in findings["file size"]["text"]
+    finding = under("-f 100000")["file size"]
+    assert finding["state"] == "warning"
+    assert "larger topic cannot be created" in finding["text"]
 
 
 @pytest.mark.parametrize(

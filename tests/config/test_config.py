@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from framegate.config import SETTINGS, Config, Seconds, SecondsOrOff, Setting, Source, suggestion
+from framegate.config import SETTINGS, Config, Setting, Source, suggestion
+from framegate.config_kinds import Seconds, SecondsOrOff
 from framegate.errors import ConfigError
 
 ENV_FILE = str(Path(__file__).with_name("sample.env"))  # it is read
@@ -92,6 +93,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "static_immutable": ("*.????????.js /assets/*", ("*.????????.js", "/assets/*")),
     "static_precompressed": ("off", False),
     "topics": ("/topics", "/topics"),
+    "topics_bind": ("127.0.0.1:9001 unix:/t.sock", ("127.0.0.1:9001", "unix:/t.sock")),
     "live": ("/live", "/live"),
     "topic_rules": (
         'a/* {"create": true, "slot_bytes": "1KiB"}',
@@ -125,7 +127,10 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "topics_token": ("a-token-of-enough-length", "a-token-of-enough-length"),
     "topics_local": ("off", False),
     "topics_access": ("main:may", "main:may"),
+    "topics_access_timeout": ("2s", 2.0),
     "topics_viewers": ("9", 9),
+    "topics_queue_max": ("9", 9),
+    "topics_queue_bytes": ("9MiB", 9 << 20),
     "topics_pixels_max": ("1000", 1000),
     "topics_picture_threads": ("3", 3),
     "log_level": ("DEBUG", "debug"),
@@ -185,6 +190,7 @@ COMPANIONS: dict[str, dict[str, typing.Any]] = {
     "ssl_ca_system": _CLIENTS,
     "ssl_crl": {**_CLIENTS, "ssl_ca_certs": ("/ca.pem",)},
     "live": {"topics": "/topics"},
+    "topics_bind": {"topics": "/topics"},
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from dotenv.main import DotEnv, dotenv_values
+from dotenv.main import DotEnv
 from dotenv.parser import parse_stream
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,11 +132,24 @@ class TestGrammar:
     def test_as_python_dotenv(self, pieces: list[str]) -> None:
         text = "".join(pieces)
         try:
-            ours = {name: value for _, name, value in parse(text)}
+            ours = [(name, value) for _, name, value in parse(text)]
         except ValueError:
             return  # it skips a line that is an error here: the next test
-        theirs = dotenv_values(stream=io.StringIO(text), interpolate=False)
-        assert ours == {name: value for name, value in theirs.items() if value is not None}
+        theirs = parse_stream(io.StringIO(text))
+        # A name without a value assigns nothing; there it also takes back what was assigned.
+        assert ours == [(one.key, one.value) for one in theirs if one.value is not None]
+
+    @pytest.mark.parametrize(
+        "text",
+        ["A= # no value", "A=\t#", "A=#value", "A='\\\\' # a backslash", 'A="\\\\"', "A='\\"],
+    )
+    def test_comments_and_backslashes_as_python_dotenv(self, text: str) -> None:
+        (theirs,) = parse_stream(io.StringIO(text))
+        if theirs.error:
+            with pytest.raises(ValueError, match="not closed"):
+                list(parse(text))
+        else:
+            assert list(parse(text)) == [(1, theirs.key, theirs.value)]
 
     @given(st.text(alphabet="A= '\"#\\\n\tx", max_size=12))
     def test_error_where_python_dotenv_skips_and_nowhere_else(self, text: str) -> None:

@@ -45,12 +45,13 @@ def test_class_takes_the_one_string_that_native_code_passes(cls: type[FramegateE
     assert cls.__name__ in errors.__all__
 
 
-def test_problem_cause_and_fix_are_three_lines() -> None:
+def test_problem_cause_fix_and_where_to_read_more_are_four_lines() -> None:
     error = ConfigError("port is odd", cause="it is 3", fix="add one")
     assert describe(error).splitlines() == [
         "error: FG-CONFIG-001 port is odd",
         "  cause: it is 3",
         "  fix: add one",
+        "  more: platform docs FG-CONFIG-001",
     ]
 
 

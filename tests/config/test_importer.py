@@ -99,12 +99,13 @@ def test_object_and_factory_object_are_taken_as_they_are(directory: Path) -> Non
         ("demo_app:make_async()", ["coroutine function", "before the event loop", "lifespan"]),
     ],
 )
-def test_typo_gives_three_lines_and_no_traceback(
+def test_typo_gives_four_lines_and_no_traceback(
     directory: Path, text: str, lines: list[str]
 ) -> None:
     with pytest.raises(AppImportError) as caught:
         load(directory, text)
     shown = describe(caught.value).splitlines()
+    assert shown.pop() == f"  more: platform docs {AppImportError.code}"
     assert len(shown) == 3
     for line, part in zip(shown, lines, strict=True):
         assert part in line

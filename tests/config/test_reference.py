@@ -21,14 +21,31 @@ def generator() -> Any:
     return module
 
 
-@pytest.mark.parametrize(
-    "name", ["config.md", "config.schema.json", "cli.md", "limits.md", "c-abi.md"]
-)
+@pytest.mark.parametrize("name", generator().PAGES)
 def test_page_is_current(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert (REFERENCE / name).read_text() == generator().PAGES[name](), (
         "run: uv run python docs/reference/generate.py"
     )
+
+
+def test_no_two_errors_share_a_code() -> None:
+    page = (REFERENCE / "errors.md").read_text()
+    codes = re.findall(r"^## (FG-.*)", page, re.MULTILINE)
+    assert len(codes) > 40
+    assert len(codes) == len(set(codes))
+
+
+def test_the_python_page_has_a_text_for_every_public_name() -> None:
+    page = (REFERENCE / "python.md").read_text()
+    parts = re.split(r"^###+ (.*)\n", page, flags=re.MULTILINE)
+    empty = [
+        heading
+        for heading, text in zip(parts[1::2], parts[2::2], strict=True)
+        if not re.sub(r"```.*?```", "", text, flags=re.DOTALL).strip()
+    ]
+    assert len(parts) > 100
+    assert empty == []
 
 
 def test_the_c_page_has_every_function_type_and_constant_of_the_header() -> None:

@@ -8,14 +8,17 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from docs_pictures import docs_picture
 from framegate import Config, ConfigError
 from framegate.debug_page import HELD_BYTES_MAX, Masker
 from framegate.local_clients import is_local
 from framegate.testing import client
+from peers.chromium import chromium
 
 SECRET = "correct-horse-battery"
 
@@ -63,6 +66,14 @@ def test_debug_page_shows_source_variables_and_request() -> None:
     for secret in (SECRET, "k-12345678", "t-87654321", "Basic abc"):
         assert secret not in text
     assert "<th>authorization</th><td>***</td>" in text
+
+
+def test_debug_page_in_a_browser() -> None:
+    with serving() as peer, chromium() as browser:
+        page = browser.new_page(viewport={"width": 900, "height": 700})
+        page.goto(f"{peer.base_url}/items?q=1&token=t-87654321")
+        expect(page.locator("h1")).to_contain_text("ValueError")
+        docs_picture(page, "debug-page", height=330)
 
 
 def test_without_it_nothing_is_shown() -> None:

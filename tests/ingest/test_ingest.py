@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,9 @@ import framegate
 from framegate import errors
 from peers.h2_client import Client
 from server_thread import Serve, Server
+from topics.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("runtime")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,14 +34,7 @@ Send = Callable[[Message], Awaitable[None]]
 SHAPE = (4, 6, 3)
 PICTURE = np.arange(72, dtype=np.uint8).reshape(SHAPE)
 TOPIC = "camera/front"
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="framegate-ingest-", dir="/dev/shm"))
-    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(directory))
-    yield directory
-    shutil.rmtree(directory)
+LENGTH = (b"content-length", b"2")
 
 
 def camera_app(**options: Any) -> FastAPI:
@@ -323,6 +317,51 @@ def test_a_full_topic_is_503_after_the_timeout_and_waits_until_then(serve: Serve
                 answer = client.post("/frames", content=PICTURE.tobytes())
                 assert answer.status_code == 503
         assert client.post("/frames", content=PICTURE.tobytes()).json()["sequence"] == 3
+
+
+def test_body_that_waits_for_a_slot_behind_the_answer_is_no_request(serve: Serve) -> None:
+    """Its bytes are in the connection's buffer, where an idle connection would look for a head."""
+    pieces = [b"first", b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+    body = b"".join(pieces)
+    options: dict[str, Any] = {"slots": 2, "slot_bytes": 100}
+    seen: list[str] = []
+    frames: list[asyncio.Task[framegate.Ingested]] = []
+    done = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError
+        seen.append(scope["path"])
+        if scope["path"] == "/frames":
+            frames.append(
+                asyncio.ensure_future(framegate.ingest(scope, TOPIC, timeout=60, **options))
+            )
+            frames[0].add_done_callback(lambda _: done.set())
+            await asyncio.sleep(0)  # it has taken the body
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    server = serve(app)
+    with (
+        framegate.Publisher(TOPIC, **options) as full,
+        server.connect() as connection,
+        server.connect() as other,
+    ):
+        with full.loan(), full.loan():
+            connection.sendall(head(None) + chunks)
+            assert connection.recv(4096).endswith(b"\r\n\r\nok")
+            other.sendall(b"GET /other HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert other.recv(4096).endswith(b"\r\n\r\nok")
+            # The other one came later, and is found idle: this one was looked at as often.
+            wait_until(lambda: server.submit(lambda: server.worker.parked) > 0)
+            assert server.submit(lambda: server.worker.parked) == 1
+        assert done.wait(60)
+        assert frames[0].result().size == len(body)
+        assert newest() == body
+        connection.sendall(b"GET /next HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert connection.recv(4096).endswith(b"\r\n\r\nok")
+    assert seen == ["/frames", "/other", "/next"]
 
 
 @pytest.mark.parametrize(

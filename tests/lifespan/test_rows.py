@@ -12,14 +12,10 @@ import socket
 
 import pytest
 
+from conformance.process import free_port
 from server_process import Launch, body
 
 workers = pytest.mark.parametrize("workers", ["1", "2"])
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as item:
-        return str(item.getsockname()[1])
 
 
 @workers
@@ -56,8 +52,10 @@ def test_error_in_a_startup_hook_is_shown_and_served_in_auto(launch: Launch, wor
 @workers
 @pytest.mark.parametrize("app", ["broken_startup", "failing", "hanging"])
 def test_failed_startup_never_accepts_and_exits_3(launch: Launch, workers: str, app: str) -> None:
-    port = free_port()
-    words = ("--workers", workers, "--lifespan", "on", "--timeout-startup", "1", "--port", port)
+    port = str(free_port())
+    words = ["--workers", workers, "--lifespan", "on", "--port", port]
+    if app == "hanging":
+        words += ["--timeout-startup", "5"]  # not 1: what it imports takes of it, too
     server = launch(f"supervised_apps:{app}", *words)
     server.wait_event("startup")
     with socket.socket() as peer:  # the application is in its startup, or has failed

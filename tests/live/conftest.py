@@ -16,9 +16,9 @@ import framegate
 from peers.chromium import chromium
 from server_process import launch
 from server_thread import Serve, Server
-from topics.conftest import runtime
+from topics.conftest import runtime_of_each
 
-__all__ = ["launch", "runtime"]
+__all__ = ["launch", "runtime_of_each"]
 
 
 @pytest.fixture
@@ -85,15 +85,17 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Open the page of a server: `visit(server, "#topic=cam", width=...)`."""
+    """Open the page of a server: `visit(server, "#topic=cam", width=..., script=...)`."""
     with ExitStack() as stack:
 
         def open_page(server: Server, rest: str = "", **options: Any) -> Visit:
-            width = options.pop("width", 1200)
+            width, script = options.pop("width", 1200), options.pop("script", None)
             context = browser.new_context(
                 viewport={"width": width, "height": 800}, accept_downloads=True, **options
             )
             stack.callback(context.close)
+            if script is not None:
+                context.add_init_script(script)
             page = context.new_page()
             seen = Visit(page)
             page.goto(f"http://127.0.0.1:{server.port}/live/{rest}")

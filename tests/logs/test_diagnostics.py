@@ -6,6 +6,7 @@ import logging
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,28 @@ def seen() -> Iterator[Seen]:
     LOGGER.setLevel(before[0])
     LOGGER.propagate = before[1]
     LOGGER.removeHandler(handler)
+
+
+def test_connections_of_topics_bind_are_told_of(seen: Seen, runtime: Path) -> None:
+    options: dict[str, Any] = {"topics": "/topics", "topics_bind": "127.0.0.1:0"}
+    with Server(app, port=0, access_log=False, **options).start_in_thread() as server:
+        (url,) = server.topics_urls
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(address, timeout=60) as peer:
+            name = f"127.0.0.1:{peer.getsockname()[1]}"
+            peer.sendall(b"NO\0 SUCH / HTTP/1.1\r\n\r\n")
+            while peer.recv(65536):
+                pass
+        # Without a word from the client, and open when the server stops.
+        with socket.create_connection(address, timeout=60) as peer:
+            second = f"127.0.0.1:{peer.getsockname()[1]}"
+            seen.wait_for_text(f"topics connection 2 from {second} to {url[7:]}: opened")
+            server.stop()
+    opened, trouble, closed = (text for text in seen.messages if name in text)
+    assert opened == f"topics connection 1 from {name} to {url[7:]}: opened"
+    assert trouble.startswith(f"topics connection 1 from {name}: HTTP/1.1: ")
+    assert closed.startswith(f"topics connection 1 from {name}: closed after ")
+    assert seen.messages[-1].startswith(f"topics connection 2 from {second}: closed after ")
 
 
 def address_of(server: RunningServer) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.sync.client import connect
 
+import framegate
 from framegate import ConfigError, Server
 from framegate.config import Config
 from framegate.errors import AppImportError
@@ -42,6 +43,11 @@ def events_of(ask: Any, **options: Any) -> list[Event]:
     options |= {"access_log": False, "collector": collector}
     with Server(app, port=0, **options).start_in_thread() as server:
         ask(server.urls[0])
+    return all_of(collector)
+
+
+def all_of(collector: BufferedCollector) -> list[Event]:
+    """The events of a server that was stopped."""
     events = collector.take()
     # All is there now, unless the machine is very busy.
     while kinds(events).count("ConnectionOpened") != kinds(events).count("ConnectionClosed"):
@@ -118,6 +124,40 @@ def test_tls(tmp_path: Path) -> None:
     assert kinds(events) == REQUEST
     assert isinstance(events[0], ConnectionOpened)
     assert events[0].tls
+
+
+def test_requests_to_topics_bind_have_numbers_of_their_own(runtime: Path) -> None:
+    """Two threads serve, each counting for itself; the numbers of one worker are unique."""
+    collector = BufferedCollector()
+    options: dict[str, Any] = {"topics": "/topics", "topics_bind": "127.0.0.1:0"}
+    options |= {"access_log": False, "collector": collector}
+    with (
+        framegate.Publisher("cam", slots=4, slot_bytes=10) as camera,
+        Server(app, port=0, **options).start_in_thread() as server,
+    ):
+        camera.send(b"12345")
+        (topics,) = server.topics_urls
+        assert httpx.post(server.urls[0] + "/a", content=b"x").status_code == 200
+        assert httpx.get(topics + "/topics/cam?view=latest").content == b"12345"
+        with connect(topics.replace("http", "ws") + "/topics/cam") as viewer:
+            viewer.recv(timeout=60)
+    events = all_of(collector)
+    assert sorted(kinds(events)) == sorted(REQUEST * 3)
+    connections = {event.connection for event in events}
+    requests = {event.request for event in events if isinstance(event, RequestStarted)}
+    assert (len(connections), len(requests)) == (3, 3)
+    told = {
+        event.target: [one for one in events if one.connection == event.connection]
+        for event in events
+        if isinstance(event, RequestStarted)
+    }
+    for target, status, size in (("/topics/cam?view=latest", 200, 5), ("/topics/cam", 101, 0)):
+        assert kinds(told[target]) == REQUEST
+        opened, _, completed, closed = told[target]
+        assert isinstance(opened, ConnectionOpened) and isinstance(completed, ResponseCompleted)
+        assert opened.local == topics.removeprefix("http://")
+        assert (completed.status, completed.body_bytes_out) == (status, size)
+        assert isinstance(closed, ConnectionClosed) and closed.bytes_out > 100
 
 
 def test_responses_that_are_cut_and_applications_that_fail() -> None:

@@ -7,13 +7,17 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+import framegate
 from framegate import Server
 from framegate.slow_requests import LOGGER, report
 from logs.application import GO, app
+from metrics.scraping import eventually, scrape
 
 
 class Seen(logging.Handler):
@@ -64,6 +68,28 @@ def test_slow_request_is_told_when_it_is_over(seen: Seen, http2: bool) -> None:
         message,
     )
     assert seen.records[0].__dict__["request"]["target"] == "/slow?q=1%0a"
+
+
+def test_slow_request_to_topics_bind_is_told(seen: Seen, runtime: Path) -> None:
+    options: dict[str, Any] = {"topics": "/topics", "topics_bind": "127.0.0.1:0"}
+    with (
+        framegate.Publisher("cam", slots=4, slot_bytes=10) as camera,
+        Server(app, port=0, access_log=False, slow_request=0.1, **options).start_in_thread() as it,
+    ):
+        camera.send(b"first")
+        (url,) = it.topics_urls
+        assert httpx.get(f"{url}/topics/cam?view=latest").content == b"first"
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(httpx.get, f"{url}/topics/cam?view=latest&after=1", timeout=60)
+            running = seen.wait_for(1)[0]
+            camera.send(b"second")
+            assert late.result().content == b"second"
+        seen.wait_for(2)
+    assert re.search(
+        r"GET /topics/cam\S+after=1 has been running for \d+\.\d{3} s, no resp", running
+    )
+    (over,) = seen.messages[1:]
+    assert re.search(r"GET /topics/cam\S+after=1 took \S+ s, .*status 200, .*, worker 1$", over)
 
 
 def test_others_are_not_told_of(seen: Seen) -> None:
@@ -132,22 +158,33 @@ def test_server_timing(http2: bool) -> None:
 
 @pytest.mark.parametrize("http2", [False, True])
 def test_server_timing_tells_of_the_queue(http2: bool) -> None:
-    options = {"limit_requests": 1, "limit_queue_timeout": 60.0, "server_timing": True}
+    options: dict[str, Any] = {"limit_requests": 1, "limit_queue_timeout": 60.0}
+    options |= {"server_timing": True, "admin_bind": "0"}
+    GO.clear()
     with (
         Server(app, port=0, access_log=False, **options).start_in_thread() as server,
         httpx.Client(http1=not http2, http2=http2, timeout=60) as client,
         ThreadPoolExecutor(3) as pool,
     ):
+        port = int(server.admin_urls[0].rpartition(":")[2])
+
+        def becomes(name: str, count: int) -> None:
+            eventually(lambda: scrape(port)[name] == count, f"{name} is {count}")
+
         # One is served, the others wait for it, and then the last one for the second.
-        url = server.urls[0] + "/slow"
-        told = [answer.headers["server-timing"] for answer in pool.map(client.get, [url] * 3)]
+        asked = [pool.submit(client.get, server.urls[0] + "/hold")]
+        becomes("framegate_application_calls", 1)
+        asked += [pool.submit(client.get, server.urls[0] + "/slow") for _ in range(2)]
+        becomes("http_requests_in_flight", 3)
+        GO.set()
+        told = [one.result().headers["server-timing"] for one in asked]
     queued = []
-    for text in told:
+    for text, at_least in zip(told, (0, 190, 190), strict=True):
         match = re.fullmatch(r"(?:queue;dur=(\d+\.\d{3}), )?app;dur=(\d+\.\d{3})", text)
         assert match, text
-        assert 190 < float(match[2]) < 60_000
+        assert at_least < float(match[2]) < 60_000
         queued.append(float(match[1] or 0))
-    first, second, third = sorted(queued)
+    first, (second, third) = queued[0], sorted(queued[1:])
     assert first == 0
     assert second > 0
     assert third > second

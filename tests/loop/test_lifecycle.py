@@ -259,6 +259,30 @@ def test_the_interpreter_exits_while_a_daemon_thread_runs_a_loop(script: Script)
     assert "fatal" not in err.lower()
 
 
+def test_the_interpreter_exits_while_daemon_threads_work_without_its_lock(script: Script) -> None:
+    """They come back while it ends, and may neither be ended there nor take part."""
+    process = script(
+        """
+        import threading
+        from framegate import _http
+
+        started = threading.Barrier(5)
+
+        def work():
+            started.wait()
+            while True:
+                _http.collapse_heap()
+
+        for _ in range(4):
+            threading.Thread(target=work, daemon=True).start()
+        started.wait()
+        print("end")
+        """
+    )
+    out, err = process.communicate()
+    assert (out, process.returncode) == ("end\n", 0), err
+
+
 def test_the_interpreter_exits_while_a_daemon_thread_sleeps_in_a_loop(script: Script) -> None:
     process = script(
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -141,6 +142,29 @@ def test_scrape_while_python_blocks(launch: Launch) -> None:
         assert ask(port, "/livez")[0] == 200
         assert scrape(port)["framegate_event_loop_lag_seconds"] >= 1
         os.kill(server.pid, signal.SIGKILL)
+
+
+def test_threads_that_answer_take_short_turns(launch: Launch) -> None:
+    """So that a handler that computes on the same core does not keep a scrape waiting."""
+    server = launch("supervised_apps:app", *OPTIONS, "--workers", "2").wait_ready()
+    assert ask(admin_port(server), "/livez")[0] == 200
+    slices = {}
+    for pid in server.worker_pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            slices[(task / "comm").read_text().strip()] = slice_ns(int(task.name))
+    kernel = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    for name in ("framegate-admin", "framegate-nati"):
+        found = next(ns for thread, ns in slices.items() if thread.startswith(name))
+        assert found == (100_000 if kernel >= (6, 12) else 0), slices
+
+
+def slice_ns(thread: int) -> int:
+    """Ask the kernel: `sched_runtime` of `sched_getattr(2)`, which has no function in libc."""
+    number = {"x86_64": 315, "aarch64": 275}[os.uname().machine]
+    attributes = (ctypes.c_uint64 * 6)()
+    size = ctypes.sizeof(attributes)
+    assert ctypes.CDLL(None).syscall(number, thread, ctypes.byref(attributes), size, 0) == 0
+    return attributes[3]
 
 
 def test_health_path_on_the_main_port() -> None:

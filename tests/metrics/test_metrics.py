@@ -169,6 +169,32 @@ def test_calls_and_streams_are_counted_while_they_last() -> None:
         eventually(lambda: counted(0), "there are none any more")
 
 
+def test_blocking_handlers_of_native_routes_are_counted() -> None:
+    routes = framegate.App(threads_max=1, queue_max=2)
+    entered, leave = threading.Semaphore(0), threading.Semaphore(0)
+
+    @routes.get("/")
+    def handler() -> str:
+        entered.release()
+        assert leave.acquire(timeout=60)
+        return "done"
+
+    def counts() -> list[float]:
+        metrics = scrape(port_of(server))
+        names = ("running", "waiting", "refused_total")
+        return [metrics[f"framegate_handlers_{name}"] for name in names]
+
+    with serving(routes) as server, ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(httpx.get, server.urls[0], timeout=60) for _ in range(3)]
+        assert entered.acquire(timeout=60)
+        eventually(lambda: counts() == [1, 2, 0], "one runs, two wait")
+        assert httpx.get(server.urls[0]).status_code == 503
+        eventually(lambda: counts() == [1, 2, 1], "one was refused")
+        leave.release(3)
+        assert [reply.result().text for reply in asked] == ["done"] * 3
+        eventually(lambda: counts() == [0, 0, 1], "none is left")
+
+
 def test_frames_from_request_bodies_are_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -203,7 +229,8 @@ def test_frames_from_request_bodies_are_counted(
 
 def test_what_a_server_says_of_itself(launch: Launch) -> None:
     before = time.time()
-    words = ("--admin-bind", "0", "--log-stalls", "0.3s", "--access-log-file", "/dev/full")
+    # Half of what /pause takes: a pause of the machine is not a stall, too.
+    words = ("--admin-bind", "0", "--log-stalls", "1.5s", "--access-log-file", "/dev/full")
     server = launch("supervised_apps:app", *words).wait_ready()
     port = admin_port(server)
     metrics = scrape(port)

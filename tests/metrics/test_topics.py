@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
-import tempfile
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 import framegate
-from framegate import RunningServer, Server
+from framegate import RunningServer, Server, errors
 from framegate.shm import inspect
 from metrics.scraping import Metrics, admin_port, ask, scrape
 from server_process import Launch
+
+pytestmark = pytest.mark.usefixtures("runtime")
 
 PER_TOPIC = {
     "framegate_topic_frames_published_total",
@@ -32,23 +36,15 @@ PER_TOPIC = {
 }
 
 
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="framegate-metrics-", dir="/dev/shm"))
-    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(directory))
-    yield directory
-    shutil.rmtree(directory)
-
-
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body"})
 
 
 @contextmanager
-def serving(**options: Any) -> Iterator[RunningServer]:
+def serving(served: Any = app, **options: Any) -> Iterator[RunningServer]:
     options = {"lifespan": "off", "access_log": False, "port": 0, "admin_bind": "0", **options}
-    with Server(app, **options).start_in_thread() as server:
+    with Server(served, **options).start_in_thread() as server:
         yield server
 
 
@@ -91,6 +87,60 @@ def test_frames_through_frame_routes_are_counted() -> None:
     assert (metrics.get(frames, direction="in"), metrics.get(size_of, direction="in")) == (2, 30)
     assert (metrics.get(frames, direction="out"), metrics.get(size_of, direction="out")) == (3, 60)
     assert metrics.types["framegate_topics_frames"] == "counter"
+
+
+def test_copies_for_slow_viewers_are_counted() -> None:
+    """Ten begin another frame each and stop; four at most of eight slots may be held."""
+    payload = bytes(3 << 20)
+    with (
+        serving(topics="/topics") as server,
+        framegate.Publisher("large", slot_bytes=len(payload), slots=8) as publisher,
+        contextlib.ExitStack() as stack,
+    ):
+        host, _, port = server.urls[0].removeprefix("http://").rpartition(":")
+        for _ in range(10):
+            publisher.send(payload, timeout=20)
+            peer = stack.enter_context(socket.create_connection((host, int(port))))
+            peer.sendall(b"GET /topics/large?view=latest HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert peer.recv(1000).startswith(b"HTTP/1.1 200")
+        assert 10 - 4 <= metrics_of(server).get("framegate_topics_copies_total") <= 10
+
+
+async def frames_of_handlers(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """`/in` makes frames of 10 bytes of messages, all else shows the topic."""
+    if scope["type"] == "websocket":
+        with contextlib.suppress(errors.FramegateError):
+            await framegate.websocket_to_topic(
+                scope, "raw/a", dtype="uint8", shape=(10,), receive=receive, send=send
+            )
+    else:
+        topic = scope["path"].strip("/")
+        await framegate.FrameStream(topic, "latest", format="raw")(scope, receive, send)
+
+
+@pytest.mark.parametrize("options", [{}, {"topics": "/topics"}], ids=["handlers alone", "beside"])
+def test_frames_of_handlers_are_counted_with_and_without_frame_routes(options: Any) -> None:
+    with (
+        serving(frames_of_handlers, **options) as server,
+        httpx.Client(base_url=server.urls[0]) as client,
+    ):
+        address = server.urls[0].replace("http", "ws") + "/in"
+        for messages in ([bytes(10), bytes(10), bytes(11)], [bytes(10), bytes(9)]):
+            with connect(address, compression=None) as socket:
+                for message in messages:
+                    socket.send(message)
+                with pytest.raises(ConnectionClosed):
+                    socket.recv(timeout=30)
+        for _ in range(2):
+            assert client.get("/raw/a").content == bytes(10)
+        assert client.get("/none").status_code == 404
+        metrics = metrics_of(server)
+    frames, size_of = "framegate_topics_frames_total", "framegate_topics_bytes_total"
+    assert (metrics.get(frames, direction="in"), metrics.get(size_of, direction="in")) == (3, 30)
+    assert (metrics.get(frames, direction="out"), metrics.get(size_of, direction="out")) == (2, 20)
+    name = "framegate_topics_refused_total"
+    counts = {labels["code"]: metrics.get(name, **labels) for labels in metrics.labels(name)}
+    assert counts == {"frame-too-large": 1, "frame-length": 1, "topic-unknown": 1}
 
 
 @pytest.mark.parametrize("openmetrics", [False, True])

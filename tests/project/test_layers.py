@@ -18,6 +18,7 @@ PARENT_PROCESS = {
     "channel",
     "ciphers",
     "config",
+    "config_kinds",
     "cores",
     "env_file",
     "errors",
@@ -47,15 +48,19 @@ NATIVE = {
         "worker",
         "loop",
         "server",
+        "app",
         "build",
         "body_ingest",
+        "client",
         "frame_stream",  # pictures, where another server sends them
         "recording",
+        "remote",
         "runtime_segment",
+        "topic_top",  # draws and makes pictures with it
         "tracing",  # called by it alone
         "__init__",
     },
-    "_shm": {"shm", "calls", "build", "__init__"},
+    "_shm": {"shm", "bridge", "calls", "remote", "build", "__init__"},
 }
 
 
@@ -112,16 +117,22 @@ def test_errors_and_config_are_leaves() -> None:
     assert imports_of(PACKAGE / "errors.py") == set()
     assert imports_of(PACKAGE / "config.py") <= {
         "access_format",
-        "errors",
         "binds",
         "ciphers",
+        "config_kinds",
         "env_file",
-        "static_mounts",
+        "errors",
         "systemd",
-        "topic_access",
-        "topic_patterns",
-        "topic_rules",
         "uvicorn_options",
+    }
+    assert imports_of(PACKAGE / "config_kinds.py") <= {
+        "access_format",
+        "binds",
+        "ciphers",
+        "errors",
+        "static_mounts",
+        "topic_access",
+        "topic_rules",
     }
     for name in (
         "access_format",
@@ -144,15 +155,21 @@ def test_no_module_is_called_platform() -> None:
 
 @pytest.mark.parametrize(
     ("crate", "banned"),
-    [("http", {"pyo3", "framegate-shm"}), ("shm", {"pyo3", "tokio", "hyper", "framegate-http"})],
+    [
+        ("http", {"pyo3", "framegate-shm", "framegate-routes", "framegate-client"}),
+        ("routes", {"pyo3", "tokio", "hyper", "framegate-http", "framegate-shm"}),
+        ("client", {"pyo3", "framegate-shm"}),
+        ("shm", {"pyo3", "tokio", "hyper", "framegate-http"}),
+    ],
 )
 def test_leaf_crates_know_neither_python_nor_each_other(crate: str, banned: set[str]) -> None:
     manifest = tomllib.loads((ROOT / "rust" / crate / "Cargo.toml").read_text())
     assert not banned & set(manifest.get("dependencies", {}))
 
 
-def test_the_http_crate_forbids_unsafe_code() -> None:
-    assert "#![forbid(unsafe_code)]" in (ROOT / "rust/http/src/lib.rs").read_text()
+@pytest.mark.parametrize("crate", ["http", "routes"])
+def test_crates_that_read_what_strangers_send_forbid_unsafe_code(crate: str) -> None:
+    assert "#![forbid(unsafe_code)]" in (ROOT / "rust" / crate / "src/lib.rs").read_text()
 
 
 def test_only_the_binding_knows_python_in_cpp() -> None:

@@ -284,6 +284,16 @@ async def reading(scope: dict[str, Any], receive: Any, send: Any) -> None:
         pass
 
 
+def logged(log: Path) -> dict[str, Any]:
+    """Requests have names, those of trusted peers too, and a line in this log."""
+    return {
+        "lifespan": "off",
+        "request_id": True,
+        "forwarded_allow_ips": "127.0.0.1",
+        "access_log_file": str(log),
+    }
+
+
 @pytest.mark.parametrize(
     ("status", "request_"),
     [
@@ -305,10 +315,7 @@ def test_answers_in_place_of_the_application_have_the_name(
 ) -> None:
     log = tmp_path / "access.log"
     options: dict[str, Any] = {
-        "lifespan": "off",
-        "request_id": True,
-        "forwarded_allow_ips": "127.0.0.1",
-        "access_log_file": str(log),
+        **logged(log),
         "access_log_format": "%s %h %L",
         "target_bytes_max": 1024,
         "max_body": 8,
@@ -340,10 +347,7 @@ def test_what_never_became_a_request_has_no_name_and_no_line(
     """A name would be in an answer and nowhere else; what was wrong is told of the connection."""
     log = tmp_path / "access.log"
     options: dict[str, Any] = {
-        "lifespan": "off",
-        "request_id": True,
-        "forwarded_allow_ips": "127.0.0.1",
-        "access_log_file": str(log),
+        **logged(log),
         "access_log_format": "%s %L",
         "timeout_header": 0.3,
     }

@@ -72,6 +72,55 @@ def copy():
 threading.Thread(target=copy, daemon=True).start()
 started.wait()
 """,
+    "a view of a loan that was published": """
+loan = publisher.loan()
+sys.kept = memoryview(loan), publisher
+loan.publish()
+publisher.close()
+assert bytes(sys.kept[0]) == bytes(16)
+""",
+    "a loan with views on a closed publisher": """
+loan = publisher.loan()
+loan.array[:] = 7
+publisher.close()
+view = memoryview(loan)
+del loan
+assert bytes(view) == b"\\7" * 16
+""",
+    "signal handlers that close what waits": """
+import signal
+from framegate import Caller, Responder
+from framegate.errors import ClosedError
+full = shm.Publisher("full", slot_bytes=8, slots=2)
+hold = full.loan(), full.loan()
+responder = Responder("calls", slot_bytes=8)
+caller = Caller("calls")
+waits = (
+    (subscriber, lambda: (subscriber.take(), subscriber.take())),
+    (full, lambda: full.loan(timeout=None)),
+    (caller, lambda: caller.call(b"nobody")),
+    (responder, lambda: (responder.take(), responder.take())),
+)
+for closes, wait in waits:
+    signal.signal(signal.SIGALRM, lambda *_: closes.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        wait()
+    except ClosedError:
+        pass
+    else:
+        raise AssertionError(closes)
+""",
+    "topics that are closed while they grow": """
+for round in range(20):
+    topic = shm.Topic.create(f"grows{round}", slot_bytes=1 << 20)
+    grows = threading.Thread(target=topic.resize, kwargs={"slots": 16})
+    grows.start()
+    topic.close()
+    grows.join()
+    with shm.Topic.open(f"grows{round}") as topic:
+        topic.unlink()
+""",
     "a take on a loop that never ends": """
 import asyncio
 async def main():

@@ -201,7 +201,8 @@ def as_user(uid, gid, script, directory, groups=()):
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     prelude = (
-        "import os, sys\n"
+        # All that scripts need: others may not be allowed to read where the interpreter is.
+        "import os, socket, sys\n"
         "from framegate import shm, errors\n"
         f"os.setgroups({list(groups)!r}); os.setresgid({gid}, {gid}, {gid})\n"
         f"os.setresuid({uid}, {uid}, {uid})\n"

@@ -136,6 +136,21 @@ def test_a_full_topic_refuses_at_once_or_after_the_timeout(raw: Any) -> None:
     assert publisher.send(b"x") == 5
 
 
+def test_names_that_were_cut_are_quoted_all_the_same() -> None:
+    """They are bytes in the shared memory: the 32nd may be the first half of a letter."""
+    with (
+        shm.Publisher("t", slot_bytes=8, slots=4) as publisher,
+        shm.Subscriber("t", "queue", name="x" + "ä" * 20, max_leases=3) as subscriber,
+    ):
+        for _ in range(3):
+            publisher.send(b"x")
+        held = [subscriber.take() for _ in range(3)]
+        publisher.send(b"newest")
+        with pytest.raises(TopicFull, match="xäää"):
+            publisher.send(b"x")
+        del held
+
+
 def test_a_waiting_loan_gets_the_slot_that_is_released(raw: Any) -> None:
     import threading
 

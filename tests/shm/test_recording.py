@@ -1,5 +1,6 @@
 """Recording to MCAP and replaying, with Foxglove's own Python packages as the independent peer."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,9 +27,10 @@ from mcap.writer import Writer as McapWriter
 from mcap_protobuf.decoder import DecoderFactory
 from mcap_protobuf.writer import Writer as ProtobufWriter
 
-from framegate import recording, shm
+from framegate import _http, recording, shm
 from framegate.cli import main
 from framegate.errors import RecordingError, TopicExists, TopicNameInvalid, TopicNotFound
+from topics.waiting import wait_until
 
 PLATFORM = [sys.executable, "-m", "framegate", "topic"]
 PATIENCE_S = 60
@@ -291,7 +293,8 @@ def test_bgr_is_said_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", ["lz4", "zstd", "none"])
 def test_compression_and_chunks(compression: Any, tmp_path: Path) -> None:
     file = tmp_path / "a.mcap"
-    with shm.Publisher("t", slot_bytes=10_000) as publisher:
+    # A slot for each frame, and more: a recorder that the machine lets wait loses none.
+    with shm.Publisher("t", slots=64, slot_bytes=10_000) as publisher:
 
         def publish() -> None:
             with shm.Subscriber("t", "queue", start="next"):
@@ -317,8 +320,9 @@ def test_compression_and_chunks(compression: Any, tmp_path: Path) -> None:
 def test_several_topics_are_one_file_in_order(tmp_path: Path) -> None:
     file = tmp_path / "a.mcap"
     with (
-        shm.Publisher("a", slot_bytes=8) as a,
-        shm.Publisher("b/c", slot_bytes=8) as b,
+        # A slot for each frame, and more: a recorder that the machine lets wait loses none.
+        shm.Publisher("a", slots=64, slot_bytes=8) as a,
+        shm.Publisher("b/c", slots=64, slot_bytes=8) as b,
         recording.Recorder(file, ["a", "b/c"]) as recorder,
     ):
         for i in range(20):
@@ -756,3 +760,35 @@ def test_record_for_a_while(tmp_path: Path, capsys: Any, peer: Any) -> None:
     assert out.splitlines()[0].split() == ["TOPIC", "FRAMES", "PAYLOAD", "LOST"]
     assert int(out.splitlines()[1].split()[1]) > 0
     assert f"recording ticks to {file}" in err
+
+
+def threads(name: str) -> int:
+    """How many threads of this process have the name, of which the kernel keeps 15 bytes."""
+    found = 0
+    for comm in Path("/proc/self/task").glob("*/comm"):
+        with contextlib.suppress(OSError):  # it ended just now
+            found += comm.read_text() == f"{name[:15]}\n"
+    return found
+
+
+def test_who_is_forgotten_stops(tmp_path: Path) -> None:
+    file = tmp_path / "file.mcap"
+    with shm.Publisher("t", slot_bytes=8) as publisher:
+        recorders = [
+            _http.Recorder(file, overwrite=False, compression="none", chunk_bytes=1, bgr=False)
+        ]
+        publisher.send(b"before")
+        recorders[0].add("t", "{}")
+        publisher.send(b"first")
+        wait_until(lambda: recorders[0].stats()["t"]["frames"] == 1)
+        wait_until(lambda: threads("framegate-record") == 1)
+        recorders.clear()
+        wait_until(lambda: threads("framegate-record") == 0)
+    plan: dict[str, Any] = {"topics": {"t": "again"}, "rate": 1.0, "repeat": True}
+    players = [_http.Player(file, **plan, slots=None, slot_bytes=None)]
+    players[0].prepare()
+    players[0].start()
+    wait_until(lambda: players[0].stats()["rounds"] > 1)
+    wait_until(lambda: threads("framegate-replay") == 1)
+    players.clear()
+    wait_until(lambda: threads("framegate-replay") == 0)

@@ -1,81 +1,28 @@
 """`platform topic top`: on a terminal, and where there is none."""
 
-import fcntl
 import json
 import os
-import pty
-import re
-import select
 import signal
-import struct
-import subprocess
 import sys
-import termios
-import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from framegate import shm
 from framegate.cli import main
+from shm.screen import PATIENCE_S, Terminal
 
 TOP = [sys.executable, "-m", "framegate", "topic", "top"]
-PATIENCE_S = 60
-
-
-class Terminal:
-    """A program on a terminal of 24 lines and 140 columns."""
-
-    def __init__(self, *words: str) -> None:
-        self.fd, inside = pty.openpty()
-        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 140, 0, 0))
-        self.before = termios.tcgetattr(inside)
-        self.inside = inside
-        self.process = subprocess.Popen(
-            [*TOP, *words], stdin=inside, stdout=inside, stderr=subprocess.PIPE
-        )
-        self.output = ""
-
-    def read(self, pattern: str) -> str:
-        """Read until the newest output has the pattern; returns what it matched."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if select.select([self.fd], [], [], 0.1)[0]:
-                self.output += os.read(self.fd, 65536).decode()
-            if found := re.search(pattern, self.output, re.S):
-                self.output = self.output[found.end() :]
-                return found[0]
-        raise AssertionError(f"no {pattern!r} in {self.output!r}")
-
-    def press(self, key: str) -> None:
-        os.write(self.fd, key.encode())
-
-    def end(self) -> int:
-        """Wait for its end, reading what it still says; its exit code."""
-        while self.process.poll() is None:
-            if select.select([self.fd], [], [], 0.05)[0]:
-                self.output += os.read(self.fd, 65536).decode()
-        while select.select([self.fd], [], [], 0.05)[0]:
-            self.output += os.read(self.fd, 65536).decode()
-        return self.process.wait()
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        os.close(self.fd)
-        os.close(self.inside)
 
 
 @pytest.fixture
 def terminal() -> Iterator[Any]:
     started: list[Terminal] = []
 
-    def start(*words: str) -> Terminal:
-        started.append(Terminal(*words))
+    def start(*words: str, **options: Any) -> Terminal:
+        started.append(Terminal([*TOP, "--interval", "0.1", *words], **options))
         return started[-1]
 
     yield start
@@ -83,33 +30,176 @@ def terminal() -> Iterator[Any]:
         one.close()
 
 
-def test_top_draws_topics_as_they_come_and_go(terminal: Any, peer: Any) -> None:
+def test_topics_come_and_go_and_q_gives_the_terminal_back(terminal: Any, peer: Any) -> None:
     assert peer("publish_steadily", "ticks", 100, 50).line() == "ready"
-    top = terminal("--interval", "0.1")
-    top.read(r"1 topics, .* free, .*/s.*TOPIC +HZ .*ticks +\d+\.\d .*free.*q ends")
+    top = terminal()
+    top.wait(r"1 topics, .* free, .*/s\n *TOPIC +HZ .*ticks +\d+\.\d .*by topic; q ends")
     shm.Topic.create("another", slot_bytes=8).close()
-    top.read(r"2 topics.*another.*ticks")
+    top.wait(r"2 topics.*another.*ticks")
     shm.unlink("another")
-    top.read(r"1 topics")
-    top.press("p")
-    top.read(r"NAME +PID +ROLE.*peer\.py")
-    top.press("s")
-    top.read(r"by hz; ")
+    top.wait(r"1 topics", absent="another")
     top.press("q")
     assert top.end() == 0
-    # The terminal is as it was: main screen, cursor shown, echo on.
-    assert top.output.rstrip().endswith("\x1b[?25h\x1b[?1049l")
-    assert termios.tcgetattr(top.inside) == top.before
+    top.assert_given_back()
 
 
-def test_ctrl_c_gives_the_terminal_back(terminal: Any, peer: Any) -> None:
-    assert peer("publish_steadily", "ticks", 100, 50).line() == "ready"
-    top = terminal("--interval", "0.1")
-    top.read("ticks")
-    top.process.send_signal(signal.SIGINT)
+def test_enter_shows_who_takes_part_and_marks_what_is_held_long(terminal: Any, peer: Any) -> None:
+    publishing = peer("publish_steadily", "ticks", 100, 50)
+    assert publishing.line() == "ready"
+    top = terminal(size=(24, 160))
+    top.wait(r"ticks +\d")
+    with shm.Subscriber("ticks", name="slow \x1b[31mreader") as reader:
+        frame = reader.take(timeout=PATIENCE_S)
+        assert frame is not None
+        with frame:
+            top.press("\r")
+            # Names are of anybody: what would steer the terminal is left out.
+            shown = top.wait(r"ticks: who takes part.*NAME +PID .*slow \[31mreader.* s \*")
+            assert str(os.getpid()) in shown
+            top.wait(r"ticks .* 1/\d+\*")
+            assert top.colours("1/8*") == {"cdcd00"}, "yellow, beside the mark"
+    top.wait("who takes part", absent="slow")
+    # Killed, it holds its row until somebody tidies up: dead, and said so without colours too.
+    publishing.kill()
+    top.wait(r"dead !")
+    top.wait(r"ticks +0\.0 .* 1! ")
+    assert top.colours("1!") == {"cd0000"}, "red"
+    top.press("\x1b")
+    top.wait("TOPIC", absent="who takes part")
+    top.press("?")
+    top.wait("keys and marks.*PgUp")
+    top.press("q")
     assert top.end() == 0
-    assert termios.tcgetattr(top.inside) == top.before
+    top.assert_given_back()
+
+
+def test_topics_are_chosen_sorted_and_filtered(terminal: Any, peer: Any) -> None:
+    assert peer("publish_steadily", "ticks", 100, 50).line() == "ready"
+    for name in ("a/one", "a/two", "b"):
+        shm.Topic.create(name, slot_bytes=8).close()
+    top = terminal()
+    top.wait(r"a/one.*a/two.*\nb .*ticks")
+    top.press("ss")
+    top.wait(r"ticks .*a/one.*a/two.*by bandwidth;")
+    top.press("/")
+    top.wait(r"filter: _")
+    top.press("A/x\x7f")
+    top.wait(r"filter: A/_", absent="ticks")
+    top.press("\r")
+    top.wait(r"a/one.*a/two.*with A/;", absent="ticks")
+    # The one that is chosen stays so when others go.
+    top.press("\x1b[B\r")
+    top.wait(r"a/two: who takes part")
+    shm.unlink("a/one")
+    top.wait(r"a/two: who takes part", absent="a/one")
+    shm.unlink("a/two")
+    top.wait("TOPIC", absent="a/two")
+    top.press("\x1b")
+    top.wait(r"\nb .*ticks|ticks.*\nb ", absent="with A/")
+    for keys in ("\x1b[F", "\x1b[H", "\x1b[6~", "\x1b[5~", "\x1b[A", "jjjk", "\x01", "\t"):
+        top.press(keys)
+    top.press("q")
+    assert top.end() == 0
+
+
+def test_the_preview_is_a_picture_in_half_blocks(terminal: Any) -> None:
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:, :48] = (255, 0, 0)
+    picture[:, 48:] = (0, 0, 255)
+    with (
+        shm.Publisher("camera", dtype="uint8", shape=picture.shape) as camera,
+        shm.Publisher("numbers", dtype="float32", shape=(3,)) as numbers,
+    ):
+        camera.send(picture)
+        top = terminal(COLORTERM="truecolor")
+        top.wait(r"camera.*numbers")
+        with shm.Inspector("camera") as inspector:
+            assert inspector.report().subscribers == 0
+            top.press("p")
+            top.wait(r"camera, frame 1.*▀▀▀▀")
+            (viewer,) = [p for p in inspector.report().participants if p.role == "subscriber"]
+            assert (viewer.name, viewer.policy) == ("platform topic top", "latest")
+            blocks = top.blocks()
+            # JPEG: nearly red on the left, nearly blue on the right.
+            reds = [fg for fg, _ in blocks if fg[:2] >= "f0" and fg[4:] <= "10"]
+            blues = [fg for fg, _ in blocks if fg[:2] <= "10" and fg[4:] >= "f0"]
+            assert reds and blues, blocks
+            # It moves by itself, and follows the choice; a frame that is no picture is written out.
+            camera.send(picture[:, ::-1])
+            top.wait(r"camera, frame 2")
+            top.press("\x1b[B")
+            top.wait(r"numbers.*no frame yet")
+            numbers.send(np.array([1.5, 2.5, -3.0], np.float32))
+            top.wait(r"numbers, frame 1.*float32 \(3,\): 1\.5 2\.5 -3", absent="▀")
+            top.press("p")
+            top.wait("TOPIC", absent="numbers, frame 1")
+            assert inspector.report().subscribers == 0
+        with shm.Inspector("numbers") as inspector:
+            assert inspector.report().subscribers == 0
+        top.press("\x03")
+        assert top.end() == 0
+        top.assert_given_back()
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"), [({"NO_COLOR": "1"}, "█"), ({"NO_COLOR": "", "COLORTERM": ""}, "▀")]
+)
+def test_pictures_on_terminals_with_fewer_colours(
+    terminal: Any, variables: dict[str, str], wanted: str
+) -> None:
+    picture = np.full((32, 32), 255, np.uint8)
+    with shm.Publisher("camera", dtype="uint8", shape=picture.shape) as camera:
+        camera.send(picture)
+        top = terminal(**variables)
+        top.wait("camera")
+        top.press("p")
+        top.wait(wanted)
+        if wanted == "▀":
+            assert top.blocks() == {("ffffff", "ffffff")}, "the brightest of 256 colours"
+
+
+def test_another_size_is_drawn_at_once(terminal: Any, peer: Any) -> None:
+    assert peer("publish_steadily", "ticks", 100, 50).line() == "ready"
+    top = terminal(size=(24, 140))
+    top.wait(r"ticks.*by topic")
+    assert "MEMORY" in "\n".join(top.lines)
+    top.resize(10, 50)
+    # What has no room on the right is left out; the last line is still the last.
+    top.wait(r"TOPIC +HZ.*ticks.*by topic", absent="MEMORY")
+    assert len(top.lines) == 10
+    assert top.lines[-1].startswith("by topic")
+    top.resize(30, 160)
+    top.wait(r"MEMORY.*PUBLISHER.*ticks.*peer")
+    for lines, columns in ((1, 1), (2, 3), (24, 80)):
+        top.resize(lines, columns)
+    top.wait(r"TOPIC.*ticks.*by topic")
+    top.press("p\r")
+    top.resize(3, 10)
+    top.resize(24, 80)
+    top.wait(r"who takes part")
+    top.press("q")
+    assert top.end() == 0
+    top.assert_given_back()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_give_the_terminal_back(terminal: Any, peer: Any, number: signal.Signals) -> None:
+    assert peer("publish_steadily", "ticks", 100, 50).line() == "ready"
+    top = terminal()
+    top.wait("ticks")
+    top.press("p")
+    top.wait("ticks, frame")
+    top.process.send_signal(number)
+    assert top.end() == 0
+    top.assert_given_back()
     assert top.process.stderr.read() == b""
+
+
+def test_a_count_ends_it(terminal: Any) -> None:
+    shm.Topic.create("quiet", slot_bytes=8).close()
+    top = terminal("-n", "3")
+    assert top.end() == 0
+    top.assert_given_back()
 
 
 def test_without_a_terminal_tables_follow_each_other(

@@ -272,9 +272,10 @@ assert "numpy" not in {name.partition(".")[0] for name, module in sys.modules.it
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
 
 
-def test_importing_shm_loads_no_numpy() -> None:
+def test_importing_frames_and_calls_loads_neither_numpy_nor_asyncio() -> None:
     program = (
-        "import sys, framegate.shm\n"
-        "assert not {'numpy', 'framegate._http'} & set(sys.modules), sorted(sys.modules)"
+        "import sys, framegate.shm, framegate.calls\n"
+        "heavy = {'numpy', 'asyncio', 'ssl', 'framegate._http'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import framegate
+from conformance.process import free_port
 from server_process import Launch, ServerProcess, body, wait_for_death
 from supervisor.soak_app import TOPIC, TOPICS
 
@@ -36,13 +37,6 @@ def family(directory: Path) -> set[int]:
                 if mark in (entry / "environ").read_bytes():
                     found.add(int(entry.name))
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

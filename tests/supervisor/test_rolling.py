@@ -98,7 +98,7 @@ def test_the_old_worker_stays_when_the_new_code_is_broken(launch: Launch, tmp_pa
 
 def test_a_successor_that_is_not_ready_in_time_is_given_up(launch: Launch) -> None:
     server = launch(
-        "supervised_apps:hanging_later", "--workers", "2", "--timeout-startup", "1"
+        "supervised_apps:hanging_later", "--workers", "2", "--timeout-startup", "5"
     ).wait_ready()
     pids = server.worker_pids
     server.hold_file.touch()

@@ -12,6 +12,8 @@ from framegate.runtime_segment import RUNTIME_LAYOUT
 from server_process import Launch, ServerProcess, body
 
 APP = "supervised_apps:app"
+LIMIT = "1.5"
+"""Less than /pause takes, and more than the machine pauses: where stalls are counted."""
 
 
 def stall_count(server: ServerProcess) -> int:
@@ -23,7 +25,7 @@ def stall_count(server: ServerProcess) -> int:
 
 
 def test_stall_is_logged_with_its_stack_and_counted(launch: Launch) -> None:
-    server = launch(APP, "--workers", "2", "--log-stalls", "0.5").wait_ready()
+    server = launch(APP, "--workers", "2", "--log-stalls", LIMIT).wait_ready()
     peer = server.request("/pause")
     server.wait_for(r"worker \d: the event loop has stood still for \d\.\d s; it is here:")
     server.wait_for(r"time\.sleep\(2\.5\)")
@@ -35,7 +37,7 @@ def test_stall_is_logged_with_its_stack_and_counted(launch: Launch) -> None:
 
 
 def test_single_worker_too_and_counted_once_per_stall(launch: Launch) -> None:
-    server = launch(APP, "--log-stalls", "0.5").wait_ready()
+    server = launch(APP, "--log-stalls", LIMIT).wait_ready()
     for count in (1, 2):
         seen = len(server.lines)
         assert body(server.request("/pause"))

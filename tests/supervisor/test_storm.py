@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from conformance.process import free_port
 from peers.procfs import children, open_files
 from privileges import needs_root
 from server_process import COMMAND, HERE, Launch, body, wait_for_death
@@ -43,9 +44,7 @@ def test_workers_killed_at_any_moment(launch: Launch) -> None:
 
 def test_supervisor_killed_at_any_moment_leaves_nothing(launch: Launch, tmp_path: Path) -> None:
     chance, pause = random.Random(3), threading.Event()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     seen: set[int] = set()
     for _ in range(6):
         server = launch(APP, "--workers", "2", "--port", port)
@@ -99,9 +98,7 @@ class Unread:
             "HOLD": str(directory / "hold"),
             "FRAMEGATE_RUNTIME_DIR": str(directory / "run"),
         }
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.process = subprocess.Popen(
             [*COMMAND, "serve", APP, "--app-dir", str(HERE), "--port", str(self.port), *words],
             cwd=directory,

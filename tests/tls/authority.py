@@ -50,10 +50,6 @@ def key_pem(
     return key.private_bytes(Encoding.PEM, form, encryption)
 
 
-def _hash(key: PrivateKey) -> hashes.SHA256 | None:
-    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-
-
 @dataclass
 class Issued:
     """A certificate with its key, and the authorities in between."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from peers.tls_threads import for_threads
 from tls.apps import answer, app, pattern
 from tls.conftest import ServeTls, TlsClient, exchange, read_to_end
 
@@ -260,7 +261,7 @@ def test_damaged_record_ends_the_connection(serve_tls: ServeTls) -> None:
 def test_websocket(serve_tls: ServeTls) -> None:
     client = serve_tls(app)
     with connect(
-        f"wss://localhost:{client.server.port}/", ssl=client.context, max_size=None
+        f"wss://localhost:{client.server.port}/", ssl=for_threads(client.context), max_size=None
     ) as socket_:
         assert socket_.recv() == "wss"
         assert socket_.recv() == str(0x0304)

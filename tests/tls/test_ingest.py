@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,16 +11,10 @@ import framegate
 from tls.apps import pattern
 from tls.conftest import ServeTls, exchange
 
+pytestmark = pytest.mark.usefixtures("runtime")
+
 TOPIC = "camera/tls"
 SHAPE = (1000, 1000, 3)
-
-
-@pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    directory = Path(tempfile.mkdtemp(prefix="framegate-tls-", dir="/dev/shm"))
-    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(directory))
-    yield
-    shutil.rmtree(directory)
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

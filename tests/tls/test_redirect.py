@@ -8,16 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from conformance.process import free_port
 from server_process import Launch, ServerProcess
 from tls.authority import Authority
 from tls.conftest import read_to_end
-
-
-def free_port() -> int:
-    """A port for a server of ours: what `0` becomes is not shown for redirects."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def launched(
@@ -27,6 +21,7 @@ def launched(
     words = [
         word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)
     ]
+    # A port that was chosen: what `0` becomes is not shown for redirects.
     bind = ["--https-redirect-bind", f"127.0.0.1:{plain}"]
     return launch("tls_app:app", *words, *bind, *more).wait_ready()
 

@@ -1,16 +1,18 @@
-"""A runtime directory for each test, and a server whose frame routes are on."""
+"""A runtime directory for each test, and servers whose frame routes are on."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from server_process import launch
 from server_thread import Serve, Server
+from topics.responders import TOPIC, Process
+
+__all__ = ["launch"]
 
 Scope = MutableMapping[str, Any]
 
@@ -22,11 +24,36 @@ RULES = {
 
 
 @pytest.fixture(autouse=True)
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="framegate-topics-", dir="/dev/shm"))
-    monkeypatch.setenv("FRAMEGATE_RUNTIME_DIR", str(directory))
-    yield directory
-    shutil.rmtree(directory)
+def runtime_of_each(runtime: Path) -> Path:
+    return runtime
+
+
+@pytest.fixture(params=["main port", "topics-bind"])
+def serve_either(request: pytest.FixtureRequest, serve: Serve) -> Serve:
+    """Start servers whose `connect` leads to the application's listener, or to the topics' own."""
+
+    def start(app: Any, **options: Any) -> Server:
+        if request.param == "topics-bind":
+            options["topics_bind"] = "127.0.0.1:0"
+        return serve(app, **options)
+
+    return start
+
+
+@pytest.fixture
+def respond() -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(kind: str, topic: str = TOPIC, through: Sequence[str] = ()) -> Process:
+        started.append(Process(kind, topic, through))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        assert one.process.stdin is not None and one.process.stdout is not None
+        one.process.stdin.close()
+        one.process.stdout.close()
 
 
 async def untouched(scope: Scope, receive: Any, send: Any) -> None:

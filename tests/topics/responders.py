@@ -1,11 +1,40 @@
-"""A responder in a process of its own: `python responders.py TOPIC KIND`."""
+"""Responders in processes of their own; as a program: `responders.py TOPIC KIND`."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import framegate
+
+TOPIC = "resize"
+
+
+class Process:
+    """A responder that can be killed."""
+
+    def __init__(self, kind: str, topic: str = TOPIC, through: Sequence[str] = ()) -> None:
+        words = [*through, sys.executable, __file__, topic, kind]
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.wait_for("ready")
+
+    def wait_for(self, word: str) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line == word, f"expected {word!r}, got {line!r}"
+
+    def tell(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 def echo(request: Any) -> Any:
@@ -23,6 +52,11 @@ def main() -> None:
                 case "echo":
                     with request:
                         request.reply(echo(request), content_type=request.content_type)
+                case "wait":  # takes it up, says so, and replies when it is told
+                    with request:
+                        print("took", flush=True)
+                        sys.stdin.readline()
+                        request.reply(echo(request))
                 case "fail":
                     request.fail("no paper in /etc/secret")
                 case "hold":  # takes it up, says so, and never answers

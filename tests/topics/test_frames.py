@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from peers.h2_client import Client
 from server_process import Launch, launch
 from server_thread import Server
 from topics.waiting import loaned, wait_until
-from topics.wire import client as connected
 
 __all__ = ["launch"]
 
@@ -46,7 +46,7 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
 
 
 def test_posted_frame_is_an_array_for_consumers(routes: Routes) -> None:
-    with connected(routes().url) as client:
+    with httpx.Client(base_url=routes().url) as client:
         head = {**HEAD, "Frame-Timestamp": "12.5"}
         answer = client.post("/topics/camera/front", content=PICTURE.tobytes(), headers=head)
         assert answer.status_code == 201
@@ -64,7 +64,7 @@ def test_posted_frame_is_an_array_for_consumers(routes: Routes) -> None:
 def test_frame_of_a_local_publisher_can_be_read(routes: Routes) -> None:
     with (
         framegate.Publisher("lidar", dtype="float32", shape=(2, 3)) as publisher,
-        connected(routes().url) as client,
+        httpx.Client(base_url=routes().url) as client,
     ):
         assert client.get("/topics/lidar", params={"view": "latest"}).status_code == 204
         points = np.array([[1, 2, 3], [4, 5, 6.5]], np.float32)
@@ -92,7 +92,7 @@ def test_files_of_numpy_go_in_and_come_out(routes: Routes, dtype: str) -> None:
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
     file = io.BytesIO()
     np.save(file, array)
-    with connected(routes().url) as client:
+    with httpx.Client(base_url=routes().url) as client:
         head = {"Content-Type": "application/x-npy"}
         answer = client.post("/topics/raw/a", content=file.getvalue(), headers=head)
         assert (answer.status_code, answer.json()["bytes"]) == (201, array.nbytes)
@@ -110,7 +110,7 @@ def test_files_of_numpy_go_in_and_come_out(routes: Routes, dtype: str) -> None:
 
 def test_picture_is_kept_with_its_type_and_size(routes: Routes) -> None:
     file = b"GIF89a\x80\x02\xe0\x01 and so on"
-    with connected(routes().url) as client:
+    with httpx.Client(base_url=routes().url) as client:
         head = {"Content-Type": "image/gif"}
         client.post("/topics/raw/a", content=file, headers=head)
         answer = client.get("/topics/raw/a", headers={"Accept": "image/*"})
@@ -118,6 +118,20 @@ def test_picture_is_kept_with_its_type_and_size(routes: Routes) -> None:
         with framegate.Subscriber("raw/a") as subscriber, subscriber.take(timeout=5) as frame:
             assert frame.content_type == "image/gif"
             assert frame.metadata == {"width": 640, "height": 480}
+
+
+def test_frame_says_when_it_was_published_and_always_the_same(routes: Routes) -> None:
+    """It is read once, though nobody holds the frame between the two who ask."""
+    with httpx.Client(base_url=routes().url) as client:
+        answers = []
+        for value in range(2):
+            before = time.time()
+            client.post("/topics/raw/a", content=b"%d" % value)
+            after = time.time()
+            answers += [client.get("/topics/raw/a?view=latest") for _ in range(2)]
+            assert before - 0.1 < float(answers[-1].headers["frame-published"]) < after + 0.1
+    one, again, other, last = (answer.headers["frame-published"] for answer in answers)
+    assert one == again < other == last
 
 
 def encoded(coding: str, array: np.ndarray) -> bytes:
@@ -135,7 +149,7 @@ def test_pictures_are_kept_or_decoded_as_the_rule_says(routes: Routes) -> None:
     grid = np.indices((80, 100)).sum(0).astype(np.uint8)
     colour = np.dstack([grid, 255 - grid, grid // 2])
     server = routes(topic_rules=rules, topics_pixels_max=8000)
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
 
         def post(topic: str, coding: str, content: bytes) -> httpx.Response:
             head = {"Content-Type": f"image/{coding}", "Frame-Timestamp": "2.5"}
@@ -189,7 +203,7 @@ def test_pictures_are_kept_or_decoded_as_the_rule_says(routes: Routes) -> None:
 def test_newer_frame_is_waited_for(routes: Routes) -> None:
     with (
         framegate.Publisher("raw/a", slot_bytes=100) as publisher,
-        connected(routes(topics_poll=20).url, timeout=30) as client,
+        httpx.Client(base_url=routes(topics_poll=20).url, timeout=30) as client,
     ):
         publisher.send(b"one")
         answers: list[httpx.Response] = []
@@ -211,7 +225,7 @@ def test_newer_frame_is_waited_for(routes: Routes) -> None:
 
 
 def test_topic_that_was_created_again_has_other_tags_and_is_found(routes: Routes) -> None:
-    with connected(routes().url) as client:
+    with httpx.Client(base_url=routes().url) as client:
         tags = set()
         for life in range(3):
             client.post("/topics/raw/a", content=b"%d" % life)
@@ -226,7 +240,7 @@ def test_topic_that_was_created_again_has_other_tags_and_is_found(routes: Routes
 def test_topics_are_listed_without_paths(routes: Routes, runtime: Path) -> None:
     with (
         framegate.Publisher("b", slot_bytes=10) as publisher,
-        connected(routes().url) as client,
+        httpx.Client(base_url=routes().url) as client,
     ):
         publisher.send(b"x")
         client.post("/topics/camera/front", content=PICTURE.tobytes())
@@ -241,14 +255,67 @@ def test_topics_are_listed_without_paths(routes: Routes, runtime: Path) -> None:
             "sequence": 1,
             "publishers": 1,
             "subscribers": 0,
+            "responders": 0,
+            "leases": 0,
+            "lost": 0,
         }
         assert answer.json()["topics"][1] == described
         assert client.get("/topics/camera/front").json() == described
         assert runtime.name not in answer.text
 
 
+def test_participants_are_told_with_what_they_hold(routes: Routes) -> None:
+    with (
+        framegate.Publisher("raw/a", slot_bytes=10, slots=4, name="source") as publisher,
+        framegate.Subscriber("raw/a", policy="queue", name="reader") as reader,
+        httpx.Client(base_url=routes().url) as client,
+    ):
+        for _ in range(3):
+            publisher.send(b"x")
+        frame = reader.take(timeout=10)
+        assert frame is not None
+        with frame:
+            answer = client.get("/topics/raw/a?view=participants")
+            source, held = answer.json()["participants"]
+        ages = held.pop("oldest_ms"), held.pop("behind_ms")
+        assert all(0 <= age < 60_000 for age in ages)
+        assert ages[0] >= ages[1], "the frame that is held came before that which is not taken"
+        both = {"pid": os.getpid(), "alive": True, "lost": 0}
+        assert held == both | {
+            "name": "reader",
+            "role": "subscriber",
+            "policy": "queue",
+            "frames": 1,
+            "lag": 2,
+            "holds": 1,
+        }
+        assert source == both | {
+            "name": "source",
+            "role": "publisher",
+            "policy": None,
+            "frames": 3,
+            "lag": 0,
+            "holds": 0,
+            "oldest_ms": None,
+            "behind_ms": None,
+        }
+        # The list says how many are held and were lost, over all subscribers.
+        for _ in range(10):
+            publisher.send(b"x")
+        late = reader.take(timeout=10)
+        assert late is not None
+        with late:
+            (topic,) = client.get("/topics").json()["topics"]
+            assert topic["leases"] == 1
+            assert topic["lost"] == late.sequence - 2
+        assert problem(client.get("/topics/raw/b?view=participants")) == (404, "topic-unknown")
+        # It is a view of the topic, for who may read that.
+        elsewhere = client.get("/topics/raw/a?view=participants", headers={"host": "elsewhere"})
+        assert elsewhere.status_code in (401, 403)
+
+
 def test_topics_are_created_by_rules_alone(routes: Routes, runtime: Path) -> None:
-    with connected(routes(topics_max=2).url) as client:
+    with httpx.Client(base_url=routes(topics_max=2).url) as client:
         for topic in ("other", "known", "camera"):
             assert problem(client.post(f"/topics/{topic}", content=b"x")) == (404, "topic-unknown")
         assert not list(runtime.glob("*.ctl"))
@@ -262,8 +329,9 @@ def test_topics_are_created_by_rules_alone(routes: Routes, runtime: Path) -> Non
 def test_topics_take_half_of_the_memory_at_most(routes: Routes, runtime: Path) -> None:
     free = os.statvfs(runtime)
     bytes_free = free.f_bavail * free.f_frsize
-    rules = {"large": {"create": True, "slots": 2, "slot_bytes": bytes_free // 4 + 2**20}}
-    with connected(routes(topic_rules=rules).url) as client:
+    # Three quarters: others free memory meanwhile.
+    rules = {"large": {"create": True, "slots": 2, "slot_bytes": bytes_free * 3 // 8}}
+    with httpx.Client(base_url=routes(topic_rules=rules).url) as client:
         answer = client.post("/topics/large", content=b"x")
         assert problem(answer) == (507, "storage-full")
         assert runtime.name not in answer.text
@@ -271,7 +339,7 @@ def test_topics_take_half_of_the_memory_at_most(routes: Routes, runtime: Path) -
 
 
 def test_wrong_frames_publish_nothing(routes: Routes) -> None:
-    with connected(routes().url) as client:
+    with httpx.Client(base_url=routes().url) as client:
         topic = "/topics/camera/front"
         client.post(topic, content=PICTURE.tobytes())
         for content, head, expected in [
@@ -287,7 +355,7 @@ def test_wrong_frames_publish_nothing(routes: Routes) -> None:
 
 def test_full_topic_is_503_and_names_a_time(routes: Routes) -> None:
     server = routes(topics_wait=0.02)
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
         with framegate.Publisher("raw/a", slots=2, slot_bytes=10) as publisher:
             publisher.send(b"x")
             with framegate.Subscriber("raw/a") as subscriber, subscriber.take(timeout=5):
@@ -318,7 +386,7 @@ def half_a_post(port: int, topic: str) -> socket.socket:
 
 def test_client_that_leaves_in_mid_body_gives_its_slot_back(routes: Routes) -> None:
     server = routes()
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
         client.post("/topics/raw/a", content=b"first")
         connection = half_a_post(server.port, "raw/a")
         wait_until(lambda: loaned("raw/a") == 1)
@@ -339,7 +407,7 @@ time.sleep(600)
 
 def test_publisher_killed_in_mid_frame_publishes_nothing(routes: Routes) -> None:
     server = routes()
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
         client.post("/topics/raw/a", content=b"first")
         command = [sys.executable, "-c", PUBLISHER, str(server.port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
@@ -385,7 +453,7 @@ def test_worker_killed_in_mid_body_leaves_the_topic_to_the_next(
 def test_refusals_are_logged_with_their_code_and_without_paths(
     routes: Routes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with connected(routes().url) as client:
+    with httpx.Client(base_url=routes().url) as client:
         for _ in range(3):
             client.post("/topics/none", content=b"x")
     lines = [record.getMessage() for record in caplog.records if "frame route" in record.message]
@@ -397,7 +465,7 @@ def test_star_of_a_rule_is_one_part_of_a_name(routes: Routes) -> None:
     rule = {"create": True, "slots": 2, "slot_bytes": 10}
     refused = {"slots": 2, "slot_bytes": 10}
     rules = {"a/secret/**": refused, "a/*": rule, "a/b/**": rule, "*/left": rule}
-    with connected(routes(topic_rules=rules).url) as client:
+    with httpx.Client(base_url=routes(topic_rules=rules).url) as client:
         for topic, status in [
             ("a/x", 201),
             ("a/x/y", 404),

@@ -16,8 +16,9 @@ GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "topics.md"
 
 
 def block(kind: str) -> str:
-    """All blocks of the kind, one after the other."""
-    found = re.findall(rf"```{kind}\n(.*?)```", GUIDE.read_text(), re.S)
+    """All blocks of the kind that name this test, one after the other."""
+    mark = r"<!-- run by: tests/topics/test_guide\.py -->\n"
+    found = re.findall(rf"{mark}```{kind}\n(.*?)```", GUIDE.read_text(), re.S)
     assert found
     return "".join(found)
 

@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 import uvicorn
 from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpResponse, JsonResponse
 from django.urls import path
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import Response
 from litestar import Litestar
 from litestar import Request as LitestarRequest
+from litestar import Response as LitestarResponse
 from litestar import WebSocket as LitestarWebSocket
 from litestar import get as litestar_get
+from litestar import post as litestar_post
 from litestar import websocket as litestar_websocket
 from litestar.enums import MediaType
 from litestar.params import FromPath
@@ -30,6 +33,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket as StarletteWebSocket
 from websockets.exceptions import ConnectionClosed
@@ -39,6 +43,7 @@ import framegate
 from framegate import errors
 from frameworks import django_settings
 from server_thread import Serve
+from topics.responders import Process
 
 TOPIC = "camera/front"
 SHAPE = (4, 6, 3)
@@ -64,6 +69,15 @@ def fastapi_app() -> Any:
     async def frames(topic: str, request: Request) -> Response:
         return framegate.FrameStream(topic, **options(request.query_params))
 
+    @app.post("/frames")
+    async def ingest(request: Request) -> dict[str, Any]:
+        return told(await framegate.ingest(request, TOPIC, dtype="uint8", shape=SHAPE))
+
+    @app.post("/ask")
+    async def ask(request: Request) -> Response:
+        reply = await framegate.call_async(TOPIC, await request.body(), timeout=50)
+        return Response(bytes(reply), media_type=reply.content_type)
+
     @app.websocket("/in")
     async def publish(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -80,6 +94,15 @@ def starlette_app() -> Any:
     async def frames(request: Request) -> Any:
         return framegate.FrameStream(request.path_params["topic"], **options(request.query_params))
 
+    async def ingest(request: Request) -> Response:
+        return JSONResponse(
+            told(await framegate.ingest(request, TOPIC, dtype="uint8", shape=SHAPE))
+        )
+
+    async def ask(request: Request) -> Response:
+        reply = await framegate.call_async(TOPIC, await request.body(), timeout=50)
+        return Response(bytes(reply), media_type=reply.content_type)
+
     async def publish(websocket: StarletteWebSocket) -> None:
         results.append(await arriving(websocket))
 
@@ -95,6 +118,8 @@ def starlette_app() -> Any:
     return Starlette(
         routes=[
             Route("/frames/{topic:path}", frames),
+            Route("/frames", ingest, methods=["POST"]),
+            Route("/ask", ask, methods=["POST"]),
             WebSocketRoute("/in", publish),
             WebSocketRoute("/out", watch),
         ],
@@ -109,6 +134,15 @@ def litestar_app() -> Any:
     async def frames(topic: FromPath[str], request: LitestarRequest) -> framegate.FrameStream:
         return framegate.FrameStream(topic.lstrip("/"), **options(request.query_params))
 
+    @litestar_post("/frames", status_code=200)
+    async def ingest(request: LitestarRequest[Any, Any, Any]) -> dict[str, Any]:
+        return told(await framegate.ingest(request, TOPIC, dtype="uint8", shape=SHAPE))
+
+    @litestar_post("/ask", status_code=200)
+    async def ask(request: LitestarRequest[Any, Any, Any]) -> LitestarResponse[bytes]:
+        reply = await framegate.call_async(TOPIC, await request.body(), timeout=50)
+        return LitestarResponse(bytes(reply), media_type=reply.content_type)
+
     @litestar_websocket("/in")
     async def publish(socket: LitestarWebSocket) -> None:
         await socket.accept()
@@ -118,7 +152,7 @@ def litestar_app() -> Any:
     async def watch(socket: LitestarWebSocket) -> None:
         await framegate.topic_to_websocket(TOPIC, socket, **options(socket.query_params))
 
-    return Litestar([frames, publish, watch])
+    return Litestar([frames, ingest, ask, publish, watch])
 
 
 async def django_frames(request: Any, topic: str) -> Any:
@@ -126,7 +160,20 @@ async def django_frames(request: Any, topic: str) -> Any:
     return await stream.to_django(request)
 
 
-urlpatterns = [path("frames/<path:topic>", django_frames)]
+async def django_ingest(request: Any) -> Any:
+    return JsonResponse(told(await framegate.ingest(request, TOPIC, dtype="uint8", shape=SHAPE)))
+
+
+async def django_ask(request: Any) -> Any:
+    reply = await framegate.call_async(TOPIC, request.body, timeout=50)
+    return HttpResponse(bytes(reply), content_type=reply.content_type)
+
+
+urlpatterns = [
+    path("frames/<path:topic>", django_frames),
+    path("frames", django_ingest),
+    path("ask", django_ask),
+]
 
 
 def django_app() -> Any:
@@ -146,6 +193,10 @@ def django_app() -> Any:
             raise NotImplementedError
 
     return app
+
+
+def told(frame: framegate.Ingested) -> dict[str, Any]:
+    return {"sequence": frame.sequence, "size": frame.size, "native": frame.native}
 
 
 async def arriving(websocket: Any, **parts: Any) -> Any:
@@ -269,6 +320,29 @@ def test_head_of_a_stream_has_no_body(url: str, camera: framegate.Publisher) -> 
     if answer.status_code != 405:  # FastAPI and Litestar have HEAD only where they are told so
         assert answer.headers["content-type"] == "multipart/x-mixed-replace; boundary=frame"
         assert answer.content == b""
+
+
+def test_body_of_a_request_becomes_a_frame(
+    url: str, native: bool, request: pytest.FixtureRequest
+) -> None:
+    # Django has read the body, to its end, before there is a view.
+    native &= request.node.callspec.params["url"] != "django"
+    for sequence in (1, 2, 3):
+        body = (PICTURE + sequence).tobytes()
+        answer = httpx.post(f"{url}/frames", content=body, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == {"sequence": sequence, "size": 72, "native": native}
+        with framegate.Subscriber(TOPIC) as subscriber, subscriber.take(timeout=30) as frame:
+            assert (frame.array == PICTURE + sequence).all()
+
+
+def test_reply_of_another_process_is_the_answer_of_a_handler(
+    url: str, respond: Callable[..., Process]
+) -> None:
+    respond("echo", TOPIC)
+    for body in (b"abc", b"", bytes(range(256)) * 256):
+        answer = httpx.post(f"{url}/ask", content=body, timeout=60)
+        assert (answer.status_code, answer.content) == (200, body[::-1])
 
 
 def test_messages_of_a_websocket_become_frames(url: str, native: bool) -> None:

@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 
 import framegate
 from server_thread import Server
-from topics.wire import client as connected
 
 Routes = Callable[..., Server]
 
@@ -77,7 +76,7 @@ def test_form_as_large_as_frames_of_cameras_goes_in(routes: Routes) -> None:
     rules = {"cam/*": {"create": True, "slots": 4, "dtype": "uint8", "shape": shape}}
     pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
     file = ("pixels", pixels.tobytes(), "application/octet-stream")
-    with connected(routes(topic_rules=rules).url) as client:
+    with httpx.Client(base_url=routes(topic_rules=rules).url) as client:
         answer = client.post("/topics/cam/a", files=[("frame", file), ("frame", file)])
         assert answer.json()["sequences"] == [1, 2]
         with framegate.Subscriber("cam/a") as subscriber, subscriber.take(timeout=5) as frame:
@@ -158,7 +157,7 @@ def test_parts_that_others_write_are_frames(
                 expected = data if write is not python_mail else b"\r\n".join(data.splitlines())
                 assert (frame.sequence, bytes(frame)) == (sequence, expected), body
 
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
         client.post("/topics/cam/a", content=b"first")
         with framegate.Subscriber("cam/a", "queue") as subscriber:
             check()
@@ -174,7 +173,7 @@ def test_camera_pushes_pictures_in_one_request(server: Server) -> None:
         for number, picture in enumerate(pictures):
             yield head % (len(picture), number) + picture + b"\r\n--ffmpeg\r\n"
 
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
         client.post("/topics/cam/a", content=b"first")
         with framegate.Subscriber("cam/a", "queue") as subscriber:
             kind = {"Content-Type": "multipart/x-mixed-replace;boundary=ffmpeg"}
@@ -190,7 +189,7 @@ def test_full_topic_costs_a_camera_one_frame_and_ends_a_form(routes: Routes) -> 
     server = routes(topics_wait=0.02)
     with (
         framegate.Publisher("raw/a", slots=2, slot_bytes=10) as publisher,
-        connected(server.url) as client,
+        httpx.Client(base_url=server.url) as client,
     ):
         publisher.send(b"x")
         part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\ny\r\n'
@@ -213,7 +212,7 @@ def test_full_topic_costs_a_camera_one_frame_and_ends_a_form(routes: Routes) -> 
 
 
 def test_limit_of_parts_is_a_setting(routes: Routes) -> None:
-    with connected(routes(topics_parts_max=2).url) as client:
+    with httpx.Client(base_url=routes(topics_parts_max=2).url) as client:
         files = [("frame", b"x")] * 3
         assert client.post("/topics/raw/a", files=files[:2]).status_code == 201
         answer = client.post("/topics/raw/a", files=files)

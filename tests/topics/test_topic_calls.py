@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
+import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,46 +19,14 @@ from framegate.config import Config
 from framegate.errors import ConfigError
 from framegate.shm import unlink
 from peers.h2_client import Client
+from server_process import PATIENCE_SECONDS, Launch
 from server_thread import Serve, Server
+from topics.responders import TOPIC, Process
+from topics.waiting import asleep, traced, wait_until
 from topics.wire import Answer, Wire, app, ask, bearer
 
-TOPIC = "resize"
 PATH = f"/call/{TOPIC}"
 TOKEN = "caller-caller-caller"
-PATIENCE_SECONDS = 60.0
-
-
-class Process:
-    """A responder that can be killed."""
-
-    def __init__(self, kind: str, topic: str = TOPIC) -> None:
-        words = [sys.executable, str(Path(__file__).parent / "responders.py"), topic, kind]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        self.wait_for("ready")
-
-    def wait_for(self, word: str) -> None:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line == word, f"expected {word!r}, got {line!r}"
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def respond() -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def start(kind: str, topic: str = TOPIC) -> Process:
-        started.append(Process(kind, topic))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
-        assert one.process.stdout is not None
-        one.process.stdout.close()
 
 
 def call(server: Server, body: bytes = b"abc", *lines: str, query: str = "") -> Answer:
@@ -72,10 +40,10 @@ def send(wire: Wire, body: bytes) -> None:
 
 
 def test_reply_comes_back_with_what_is_said_of_it(
-    serve: Serve, respond: Callable[..., Process]
+    serve_either: Serve, respond: Callable[..., Process]
 ) -> None:
     respond("echo")
-    server = serve(app, topics="/topics")
+    server = serve_either(app, topics="/topics")
     answer = call(server, b"hello")
     assert (answer.status, answer.body) == (200, b"olleh")
     assert answer.headers["content-type"] == "application/octet-stream"
@@ -95,23 +63,23 @@ def test_reply_comes_back_with_what_is_said_of_it(
 
 
 def test_many_calls_are_in_flight_and_each_gets_its_own_reply(
-    serve: Serve, respond: Callable[..., Process]
+    serve_either: Serve, respond: Callable[..., Process]
 ) -> None:
     for _ in range(2):
         respond("echo")
-    server = serve(app, topics="/topics", topics_wait=30.0)
+    server = serve_either(app, topics="/topics", topics_wait=30.0)
 
-    def one(number: int) -> bool:
-        text = f"call {number}".encode()
-        return call(server, text, query="?timeout=50").body == text[::-1]
+    def one(number: int) -> bytes:
+        return call(server, f"call {number}".encode(), query="?timeout=50").body
 
     with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(one, range(300)))
+        answers = list(pool.map(one, range(300)))
+    assert answers == [f"call {number}".encode()[::-1] for number in range(300)]
 
 
-def test_calls_over_http2(serve: Serve, respond: Callable[..., Process]) -> None:
+def test_calls_over_http2(serve_either: Serve, respond: Callable[..., Process]) -> None:
     respond("echo")
-    server = serve(app, topics="/topics")
+    server = serve_either(app, topics="/topics")
     with Client(server.connect()) as client:
         streams = [
             client.request(PATH, body, method="POST", authority="localhost")
@@ -120,8 +88,8 @@ def test_calls_over_http2(serve: Serve, respond: Callable[..., Process]) -> None
         assert [client.answer(stream).body for stream in streams] == [b"cba", b"fed"]
 
 
-def test_nobody_who_answers_is_503_and_no_topic_is_404(serve: Serve) -> None:
-    server = serve(app, topics="/topics")
+def test_nobody_who_answers_is_503_and_no_topic_is_404(serve_either: Serve) -> None:
+    server = serve_either(app, topics="/topics")
     answer = call(server)
     assert (answer.status, answer.problem["code"]) == (404, "topic-unknown")
     with framegate.Responder(TOPIC, slots=8, slot_bytes=64):
@@ -131,13 +99,14 @@ def test_nobody_who_answers_is_503_and_no_topic_is_404(serve: Serve) -> None:
     assert answer.headers["retry-after"] == "1"
 
 
-def test_reply_that_is_late_is_504(serve: Serve, respond: Callable[..., Process]) -> None:
+def test_reply_that_is_late_is_504(serve_either: Serve, respond: Callable[..., Process]) -> None:
     responder = respond("hold")
-    server = serve(app, topics="/topics", topics_call_timeout=0.2, topics_call_timeout_max=0.3)
-    for query in ("", "?timeout=0.1", "?timeout=3600"):  # cut to the limit
+    server = serve_either(app, topics="/topics", topics_call_timeout=0.2, topics_call_timeout_max=2)
+    for query in ("?timeout=3600", "", "?timeout=0.1"):  # the first one is cut to the limit
         answer = call(server, b"slow", query=query)
         assert (answer.status, answer.problem["code"]) == (504, "reply-late"), query
-        responder.wait_for("took slow")
+        if query == "?timeout=3600":  # only there it surely has the time to take it up
+            responder.wait_for("took slow")
     assert call(server, query="?timeout=soon").status == 400
     assert call(server, query="?timeout=-1").status == 400
 
@@ -150,8 +119,10 @@ def test_time_of_a_call_can_be_longer_than_usual(
     assert call(server, query="?timeout=50").status == 200
 
 
-def test_responder_killed_in_mid_call_is_502(serve: Serve, respond: Callable[..., Process]) -> None:
-    server = serve(app, topics="/topics")
+def test_responder_killed_in_mid_call_is_502(
+    serve_either: Serve, respond: Callable[..., Process]
+) -> None:
+    server = serve_either(app, topics="/topics")
     responder = respond("hold")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(call, server, b"work", query="?timeout=50")
@@ -164,10 +135,10 @@ def test_responder_killed_in_mid_call_is_502(serve: Serve, respond: Callable[...
 
 
 def test_responder_that_fails_is_502_and_what_it_says_is_for_the_log(
-    serve: Serve, respond: Callable[..., Process], caplog: pytest.LogCaptureFixture
+    serve_either: Serve, respond: Callable[..., Process], caplog: pytest.LogCaptureFixture
 ) -> None:
     respond("fail")
-    server = serve(app, topics="/topics")
+    server = serve_either(app, topics="/topics")
     answer = call(server)
     assert (answer.status, answer.problem["code"]) == (502, "call-failed")
     assert "/etc/secret" not in answer.body.decode()
@@ -175,8 +146,8 @@ def test_responder_that_fails_is_502_and_what_it_says_is_for_the_log(
     assert "no paper in /etc/secret" in caplog.text
 
 
-def test_client_that_goes_away_takes_its_request_back(serve: Serve) -> None:
-    server = serve(app, topics="/topics")
+def test_client_that_goes_away_takes_its_request_back(serve_either: Serve) -> None:
+    server = serve_either(app, topics="/topics")
     with framegate.Responder(TOPIC, slots=4, slot_bytes=64) as responder:
         for _ in range(8):  # more than there are slots
             wire = Wire(server.connect())
@@ -202,9 +173,9 @@ def test_client_that_goes_away_takes_its_request_back(serve: Serve) -> None:
 
 
 def test_number_of_calls_in_flight_is_limited(
-    serve: Serve, respond: Callable[..., Process]
+    serve_either: Serve, respond: Callable[..., Process]
 ) -> None:
-    server = serve(app, topics="/topics", topics_calls_max=2)
+    server = serve_either(app, topics="/topics", topics_calls_max=2)
     responder = respond("hold")
     wires = [Wire(server.connect()) for _ in range(2)]
     for wire in wires:
@@ -240,17 +211,82 @@ def test_request_that_is_no_frame_is_refused(serve: Serve, respond: Callable[...
     assert call(server).body == b"cba"
 
 
-def test_calls_need_the_permission_to_call(serve: Serve, respond: Callable[..., Process]) -> None:
+def test_calls_need_the_permission_to_call(
+    serve_either: Serve, respond: Callable[..., Process]
+) -> None:
     respond("echo")
     tokens = {
         "asker": {"token": TOKEN, "call": TOPIC},
         "other": {"token": TOKEN + "2", "read": "**", "publish": "**", "list": "**"},
     }
-    server = serve(app, topics="/topics", topics_tokens=tokens)
+    server = serve_either(app, topics="/topics", topics_tokens=tokens)
     assert call(server, b"abc", bearer(TOKEN)).body == b"cba"
     assert call(server, b"abc", bearer(TOKEN + "2")).status == 403
     assert call(server, b"abc", "origin: http://evil.example").status == 401
     assert call(server, b"abc").status == 200  # this machine
+
+
+@pytest.mark.parametrize("listener", ["main port", "topics-bind"])
+def test_call_adds_one_futex_wake_and_one_wake_of_the_server(
+    launch: Launch,
+    runtime: Path,
+    tmp_path: Path,
+    respond: Callable[..., Process],
+    listener: str,
+) -> None:
+    """No thread of the server wakes another one, and the responder wakes one of them once."""
+    calls = 100
+    asks, answers = tmp_path / "server", tmp_path / "responder"
+    responder = respond("wait", TOPIC, traced(answers))
+    words = ("--topics", "/topics", "--topics-bind", "127.0.0.1:0", "--port", "0")
+    extra = {"FRAMEGATE_RUNTIME_DIR": str(runtime)}
+    server = launch(
+        "topics.blocking_app:app", *words, "--no-access-log", extra=extra, through=traced(asks)
+    ).wait_ready()
+    port = server.port
+    if listener == "topics-bind":
+        port = int(server.wait_for(r"topics: http://127\.0\.0\.1:(\d+)")[1])
+    wire = Wire(socket.create_connection(("127.0.0.1", port)))
+
+    def one() -> bytes:
+        # Who is awake yet, as after the call before on a busy machine, needs no waking.
+        wait_until(lambda: asleep(responder.process.pid))
+        send(wire, b"abc")
+        responder.wait_for("took")
+        wait_until(lambda: asleep(server.pid))
+        responder.tell()
+        return wire.answer().body
+
+    for _ in range(5):  # the first one opens files
+        assert one() == b"cba"
+    begun = time.monotonic()
+    wire.ask("GET", "/topics/begin")
+    for _ in range(calls):
+        assert one() == b"cba"
+    wire.ask("GET", "/topics/end")
+    # Timers and the heartbeat: seen with 9 waits and 4 writes a second while nobody asks.
+    of_timers = 10 * (time.monotonic() - begun)
+    wire.close()
+    server.stop()
+    responder.process.terminate()
+    responder.process.wait(PATIENCE_SECONDS)
+    lines = asks.read_text().splitlines()
+    begin, end = (
+        next(at for at, line in enumerate(lines) if f'"GET /topics/{word} ' in line)
+        for word in ("begin", "end")
+    )
+    done = [line.split(maxsplit=1)[1] for line in lines[begin:end]]
+
+    def count(name: str, word: str = "") -> int:
+        return sum(call.startswith(f"{name}(") and word in call for call in done)
+
+    assert count("sendto", '"HTTP/1.1 200') == calls
+    assert calls / 2 < count("futex", "FUTEX_WAKE, ") <= calls
+    # For the request and for its reply.
+    assert count("epoll_wait") <= 2 * calls + 20 + of_timers
+    assert count("futex", "FUTEX_WAKE_PRIVATE") + count("write") < calls / 2 + of_timers
+    rings = [line for line in answers.read_text().splitlines() if " sendto(" in line]
+    assert calls / 2 < len(rings) <= calls + 5
 
 
 def test_prefix_of_calls_can_be_another_or_none(

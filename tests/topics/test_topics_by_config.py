@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -13,7 +14,6 @@ from websockets.sync.client import connect
 import framegate
 from server_thread import Serve, Server
 from topics.wire import app, ask
-from topics.wire import client as connected
 
 Routes = Callable[..., Server]
 
@@ -24,7 +24,7 @@ def sizes(topic: str) -> tuple[int, int]:
 
 
 def test_sizes_and_schema_are_those_of_the_rule_whatever_the_request_says(routes: Routes) -> None:
-    with connected(routes().url) as client:
+    with httpx.Client(base_url=routes().url) as client:
         said = {"Frame-Dtype": "uint8", "Frame-Shape": "3"}
         query = "?slots=4000&slot_bytes=1099511627776&create=true"
         assert client.post(f"/topics/raw/a{query}", content=b"abc", headers=said).status_code == 201
@@ -45,7 +45,7 @@ def test_sizes_and_schema_are_those_of_the_rule_whatever_the_request_says(routes
 
 def test_rule_without_create_describes_and_creates_nothing(routes: Routes, runtime: Path) -> None:
     server = routes()
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
         for ask_for in (
             lambda: client.post("/topics/known", content=b"x"),
             lambda: client.put("/topics/known", content=b"x"),
@@ -58,7 +58,7 @@ def test_rule_without_create_describes_and_creates_nothing(routes: Routes, runti
 
 def test_only_publishing_creates(routes: Routes, runtime: Path) -> None:
     server = routes()
-    with connected(server.url) as client:
+    with httpx.Client(base_url=server.url) as client:
         for query in ("", "?view=latest", "?view=latest&after=0", "?view=mjpeg", "?view=sse"):
             assert client.get(f"/topics/raw/a{query}").status_code == 404
         assert client.post("/call/raw/a", content=b"x").status_code == 404
@@ -75,7 +75,7 @@ def test_only_publishing_creates(routes: Routes, runtime: Path) -> None:
 def test_sixty_four_topics_may_be_there_and_not_one_more(routes: Routes) -> None:
     assert framegate.Config().topics_max == 64
     rule = {"many/*": {"create": True, "slots": 2, "slot_bytes": 64}}
-    with connected(routes(topic_rules=rule).url) as client:
+    with httpx.Client(base_url=routes(topic_rules=rule).url) as client:
         for number in range(64):
             assert client.post(f"/topics/many/{number}", content=b"x").status_code == 201
         answer = client.post("/topics/many/64", content=b"x")
@@ -96,8 +96,8 @@ def test_sixty_four_topics_may_be_there_and_not_one_more(routes: Routes) -> None
         ["via: 1.1 cache"],
     ],
 )
-def test_stranger_may_not_call(serve: Serve, lines: list[str]) -> None:
-    server = serve(app, topics="/topics")
+def test_stranger_may_not_call(serve_either: Serve, lines: list[str]) -> None:
+    server = serve_either(app, topics="/topics")
     with framegate.Publisher("ask", slot_bytes=64):
         answer: Any = ask(server, "POST", "/call/ask", *lines, body=b"x")
         assert (answer.status, answer.problem["code"]) == (403, "forbidden")

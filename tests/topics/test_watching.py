@@ -3,9 +3,12 @@
 import base64
 import contextlib
 import io
+import itertools
 import json
+import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import framegate
+from server_process import Launch
 from server_thread import Serve, Server
+from topics.waiting import traced, wait_until
 
 SHAPE = (48, 64, 3)
 HEAD = struct.Struct("<BBHIQQd")
@@ -169,6 +174,23 @@ def test_latest_is_a_picture_in_the_size_that_is_asked_for(
     assert answer.status_code == 400 and "1 to 100" in answer.json()["detail"]
 
 
+def test_seventeenth_setting_of_a_frame_is_503_until_the_next_frame(
+    server: Server, camera: framegate.Publisher
+) -> None:
+    def ask(quality: int) -> httpx.Response:
+        return httpx.get(url(server, f"cam?view=latest&format=jpeg&quality={quality}"))
+
+    camera.send(picture(100))
+    for quality in range(1, 17):
+        assert ask(quality).status_code == 200
+    refused = ask(17)
+    assert (refused.status_code, refused.json()["code"]) == (503, "pictures-busy")
+    assert refused.headers["retry-after"] == "1"
+    assert ask(16).status_code == 200  # it is made already
+    camera.send(picture(100))
+    assert ask(17).status_code == 200
+
+
 def test_frame_that_is_no_picture_says_so(server: Server, files: framegate.Publisher) -> None:
     files.send(b"abc")
     for view in ("view=latest&format=jpeg", "view=mjpeg"):
@@ -279,6 +301,18 @@ def test_what_a_websocket_publishes_is_a_frame(server: Server, camera: framegate
         assert problem["code"] == "frame-length"
         publisher.send(HEAD.pack(1, 0, 32, 0, 0, 0, 0.0) + picture(9).tobytes())
         assert publisher.recv(timeout=20) == ack(4)
+        # In fragments, as browsers send what is large: wherever they are cut.
+        whole = HEAD.pack(1, 0, 32, 0, 0, 0, 0.0) + picture(7).tobytes()
+        for number, cuts in enumerate(((0, 5), (32,), (40, 41), (10, 32, 60)), start=5):
+            places = [0, *cuts, len(whole)]
+            publisher.send([whole[a:b] for a, b in itertools.pairwise(places)])
+            assert publisher.recv(timeout=20) == ack(number)
+            with subscriber.take(timeout=20) as frame:
+                assert (np.asarray(frame) == picture(7)).all()
+        publisher.send([whole[:40], whole[40:50]])
+        assert json.loads(publisher.recv(timeout=20))["code"] == "frame-length"
+        publisher.send(whole)
+        assert publisher.recv(timeout=20) == ack(9)
 
 
 @pytest.mark.parametrize(
@@ -337,35 +371,43 @@ def test_unknown_topic_is_404_for_all_ways_of_watching(server: Server) -> None:
     assert refused.value.response.status_code == 404
 
 
-@pytest.mark.parametrize("way", ["mjpeg", "websocket", "latest"])
+UPGRADE = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+WAYS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mjpeg": ("files?view=mjpeg", ()),
+    "latest": ("files?view=latest", ()),
+    "websocket": ("files?policy=unasked", UPGRADE),
+    "queue": ("files?policy=queue&queue=3", UPGRADE),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_viewers_that_stop_in_mid_frame_delay_nobody(
-    server: Server, files: framegate.Publisher, way: str
+    serve_either: Serve, files: framegate.Publisher, way: str
 ) -> None:
     """100 viewers of 3 MB frames read a few bytes and stop, each at another frame; slots are 8."""
     payload = bytes(range(256)) * (3 << 12)
-    targets = {
-        "mjpeg": ("files?view=mjpeg", ()),
-        "latest": ("files?view=latest", ()),
-        "websocket": (
-            "files?policy=unasked",
-            (
-                "Connection: Upgrade",
-                "Upgrade: websocket",
-                "Sec-WebSocket-Version: 13",
-                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
-            ),
-        ),
-    }
-    target, fields = targets[way]
+    server = serve_either(app, topics="/topics")
+    target, fields = WAYS[way]
     if way == "mjpeg":
         payload = b"\xff\xd8" + payload  # whatever it is, it goes out as it is
     stopped = []
     for number in range(100):
-        if number % 10 == 0:
+        if number % 10 == 0 and way != "queue":
             files.send(payload, content_type="image/jpeg", timeout=20)
         connection = request(server, target, *fields)
+        if way == "queue":
+            # What was there before it is not in its queue.
+            while b"\r\n\r\n" not in connection.recv(1000, socket.MSG_PEEK):
+                pass
+            if number % 10 == 0:
+                files.send(payload, content_type="image/jpeg", timeout=20)
         received = b""
-        while len(received) < 1000:
+        while len(received) < (100 if way == "queue" else 1000):
             received += connection.recv(1000)
         stopped.append(connection)
     # The others see each frame of many more than there are slots, one by one.
@@ -384,6 +426,85 @@ def test_viewers_that_stop_in_mid_frame_delay_nobody(
             assert rest in payload + payload
     for connection in stopped:
         connection.close()
+
+
+@pytest.mark.parametrize("way", ["mjpeg", "websocket", "queue"])
+def test_viewer_that_takes_nothing_for_the_write_timeout_is_cut(
+    serve_either: Serve, files: framegate.Publisher, way: str
+) -> None:
+    """Others, who take a little now and then for longer than that, are not."""
+    frame = b"\xff\xd8" + bytes(range(256)) * (3 << 12)
+    target, fields = WAYS[way]
+    cut = serve_either(app, topics="/topics", topics_viewers=1, timeout_write=0.3)
+
+    def begin(server: Server) -> socket.socket:
+        connection = socket.socket()
+        # What the kernels take of a frame is little of it, so that every read makes room.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.settimeout(30)
+        connection.connect((server.host, server.port))
+        lines = [f"GET /topics/{target} HTTP/1.1", "Host: 127.0.0.1", *fields]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return connection
+
+    def frames_follow(connection: socket.socket) -> None:
+        """Send more than the kernels take, when the head is there: a queue has what comes then."""
+        while b"\r\n\r\n" not in connection.recv(1000, socket.MSG_PEEK):
+            pass
+        for _ in range(3):
+            files.send(frame, content_type="image/jpeg", timeout=20)
+
+    files.send(frame, content_type="image/jpeg", timeout=20)
+    with begin(cut) as stopped:
+        frames_follow(stopped)
+        received = len(stopped.recv(1000))
+        # The place is another's then.
+        wait_until(lambda: is_seated(cut))
+        with contextlib.suppress(ConnectionResetError):
+            while piece := stopped.recv(1 << 20):
+                received += len(piece)
+        assert received < 2 * len(frame)
+    # With places for all: that of the one who asked above may not be free yet.
+    # A second: a reader that a busy machine lets wait is not one that takes nothing.
+    with begin(serve_either(app, topics="/topics", timeout_write=1)) as slow:
+        frames_follow(slow)
+        received, begun = 0, time.monotonic()
+        pause = threading.Event()
+        while time.monotonic() - begun < 2.4:
+            received += len(slow.recv(1 << 16))
+            pause.wait(0.1)  # the pace of its link
+        while received < len(frame):
+            piece = slow.recv(1 << 20)
+            assert piece, "a viewer that reads was cut"
+            received += len(piece)
+
+
+def test_reader_of_events_that_takes_nothing_for_the_write_timeout_is_cut(
+    serve_either: Serve, files: framegate.Publisher
+) -> None:
+    server = serve_either(app, topics="/topics", topics_viewers=1, timeout_write=0.3)
+    with socket.socket() as stopped:
+        stopped.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        stopped.settimeout(30)
+        stopped.connect((server.host, server.port))
+        stopped.sendall(b"GET /topics/files?view=sse HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        while b"\r\n\r\n" not in stopped.recv(1000, socket.MSG_PEEK):
+            pass
+        assert not is_seated(server)
+
+        def is_cut() -> bool:
+            # Events are small: it takes many until the kernels have no room for one more.
+            for _ in range(200):
+                files.send(b"x", content_type="text/plain", timeout=20)
+            return is_seated(server)
+
+        wait_until(is_cut)
+
+
+def is_seated(server: Server) -> bool:
+    """Whether there is a place for a viewer."""
+    with request(server, "files?view=sse") as connection:
+        return Stream(connection).status == 200
 
 
 def test_frames_are_leased_while_they_are_sent_only(
@@ -416,6 +537,80 @@ def test_many_viewers_of_one_topic_see_each_frame(
                 viewer.send(ack(sequence))
 
 
+def test_viewers_on_the_loop_are_woken_once_a_frame(
+    launch: Launch, runtime: Path, tmp_path: Path, files: framegate.Publisher
+) -> None:
+    """Not each by itself from the thread of the frames: each of those is a system call."""
+    viewers, frames, calls = 40, 20, tmp_path / "calls"
+    words = ("--topics", "/topics", "--port", "0", "--no-access-log")
+    server = launch(
+        "topics.blocking_app:app",
+        *words,
+        extra={"FRAMEGATE_RUNTIME_DIR": str(runtime)},
+        through=traced(calls),
+    ).wait_ready()
+    with contextlib.ExitStack() as stack:
+        ask = b"GET /topics/files?view=mjpeg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        streams = []
+        for _ in range(viewers):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.sendall(ask)
+            streams.append(Stream(connection))
+        for value in range(frames):
+            data = jpeg(value)
+            files.send(data, content_type="image/jpeg")
+            for stream in streams:
+                stream.until(b"\r\n\r\n")
+                assert stream.exactly(len(data) + 2) == data + b"\r\n"
+        for stream in streams:
+            stream.file.close()
+    server.stop()
+    # Where another thread's call came in between, `8 <unfinished ...>`: its end shows no bytes.
+    wake = re.compile(r'"\\1(\\0){7}", 8[) ]')
+    wakes = [line for line in calls.read_text().splitlines() if wake.search(line)]
+    assert frames <= len(wakes) < frames * viewers / 2
+
+
+def test_pump_ends_although_frames_go_on(
+    launch: Launch, runtime: Path, files: framegate.Publisher
+) -> None:
+    """Once nobody watches, no thread of the server looks at frames."""
+    words = ("--topics", "/topics", "--port", "0", "--no-access-log")
+    extra = {"FRAMEGATE_RUNTIME_DIR": str(runtime)}
+    server = launch("topics.blocking_app:app", *words, extra=extra).wait_ready()
+
+    def threads_of_frames() -> list[Path]:
+        tasks = Path(f"/proc/{server.pid}/task").iterdir()
+        return [task for task in tasks if (task / "comm").read_text().startswith("framegate-frame")]
+
+    wait_until(lambda: bool(threads_of_frames()))  # it names itself, once it runs
+    (thread,) = threads_of_frames()
+
+    def switches() -> int:
+        found = re.search(
+            r"^voluntary_ctxt_switches:\s(\d+)", (thread / "status").read_text(), re.M
+        )
+        assert found is not None
+        return int(found[1])
+
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}/topics") as client:
+
+        def looks() -> int:
+            """How often it ran while frames came, each with time for that."""
+            before = switches()
+            for value in range(20):
+                files.send(jpeg(value), content_type="image/jpeg")
+                assert client.get("/files?view=latest").status_code == 200
+            return switches() - before
+
+        with client.stream("GET", "/files?view=mjpeg") as viewer:
+            body = viewer.iter_raw()
+            files.send(jpeg(1), content_type="image/jpeg")
+            next(body)
+            wait_until(lambda: looks() > 5)
+        wait_until(lambda: looks() == 0)
+
+
 def bearer(token: str) -> str:
     """The subprotocol by which a browser shows a token."""
     return "framegate.bearer." + base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
@@ -429,6 +624,7 @@ VIEWER, ROBOT = "viewer-viewer-viewer", "robot-robot-robot-robot"
     [
         ({"origin": "http://evil.example"}, "subscribe", 401),
         ({"origin": "null"}, "subscribe", 401),
+        ({"name": "evil.example"}, "subscribe", 401),
         ({"additional_headers": {"X-Forwarded-For": "192.0.2.1"}}, "subscribe", 401),
         ({}, "both", 101),
         ({"subprotocols": ["framegate.v1", bearer("wrong-wrong-wrong-wrong")]}, "subscribe", 401),
@@ -440,19 +636,22 @@ VIEWER, ROBOT = "viewer-viewer-viewer", "robot-robot-robot-robot"
     ],
 )
 def test_websocket_may_do_what_its_client_may(
-    serve: Serve, camera: framegate.Publisher, who: dict[str, Any], mode: str, status: int
+    serve_either: Serve, camera: framegate.Publisher, who: dict[str, Any], mode: str, status: int
 ) -> None:
     tokens = {
         "viewer": {"token": VIEWER, "read": ["cam"]},
         "robot": {"token": ROBOT, "publish": ["cam"]},
     }
-    server = serve(app, topics="/topics", topics_tokens=tokens)
-    url = f"ws://127.0.0.1:{server.port}/topics/cam?mode={mode}&dtype=uint8&shape=48,64,3"
+    server = serve_either(app, topics="/topics", topics_tokens=tokens)
+    options = dict(who)
+    name = options.pop("name", "127.0.0.1")  # by which the client knows the server
+    url = f"ws://{name}:{server.port}/topics/cam?mode={mode}&dtype=uint8&shape=48,64,3"
+    options["sock"] = server.connect()
     if status == 101:
-        with connect(url, **who) as websocket:
+        with connect(url, **options) as websocket:
             # The subprotocol with the token is never the one that is chosen.
             assert websocket.subprotocol == ("framegate.v1" if "subprotocols" in who else None)
         return
     with pytest.raises(InvalidStatus) as refused:
-        connect(url, **who)
+        connect(url, **options)
     assert refused.value.response.status_code == status

@@ -101,6 +101,34 @@ def test_pictures_and_events_beside_each_other(connect: Open, camera: framegate.
             assert json.loads(until(client, events, b"\n\n"))["sequence"] == sequence
 
 
+def test_viewer_whose_window_stays_shut_for_the_write_timeout_is_reset(
+    serve: Serve, camera: framegate.Publisher
+) -> None:
+    """Its stream is, and nothing else of its connection."""
+    server = serve(app, topics="/topics", timeout_write=0.3)
+    with (
+        framegate.Publisher("files", slots=8, slot_bytes=1 << 20) as files,
+        Client(server.connect(), reads=False) as client,
+    ):
+        # The connection's window is open, those of the streams hold 64 KiB.
+        client.state.increment_flow_control_window(1 << 24)
+        client.flush()
+        target = ["/topics/files?view=mjpeg", "/topics/cam?view=sse"]
+        pictures, events = (
+            client.exchanges[client.request(path, authority="localhost")] for path in target
+        )
+        while pictures.status is None or events.status is None:
+            assert client.read()
+        files.send(b"\xff\xd8" + bytes(1 << 19), content_type="image/jpeg")
+        while pictures.reset is None:
+            assert client.read()
+        assert len(pictures.body) == 65_535
+        sequence = camera.send(picture(7))
+        until(client, events, b"data: ")
+        assert json.loads(until(client, events, b"\n\n"))["sequence"] == sequence
+        assert not events.is_over
+
+
 def test_websocket_over_an_extended_connect(connect: Open, camera: framegate.Publisher) -> None:
     tunnel = TunnelSocket(connect())
     assert tunnel.connect("/topics/cam", [VERSION, *FIELDS]).status == 200

@@ -1,9 +1,10 @@
-"""Waiting for what a server does with slots."""
+"""Waiting for what a server does, and looking at it from outside."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from framegate.shm import Inspector
 
@@ -18,3 +19,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
     """The watchdog of the test ends what never comes."""
     while not condition():
         os.sched_yield()
+
+
+def asleep(pid: int) -> bool:
+    """Whether all threads of a process wait for something."""
+    stats = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(stat.read_text().rpartition(") ")[2].startswith("S") for stat in stats)
+
+
+def traced(path: Path) -> list[str]:
+    """Put this in front of a command: its system calls, of all threads, go to `path`."""
+    names = "futex,recvfrom,sendto,write,epoll_wait"
+    # Not between the process and who started it.
+    return ["strace", "-D", "-f", "-o", str(path), "-e", f"trace={names}", "-e", "signal=none"]

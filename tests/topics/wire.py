@@ -7,18 +7,6 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
-
-def client(url: str, **options: Any) -> httpx.Client:
-    """A client with a connection for each request.
-
-    An answer that does not wait for the request's body ends the connection behind it, without
-    having said so: the next request on it may be lost.
-    """
-    limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.Client(base_url=url, limits=limits, **options)
-
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] != "http":
@@ -62,13 +50,16 @@ class Wire:
         if method in ("POST", "PUT"):
             head.append(f"content-length: {len(body)}")
         self.connection.sendall("\r\n".join([*head, "", ""]).encode() + body)
+        return self.answer(has_body=method != "HEAD")
+
+    def answer(self, *, has_body: bool = True) -> Answer:
         status = int(self.stream.readline().split()[1])
         headers = {}
         while line := self.stream.readline().strip():
             name, _, value = line.decode().partition(":")
             headers[name.lower()] = value.strip()
         length = int(headers.get("content-length", "0"))
-        return Answer(status, headers, self.stream.read(length) if method != "HEAD" else b"")
+        return Answer(status, headers, self.stream.read(length) if has_body else b"")
 
     def close(self) -> None:
         self.stream.close()

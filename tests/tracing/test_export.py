@@ -19,6 +19,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from conformance.process import free_port
 from metrics.scraping import eventually, scrape
 from server_process import Launch
 from tls.authority import Authority
@@ -159,12 +160,6 @@ def test_part_that_a_collector_rejects_is_counted(
             eventually(lambda: counters(url)[1] == 2, "the rejected ones were counted")
             assert counters(url)[0] >= 1
             eventually(lambda: "the collector rejected some: too\\nold" in caplog.text, "told")
-
-
-def free_port() -> int:
-    with socket.socket() as item:
-        item.bind(("127.0.0.1", 0))
-        return int(item.getsockname()[1])
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])

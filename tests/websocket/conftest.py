@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from peers.h2_websocket import TunnelSocket
+from peers.tls_threads import for_threads
 from server_thread import Serve, Server
 from websocket.raw import RawWebSocket, RawWebSocketOverHttp2
 
@@ -122,7 +124,8 @@ def dial(tls_context: ssl.SSLContext | None) -> Callable[..., ClientConnection]:
     scheme = "ws" if tls_context is None else "wss"
 
     def connecting(server: Server, **options: Any) -> ClientConnection:
-        return connect(f"{scheme}://localhost:{server.port}/", ssl=tls_context, **options)
+        context = tls_context and for_threads(tls_context)
+        return connect(f"{scheme}://localhost:{server.port}/", ssl=context, **options)
 
     return connecting
 
@@ -169,6 +172,33 @@ def accepting(then: Application) -> Application:
         await then(scope, receive, send)
 
     return app
+
+
+@pytest.fixture
+def until_told(saw: Recorder) -> Callable[[], Awaitable[None]]:
+    """`await until_told()` in an application: `saw` gives the test what tells it to go on."""
+
+    async def wait() -> None:
+        go = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        saw(lambda: loop.call_soon_threadsafe(go.set))
+        await go.wait()
+
+    return wait
+
+
+@pytest.fixture
+def counting(saw: Recorder, until_told: Callable[[], Awaitable[None]]) -> Application:
+    """An application that accepts, waits until it is told, and counts messages to the end."""
+
+    async def count(scope: Any, receive: Any, send: Any) -> None:
+        await until_told()
+        number = 0
+        while (await receive())["type"] == "websocket.receive":
+            number += 1
+        saw(number)
+
+    return accepting(count)
 
 
 @pytest.fixture(name="accepting")

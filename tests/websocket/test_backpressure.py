@@ -27,14 +27,11 @@ def wait_until_still(server: Any, count: Callable[[], int]) -> None:
 
 
 def test_the_socket_is_not_read_while_the_application_does_not_receive(
-    serve: Any, accepting: Any, raw: Any, saw: Any
+    serve: Any, accepting: Any, until_told: Any, raw: Any, saw: Any
 ) -> None:
     @accepting
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        go = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        saw(lambda: loop.call_soon_threadsafe(go.set))
-        await go.wait()
+        await until_told()
         for number in range(MANY):
             event = await receive()
             assert event["bytes"][:4] == number.to_bytes(4, "big")
@@ -58,20 +55,9 @@ def test_the_socket_is_not_read_while_the_application_does_not_receive(
 
 
 def test_many_small_messages_wait_in_the_kernel_too(
-    serve: Any, accepting: Any, raw: Any, saw: Any
+    serve: Any, counting: Any, raw: Any, saw: Any
 ) -> None:
-    @accepting
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        go = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        saw(lambda: loop.call_soon_threadsafe(go.set))
-        await go.wait()
-        count = 0
-        while (await receive())["type"] == "websocket.receive":
-            count += 1
-        saw(count)
-
-    client = raw(serve(app, lifespan="off")).open()
+    client = raw(serve(counting, lifespan="off")).open()
     go = saw.next()
     client.socket.settimeout(0.5)
     # Whole frames, so that the count is known.
@@ -143,7 +129,7 @@ def test_while_send_waits_messages_and_pings_are_still_read(
     while (got := client.read_frame())[0] != 0x8:
         pongs += got[0] == 0xA
     # What waits to be written of them is bounded; of the others only the latest is answered.
-    assert pongs < 100
+    assert pongs < 500
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 
 from attacks.websocket_peers import APP
 from peers.h2_websocket import TunnelSocket
+from peers.tls_threads import for_threads
 from server_process import Launch, launch
 from tls.authority import Authority
 from websocket.raw import PING, PONG, TEXT, RawWebSocketOverHttp2, frame
@@ -40,7 +41,7 @@ def test_no_live_peer_is_lost(
     words += ["--ws-ping-timeout", str(PING_SECONDS)]
     context = None
     if scheme == "wss":
-        context = authority.client_context()
+        context = for_threads(authority.client_context())
         for name, path in authority.issue("localhost").write(tmp_path).items():
             words += ["--" + name.replace("_", "-"), path]
     server = launch(APP, *words).wait_ready()

@@ -19,6 +19,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 import websockets.sync.client
 
+from peers.tls_threads import for_threads
 from tls.authority import Authority
 
 WORDS = "das ist heiß 🔥 " * 200
@@ -86,7 +87,9 @@ class Websockets(Client):
 
 class WebsocketsInThreads(Client):
     async def open(self, url: str, tls: ssl.SSLContext | None) -> None:
-        connecting = websockets.sync.client.connect(url, ssl=tls, subprotocols=["a", "chat"])  # type: ignore[list-item]
+        connecting = websockets.sync.client.connect(
+            url, ssl=tls and for_threads(tls), subprotocols=["a", "chat"]
+        )  # type: ignore[list-item]
         self.peer = await asyncio.to_thread(connecting.__enter__)
         self.stack.push_async_callback(asyncio.to_thread, connecting.__exit__, None, None, None)
 

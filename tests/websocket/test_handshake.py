@@ -177,16 +177,13 @@ def test_a_denial_in_pieces_waits_for_a_slow_client(serve: Any, saw: Any, raw: A
 
 
 def test_a_denial_that_is_not_completed_is_cut(
-    serve: Any, raw: Any, saw: Any, caplog: pytest.LogCaptureFixture
+    serve: Any, until_told: Any, raw: Any, saw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.http.response.start", "status": 403})
         await send({"type": "websocket.http.response.body", "body": b"part", "more_body": True})
-        go = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        saw(lambda: loop.call_soon_threadsafe(go.set))
-        await go.wait()
+        await until_told()
 
     with caplog.at_level(logging.ERROR, "framegate"):
         client = raw(serve(app, lifespan="off"))

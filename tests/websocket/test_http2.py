@@ -251,20 +251,9 @@ def test_a_client_that_leaves_before_the_answer(serve: Any, tunnel: Any, saw: An
 
 
 def test_the_window_opens_as_messages_are_received(
-    serve: Any, accepting: Any, tunnel: Any, saw: Any
+    serve: Any, counting: Any, tunnel: Any, saw: Any
 ) -> None:
-    @accepting
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        go = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        saw(lambda: loop.call_soon_threadsafe(go.set))
-        await go.wait()
-        count = 0
-        while (await receive())["type"] == "websocket.receive":
-            count += 1
-        saw(count)
-
-    server = serve(app, lifespan="off", http2_initial_stream_window_size=65_535)
+    server = serve(counting, lifespan="off", http2_initial_stream_window_size=65_535)
     client = RawWebSocketOverHttp2(tunnel(server)).open()
     go = saw.next()
     client.socket.settimeout(0.3)

@@ -1,36 +1,37 @@
 // The open topic: its picture in full size, its data, and how to get at it from elsewhere.
 
-import { draw, dumpLines, type Drawn } from "./draw.ts";
-import { download, make, setText } from "./dom.ts";
-import { type Access, Feed } from "./feed.ts";
+import { dumpLines, type Drawn } from "./draw.ts";
+import { download, make, sample, setText } from "./dom.ts";
+import type { Access } from "./feed.ts";
 import { numbersOf, npyOf } from "./numbers.ts";
+import { Readers } from "./readers.ts";
 import { type Frame, pathOf } from "./protocol.ts";
+import { Screen } from "./screen.ts";
 import { bytesText, millisecondsText, numberText, rateText, strings } from "./strings.ts";
 import type { Listed } from "./topics.ts";
 
-const WIDTH = 1280;
+const SIZE = { width: 1280, heatBytes: 4 * 1024 * 1024 };
 const VALUES = 64;
 const DUMP_BYTES = 256;
 
-type Tab = "picture" | "data" | "links";
-const TABS: readonly Tab[] = ["picture", "data", "links"];
+export const TABS = ["picture", "data", "readers", "links", "record"] as const;
+export type Tab = (typeof TABS)[number];
 
 export class Detail {
-  readonly feed: Feed;
-  #canvas = make("canvas", { width: "640", height: "360" });
-  #note = make("p", { class: "note" });
+  #screen: Screen;
   #under = make("p", { "aria-live": "off" });
   #values = make("pre", { tabindex: "0" });
   #facts = new Map<keyof typeof strings.detail.facts, HTMLElement>();
   #panels: Record<Tab, HTMLElement>;
   #tabs: Record<Tab, HTMLButtonElement>;
   #freeze: HTMLButtonElement;
-  #drawing = false;
-  #drawn = 0;
-  #range: Drawn["range"] = null;
+  #drawn: Drawn | null = null;
+  /** The pixel below the pointer, or none. */
+  #pointed: [number, number] | null = null;
+  #readers: Readers;
 
   constructor(
-    public topic: Listed,
+    topic: Listed,
     readonly access: Access,
     readonly element: HTMLElement,
     readonly chosen: (tab: Tab) => void,
@@ -38,7 +39,9 @@ export class Detail {
     tab: Tab,
   ) {
     const words = strings.detail;
-    this.feed = new Feed(topic, access, WIDTH, () => this.#changed());
+    this.#screen = new Screen(topic, access, SIZE, () => 0, (frame, drawn) => this.#shown(frame, drawn), () => this.#words());
+    const { canvas, note } = this.#screen;
+    this.#readers = new Readers(topic.name, access);
     this.#freeze = make("button", { type: "button", id: "freeze", "aria-pressed": "false" }, words.freeze);
     this.#freeze.addEventListener("click", () => this.freeze());
     const step = make("button", { type: "button", id: "step" }, words.step);
@@ -55,15 +58,22 @@ export class Detail {
       facts.append(make("dt", {}, label), value);
     }
     this.#panels = {
-      picture: make("div", { role: "tabpanel" }, make("div", { class: "large" }, this.#canvas, this.#note), this.#under),
+      picture: make("div", { role: "tabpanel" }, make("div", { class: "large" }, canvas, note), this.#under),
       data: make("div", { role: "tabpanel" }, facts, make("h2", {}, words.values), this.#values),
+      readers: make("div", { role: "tabpanel" }, this.#readers.element),
       links: make("div", { role: "tabpanel" }, ...this.#links()),
+      record: make("div", { role: "tabpanel" }, ...this.#record()),
     };
+    for (const name of TABS) {
+      this.#panels[name].id = `panel-${name}`;
+      this.#panels[name].setAttribute("aria-labelledby", `tab-${name}`);
+    }
     const bar = make("div", { class: "bar", role: "tablist" });
     this.#tabs = Object.fromEntries(
       TABS.map((name) => {
-        const button = make("button", { type: "button", role: "tab", id: `tab-${name}` }, words.tabs[name]);
+        const button = make("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}` }, words.tabs[name]);
         button.addEventListener("click", () => this.choose(name));
+        button.addEventListener("keydown", (event) => this.#turn(event, name));
         bar.append(button);
         return [name, button];
       }),
@@ -75,44 +85,69 @@ export class Detail {
       ...TABS.map((name) => this.#panels[name]),
     );
     element.hidden = false;
-    this.#canvas.addEventListener("mousemove", (event) => this.#pixel(event));
-    this.#canvas.addEventListener("click", () => this.#canvas.toggleAttribute("data-zoom"));
+    canvas.addEventListener("mousemove", (event) => this.#point(event));
+    canvas.addEventListener("mouseleave", () => this.#point(null));
+    canvas.addEventListener("click", () => this.zoom());
     this.choose(tab);
-    this.feed.look(true);
-    this.update(topic);
+    this.look();
+    this.#words();
+  }
+
+  get topic(): Listed {
+    return this.#screen.topic;
   }
 
   choose(tab: Tab): void {
     for (const name of TABS) {
       this.#panels[name].hidden = name !== tab;
       this.#tabs[name].setAttribute("aria-selected", String(name === tab));
+      this.#tabs[name].tabIndex = name === tab ? 0 : -1;
     }
     this.chosen(tab);
+    this.look();
   }
 
-  seen(): void {
-    this.feed.look(!document.hidden);
+  /** From tab to tab by arrows. */
+  #turn(event: KeyboardEvent, from: Tab): void {
+    const step = { ArrowRight: 1, ArrowLeft: TABS.length - 1 }[event.key];
+    if (step === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const next = TABS[(TABS.indexOf(from) + step) % TABS.length] ?? from;
+    this.choose(next);
+    this.#tabs[next].focus();
+  }
+
+  /** Pixel for pixel, to be scrolled; or the whole. */
+  zoom(): void {
+    this.#screen.canvas.toggleAttribute("data-zoom");
+  }
+
+  /** To be called when the page was hidden, or is seen again. */
+  look(): void {
+    this.#screen.feed.look(!document.hidden);
+    this.#readers.look(!document.hidden && !this.#panels.readers.hidden);
   }
 
   end(): void {
-    this.feed.end();
+    this.#screen.feed.look(false);
+    this.#readers.look(false);
     this.element.hidden = true;
     this.element.replaceChildren();
   }
 
   freeze(): void {
-    this.feed.freeze(!this.feed.frozen);
-    this.#words();
+    this.#screen.feed.freeze(!this.#screen.feed.frozen);
   }
 
   step(): void {
-    this.feed.step();
+    this.#screen.feed.step();
     this.#words();
   }
 
   /** The frame that is shown, as a file: an array as .npy, the rest as it came. */
   download(): void {
-    const frame = this.feed.frame;
+    const frame = this.#screen.feed.frame;
     if (frame === null) return;
     const npy = frame.kind === "raw" ? npyOf(frame.head, frame.payload) : null;
     const ending = npy !== null ? "npy" : (frame.mediaType.split("/")[1] ?? "bin").replace("octet-stream", "bin");
@@ -121,44 +156,23 @@ export class Detail {
   }
 
   update(topic: Listed): void {
-    this.topic = topic;
+    this.#screen.topic = topic;
     this.#words();
   }
 
-  #changed(): void {
-    const frame = this.feed.frame;
-    if (frame !== null && frame.sequence !== this.#drawn && !this.#drawing && this.feed.state.name === "live") {
-      this.#drawing = true;
-      requestAnimationFrame(() => void this.#draw());
-      return;
-    }
-    this.#words();
-  }
-
-  async #draw(): Promise<void> {
-    const frame = this.feed.frame;
-    try {
-      if (frame !== null) {
-        const { range } = await draw(frame, this.#canvas);
-        this.#range = range;
-        this.#drawn = frame.sequence;
-        this.element.dataset["sequence"] = String(frame.sequence);
-        if (!this.#panels.data.hidden) setText(this.#values, valuesText(frame));
-        setText(this.#under, range === null ? "" : strings.detail.range(numberText(range[0]), numberText(range[1])));
-      }
-    } finally {
-      this.#drawing = false;
-      this.feed.shown();
-      this.#words();
-    }
+  #shown(frame: Frame, drawn: Drawn): void {
+    this.#drawn = drawn;
+    this.element.dataset["sequence"] = String(frame.sequence);
+    if (!this.#panels.data.hidden) setText(this.#values, valuesText(frame));
+    this.#explain();
   }
 
   #words(): void {
-    const { feed, topic } = this;
+    const { feed, topic } = this.#screen;
     const words = strings.detail;
     this.#freeze.setAttribute("aria-pressed", String(feed.frozen));
     setText(this.#freeze, feed.frozen ? words.thaw : words.freeze);
-    setText(this.#note, this.#state());
+    this.#screen.tell();
     const frame = feed.frame;
     const age = frame === null ? null : Date.now() - frame.published;
     const facts: Record<keyof typeof words.facts, string> = {
@@ -174,41 +188,28 @@ export class Detail {
       slots: `${topic.slots} × ${bytesText(topic.slot_bytes)}`,
       publishers: String(topic.publishers),
       subscribers: String(topic.subscribers),
+      leases: String(topic.leases),
+      lost: String(topic.lost),
     };
     for (const [key, element] of this.#facts) setText(element, facts[key]);
   }
 
-  #state(): string {
-    const state = this.feed.state;
-    const texts = strings.tile;
-    switch (state.name) {
-      case "denied": return texts.denied;
-      case "too large": return texts.tooLarge(bytesText(state.bytes));
-      case "refused": return texts.refused(state.why);
-      case "ended": return texts.ended;
-      case "waiting": return texts.waiting(this.topic.publishers);
-      case "live": return this.feed.frozen ? texts.frozen : "";
-      default: return "";
-    }
+  #point(event: MouseEvent | null): void {
+    const { canvas } = this.#screen;
+    const isOver = event !== null && canvas.clientWidth > 0 && canvas.clientHeight > 0;
+    this.#pointed = isOver
+      ? [Math.floor((event.offsetX / canvas.clientWidth) * canvas.width), Math.floor((event.offsetY / canvas.clientHeight) * canvas.height)]
+      : null;
+    this.#explain();
   }
 
-  #pixel(event: MouseEvent): void {
-    const context = this.#canvas.getContext("2d");
-    const frame = this.feed.frame;
-    if (context === null || frame === null || this.#canvas.clientWidth === 0) return;
-    const x = Math.floor((event.offsetX / this.#canvas.clientWidth) * this.#canvas.width);
-    const y = Math.floor((event.offsetY / this.#canvas.clientHeight) * this.#canvas.height);
-    const numbers = frame.kind === "raw" ? numbersOf(frame.head, frame.payload) : null;
-    const columns = numbers?.shape[numbers.shape.length - 1] ?? 0;
-    let value: string;
-    if (numbers !== null && columns === this.#canvas.width && this.#range !== null) {
-      value = numberText(numbers.at(y * columns + x));
-    } else if (frame.kind === "picture") {
-      value = [...context.getImageData(x, y, 1, 1).data.slice(0, 3)].join(", ");
-    } else {
-      return;
-    }
-    setText(this.#under, strings.detail.pixel(x, y, value));
+  /** What the pixel below the pointer stands for, else what the numbers are between. */
+  #explain(): void {
+    const { range, value } = this.#drawn ?? { range: null, value: null };
+    const words = strings.detail;
+    const pixel = this.#pointed === null ? null : (value?.(...this.#pointed) ?? null);
+    if (this.#pointed !== null && pixel !== null) setText(this.#under, words.pixel(...this.#pointed, pixel));
+    else setText(this.#under, range === null ? "" : words.range(numberText(range[0]), numberText(range[1])));
   }
 
   #links(): HTMLElement[] {
@@ -223,13 +224,20 @@ export class Detail {
       ["Python, on this machine", `import framegate\n\nfor frame in framegate.Subscriber("${name}"):\n    with frame:\n        print(frame.sequence, frame.numpy().shape)`],
       ["Terminal", `platform topic hz ${name}`],
     ];
-    return samples.flatMap(([title, text]) => {
-      const copy = make("button", { type: "button" }, strings.detail.copy);
-      copy.addEventListener("click", () => {
-        void navigator.clipboard.writeText(text).then(() => setText(copy, strings.detail.copied));
-      });
-      return [make("div", { class: "copy" }, make("strong", {}, title), copy), make("pre", { tabindex: "0" }, text)];
-    });
+    return samples.flatMap(([title, text]) => sample(title, text, strings.detail));
+  }
+
+  #record(): HTMLElement[] {
+    const name = this.topic.name;
+    const file = `${name.replaceAll("/", "-")}.mcap`;
+    const { text, mcap, replay, video } = strings.detail.record;
+    const url = location.origin + pathOf(this.access.prefix, name);
+    return [
+      make("p", {}, text),
+      ...sample(mcap, `platform topic record ${name} -o ${file}`, strings.detail),
+      ...sample(replay, `platform topic replay ${file} --prefix replay/`, strings.detail),
+      ...sample(video, `ffmpeg -f mpjpeg -i '${url}?view=mjpeg' -c copy ${file.replace(/mcap$/, "mkv")}`, strings.detail),
+    ];
   }
 }
 

@@ -32,6 +32,23 @@ export function order(parent: Element, children: readonly Element[]): void {
   while (parent.children.length > children.length) parent.lastElementChild?.remove();
 }
 
+/** A title, a text to take along, and a button that copies it. */
+export function sample(title: string, text: string, words: { copy: string; copied: string; selected: string }): HTMLElement[] {
+  const code = make("pre", { tabindex: "0" }, text);
+  const copy = make("button", { type: "button" }, words.copy);
+  copy.addEventListener("click", () => {
+    // Over plain HTTP from another machine there is no clipboard: the text is selected then, for who presses Ctrl-C.
+    const clipboard = navigator.clipboard as Clipboard | undefined;
+    if (clipboard === undefined) {
+      getSelection()?.selectAllChildren(code);
+      setText(copy, words.selected);
+      return;
+    }
+    void clipboard.writeText(text).then(() => setText(copy, words.copied));
+  });
+  return [make("div", { class: "copy" }, make("strong", {}, title), copy), code];
+}
+
 export function download(blob: Blob, name: string): void {
   const url = URL.createObjectURL(blob);
   make("a", { href: url, download: name }).click();

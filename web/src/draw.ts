@@ -10,6 +10,8 @@ export interface Drawn {
   width: number | null;
   height: number | null;
   range: [number, number] | null;
+  /** What lies at a pixel of the canvas; null: a plot. */
+  value: ((x: number, y: number) => string | null) | null;
 }
 
 const PLOT = { width: 640, height: 360, margin: 12 };
@@ -32,22 +34,23 @@ export async function draw(frame: Frame, canvas: HTMLCanvasElement): Promise<Dra
     context.drawImage(bitmap, 0, 0);
     const size = { width: bitmap.width, height: bitmap.height };
     bitmap.close();
-    return { ...size, range: null };
+    const value = (x: number, y: number) => [...context.getImageData(x, y, 1, 1).data.slice(0, 3)].join(", ");
+    return { ...size, range: null, value };
   }
   const numbers = numbersOf(frame.head, frame.payload);
   if (numbers === null || numbers.length === 0) {
     dump(frame.payload, canvas, context);
-    return { width: null, height: null, range: null };
+    return { width: null, height: null, range: null, value: null };
   }
   const range = rangeOf(numbers);
   const [rows = 1, columns = 1] = sidesOf(numbers.shape);
   if (numbers.length <= CURVES_MAX) bars(numbers, range, canvas, context);
   else if (columns <= CURVES_MAX || rows === 1) curves(numbers, range, canvas, context);
-  else heat(numbers, range, rows, columns, canvas, context);
-  return { width: null, height: null, range };
+  else return { width: null, height: null, range, value: heat(numbers, range, canvas, context) };
+  return { width: null, height: null, range, value: null };
 }
 
-/** Rows and columns; what has more dimensions is laid out as one image below the other. */
+/** Rows and columns, of what has more dimensions all rows. */
 function sidesOf(shape: number[]): [number, number] {
   if (shape.length < 2) return [1, shape[0] ?? 1];
   const columns = shape[shape.length - 1] ?? 1;
@@ -68,22 +71,63 @@ function clear(canvas: HTMLCanvasElement, context: CanvasRenderingContext2D): vo
   context.font = "16px ui-monospace, monospace";
 }
 
+/** How a tensor's images (its last two dimensions) lie beside each other, so that the whole is about as wide as a tile. */
+interface Planes {
+  height: number;
+  width: number;
+  across: number;
+  down: number;
+}
+
+/** Between two images of a tensor, in pixels. */
+const GAP = 1;
+
+function planesOf(shape: number[]): Planes {
+  const [height = 1, width = 1] = shape.slice(-2);
+  const count = shape.slice(0, -2).reduce((product, side) => product * side, 1);
+  const across = Math.min(count, Math.max(1, Math.round(Math.sqrt((count * height * 16) / (width * 9)))));
+  return { height, width, across, down: Math.ceil(count / across) };
+}
+
+/** Colours for the numbers from the smallest to the largest, as pixels (little endian: alpha first). */
+const COLOURS = Uint32Array.from({ length: 256 }, (_, index) => {
+  const [red = 0, green = 0, blue = 0] = mixed((index / 255) * (VIRIDIS.length - 1));
+  return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+});
+const NO_NUMBER = 0xff808080;
+
+/** A heat map; gives what says which number a pixel stands for. */
 function heat(
-  numbers: Numbers, range: [number, number] | null, rows: number, columns: number,
-  canvas: HTMLCanvasElement, context: CanvasRenderingContext2D,
-): void {
-  resize(canvas, columns, rows);
-  const image = context.createImageData(columns, rows);
+  numbers: Numbers, range: [number, number] | null, canvas: HTMLCanvasElement, context: CanvasRenderingContext2D,
+): (x: number, y: number) => string | null {
+  const { height, width, across, down } = planesOf(numbers.shape);
+  resize(canvas, across * (width + GAP) - GAP, down * (height + GAP) - GAP);
+  const image = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(image.data.buffer).fill(NO_NUMBER);
   const [low, high] = range ?? [0, 1];
-  const scale = high > low ? (VIRIDIS.length - 1) / (high - low) : 0;
-  for (let index = 0; index < rows * columns; index += 1) {
-    const value = numbers.at(index);
-    const place = Number.isNaN(value) ? NaN : Math.min(Math.max((value - low) * scale, 0), VIRIDIS.length - 1);
-    const colour = Number.isNaN(place) ? [128, 128, 128] : mixed(place);
-    image.data.set(colour, index * 4);
-    image.data[index * 4 + 3] = 255;
+  const scale = high > low ? (COLOURS.length - 1) / (high - low) : 0;
+  let index = 0;
+  for (let plane = 0; index < numbers.length; plane += 1) {
+    const left = (plane % across) * (width + GAP);
+    const top = Math.floor(plane / across) * (height + GAP);
+    for (let row = 0; row < height; row += 1) {
+      let at = (top + row) * canvas.width + left;
+      for (let column = 0; column < width; column += 1) {
+        const value = numbers.at(index);
+        index += 1;
+        const place = Math.round(Math.min(Math.max((value - low) * scale, 0), COLOURS.length - 1));
+        pixels[at] = COLOURS[place] ?? NO_NUMBER;
+        at += 1;
+      }
+    }
   }
   context.putImageData(image, 0, 0);
+  return (x, y) => {
+    const [column, row] = [x % (width + GAP), y % (height + GAP)];
+    const plane = Math.floor(y / (height + GAP)) * across + Math.floor(x / (width + GAP));
+    const item = (plane * height + row) * width + column;
+    return column < width && row < height && item < numbers.length ? numberText(numbers.at(item)) : null;
+  };
 }
 
 function mixed(place: number): number[] {
@@ -92,6 +136,22 @@ function mixed(place: number): number[] {
   const above = VIRIDIS[index + 1] ?? below;
   const share = place - index;
   return below.map((part, channel) => Math.round(part + ((above[channel] ?? part) - part) * share));
+}
+
+/** The last rates of a topic as a line, as high as the largest. */
+export function sparkline(rates: readonly number[], count: number, canvas: HTMLCanvasElement): void {
+  const context = canvas.getContext("2d");
+  if (context === null) return;
+  const { width, height } = canvas;
+  context.clearRect(0, 0, width, height);
+  const most = Math.max(...rates, 1e-9);
+  context.strokeStyle = getComputedStyle(canvas).color;
+  context.lineWidth = 1.5;
+  context.beginPath();
+  rates.forEach((rate, index) => {
+    context.lineTo(width - 1 - (rates.length - 1 - index) * ((width - 2) / (count - 1)), height - 2 - (rate / most) * (height - 4));
+  });
+  context.stroke();
 }
 
 function curves(numbers: Numbers, range: [number, number] | null, canvas: HTMLCanvasElement, context: CanvasRenderingContext2D): void {

@@ -1,6 +1,6 @@
 // One topic over one WebSocket: the newest frame, acknowledged when it was shown. Who does not look is sent nothing.
 
-import { acknowledgement, pathOf, type Frame, type FrameHead, ProtocolError, readFrame, socketUrl, type Topic, type View, viewOf } from "./protocol.ts";
+import { acknowledgement, pathOf, type Frame, type FrameHead, ProtocolError, readFrame, type Size, socketUrl, type Topic, type View, viewOf } from "./protocol.ts";
 
 export type FeedState =
   | { name: "opening" }
@@ -18,7 +18,11 @@ export interface Access {
 }
 
 /** Frames per second that one viewer asks for at most. */
-const RATE_MAX = 30;
+export const RATE_MAX = 30;
+/** Ages of frames that are remembered. */
+const AGES = 128;
+/** A frame that is older comes from a clock that is not ours. */
+export const AGE_MAX_MS = 60_000;
 const RETRY_FIRST_MS = 500;
 const RETRY_LAST_MS = 8000;
 /** Close codes of ours (RFC 6455, 7.4.1). */
@@ -31,13 +35,22 @@ export class Feed {
   frame: Frame | null = null;
   /** Frames of the topic that were not sent, because this viewer was slower. */
   skipped = 0;
-  /** Bytes of the last message. */
+  /** When frames came, in the last two seconds. */
   #arrivals: number[] = [];
+  /** How old frames were when they were drawn, in milliseconds: the last ones. */
+  ages: number[] = [];
+  #openedAt = 0;
   #socket: WebSocket | null = null;
   #head: FrameHead = UNKNOWN;
   #owed: number | null = null;
   #looking = false;
   #frozen = false;
+  /** While frozen: one frame may pass. */
+  #stepping = false;
+  /** While frozen: a frame that was on its way already. The next step shows it. */
+  #held: Frame | null = null;
+  /** Whether `frame` is still to be drawn. */
+  #undrawn = false;
   #retry: number | undefined;
   #retryMs = RETRY_FIRST_MS;
   #run = 0;
@@ -45,7 +58,7 @@ export class Feed {
   constructor(
     readonly topic: Topic,
     readonly access: Access,
-    readonly width: number,
+    readonly size: Size,
     /** Called when there is a frame to be shown, or another state. */
     readonly changed: () => void,
   ) {}
@@ -56,6 +69,11 @@ export class Feed {
     this.#arrivals = recent;
     const first = recent[0];
     return first === undefined || recent.length < 2 ? 0 : ((recent.length - 1) * 1000) / Math.max(now - first, 1);
+  }
+
+  /** Whether it has been open for so long that its rate means something. */
+  isSettled(now = performance.now()): boolean {
+    return this.#socket !== null && now - this.#openedAt > 3000;
   }
 
   /** Somebody can see it, or nobody can. */
@@ -72,23 +90,34 @@ export class Feed {
 
   freeze(frozen: boolean): void {
     this.#frozen = frozen;
-    if (!frozen) this.#acknowledge();
+    this.#stepping = false;
+    if (!frozen && this.#held !== null) this.#pass(this.#held);
+    else if (!frozen && !this.#undrawn) this.#acknowledge();
     this.changed();
   }
 
   /** Lets one frame through while frozen. */
   step(): void {
     this.#frozen = true;
+    // A frame that is still to be drawn is the next one that is seen.
+    if (this.#undrawn) return;
+    if (this.#held !== null) {
+      this.#pass(this.#held);
+      return;
+    }
+    this.#stepping = true;
     this.#acknowledge();
   }
 
   /** The frame was drawn: the next one may come. */
   shown(): void {
+    this.#undrawn = false;
+    const age = this.frame === null ? -1 : Date.now() - this.frame.published;
+    if (age >= 0 && age < AGE_MAX_MS) {
+      this.ages.push(age);
+      if (this.ages.length > AGES) this.ages.shift();
+    }
     if (!this.#frozen) this.#acknowledge();
-  }
-
-  end(): void {
-    this.look(false);
   }
 
   #acknowledge(): void {
@@ -108,14 +137,16 @@ export class Feed {
     this.#socket?.close(NORMAL);
     this.#socket = null;
     this.#owed = null;
+    this.#held = null;
     this.#arrivals = [];
+    this.ages = [];
   }
 
   /** How the topic is to be asked for. A topic that may hold anything is known by its newest frame. */
   async #view(): Promise<View | null | undefined> {
     const { dtype, shape, slot_bytes } = this.topic;
     if (dtype !== null && shape?.every((side) => side !== null)) {
-      return viewOf({ dtype, shape: shape as number[], contentType: null }, slot_bytes, this.width);
+      return viewOf({ dtype, shape: shape as number[], contentType: null }, slot_bytes, this.size);
     }
     const answer = await fetch(`${pathOf(this.access.prefix, this.topic.name)}?view=latest`, {
       method: "HEAD",
@@ -135,7 +166,7 @@ export class Feed {
       shape: said === null ? null : said.split(",").map(Number),
       contentType: answer.headers.get("Content-Type"),
     };
-    return viewOf(head, Number(answer.headers.get("Content-Length") ?? this.topic.slot_bytes), this.width);
+    return viewOf(head, Number(answer.headers.get("Content-Length") ?? this.topic.slot_bytes), this.size);
   }
 
   async #open(): Promise<void> {
@@ -169,6 +200,7 @@ export class Feed {
     let opened = false;
     socket.onopen = () => {
       opened = true;
+      this.#openedAt = performance.now();
       if (this.frame === null) this.#set({ name: "waiting" });
     };
     socket.onmessage = (event: MessageEvent<ArrayBuffer | string>) => {
@@ -188,9 +220,7 @@ export class Feed {
   #received(data: ArrayBuffer | string): void {
     if (typeof data === "string") {
       // A problem (RFC 9457): the frame cannot be had in this form.
-      this.state = { name: "refused", why: titleOf(data) };
-      this.#socket?.close(NORMAL);
-      this.changed();
+      this.#refuse(titleOf(data));
       return;
     }
     let frame: Frame;
@@ -198,20 +228,32 @@ export class Feed {
       frame = readFrame(data, this.#head);
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
-      this.state = { name: "refused", why: error.message };
-      this.#socket?.close(NORMAL);
-      this.changed();
+      this.#refuse(error.message);
       return;
     }
     this.#head = frame.head;
+    this.#owed = frame.sequence;
+    this.#arrivals.push(performance.now());
+    this.#retryMs = RETRY_FIRST_MS;
+    if (this.#frozen && !this.#stepping) this.#held = frame;
+    else this.#pass(frame);
+  }
+
+  /** The frame is the one to be seen now. */
+  #pass(frame: Frame): void {
     if (this.frame !== null && frame.sequence > this.frame.sequence + 1) {
       this.skipped += frame.sequence - this.frame.sequence - 1;
     }
     this.frame = frame;
-    this.#owed = frame.sequence;
-    this.#arrivals.push(performance.now());
-    this.#retryMs = RETRY_FIRST_MS;
+    this.#held = null;
+    this.#stepping = false;
+    this.#undrawn = true;
     this.#set({ name: "live" });
+  }
+
+  #refuse(why: string): void {
+    this.#socket?.close(NORMAL);
+    this.#set({ name: "refused", why });
   }
 
   #again(): void {

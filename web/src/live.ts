@@ -1,19 +1,25 @@
 // The live page: the list, the grid of tiles, the open topic, keys; where it stands is in the URL.
 
-import { Detail } from "./detail.ts";
-import { byId, make, order, setText } from "./dom.ts";
+import { Detail, type Tab, TABS } from "./detail.ts";
+import { DemoCamera } from "./demo.ts";
+import { byId, make, order, sample, setText } from "./dom.ts";
+import { sparkline } from "./draw.ts";
 import type { Access } from "./feed.ts";
-import { bytesText, rateText, strings } from "./strings.ts";
+import { bytesText, millisecondsText, rateText, strings } from "./strings.ts";
 import { Tile } from "./tile.ts";
 import { type Listed, Topics } from "./topics.ts";
-
-type Tab = "picture" | "data" | "links";
 
 const TOKEN_KEY = "framegate.token";
 const THEME_KEY = "framegate.theme";
 
 /** The field of every file of this page that names the path of the frame routes. */
 const TOPICS_FIELD = "framegate-topics";
+/** That which names the topic on which this page may publish, if any. */
+const DEMO_FIELD = "framegate-demo";
+/** Ages of frames below this are no news: one frame at 30 Hz. */
+const AGE_NEWS_MS = 34;
+/** Points of a sparkline. */
+const SPARK = 40;
 
 const grid = byId("grid");
 const list = byId("list");
@@ -28,6 +34,7 @@ let topics: Topics;
 let access: Access;
 let detail: Detail | null = null;
 let paused = false;
+let demo: DemoCamera | null = null;
 
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -40,8 +47,8 @@ const watcher = new IntersectionObserver((entries) => {
 
 function place(): { open: string | null; filter: string; tab: Tab } {
   const query = new URLSearchParams(location.hash.slice(1));
-  const tab = query.get("tab");
-  return { open: query.get("topic"), filter: query.get("filter") ?? "", tab: tab === "data" || tab === "links" ? tab : "picture" };
+  const tab = TABS.find((name) => name === query.get("tab")) ?? "picture";
+  return { open: query.get("topic"), filter: query.get("filter") ?? "", tab };
 }
 
 function go(change: { open?: string | null; filter?: string; tab?: Tab }): void {
@@ -97,23 +104,41 @@ function renderLink(): void {
   else setText(link, paused && state.name === "live" ? strings.paused : texts[state.name]);
   document.body.toggleAttribute("data-lost", state.name === "lost");
   const rate = topics.topics.reduce((sum, topic) => sum + topic.rate, 0);
-  setText(byId("sum"), strings.sum(topics.topics.length, rateText(rate)));
+  const dropped = topics.topics.reduce((sum, topic) => sum + topic.dropped, 0);
+  const age = lateness();
+  const words = [dropped > 0 ? rateText(dropped) : null, age !== null && age > AGE_NEWS_MS ? millisecondsText(age) : null] as const;
+  setText(byId("sum"), strings.sum(topics.topics.length, rateText(rate), ...words));
   tokenForm.hidden = state.name !== "denied";
   if (state.name === "denied" && tokenForm.childElementCount === 0) askForToken();
 }
 
+/** How old frames were at most when they were drawn, but for one in a hundred. */
+function lateness(): number | null {
+  const ages = [...tiles.values()].flatMap((tile) => tile.ages).sort((one, other) => one - other);
+  return ages[Math.floor(ages.length * 0.99)] ?? null;
+}
+
 function renderEmpty(visible: number): void {
-  empty.hidden = topics.state.name !== "live" || visible > 0;
-  if (empty.hidden) return;
+  const hidden = topics.state.name !== "live" || visible > 0;
+  // What is written there stays as it is: somebody may be copying it.
+  const kind = topics.topics.length > 0 ? "no match" : "nothing";
+  if (hidden === empty.hidden && (hidden || empty.dataset["kind"] === kind)) return;
+  empty.hidden = hidden;
+  empty.dataset["kind"] = kind;
+  if (hidden) return;
   const words = strings.empty;
   if (topics.topics.length > 0) {
     empty.replaceChildren(make("p", {}, strings.noMatch));
     return;
   }
   const curl = `curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg ${location.origin}${access.prefix}/camera/front`;
+  const start = make("button", { type: "button" }, strings.demo.start);
+  start.addEventListener("click", () => demo?.toggle());
   empty.replaceChildren(
-    make("h2", {}, words.heading), make("p", {}, words.text), make("pre", { tabindex: "0" }, words.python("camera/front")),
-    make("p", {}, words.curl), make("pre", { tabindex: "0" }, curl),
+    make("h2", {}, words.heading),
+    ...sample(words.text, words.python("camera/front"), strings.detail),
+    ...sample(words.curl, curl, strings.detail),
+    ...(demo === null ? [] : [make("p", {}, words.demo), start]),
   );
 }
 
@@ -129,15 +154,23 @@ function renderRow(topic: Listed): void {
   if (row === undefined) {
     const open = make("button", { type: "button" }, topic.name);
     open.addEventListener("click", () => openByName(topic.name));
-    row = make("tr", {}, make("td", {}, open), make("td"), make("td"), make("td"), make("td"));
+    const spark = make("canvas", { class: "spark", width: "36", height: "16", "aria-hidden": "true" });
+    const rate = make("td", {}, spark, make("span"));
+    row = make("tr", {}, make("td", {}, open), rate, ...Array.from({ length: 5 }, () => make("td")));
     rows.set(topic.name, row);
   }
   row.setAttribute("aria-current", String(detail?.topic.name === topic.name));
-  const cells = [rateText(topic.rate), bytesText(topic.slot_bytes), String(topic.publishers), String(topic.subscribers)];
-  cells.forEach((text, index) => {
-    const cell = row.cells[index + 1];
+  const [, rate, ...cells] = row.cells;
+  const [spark, number] = rate?.children ?? [];
+  if (number !== undefined) setText(number, rateText(topic.rate));
+  if (spark instanceof HTMLCanvasElement) sparkline(topic.rates, SPARK, spark);
+  const dropped = topic.dropped > 0 ? `! ${rateText(topic.dropped)}` : "0";
+  const texts = [bytesText(topic.slot_bytes), topic.publishers, topic.subscribers, topic.leases, dropped].map(String);
+  texts.forEach((text, index) => {
+    const cell = cells[index];
     if (cell !== undefined) setText(cell, text);
   });
+  cells[4]?.classList.toggle("bad", topic.dropped > 0);
 }
 
 // --- the open topic
@@ -244,28 +277,43 @@ function pressed(event: KeyboardEvent): void {
     return;
   }
   // Space on a button is a click.
+  if (event.key === " " && target.matches("button")) return;
   const actions: Record<string, () => void> = {
     "/": () => filter.focus(),
-    " ": target.matches("button") ? () => undefined : pause,
+    " ": pause,
     f: () => detail?.freeze(),
     ".": () => detail?.step(),
     d: () => detail?.download(),
+    z: () => detail?.zoom(),
     t: theme,
     "?": showKeys,
   };
   const action = actions[event.key];
-  if (action === undefined || (event.key === " " && target.matches("button"))) return;
+  if (action === undefined) return;
   event.preventDefault();
   action();
 }
 
-/** Where the frame routes are. */
-async function topicsPath(): Promise<string> {
+function showDemo(isOn: boolean): void {
+  const button = byId("demo");
+  button.hidden = false;
+  button.setAttribute("aria-pressed", String(isOn));
+  setText(button, isOn ? strings.demo.stop : strings.demo.start);
+}
+
+/** On a narrow window, the list comes when it is asked for. */
+function drawer(): void {
+  const isOpen = document.body.toggleAttribute("data-drawer");
+  byId("drawer").setAttribute("aria-expanded", String(isOpen));
+}
+
+/** Where the frame routes are, and on which topic this page may publish. */
+async function topicsPath(): Promise<[string, string | null]> {
   for (;;) {
     try {
       const answer = await fetch(location.pathname, { method: "HEAD", cache: "no-store" });
       const path = answer.headers.get(TOPICS_FIELD);
-      if (path !== null) return path;
+      if (path !== null) return [path, answer.headers.get(DEMO_FIELD)];
     } catch {
       // The server is not there yet.
     }
@@ -278,7 +326,11 @@ async function begin(): Promise<void> {
   if (saved === "dark" || saved === "light") document.documentElement.dataset["theme"] = saved;
   const columns = strings.columns;
   document.querySelector("thead tr")?.append(...Object.values(columns).map((name) => make("th", { scope: "col" }, name)));
-  const prefix = await topicsPath();
+  const [prefix, demoTopic] = await topicsPath();
+  if (demoTopic !== null) {
+    demo = new DemoCamera(prefix, demoTopic, showDemo);
+    showDemo(false);
+  }
   access = { prefix, token: null };
   topics = new Topics(prefix, render);
   useToken(sessionStorage.getItem(TOKEN_KEY));
@@ -288,12 +340,14 @@ async function begin(): Promise<void> {
     render();
   });
   byId("pause").addEventListener("click", pause);
+  byId("demo").addEventListener("click", () => demo?.toggle());
+  byId("drawer").addEventListener("click", drawer);
   byId("theme").addEventListener("click", theme);
   byId("help").addEventListener("click", showKeys);
   document.addEventListener("keydown", pressed);
   document.addEventListener("visibilitychange", () => {
-    for (const tile of tiles.values()) tile.seen();
-    detail?.seen();
+    for (const tile of tiles.values()) tile.look();
+    detail?.look();
     if (!document.hidden) void topics.run();
   });
   await topics.run();

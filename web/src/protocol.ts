@@ -10,6 +10,27 @@ export interface Topic {
   sequence: number;
   publishers: number;
   subscribers: number;
+  /** Who answers calls to this name. */
+  responders: number;
+  /** Frames that are held, once for each holder. */
+  leases: number;
+  /** Frames that the subscribers of now lost. */
+  lost: number;
+}
+
+/** Who takes part in a topic, as `GET /topics/{topic}?view=participants` says. */
+export interface Participant {
+  name: string;
+  pid: number;
+  role: string;
+  policy: string | null;
+  alive: boolean;
+  frames: number;
+  lost: number;
+  lag: number;
+  holds: number;
+  oldest_ms: number | null;
+  behind_ms: number | null;
 }
 
 /** What a frame is; it holds until another one is said. */
@@ -87,10 +108,18 @@ const RAW_BYTES_MAX = 1024 * 1024;
 /** A side of a picture has at least so many pixels; smaller arrays are drawn as numbers. */
 const SIDE_MIN = 16;
 
+/** How much a viewer takes: pixels across, and bytes of a matrix that it colours itself. */
+export interface Size {
+  width: number;
+  heatBytes: number;
+}
+
 /** How frames like this are drawn; null when they are not. */
-export function viewOf(head: FrameHead, bytes: number, width: number): View | null {
+export function viewOf(head: FrameHead, bytes: number, { width, heatBytes }: Size): View | null {
   if (head.contentType?.startsWith("image/")) return { format: "jpeg", width };
   const shape = head.shape;
+  // Depth, temperatures, weights: colours tell more than greys, and their values can be read.
+  if (shape?.length === 2 && head.dtype !== "uint8" && bytes <= heatBytes) return { format: "raw" };
   if (shape !== null && head.dtype !== null && isPicture(head.dtype, shape)) return { format: "jpeg", width };
   return bytes <= RAW_BYTES_MAX ? { format: "raw" } : null;
 }

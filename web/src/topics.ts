@@ -1,16 +1,28 @@
 // The list of topics, asked for once a second while the page is seen.
 
-import { authorization } from "./feed.ts";
-import type { Topic } from "./protocol.ts";
+import { type Access, authorization } from "./feed.ts";
+import { type Participant, pathOf, type Topic } from "./protocol.ts";
 
 export type ListState = { name: "connecting" } | { name: "live" } | { name: "denied" } | { name: "off" } | { name: "lost"; seconds: number };
 
 const INTERVAL_MS = 1000;
+/** While topics come and go, as they do when programs have just been started. */
+const INTERVAL_SOON_MS = 250;
+/** For so long after the last one did. */
+const SETTLED_MS = 3000;
+/** Of less time than this no rate is made: slow topics would seem to stand still. */
+const RATE_MS = 900;
+/** Lists that a rate is remembered for. */
+const HISTORY = 40;
 const RETRY_LAST_S = 8;
 
 export interface Listed extends Topic {
   /** Frames per second, from two lists. */
   rate: number;
+  /** The same of the lists before, newest last. */
+  rates: number[];
+  /** Frames that subscribers lost, per second. */
+  dropped: number;
   /** When its last publisher was seen to have left; milliseconds since 1970. */
   left: number | null;
 }
@@ -19,7 +31,9 @@ export interface Listed extends Topic {
 interface Seen {
   sequence: number;
   at: number;
-  rate: number;
+  rates: number[];
+  lost: number;
+  dropped: number;
   publishers: number;
   left: number | null;
 }
@@ -30,6 +44,8 @@ export class Topics {
   token: string | null = null;
   #before = new Map<string, Seen>();
   #timer: number | undefined;
+  /** When other topics were there than a list ago. */
+  #otherAt = performance.now();
   #failures = 0;
 
   constructor(
@@ -41,7 +57,9 @@ export class Topics {
   async run(): Promise<void> {
     clearTimeout(this.#timer);
     if (!document.hidden) await this.#ask();
-    const wait = this.state.name === "lost" ? this.state.seconds * 1000 : INTERVAL_MS;
+    const isSettled = this.topics.length > 0 && performance.now() - this.#otherAt > SETTLED_MS;
+    const usual = isSettled ? INTERVAL_MS : INTERVAL_SOON_MS;
+    const wait = this.state.name === "lost" ? this.state.seconds * 1000 : usual;
     this.#timer = setTimeout(() => void this.run(), wait);
   }
 
@@ -75,20 +93,38 @@ export class Topics {
   #note(topics: Topic[]): void {
     const now = performance.now();
     const seen = new Map<string, Seen>();
+    const isOther = topics.length !== this.#before.size || topics.some((topic) => !this.#before.has(topic.name));
+    if (isOther) this.#otherAt = now;
     this.topics = topics.map((topic) => {
       const before = this.#before.get(topic.name);
-      let rate = before?.rate ?? 0;
-      if (before !== undefined && now > before.at) {
+      let rate = before?.rates.at(-1) ?? 0;
+      let dropped = before?.dropped ?? 0;
+      const isLong = before !== undefined && now - before.at >= RATE_MS;
+      if (isLong) {
         const measured = (Math.max(topic.sequence - before.sequence, 0) * 1000) / (now - before.at);
         // Smoothed over a few seconds, but not when it stops or starts.
         rate = measured === 0 || rate === 0 ? measured : rate * 0.6 + measured * 0.4;
+        // It falls when one who lost some leaves.
+        dropped = (Math.max(topic.lost - before.lost, 0) * 1000) / (now - before.at);
       }
       let left = before?.left ?? null;
       if (topic.publishers > 0) left = null;
       else if (before !== undefined && before.publishers > 0) left = Date.now();
-      seen.set(topic.name, { sequence: topic.sequence, at: now, rate, publishers: topic.publishers, left });
-      return { ...topic, rate, left };
+      const rates = isLong ? [...before.rates.slice(1 - HISTORY), rate] : (before?.rates ?? []);
+      const since = isLong || before === undefined ? { sequence: topic.sequence, lost: topic.lost, at: now } : before;
+      seen.set(topic.name, { ...since, rates, dropped, publishers: topic.publishers, left });
+      return { ...topic, rate, rates, dropped, left };
     });
     this.#before = seen;
+  }
+}
+
+/** Who takes part in a topic; null where that cannot be had. */
+export async function participantsOf(topic: string, access: Access): Promise<Participant[] | null> {
+  try {
+    const answer = await fetch(`${pathOf(access.prefix, topic)}?view=participants`, { headers: authorization(access.token), cache: "no-store" });
+    return answer.ok ? ((await answer.json()) as { participants: Participant[] }).participants : null;
+  } catch {
+    return null;
   }
 }

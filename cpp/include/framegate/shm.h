@@ -20,7 +20,8 @@
  * - "Hot": takes no system call unless somebody has to be woken, and allocates nothing.
  * - Threads: handles may be used from several threads at once, closing included: a call on another
  * thread either completes before the close or answers FG_CLOSED, as long as it holds a reference
- * (fg_*_retain) or a live loan or lease. The pointer itself is freed with the last reference, loan
+ * (fg_*_retain) or a live loan or lease. A
+ * topic has nothing to close but references: whoever holds one may use it. The pointer itself is freed with the last reference, loan
  * or lease.
  * - Fork: in a child forked after opening, every inherited handle answers FG_FORKED and its memory
  * is unmapped (touching an inherited loan or lease faults). The child opens its own handles.
@@ -398,6 +399,9 @@ fg_status fg_topic_sweep(fg_topic* topic, uint32_t* reaped);
 /* Gives the reference back; publishers and subscribers keep the topic open by themselves. NULL is
  * allowed. */
 void fg_topic_close(fg_topic* topic);
+
+/* One more reference for another thread; every retain needs one fg_topic_close. */
+void fg_topic_retain(fg_topic* topic);
 
 /* ---- publisher ---- */
 

@@ -1,5 +1,5 @@
-"""The synthetic camera: a white ball that bounces over a scrolling gradient, published 30 times a
-second.
+"""The synthetic camera: a white ball that bounces over a scrolling gradient, 30 times a second, and
+ten times a second how far everything is away.
 
 Each picture is written straight into a loaned slot: rows are slices of strips that were made once.
 """
@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import time
+from array import array
 
-from framegate.demo import CAMERA_TOPIC, CHANNELS, FRAMES_PER_SECOND, HEIGHT, WIDTH
+from framegate.demo import (
+    CAMERA_TOPIC,
+    CHANNELS,
+    DEPTH_TOPIC,
+    FRAMES_PER_SECOND,
+    HEIGHT,
+    WIDTH,
+)
 from framegate.demo.parent import Stop
 from framegate.errors import TopicNotFound
 from framegate.shm import Publisher, unlink
@@ -18,6 +26,11 @@ __all__ = ["Scene", "main"]
 
 BALL_RADIUS = 18
 ROW_BYTES = WIDTH * CHANNELS
+DEPTH_SCALE = 8
+"""Pixels of the picture to one of the depth map, each way."""
+DEPTH_SHAPE = (HEIGHT // DEPTH_SCALE, WIDTH // DEPTH_SCALE)
+DEPTH_EVERY = 3
+"""Pictures to one depth map."""
 
 
 def _bounce(step: int, span: int) -> int:
@@ -32,20 +45,15 @@ class Scene:
     def __init__(self) -> None:
         # One strip per row, two pictures wide: scrolling is a slice. No byte of colour reaches 255,
         # so white is the ball's alone (the detector looks for it).
-        self._strips = [
-            b"".join(
-                bytes(
-                    (
-                        40 + 150 * y // HEIGHT,
-                        60 + 120 * _bounce(x, WIDTH) // WIDTH,
-                        190 - 110 * y // HEIGHT,
-                        254,
-                    )
-                )
-                for x in range(2 * WIDTH)
-            )
-            for y in range(HEIGHT)
-        ]
+        strip = bytearray(2 * ROW_BYTES)
+        strip[1::CHANNELS] = bytes(60 + 120 * _bounce(x, WIDTH) // WIDTH for x in range(2 * WIDTH))
+        strip[3::CHANNELS] = bytes([254]) * (2 * WIDTH)
+        self._strips = []
+        for y in range(HEIGHT):
+            # By planes: the demo's first picture waits for this.
+            strip[0::CHANNELS] = bytes([40 + 150 * y // HEIGHT]) * (2 * WIDTH)
+            strip[2::CHANNELS] = bytes([190 - 110 * y // HEIGHT]) * (2 * WIDTH)
+            self._strips.append(bytes(strip))
         self._white = b"\xff" * (2 * BALL_RADIUS * CHANNELS)
         self._spans = [
             int((BALL_RADIUS**2 - dy**2) ** 0.5) for dy in range(-BALL_RADIUS, BALL_RADIUS + 1)
@@ -70,6 +78,21 @@ class Scene:
             length = 2 * half * CHANNELS
             pixels[start : start + length] = self._white[:length]
 
+    def depth(self, number: int) -> array[float]:
+        """Metres to what is seen in picture `number`: DEPTH_SHAPE, a floor and the ball."""
+        rows, columns = DEPTH_SHAPE
+        x, y = self.ball(number)
+        found = array("f")
+        for row in range(rows):
+            floor = 4.0 - 2.5 * row / rows
+            found.extend([floor] * columns)
+            dy = (row + 0.5) * DEPTH_SCALE - y
+            if abs(dy) < BALL_RADIUS:
+                half = (BALL_RADIUS**2 - dy**2) ** 0.5 / DEPTH_SCALE
+                for column in range(int(x / DEPTH_SCALE - half), int(x / DEPTH_SCALE + half) + 1):
+                    found[row * columns + min(column, columns - 1)] = 1.0
+        return found
+
 
 def main() -> None:
     """Publish until the server goes away."""
@@ -77,17 +100,23 @@ def main() -> None:
     scene = Scene()
     period = 1 / FRAMES_PER_SECOND
     try:
-        with Publisher(CAMERA_TOPIC, dtype="uint8", shape=(HEIGHT, WIDTH, CHANNELS)) as publisher:
+        with (
+            Publisher(CAMERA_TOPIC, dtype="uint8", shape=(HEIGHT, WIDTH, CHANNELS)) as pictures,
+            Publisher(DEPTH_TOPIC, dtype="float32", shape=DEPTH_SHAPE) as depths,
+        ):
             number, due = 0, time.monotonic()
             while not stop.wait(max(0.0, due - time.monotonic())):
-                with publisher.loan() as loan:
+                with pictures.loan() as loan:
                     scene.draw(number, memoryview(loan).cast("B"))
                     loan.publish()
+                if number % DEPTH_EVERY == 0:
+                    depths.send(scene.depth(number).tobytes())
                 number += 1
                 due = max(due + period, time.monotonic())
     finally:
-        with contextlib.suppress(TopicNotFound):
-            unlink(CAMERA_TOPIC)
+        for topic in (CAMERA_TOPIC, DEPTH_TOPIC):
+            with contextlib.suppress(TopicNotFound):
+                unlink(topic)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ use std::{
     mem,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -44,14 +44,15 @@ struct Unread {
     trailers: Option<HeaderMap>,
     finished: bool,
     meter: Option<Rc<Meter>>,
-    bound: Option<Bound>,
+    origin: Option<Origin>,
 }
 
-/// What a body of unknown length may still bring.
-struct Bound {
+/// The connection of HTTP/1 that a body comes from.
+struct Origin {
     shared: Rc<Shared>,
     /// Number of the request.
     request: u64,
+    /// What a body of unknown length may still bring.
     bytes_left: u64,
 }
 
@@ -92,10 +93,9 @@ impl Body {
             return Self::empty();
         }
         let ask = is_large(&incoming).then(|| Ask::new(shared.clone(), request));
-        let is_bounded = bytes_max != u64::MAX && incoming.size_hint().exact().is_none();
         let mut body = Self::from_source(Source::Http1(incoming, ask), meter);
-        if is_bounded && let Some(unread) = &mut body.0 {
-            unread.bound = Some(Bound {
+        if let Some(unread) = &mut body.0 {
+            unread.origin = Some(Origin {
                 shared: shared.clone(),
                 request,
                 bytes_left: bytes_max,
@@ -116,8 +116,14 @@ impl Body {
             trailers: None,
             finished: false,
             meter,
-            bound: None,
+            origin: None,
         })))
+    }
+
+    /// Has a connection of HTTP/1 take what is there of a small body out of its buffer, before anybody asks for it. True if it will have
+    /// done so by the time it polls the response for the first time: a handler that begins then need not wait for most bodies.
+    pub fn call_for(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|unread| unread.call_for())
     }
 
     /// The next bytes, never empty; `None` once the body is complete. After an error the body is over.
@@ -174,6 +180,21 @@ impl Body {
 }
 
 impl Unread {
+    fn call_for(&mut self) -> bool {
+        let (Source::Http1(incoming, None), Some(origin)) = (&mut self.source, &self.origin) else {
+            return false;
+        };
+        if incoming.size_hint().exact().is_none() || !origin.shared.unread.is_free(origin.request) {
+            return false;
+        }
+        // hyper decodes no body that was never polled. Nobody needs to be woken: it polls the response anyway.
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(incoming).poll_frame(&mut cx) {
+            Poll::Pending => true,
+            Poll::Ready(_) => unreachable!("hyper has not decoded any of it yet"),
+        }
+    }
+
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(mem::take(&mut self.rest))));
@@ -221,6 +242,9 @@ impl Unread {
                     }
                 }
                 Source::Http1(incoming, ask) => {
+                    if let Some(origin) = &self.origin {
+                        origin.shared.unread.asked(origin.request);
+                    }
                     match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                         None => Piece::End,
                         Some(Err(error)) => {
@@ -235,7 +259,7 @@ impl Unread {
                         }
                         Some(Ok(frame)) => match frame.into_data() {
                             Ok(data) if data.is_empty() => continue,
-                            Ok(data) => Piece::Data(within(&mut self.bound, data)),
+                            Ok(data) => Piece::Data(within(&mut self.origin, data)),
                             Err(frame) => {
                                 // Trailers are the last frame; the next poll says `End`.
                                 self.trailers = frame.into_trailers().ok();
@@ -288,11 +312,26 @@ impl Unread {
         if let Some(meter) = &self.meter {
             meter.received(bytes);
         }
+        self.begun();
+    }
+
+    fn begun(&self) {
+        if let Some(origin) = &self.origin {
+            let unread = &origin.shared.unread;
+            unread.begun(origin.request);
+            if matches!(&self.source, Source::Http1(incoming, _) if incoming.is_end_stream()) {
+                unread.let_go(origin.request);
+            }
+        }
     }
 
     fn finish(&mut self) {
+        self.begun();
         self.finished = true;
         self.source = Source::Empty;
+        if let Some(origin) = &self.origin {
+            origin.shared.unread.let_go(origin.request);
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -318,14 +357,31 @@ impl Unread {
     }
 }
 
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let Some(origin) = &self.origin else { return };
+        origin.shared.unread.let_go(origin.request);
+        if let Source::Http1(incoming, ask) = mem::replace(&mut self.source, Source::Empty) {
+            drop(ask);
+            let shared = &origin.shared;
+            // After it was taken apart, hyper's connection is no more; one that drains takes no further request.
+            if !incoming.is_end_stream() && shared.direct.is_off() && !shared.is_draining() {
+                let to_come = shared.body_to_come();
+                shared.unread.dropped(origin.request, incoming, to_come);
+                shared.wake_task();
+            }
+        }
+    }
+}
+
 /// Counts what came of a body of unknown length. Beyond its bound the request is answered by the connection, if it is not yet.
-fn within(bound: &mut Option<Bound>, data: Bytes) -> Result<Bytes, Error> {
-    if let Some(bound) = bound {
-        let Some(left) = bound.bytes_left.checked_sub(data.len() as u64) else {
-            bound.shared.refuse(bound.request, &BODY_TOO_LARGE);
+fn within(origin: &mut Option<Origin>, data: Bytes) -> Result<Bytes, Error> {
+    if let Some(origin) = origin {
+        let Some(left) = origin.bytes_left.checked_sub(data.len() as u64) else {
+            origin.shared.refuse(origin.request, &BODY_TOO_LARGE);
             return Err(Error::too_large());
         };
-        bound.bytes_left = left;
+        origin.bytes_left = left;
     }
     Ok(data)
 }

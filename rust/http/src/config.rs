@@ -140,6 +140,16 @@ pub struct Limits {
     ///   the workers again
     /// - tests: `last_request_of_a_connection_is_answered_with_a_close`, `connection_that_has_had_its_requests_goes_away`
     pub connection_requests_max: Option<u64>,
+    /// Bytes of a request's body that are still to come when a response is there whose handler does not read them. They are read
+    /// and dropped, and the connection lives on.
+    ///
+    /// - over it: the response says `Connection: close`, and the connection ends; so it does where the length is not known
+    /// - over HTTP/2: the client is told to stop (`NO_ERROR`), and the connection lives on
+    /// - reason: less than a new connection costs, with TLS and the start of its window; most of it is under way
+    ///   by then, in the client's first window
+    /// - tests: `rest_of_a_body_within_the_limit_is_dropped_and_the_next_request_served`,
+    ///   `response_before_more_than_the_limit_says_that_it_is_the_last`
+    pub unread_bytes_max: u64,
     /// Bytes that are read and dropped after the last response of a connection that the server closes. A close with unread
     /// bytes makes the kernel send a reset, which can destroy a response that is still under way.
     ///
@@ -196,6 +206,7 @@ impl Default for Limits {
             buffer_bytes_max: 64 * 1024,
             connections_max: None,
             connection_requests_max: None,
+            unread_bytes_max: 64 * 1024,
             linger_bytes_max: 16 * 1024 * 1024,
             streams_max: 128,
             handlers_max: 256,

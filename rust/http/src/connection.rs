@@ -30,11 +30,12 @@ use crate::h1_io::{Order, Phase, Shared, Socket, SocketIo};
 use crate::h2;
 use crate::known_host::KnownHost;
 use crate::listener::ServerState;
+use crate::moved::Departing;
 use crate::overload;
 use crate::protocol::{self, Protocol};
 use crate::refusal::{BODY_TOO_SLOW, HEAD_TOO_SLOW, Refusal};
 use crate::registry::{Registry, Sweep};
-use crate::service::{ConnectionInfo, Draining, Upgraded};
+use crate::service::{ConnectionInfo, Draining, Takeover, Upgraded};
 
 type Http1 = http1::Connection<TokioIo<SocketIo>, ConnectionService>;
 
@@ -68,13 +69,11 @@ impl Drop for Membership {
         drop(self.shared.take_takeover());
         // The reader of a body must not keep the socket open.
         self.shared.direct.revoke();
+        self.shared.tell_bytes();
         self.registry.leave(&self.shared);
         if let Some(recorder) = &self.shared.recorder {
-            recorder.closed(
-                self.shared.number.get(),
-                self.shared.bytes_in.get(),
-                self.shared.bytes_out.get(),
-            );
+            let (bytes_in, bytes_out) = self.shared.bytes();
+            recorder.closed(self.shared.number.get(), bytes_in, bytes_out);
         }
     }
 }
@@ -145,6 +144,8 @@ pub(crate) async fn run(
             registry: server.registry.clone(),
             target_bytes_max: server.config.limits.target_bytes_max,
             body_bytes_max: server.config.limits.body_bytes_max.unwrap_or(u64::MAX),
+            unread_bytes_max: server.config.limits.unread_bytes_max,
+            linger_bytes_max: server.config.limits.linger_bytes_max,
             kept: Rc::default(),
             known_host: KnownHost::default(),
             is_trusted: server.config.edge.keeps_fields_of(&info.peer),
@@ -163,7 +164,10 @@ pub(crate) async fn run(
             Served::Switched(switched, leftover) => {
                 // There will be no further request for it.
                 drop(handler);
-                take_over(switched, leftover, &shared, &server.registry).await;
+                if let Some(takeover) = shared.take_takeover() {
+                    let registry = &server.registry;
+                    take_over(switched, leftover, &shared, registry, takeover, true).await;
+                }
                 break;
             }
             Served::Done(io) => {
@@ -289,6 +293,7 @@ async fn run_http1(
         }
         if shared.is_draining() && !told_to_drain {
             told_to_drain = true;
+            shared.unread.give_up();
             if shared.is_quiet() {
                 connection = None;
                 return Poll::Ready(Served::Closed);
@@ -301,6 +306,7 @@ async fn run_http1(
                 break result;
             }
             if !shared.direct.is_requested() {
+                shared.unread.poll(cx);
                 return Poll::Pending;
             }
             if !requested {
@@ -402,25 +408,38 @@ fn detach(http1: Http1, shared: &Shared, kept: &Kept, left: u64) -> Served {
     }))
 }
 
-/// Runs what the handler left for after the `101`.
-async fn take_over(io: SocketIo, leftover: Bytes, shared: &Rc<Shared>, registry: &Rc<Registry>) {
-    let Some(takeover) = shared.take_takeover() else {
-        return;
-    };
+/// Runs what the handler left for after the `101`. `may_depart`: its thread may part with the connection.
+pub(crate) async fn take_over(
+    mut io: SocketIo,
+    leftover: Bytes,
+    shared: &Rc<Shared>,
+    registry: &Rc<Registry>,
+    takeover: Takeover,
+    may_depart: bool,
+) {
     shared.enter(Phase::Upgraded);
-    let socket = io.socket().clone();
+    let leftover = io.take_rewound(leftover);
+    // Weak: who parts with the socket is its only owner.
+    let socket = Rc::downgrade(io.socket());
+    let departing = may_depart.then(|| Departing {
+        socket: io.socket().clone(),
+        shared: shared.clone(),
+    });
     let upgraded = Upgraded {
         stream: Box::pin(io),
         leftover,
         draining: Draining::connection(shared.clone()),
         sweep: Sweep::new(registry.clone()),
+        departing,
     };
     let mut session = pin!(takeover(upgraded));
     poll_fn(|cx| {
         shared.set_waker(cx.waker());
         match shared.order.take() {
             Some(Order::Reset) => {
-                socket.borrow_mut().reset_on_close();
+                if let Some(socket) = socket.upgrade() {
+                    socket.borrow_mut().reset_on_close();
+                }
                 return Poll::Ready(());
             }
             Some(Order::Close | Order::TimeOut) => return Poll::Ready(()),

@@ -195,6 +195,19 @@ impl Framing {
         )
     }
 
+    /// Bytes that are still to come of the body whose head was asked for last, where that is known.
+    pub(crate) fn body_to_come(&self) -> Option<u64> {
+        if !self.heads.is_empty() {
+            // A head behind it was read to its end.
+            return Some(0);
+        }
+        match self.state {
+            State::Head => Some(0),
+            State::Body(left) => Some(left),
+            State::ChunkSize | State::Chunk(_) | State::Trailers | State::Opaque => None,
+        }
+    }
+
     /// Bytes that are still to come of a body of known length.
     pub(crate) fn body_left(&self) -> u64 {
         match self.state {
@@ -371,6 +384,41 @@ mod tests {
         assert!(!framing.is_in_head() && framing.is_in_body());
         framing.read(b"abG").unwrap();
         assert!(framing.is_in_head() && !framing.is_in_body());
+    }
+
+    #[test]
+    fn what_is_to_come_of_a_body_is_known_where_it_can_be() {
+        let mut framing = Framing::default();
+        let mut read = |text: &str| {
+            framing.read(text.as_bytes()).unwrap();
+            framing.next_head();
+            framing.body_to_come()
+        };
+        let post = "POST / HTTP/1.1\r\n";
+        assert_eq!(read(&format!("{post}\r\n")), Some(0));
+        assert_eq!(read(&format!("{post}content-length: 3\r\n\r\n")), Some(3));
+        assert_eq!(read("a"), Some(2));
+        // The next head is asked for when the body is over.
+        assert_eq!(read("bcPOST"), Some(0));
+        assert_eq!(
+            read(" / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"),
+            None
+        );
+        assert_eq!(read("1\r\na\r\n"), None);
+        assert_eq!(read("0\r\nx: y\r\n"), None);
+        assert_eq!(read("\r\n"), Some(0));
+        framing.read(post.as_bytes()).unwrap();
+        framing
+            .read(b"content-length: 1\r\n\r\naGET / HTTP/1.1\r\ncontent-length: 9\r\n\r\n")
+            .unwrap();
+        framing.next_head();
+        assert_eq!(
+            framing.body_to_come(),
+            Some(0),
+            "nine are to come of the one behind"
+        );
+        framing.next_head();
+        assert_eq!(framing.body_to_come(), Some(9));
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(crate) struct ConnectionService {
     pub(crate) registry: Rc<Registry>,
     pub(crate) target_bytes_max: usize,
     pub(crate) body_bytes_max: u64,
+    pub(crate) unread_bytes_max: u64,
+    pub(crate) linger_bytes_max: u64,
     pub(crate) kept: Rc<Kept>,
     pub(crate) known_host: KnownHost,
     /// The peer is believed when it says whom it speaks for.
@@ -212,6 +214,10 @@ impl ConnectionService {
         };
         if length >= Some(DIRECT_BYTES_MIN) {
             *self.kept.twin.borrow_mut() = twin_of(&head);
+        }
+        if !incoming.is_end_stream() {
+            let (unread_max, linger_max) = (self.unread_bytes_max, self.linger_bytes_max);
+            shared.unread.begin(number, &head, unread_max, linger_max);
         }
         let body = Body::http1(incoming, meter.clone(), shared, number, self.body_bytes_max);
         let answer = self.handler.call(Request {
@@ -431,7 +437,7 @@ fn wants_websocket(head: &http::request::Parts) -> bool {
         && has_token(&head.headers, &CONNECTION, "upgrade")
 }
 
-fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
+pub(crate) fn has_token(headers: &HeaderMap, name: &http::HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .iter()
@@ -624,7 +630,9 @@ impl Exchange {
         if shared.own_date.get() && !head.headers.contains_key(DATE) {
             head.headers.insert(DATE, set_back::date());
         }
-        if self.is_last && !switching {
+        let leaves_body =
+            shared.unread.is_of(self.number) && self.settle_body(shared, &head.headers);
+        if leaves_body || (self.is_last && !switching) {
             head.headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -650,6 +658,17 @@ impl Exchange {
                 aborted: false,
             },
         )
+    }
+}
+
+impl Exchange {
+    /// Decides what becomes of the connection behind a request with a body; true when the response has to say that it is the
+    /// last.
+    fn settle_body(&self, shared: &Shared, headers: &HeaderMap) -> bool {
+        let is_last =
+            self.is_last || shared.is_draining() || has_token(headers, &CONNECTION, "close");
+        let to_come = shared.body_to_come();
+        shared.unread.settle(self.number, is_last, to_come)
     }
 }
 

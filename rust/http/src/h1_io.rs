@@ -31,6 +31,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
     rc::{Rc, Weak},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -48,11 +49,13 @@ use crate::direct::Direct;
 use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::h2::Observed;
 use crate::half_close::{self, HalfClose};
+use crate::moved::Carried;
 use crate::record::{Meter, Recorder};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
 use crate::service::Takeover;
 use crate::tls::TlsStream;
+use crate::unread::UnreadBody;
 use crate::wide::Wide;
 
 /// Where a connection stands; see the module's picture.
@@ -107,6 +110,12 @@ pub(crate) enum Peer {
     Reads,
 }
 
+/// What the two ends of a connection that departs know of its bytes.
+enum Away {
+    Departed(Arc<Carried>),
+    Arrived(Arc<Carried>),
+}
+
 /// What the socket wrapper, the service, the handlers and the sweep know of one connection.
 pub(crate) struct Shared {
     /// Wakes the connection's task.
@@ -156,6 +165,7 @@ pub(crate) struct Shared {
     hints: RefCell<HintQueue>,
     takeover: RefCell<Option<Takeover>>,
     pub(crate) direct: Direct,
+    pub(crate) unread: UnreadBody,
     /// Bytes of files that leave through the kernel, and of frames.
     pub(crate) files: FileQueue,
     /// Whether the kernel may hold much of what is written.
@@ -167,6 +177,8 @@ pub(crate) struct Shared {
     unwritten: RefCell<Vec<Rc<Meter>>>,
     /// Which connection of its server it is.
     pub(crate) number: Cell<u64>,
+    /// It has departed to another thread, or has come from one.
+    away: OnceCell<Away>,
     pub(crate) recorder: Option<Rc<Recorder>>,
 }
 
@@ -200,6 +212,7 @@ impl Shared {
             hints: RefCell::default(),
             takeover: RefCell::default(),
             direct: Direct::default(),
+            unread: UnreadBody::default(),
             files: FileQueue::default(),
             wide: Wide::default(),
             tls: Cell::new(false),
@@ -208,8 +221,44 @@ impl Shared {
             streams: OnceCell::new(),
             unwritten: RefCell::default(),
             number: Cell::new(0),
+            away: OnceCell::new(),
             recorder,
         })
+    }
+
+    /// Another thread has the socket from now on.
+    pub(crate) fn has_departed(&self, carried: Arc<Carried>) {
+        // The number may be another socket's soon.
+        self.descriptor.set(-1);
+        self.wide.allow(None);
+        self.awaits_read.set(false);
+        self.awaits_write.set(false);
+        // There is one departure.
+        let _ = self.away.set(Away::Departed(carried));
+    }
+
+    /// The socket has come from another thread, which wants to know of its bytes.
+    pub(crate) fn arrives(&self, carried: Arc<Carried>) {
+        let _ = self.away.set(Away::Arrived(carried));
+    }
+
+    /// Bytes in and out, wherever that was.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let (bytes_in, bytes_out) = (self.bytes_in.get(), self.bytes_out.get());
+        match self.away.get() {
+            Some(Away::Departed(carried)) => {
+                let more = carried.bytes();
+                (bytes_in + more.0, bytes_out + more.1)
+            }
+            _ => (bytes_in, bytes_out),
+        }
+    }
+
+    /// Tells the thread that it came from, if it did.
+    pub(crate) fn tell_bytes(&self) {
+        if let Some(Away::Arrived(carried)) = self.away.get() {
+            carried.tell(self.bytes_in.get(), self.bytes_out.get());
+        }
     }
 
     /// The sweep has come by.
@@ -341,6 +390,11 @@ impl Shared {
         (left > 0 && !self.rewound.get()).then_some(left)
     }
 
+    /// Bytes of the body of the request that is being answered that are still to be read from the socket, where that is known.
+    pub(crate) fn body_to_come(&self) -> Option<u64> {
+        self.framing.borrow().body_to_come()
+    }
+
     /// Follows bytes of a body that were read past hyper; returns how many are still to come.
     pub(crate) fn note_direct(&self, bytes: u64) -> u64 {
         self.awaits_read.set(false);
@@ -348,11 +402,13 @@ impl Shared {
         self.framing.borrow_mut().read_body(bytes)
     }
 
-    /// Between two requests or before the first: everything is written, and nothing of a request was read.
+    /// Between two requests or before the first: everything is written, and of no request is there anything that hyper has and a
+    /// handler has not.
     pub(crate) fn is_quiet(&self) -> bool {
         let framing = self.framing.borrow();
         matches!(self.phase.get(), Phase::Idle | Phase::Head)
             && self.flushed.get()
+            && self.unread.is_over()
             && !framing.is_in_head()
             && !framing.is_in_body()
     }
@@ -717,6 +773,16 @@ impl SocketIo {
         );
         self.shared.rewound.set(!bytes.is_empty());
         self.rewind = bytes;
+    }
+
+    /// What was rewound, behind what was read after it.
+    pub(crate) fn take_rewound(&mut self, read: Bytes) -> Bytes {
+        let rewound = mem::take(&mut self.rewind);
+        self.shared.rewound.set(false);
+        if rewound.is_empty() {
+            return read;
+        }
+        [read, rewound].concat().into()
     }
 
     pub(crate) fn reset_on_close(&self) {

@@ -30,7 +30,9 @@
 //! 3. The body is read from the socket as the handler polls it. `100 Continue` leaves at the first poll. A large body of declared
 //!    length can be read past hyper, straight into the handler's memory (`direct`).
 //! 4. The response is written; its body is polled while less than [`Limits::buffer_bytes_max`] waits to be written.
-//! 5. When the last byte has left, or was given up, the record goes to the [`record::RecordSink`].
+//! 5. What the handler left of the request's body is read and dropped if it is little; else the connection ends, and the response
+//!    has said so (`unread`).
+//! 6. When the last byte has left, or was given up, the record goes to the [`record::RecordSink`].
 //!
 //! A connection that has been idle for a while is parked: it waits for a byte again. A `101` ends HTTP on it and runs what
 //! the handler left with [`service::Upgrade::accept`]. Time limits and parking are ordered by one sweep over all connections,
@@ -64,6 +66,7 @@ pub mod edge;
 pub mod error;
 pub mod exposition;
 pub mod fanout;
+pub mod form;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -76,6 +79,7 @@ mod known_host;
 mod listener;
 mod log_text;
 mod media_type;
+mod moved;
 pub mod otlp;
 mod overload;
 pub mod pictures;
@@ -93,11 +97,13 @@ pub mod static_files;
 pub mod tls;
 pub mod topics;
 pub mod trace;
+mod unread;
 pub mod websocket;
 mod wide;
 
 pub use config::{Config, Limits, ReceiveWatermark, SendFile, Timeouts, Unacknowledged};
 pub use error::Error;
 pub use listener::{Listener, Server, Task};
+pub use moved::{Departure, Stay};
 pub use protocol::Protocol;
 pub use registry::{Connections, Sweep, Swept};

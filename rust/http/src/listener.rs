@@ -6,6 +6,7 @@ use std::{
     io,
     pin::{Pin, pin},
     rc::Rc,
+    sync::{Arc, atomic::AtomicUsize},
     task::{Poll, ready},
     time::Duration,
 };
@@ -271,6 +272,19 @@ impl Server {
     #[must_use]
     pub fn with_accept_errors(self, report: impl Fn(&Error) + 'static) -> Self {
         self.change(|state| state.on_accept_error = Some(Box::new(report)))
+    }
+
+    /// What counts the connections that are limited ([`crate::Limits::connections_max`]).
+    pub fn admitted(&self) -> Arc<AtomicUsize> {
+        self.0.registry.admitted()
+    }
+
+    /// The limit of connections is for this server and the one that `admitted` is of together, whichever threads they live on. To
+    /// be set before the first listener.
+    #[must_use]
+    pub fn with_admitted(self, admitted: Arc<AtomicUsize>) -> Self {
+        self.0.registry.share_admitted(admitted);
+        self
     }
 
     fn change(mut self, change: impl FnOnce(&mut ServerState)) -> Self {

@@ -13,6 +13,10 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     rc::{Rc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Poll, Waker},
     time::{Duration, SystemTime},
 };
@@ -28,8 +32,8 @@ use crate::tls::{CROWDED, Handshakes};
 /// Open connections, counters, and who waits for the last one to go.
 pub(crate) struct Registry {
     entries: RefCell<Vec<Rc<Shared>>>,
-    /// Entries that count towards the limit.
-    admitted: Cell<usize>,
+    /// Entries that count towards the limit; of all servers that share it.
+    admitted: RefCell<Arc<AtomicUsize>>,
     accepted: Cell<u64>,
     requests: Cell<u64>,
     /// Open streams of HTTP/2.
@@ -77,7 +81,7 @@ impl Registry {
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
-            admitted: Cell::new(0),
+            admitted: RefCell::default(),
             accepted: Cell::new(0),
             requests: Cell::new(0),
             streams: Cell::new(0),
@@ -98,11 +102,11 @@ impl Registry {
     /// Enters a connection, which is to be refused if there are `connections_max` others; returns true when the caller has to
     /// start the sweep.
     pub(crate) fn enter(&self, shared: &Rc<Shared>, connections_max: Option<usize>) -> bool {
-        let admitted = self.admitted.get();
+        // Relaxed: a count that guards nothing; each sees its own number.
+        let admitted = self.admitted.borrow().fetch_add(1, Ordering::Relaxed);
         if connections_max.is_some_and(|limit| admitted >= limit) {
+            self.admitted.borrow().fetch_sub(1, Ordering::Relaxed);
             shared.admitted.set(false);
-        } else {
-            self.admitted.set(admitted + 1);
         }
         let mut entries = self.entries.borrow_mut();
         shared.index.set(entries.len());
@@ -119,12 +123,11 @@ impl Registry {
     }
 
     pub(crate) fn leave(&self, shared: &Shared) {
-        self.bytes_in
-            .set(self.bytes_in.get() + shared.bytes_in.get());
-        self.bytes_out
-            .set(self.bytes_out.get() + shared.bytes_out.get());
+        let (bytes_in, bytes_out) = shared.bytes();
+        self.bytes_in.set(self.bytes_in.get() + bytes_in);
+        self.bytes_out.set(self.bytes_out.get() + bytes_out);
         if shared.admitted.get() {
-            self.admitted.set(self.admitted.get() - 1);
+            self.admitted.borrow().fetch_sub(1, Ordering::Relaxed);
         }
         let mut entries = self.entries.borrow_mut();
         let index = shared.index.get();
@@ -138,6 +141,16 @@ impl Registry {
         if last {
             wake_all(&self.drains);
         }
+    }
+
+    /// Connections that count towards the limit.
+    pub(crate) fn admitted(&self) -> Arc<AtomicUsize> {
+        self.admitted.borrow().clone()
+    }
+
+    /// From now on they are counted there. To be called before the first one enters.
+    pub(crate) fn share_admitted(&self, admitted: Arc<AtomicUsize>) {
+        self.admitted.replace(admitted);
     }
 
     /// Connections so far; also the number of the latest.
@@ -200,6 +213,7 @@ impl Registry {
             let crowded = self.handshakes.is_full();
             for shared in self.entries.borrow().iter() {
                 shared.sweep_wide(&config);
+                shared.tell_bytes();
                 let mut order = due(shared, clock, &config, crowded);
                 if order.is_none()
                     && let Some(streams) = shared.streams()
@@ -269,6 +283,11 @@ fn due(shared: &Shared, now: Duration, config: &Config, crowded: bool) -> Option
                 timeouts.handshake
             };
             (elapsed >= limit).then_some(Order::Close)
+        }
+        Phase::Head if !shared.unread.is_over() => {
+            // The next head has begun to come, and is not read on: a handler still reads what is in front of it.
+            shared.seen.set(None);
+            None
         }
         Phase::Head if elapsed >= timeouts.head => Some(if shared.is_in_head() {
             Order::TimeOut
@@ -413,7 +432,7 @@ impl Connections {
             .entries
             .borrow()
             .iter()
-            .map(|shared| shared.bytes_in.get())
+            .map(|shared| shared.bytes().0)
             .sum();
         self.0.bytes_in.get() + open
     }
@@ -425,7 +444,7 @@ impl Connections {
             .entries
             .borrow()
             .iter()
-            .map(|shared| shared.bytes_out.get())
+            .map(|shared| shared.bytes().1)
             .sum();
         self.0.bytes_out.get() + open
     }

@@ -23,6 +23,7 @@ use crate::body::{Body, ResponseBody};
 use crate::edge::{Arrival, limits::Held};
 use crate::h1_io::{self, Shared};
 use crate::h2::{self, Opening, Responder, StreamDraining};
+use crate::moved::Departing;
 use crate::record::Record;
 use crate::registry::Sweep;
 use crate::sendfile::{FileSender, ParcelSender};
@@ -246,6 +247,8 @@ pub struct Upgraded {
     pub draining: Draining,
     /// The sweep over all connections, for limits of time.
     pub sweep: Sweep,
+    /// What another thread may have ([`Upgraded::depart`]).
+    pub(crate) departing: Option<Departing>,
 }
 
 /// Tells a WebSocket that the server is shutting down. The connection is cut at the drain's deadline.
@@ -265,6 +268,12 @@ impl Draining {
 
     pub(crate) fn stream(stream: Rc<StreamDraining>) -> Self {
         Self(DrainingOf::Stream(stream))
+    }
+
+    /// Whether the sweep cuts the connection when its client takes nothing, by what the kernel has sent: of HTTP/1, which has
+    /// one thing to send at a time.
+    pub fn is_swept(&self) -> bool {
+        matches!(&self.0, DrainingOf::Connection(_))
     }
 
     /// Tells whoever wants to know what is wrong with the connection; see [`crate::record::RecordSink::trouble`].

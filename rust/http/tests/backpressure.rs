@@ -1,5 +1,5 @@
 //! Neither side can make the other buffer without bound.
-mod common;
+use crate::common;
 
 use std::{
     cell::Cell,

@@ -1,5 +1,5 @@
 //! A body must come in time while the server waits for it; a handler that does not read waits for nothing.
-mod common;
+use crate::common;
 
 use std::time::Duration;
 

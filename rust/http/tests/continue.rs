@@ -1,5 +1,5 @@
 //! `100 Continue` is sent when the handler reads the body, and only then.
-mod common;
+use crate::common;
 
 use std::pin::pin;
 

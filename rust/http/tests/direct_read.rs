@@ -1,6 +1,6 @@
 //! Large bodies of declared length go from the socket straight into the slot; what comes before and after them on the
 //! connection must not notice.
-mod common;
+use crate::common;
 
 use std::{
     cell::{Cell, RefCell},

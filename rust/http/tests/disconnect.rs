@@ -1,5 +1,5 @@
 //! A client that leaves is noticed, whatever the handler is doing.
-mod common;
+use crate::common;
 
 use std::{
     pin::Pin,

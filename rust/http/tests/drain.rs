@@ -1,5 +1,5 @@
 //! Stopping: idle connections end at once, busy ones after their response, and none outlives the deadline.
-mod common;
+use crate::common;
 
 use std::time::Duration;
 

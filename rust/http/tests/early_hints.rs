@@ -1,5 +1,5 @@
 //! `103 Early Hints` leave before the final response, whole, in order, or not at all.
-mod common;
+use crate::common;
 
 use std::{cell::RefCell, rc::Rc};
 

@@ -1,5 +1,5 @@
 //! Responses that must not have a body do not have one, and what a handler declares cannot move the next response.
-mod common;
+use crate::common;
 
 use bytes::Bytes;
 use common::{Frames, TestServer, ok, run, stream};

@@ -1,5 +1,5 @@
 //! A head must be complete in time, however its bytes drip; nothing else is bound by that time.
-mod common;
+use crate::common;
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! HTTP/1.0 clients: no chunks, no 1xx, and the connection ends unless they ask otherwise.
-mod common;
+use crate::common;
 
 use bytes::Bytes;
 use common::{Frames, TestServer, hello, ok, run, stream};

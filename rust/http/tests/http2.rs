@@ -1,5 +1,5 @@
 //! HTTP/2 by prior knowledge, spoken by the client of the `h2` crate.
-mod common;
+use crate::common;
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 

@@ -1,5 +1,5 @@
 //! `103` over HTTP/2: in order, ahead of the response, and no more of them than the client reads.
-mod common;
+use crate::common;
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 

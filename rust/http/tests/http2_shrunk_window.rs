@@ -1,6 +1,6 @@
 //! Clients of HTTP/2 that make all windows smaller when responses were handed over whole: what waits then has its time, and
 //! no more.
-mod common;
+use crate::common;
 
 use std::{collections::BTreeMap, time::Duration};
 

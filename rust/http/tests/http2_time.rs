@@ -1,5 +1,5 @@
 //! Clients of HTTP/2 that let a stream, or the connection, wait: each gets its time, and no more.
-mod common;
+use crate::common;
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 

@@ -1,5 +1,5 @@
 //! A kept-alive connection without a request is closed after a time of its own.
-mod common;
+use crate::common;
 
 use std::time::Duration;
 

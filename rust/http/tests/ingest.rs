@@ -1,5 +1,5 @@
 //! Bodies become frames; what does not fit or does not arrive whole becomes nothing.
-mod common;
+use crate::common;
 
 use std::{cell::RefCell, rc::Rc};
 

@@ -1,5 +1,5 @@
 //! Connections are reused, and closed when either side says so.
-mod common;
+use crate::common;
 
 use common::{TestServer, hello, ok, run, stream};
 use framegate_http::service::ResponseFuture;

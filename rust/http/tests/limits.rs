@@ -1,5 +1,5 @@
 //! Sizes and counts, on both sides of each limit. Those of heads are in `strictness.rs`.
-mod common;
+use crate::common;
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,9 +1,9 @@
 //! An idle connection gives back its parser and buffers, and works on as if nothing had been.
-mod common;
+use crate::common;
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use common::{TestServer, collect, hello, ok, quick, run, until};
+use common::{Event, TestServer, collect, hello, ok, quick, run, until};
 use framegate_http::{Config, Timeouts, service::ResponseFuture};
 
 fn config() -> Config {
@@ -62,6 +62,63 @@ fn busy_connection_is_not_parked() {
         assert_eq!(client.reply().await.unwrap().text(), "ab");
         until(|| server.connections.parked() == 1).await;
     });
+}
+
+/// A body that is wholly in hyper's buffer, and a handler that has answered and reads it later.
+#[test]
+fn body_that_is_read_after_the_answer_is_not_cut_and_is_no_request() {
+    // Whoever takes it for the next request finds one.
+    const BODY: &str = "GET /smuggled HTTP/1.1\r\nhost: t\r\n\r\n";
+    let chunked = BODY.split_inclusive(' ').fold(String::new(), |all, piece| {
+        all + &format!("{:x}\r\n{piece}\r\n", piece.len())
+    }) + "0\r\n\r\n";
+    let with_length = (format!("content-length: {}", BODY.len()), BODY.to_owned());
+    let in_chunks = ("transfer-encoding: chunked".to_owned(), chunked);
+    // What follows it: nothing, half a request, a whole one.
+    for next in ["", "GET /ne", "GET /next HTTP/1.1\r\nhost: t\r\n\r\n"] {
+        for (field, body) in [&with_length, &in_chunks] {
+            run(async {
+                let (go, paths) = (Event::default(), Rc::new(RefCell::new(Vec::new())));
+                let got = Rc::new(RefCell::new(None));
+                let (told, seen, given) = (go.clone(), paths.clone(), got.clone());
+                let server = TestServer::with(config(), move |mut request| {
+                    let path = request.head.uri.path().to_owned();
+                    seen.borrow_mut().push(path.clone());
+                    let (go, given) = (told.clone(), given.clone());
+                    if path == "/" {
+                        tokio::task::spawn_local(async move {
+                            go.wait().await;
+                            let body = collect(&mut request.body).await;
+                            *given.borrow_mut() = Some(body.map_err(|error| error.to_string()));
+                        });
+                    }
+                    ok(bytes::Bytes::from(path)).into()
+                });
+                let mut client = server.connect().await;
+                client
+                    .send(format!(
+                        "POST / HTTP/1.1\r\nhost: t\r\n{field}\r\n\r\n{body}{next}"
+                    ))
+                    .await;
+                assert_eq!(client.reply().await.unwrap().text(), "/");
+                // Another one that came later is parked: this one was looked at as often.
+                let mut other = server.connect().await;
+                assert_eq!(other.get("/other").await.text(), "/other");
+                until(|| server.connections.parked() > 0).await;
+                assert_eq!(server.connections.parked(), 1);
+                go.set();
+                until(|| got.borrow().is_some()).await;
+                assert_eq!(got.take().unwrap().unwrap(), BODY.as_bytes());
+                let rest = "GET /next HTTP/1.1\r\nhost: t\r\n\r\n".strip_prefix(next);
+                client.send(rest.unwrap()).await;
+                assert_eq!(client.reply().await.unwrap().text(), "/next");
+                // hyper goes on to the next one when it has given out the last piece of a body.
+                paths.borrow_mut().sort();
+                assert_eq!(*paths.borrow(), ["/", "/next", "/other"]);
+                until(|| server.connections.parked() == 2).await;
+            });
+        }
+    }
 }
 
 #[test]

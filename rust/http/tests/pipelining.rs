@@ -1,5 +1,5 @@
 //! Requests that are sent without waiting are answered in order, each by itself.
-mod common;
+use crate::common;
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 

@@ -1,5 +1,5 @@
 //! Each request leaves one record, when its response is fully written or cut.
-mod common;
+use crate::common;
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 

@@ -3,7 +3,7 @@
     unsafe_code,
     reason = "sendfile(2) itself, which the crate leaves to its user"
 )]
-mod common;
+use crate::common;
 
 use std::{
     cell::Cell,

@@ -2,7 +2,7 @@
 //!
 //! Each vector is sent with a second request behind it. `Served` vectors get 200 for both; refused ones get their status, with a
 //! close, or (where hyper cannot answer any more) a close alone; the request behind is never seen by the handler.
-mod common;
+use crate::common;
 
 use std::{cell::RefCell, rc::Rc};
 

@@ -1,6 +1,6 @@
 //! TLS with rustls's own client on the other side: what needs neither Python nor OpenSSL to be shown.
 
-mod common;
+use crate::common;
 
 use std::{
     cell::RefCell,

@@ -1,5 +1,5 @@
 //! Frame routes over a board in plain memory: what is published can be read, and every refusal has its code.
-mod common;
+use crate::common;
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +21,7 @@ use framegate_http::{
         Board, BoardFuture, Code, Dtype, Feed, Frame, FrameHead, Opened, Problem, Publisher, Seats,
         Settings, SocketLimits, TopicInfo, TopicRoutes,
         access::{Access, Guard},
-        board::{Event, Schema},
+        board::{Event, Participant, Schema},
         openapi::About,
     },
 };
@@ -49,12 +49,17 @@ struct Shared {
     refused: RefCell<Vec<(Option<String>, Code)>>,
     published: Cell<u64>,
     sent: Cell<u64>,
+    /// Pictures are made, and are the frame itself.
+    pictures: Cell<bool>,
+    /// The pool has too much to do; how often it was asked all the same.
+    busy: Cell<bool>,
+    asked_in_vain: Cell<u64>,
 }
 
 #[derive(Clone, Default)]
 struct Topic {
     schema: Schema,
-    newest: Rc<RefCell<Option<Arc<Frame>>>>,
+    newest: Rc<RefCell<Option<Frame>>>,
     changed: Rc<Notify>,
 }
 
@@ -83,12 +88,12 @@ impl FrameSlot for Slot {
         self.published = true;
         let mut newest = self.topic.newest.borrow_mut();
         let sequence = newest.as_ref().map_or(0, |frame| frame.sequence) + 1;
-        *newest = Some(Arc::new(Frame {
+        *newest = Some(Frame {
             sequence,
             published_ns: 1_500_000_000,
-            head: head.clone(),
+            head: Arc::new(head.clone()),
             payload: Bytes::copy_from_slice(&self.bytes[..self.filled]),
-        }));
+        });
         self.topic.changed.notify_waiters();
         Ok(Published {
             sequence,
@@ -136,11 +141,11 @@ impl Feed for Of {
         0xabc
     }
 
-    fn newest(&self) -> Result<Option<Arc<Frame>>, Problem> {
+    fn newest(&self) -> Result<Option<Frame>, Problem> {
         Ok(self.1.newest.borrow().clone())
     }
 
-    fn newer(&self, after: u64) -> BoardFuture<Arc<Frame>> {
+    fn newer(&self, after: u64) -> BoardFuture<Frame> {
         let topic = self.1.clone();
         Box::pin(async move {
             loop {
@@ -155,9 +160,17 @@ impl Feed for Of {
         })
     }
 
-    fn picture(&self, _frame: &Frame, _setting: Setting) -> BoardFuture<Bytes> {
-        let problem = Problem::new(Code::NoPicture, "nobody makes pictures here");
-        Box::pin(async { Err(problem) })
+    fn picture(&self, frame: &Frame, _setting: Setting) -> BoardFuture<Bytes> {
+        let shared = &*self.0.0;
+        later(if !shared.pictures.get() {
+            Err(Problem::new(Code::NoPicture, "nobody makes pictures here"))
+        } else if shared.busy.get() {
+            shared.asked_in_vain.set(shared.asked_in_vain.get() + 1);
+            let problem = Problem::new(Code::PicturesBusy, "too much to do");
+            Err(problem.retry_after(Duration::from_secs(1)))
+        } else {
+            Ok(frame.payload.clone())
+        })
     }
 
     fn lends(&self, _sequence: u64, _parcel: &Arc<Parcel>) {}
@@ -194,6 +207,9 @@ impl Memory {
             sequence: newest.as_ref().map_or(0, |frame| frame.sequence),
             publishers: 1,
             subscribers: 0,
+            responders: 1,
+            leases: 2,
+            lost: 3,
         })
     }
 
@@ -208,6 +224,7 @@ impl Memory {
             parts_max: 4,
             poll_wait_max: Duration::from_secs(10),
             seats: Seats::new(2),
+            queue_max: 8,
             sockets: SocketLimits {
                 write_timeout: None,
                 session: framegate_http::websocket::session::Settings::default(),
@@ -246,6 +263,24 @@ impl Board for Memory {
 
     fn info(&self, topic: &str) -> BoardFuture<TopicInfo> {
         later(self.describe(topic))
+    }
+
+    fn participants(&self, topic: &str) -> BoardFuture<Vec<Participant>> {
+        later(self.find(topic).map(|_| {
+            vec![Participant {
+                name: "a \"name\"".to_owned(),
+                pid: 7,
+                role: "subscriber",
+                policy: Some("latest"),
+                alive: true,
+                frames: 1,
+                lost: 2,
+                lag: 3,
+                holds: 4,
+                oldest: Some(Duration::from_micros(5900)),
+                behind: None,
+            }]
+        }))
     }
 
     fn publisher(&self, topic: &str) -> BoardFuture<Opened> {
@@ -450,7 +485,7 @@ fn topics_are_listed_and_described() {
         let memory = Memory::with(&[("b", Schema::Free), ("a/x", any)]);
         let server = memory.serve();
         let mut client = server.connect().await;
-        let described = r#"{"name":"a/x","dtype":"float32","shape":[null,3],"slots":4,"slot_bytes":1000,"sequence":0,"publishers":1,"subscribers":0}"#;
+        let described = r#"{"name":"a/x","dtype":"float32","shape":[null,3],"slots":4,"slot_bytes":1000,"sequence":0,"publishers":1,"subscribers":0,"responders":1,"leases":2,"lost":3}"#;
         let reply = ask(&mut client, "GET", "/topics/a/x", &[], b"").await;
         assert_eq!((reply.status, reply.text()), (200, described));
         assert_eq!(reply.field("content-type"), Some("application/json"));
@@ -459,6 +494,17 @@ fn topics_are_listed_and_described() {
             let begin = format!("{{\"topics\":[{described},{{\"name\":\"b\",\"dtype\":null,");
             assert!(reply.text().starts_with(&begin), "{}", reply.text());
         }
+        let target = "/topics/a/x?view=participants";
+        let reply = ask(&mut client, "GET", target, &[], b"").await;
+        assert_eq!(
+            reply.text(),
+            concat!(
+                r#"{"participants":[{"name":"a \"name\"","pid":7,"role":"subscriber","policy":"latest","alive":true,"#,
+                r#""frames":1,"lost":2,"lag":3,"holds":4,"oldest_ms":5,"behind_ms":null}]}"#
+            )
+        );
+        let reply = ask(&mut client, "GET", "/topics/c?view=participants", &[], b"").await;
+        assert_eq!(reply.status, 404);
     });
 }
 
@@ -580,6 +626,68 @@ fn files_of_numpy_that_are_no_frame_are_refused() {
             assert_eq!(memory.codes(), [code], "{}", reply.text());
         }
         assert_eq!(memory.0.published.get(), 0);
+    });
+}
+
+/// What says what a frame is has limits; each is met here from both sides.
+#[test]
+fn descriptions_of_frames_are_taken_up_to_their_limits() {
+    let kind = |bytes: usize| format!("content-type: {:x<bytes$}", "image/");
+    let shape = |numbers: usize| format!("frame-shape: {}", vec!["1"; numbers].join(","));
+    let name = |bytes: usize| format!("/topics/{}", "n".repeat(bytes));
+    let nested = |segments: usize| format!("/topics/{}", vec!["n"; segments].join("/"));
+    let numpy = |bytes: usize| {
+        let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }";
+        let mut file = b"\x93NUMPY\x02\x00".to_vec();
+        file.extend((bytes as u32).to_le_bytes());
+        file.extend(format!("{text:<bytes$}x").bytes());
+        file
+    };
+    let field = |bytes: usize| {
+        let text = "t".repeat(bytes);
+        let field = format!("--b\r\ncontent-disposition: form-data; name=\"t\"\r\n\r\n{text}\r\n");
+        format!("{field}{}--b--", file("", "x")).into_bytes()
+    };
+    let free = "/topics/free".to_owned();
+    let cases = |over: usize| {
+        [
+            (&free, vec![kind(64 + over)], b"x".to_vec(), 415),
+            (
+                &free,
+                vec![DTYPE.to_owned(), shape(8 + over)],
+                b"x".to_vec(),
+                400,
+            ),
+            (
+                &free,
+                vec!["content-type: application/x-npy".to_owned()],
+                numpy(10_000 + over),
+                400,
+            ),
+            (&free, vec![FORM.to_owned()], field(65_536 + over), 400),
+        ]
+        .map(|(target, fields, body, status)| (target.clone(), fields, body, status))
+    };
+    let names = |over: usize| [name(128 + over), nested(8 + over)];
+    run(async {
+        let memory = Memory::with(&[("free", Schema::Free)]);
+        let server = memory.serve();
+        for over in [0, 1] {
+            for (target, fields, body, refused) in cases(over) {
+                let mut client = server.connect().await;
+                let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+                let reply = ask(&mut client, "POST", &target, &fields, &body).await;
+                let expected = if over == 0 { 200 } else { refused };
+                assert_eq!(reply.status, expected, "{fields:?} {}", reply.text());
+            }
+            for target in names(over) {
+                let mut client = server.connect().await;
+                let reply = ask(&mut client, "GET", &target, &[], b"").await;
+                // There is no such topic, but there may be.
+                assert_eq!(reply.status, if over == 0 { 404 } else { 400 }, "{target}");
+            }
+        }
+        assert_eq!(memory.0.published.get(), 4);
     });
 }
 
@@ -1229,4 +1337,52 @@ fn multipart_bodies_that_are_no_frames_are_refused() {
 
 fn is_one_whole(body: &str) -> bool {
     body.contains("content-length: 1")
+}
+
+#[test]
+fn viewer_passes_over_what_an_overloaded_pool_does_not_make() {
+    run(async {
+        let memory = Memory::with(&[("cam", picture())]);
+        memory.0.pictures.set(true);
+        let server = memory.serve();
+        let mut camera = server.connect().await;
+        let shown = async |camera: &mut Client, frame: &[u8]| {
+            let reply = ask(camera, "POST", "/topics/cam", &[], frame).await;
+            assert_eq!(reply.status, 200);
+        };
+        shown(&mut camera, b"first!").await;
+        let mut viewer = server.connect().await;
+        viewer
+            .send(request("GET", "/topics/cam?view=mjpeg", &[], b""))
+            .await;
+        assert_eq!(viewer.head().await.unwrap().status, 200);
+        let mut seen = Vec::new();
+        let until_seen = async |viewer: &mut Client, seen: &mut Vec<u8>, what: &[u8]| {
+            while !seen.windows(what.len()).any(|window| window == what) {
+                seen.extend(viewer.exactly(1).await.unwrap());
+            }
+        };
+        until_seen(&mut viewer, &mut seen, b"first!").await;
+        memory.0.busy.set(true);
+        shown(&mut camera, b"second").await;
+        until(|| memory.0.asked_in_vain.get() > 0).await;
+        // Who asks for one picture is told, and when to come again; that is counted.
+        let mut other = server.connect().await;
+        let target = "/topics/cam?view=latest&format=jpeg";
+        let reply = ask(&mut other, "GET", target, &[], b"").await;
+        assert_eq!(reply.status, 503);
+        assert_eq!(reply.field("retry-after"), Some("1"));
+        assert_eq!(memory.codes(), ["pictures-busy"]);
+        memory.0.busy.set(false);
+        shown(&mut camera, b"third!").await;
+        until_seen(&mut viewer, &mut seen, b"third!").await;
+        assert!(!seen.windows(6).any(|window| window == b"second"));
+        assert_eq!(
+            memory.codes(),
+            ["pictures-busy"],
+            "the viewer was refused nothing"
+        );
+        let reply = ask(&mut other, "GET", target, &[], b"").await;
+        assert_eq!((reply.status, reply.text()), (200, "third!"));
+    });
 }

@@ -1,5 +1,5 @@
 //! Trailer fields in both directions.
-mod common;
+use crate::common;
 
 use bytes::Bytes;
 use common::{Frames, TestServer, collect, ok, run};

@@ -1,5 +1,5 @@
 //! What the kernel keeps of a connection that the server has closed.
-mod common;
+use crate::common;
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! A `101` hands the socket over; whatever else the handler answers leaves HTTP as it was.
-mod common;
+use crate::common;
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 

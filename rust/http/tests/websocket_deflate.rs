@@ -1,6 +1,6 @@
 //! Compressed messages through a session, in every mode: what comes out, what is refused, and what is kept.
 
-mod websocket_peer;
+use crate::websocket_peer;
 
 use std::{
     cell::{Cell, RefCell},
@@ -30,25 +30,25 @@ const RSV1: u8 = 0x40;
 const FIN: u8 = 0x80;
 
 const SHARED: Agreement = Agreement {
-    server_window_bits: 15,
-    server_takeover: false,
-    client_takeover: false,
+    own_window_bits: 15,
+    own_takeover: false,
+    peer_takeover: false,
 };
 const CONTEXT: Agreement = Agreement {
-    server_window_bits: 12,
-    server_takeover: true,
-    client_takeover: true,
+    own_window_bits: 12,
+    own_takeover: true,
+    peer_takeover: true,
 };
 /// Every combination that can be agreed on, with some windows.
 fn agreements() -> Vec<Agreement> {
     let mut all = Vec::new();
-    for server_takeover in [false, true] {
-        for client_takeover in [false, true] {
-            for server_window_bits in [9, 12, 15] {
+    for own_takeover in [false, true] {
+        for peer_takeover in [false, true] {
+            for own_window_bits in [9, 12, 15] {
                 all.push(Agreement {
-                    server_window_bits,
-                    server_takeover,
-                    client_takeover,
+                    own_window_bits,
+                    own_takeover,
+                    peer_takeover,
                 });
             }
         }
@@ -159,7 +159,7 @@ impl Client {
             outbox,
             agreement,
             deflate: Deflate::new(6, false, 15),
-            inflate: Inflate::new(false, agreement.server_window_bits),
+            inflate: Inflate::new(false, agreement.own_window_bits),
         }
     }
 
@@ -173,16 +173,16 @@ impl Client {
         space.truncate((self.deflate.total_out() - before) as usize);
         assert!(space.ends_with(&[0, 0, 0xff, 0xff]));
         space.truncate(space.len() - 4);
-        if !self.agreement.client_takeover {
+        if !self.agreement.peer_takeover {
             self.deflate.reset();
         }
         space
     }
 
     fn decompress(&mut self, payload: &[u8]) -> Vec<u8> {
-        if !self.agreement.server_takeover {
+        if !self.agreement.own_takeover {
             // Proves that nothing before is needed.
-            self.inflate = Inflate::new(false, self.agreement.server_window_bits);
+            self.inflate = Inflate::new(false, self.agreement.own_window_bits);
         }
         let mut space = vec![0; LIMIT + 1];
         let before = self.inflate.total_out();

@@ -1,11 +1,14 @@
 //! The frame decoder and encoder: every split of the input gives the same messages, every rule of RFC 6455 is judged
 //! as early as it can be.
 
-mod websocket_peer;
+use crate::websocket_peer;
 
 use framegate_http::websocket::{
     Kind, code,
-    frame::{Decoder, Part, encode_close, encode_message, encode_ping, encode_pong},
+    frame::{
+        Decoder, Part, encode_close, encode_masked_message, encode_message, encode_ping,
+        encode_pong, mask_frame,
+    },
 };
 use websocket_peer::{
     BINARY, CLOSE, CONTINUATION, PING, PONG, Random, TEXT, close, fragment, frame, head,
@@ -420,4 +423,87 @@ fn a_long_reason_is_cut_at_a_character() {
     encode_close(&mut output, Some((1000, &"ü".repeat(100))));
     assert_eq!(output[1], 2 + 122);
     assert_eq!(&output[4..], "ü".repeat(61).as_bytes());
+}
+
+/// RFC 6455, section 5.7: "Hello", masked.
+const HELLO: [u8; 11] = [
+    0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+];
+
+#[test]
+fn a_client_masks_as_the_rfc_does() {
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    let mut direct = b"before".to_vec();
+    encode_masked_message(&mut direct, Kind::Text, b"Hello", key);
+    assert_eq!(direct[6..], HELLO);
+    let mut after = b"before".to_vec();
+    encode_message(&mut after, Kind::Text, b"Hello");
+    mask_frame(&mut after, 6, key);
+    assert_eq!(after, direct);
+}
+
+#[test]
+fn what_a_client_sends_is_read_by_a_server_at_every_length() {
+    let mut random = Random::new(77);
+    for length in [
+        0, 1, 7, 8, 125, 126, 127, 16_383, 16_384, 16_385, 65_535, 65_536, 300_001,
+    ] {
+        let payload = random.bytes(length);
+        let mut key = [0; 4];
+        key.copy_from_slice(&random.bytes(4));
+        let (mut direct, mut after) = (Vec::new(), Vec::new());
+        encode_masked_message(&mut direct, Kind::Binary, &payload, key);
+        encode_message(&mut after, Kind::Binary, &payload);
+        mask_frame(&mut after, 0, key);
+        assert!(direct == after, "{length}");
+        let mut decoder = Decoder::new(LIMIT);
+        let part = decoder.next(&mut &mut direct[..]).unwrap();
+        let expected = Part::Whole {
+            kind: Kind::Binary,
+            payload: &payload,
+        };
+        assert!(part == Some(expected), "{length}");
+    }
+}
+
+#[test]
+fn a_client_reads_frames_that_are_not_masked_and_no_others() {
+    for length in [0, 1, 125, 126, 65_535, 65_536] {
+        let payload = vec![7; length];
+        let mut frame = Vec::new();
+        encode_message(&mut frame, Kind::Binary, &payload);
+        encode_ping(&mut frame, b"p");
+        encode_close(&mut frame, Some((1001, "away")));
+        let mut input = &mut frame[..];
+        let mut decoder = Decoder::of_server(LIMIT);
+        let expected = Part::Whole {
+            kind: Kind::Binary,
+            payload: &payload,
+        };
+        assert!(
+            decoder.next(&mut input).unwrap() == Some(expected),
+            "{length}"
+        );
+        assert_eq!(decoder.next(&mut input).unwrap(), Some(Part::Ping(b"p")));
+        let close = Part::Close(Some((1001, "away")));
+        assert_eq!(decoder.next(&mut input).unwrap(), Some(close));
+    }
+    let mut masked = HELLO;
+    let failure = Decoder::of_server(LIMIT).next(&mut &mut masked[..]);
+    assert_eq!(failure.unwrap_err().code, code::PROTOCOL_ERROR);
+    // Piece by piece, behind the decoder's back.
+    let mut frame = Vec::new();
+    encode_message(&mut frame, Kind::Text, "grüße".as_bytes());
+    let (head, rest) = frame.split_at_mut(3);
+    let mut decoder = Decoder::of_server(LIMIT);
+    let mut input = &mut head[..];
+    assert!(matches!(
+        decoder.next(&mut input),
+        Ok(Some(Part::Begin { .. }))
+    ));
+    assert_eq!(decoder.next(&mut input), Ok(Some(Part::Data(b"g"))));
+    assert_eq!(decoder.payload_left(), rest.len() as u64);
+    decoder.payload_read(rest).unwrap();
+    assert_eq!(rest, "rüße".as_bytes());
+    assert_eq!(decoder.next(&mut &mut [][..]), Ok(Some(Part::End)));
 }

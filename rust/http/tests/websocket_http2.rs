@@ -1,6 +1,6 @@
 //! WebSocket over a stream of HTTP/2 (RFC 8441): how it opens, windows, priorities, and every way in which it ends.
-mod common;
-mod websocket_peer;
+use crate::common;
+use crate::websocket_peer;
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,6 +1,6 @@
 //! A session against a peer: turns, ping, backpressure, limits, and every way to close.
 
-mod websocket_peer;
+use crate::websocket_peer;
 
 use std::{
     cell::{Cell, RefCell},

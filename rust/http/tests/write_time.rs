@@ -1,5 +1,5 @@
 //! A client must read what it asked for: one that takes nothing for a while is cut, one that is merely slow is not.
-mod common;
+use crate::common;
 
 use std::{
     os::fd::RawFd,

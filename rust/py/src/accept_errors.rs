@@ -20,6 +20,17 @@ const EPISODE: Duration = Duration::from_secs(10);
 
 /// Writes errors of `accept` to the logger `framegate`.
 pub(crate) fn report(core: Rc<LoopCore>) -> impl Fn(&Error) + 'static {
+    report_to(move |text| {
+        Python::attach(|py| {
+            let failure = "an error of accept could not be logged";
+            core.log(py, "framegate", "error", &text, failure);
+            core.after_python(py);
+        });
+    })
+}
+
+/// Says them by `say`.
+pub(crate) fn report_to(say: impl Fn(String) + 'static) -> impl Fn(&Error) + 'static {
     let latest: Cell<Option<Instant>> = Cell::new(None);
     move |error| {
         let now = Instant::now();
@@ -31,19 +42,9 @@ pub(crate) fn report(core: Rc<LoopCore>) -> impl Fn(&Error) + 'static {
             Some(cause) => cause.to_string(),
             None => error.to_string(),
         };
-        Python::attach(|py| {
-            let logged = py
-                .import("logging")
-                .and_then(|logging| logging.call_method1("getLogger", ("framegate",)))
-                .and_then(|logger| {
-                    let text = "connections cannot be accepted and wait: %s; open files are bounded by \
-                                `ulimit -n` (systemd: LimitNOFILE=), connections by --limit-concurrency";
-                    logger.call_method1("error", (text, cause))
-                });
-            if let Err(error) = logged {
-                core.report(py, "an error of accept could not be logged", error);
-            }
-            core.after_python(py);
-        });
+        say(format!(
+            "connections cannot be accepted and wait: {cause}; open files are bounded by \
+             `ulimit -n` (systemd: LimitNOFILE=), connections by --limit-concurrency"
+        ));
     }
 }

@@ -14,8 +14,9 @@
 )]
 
 use std::{
+    collections::BTreeSet,
     io,
-    os::fd::{FromRawFd, OwnedFd},
+    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -33,7 +34,12 @@ use tokio::{
 };
 
 use crate::{
-    error::os_error, gil, metrics::ServerReport, native::without_signals, stats::RuntimeRow,
+    error::os_error,
+    gil,
+    metrics::ServerReport,
+    native::{given, without_signals},
+    prompt::short_turns,
+    stats::RuntimeRow,
     worker::listener,
 };
 
@@ -41,6 +47,10 @@ use crate::{
 const CONNECTIONS_MAX: usize = 64;
 /// For each step of a client.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// At the end: for the question of who has just connected, which other workers cannot answer any more.
+const LAST_QUESTION: Duration = Duration::from_millis(100);
+/// For its answer.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
 
 /// Answers `/livez`, `/readyz` and `/metrics` on its own thread.
 ///
@@ -66,7 +76,6 @@ struct Running {
 impl AdminServer {
     #[new]
     #[pyo3(signature = (fds, *, row, lag_max, topics=0))]
-    #[expect(clippy::needless_pass_by_value, reason = "a list from Python")]
     fn new(
         fds: Vec<i32>,
         row: &Bound<'_, RuntimeRow>,
@@ -76,12 +85,12 @@ impl AdminServer {
         let lag_max = Duration::try_from_secs_f64(lag_max)
             .map_err(|_| PyValueError::new_err(format!("{lag_max} is not a duration")))?;
         let mut listeners = Vec::new();
-        let sockets: Vec<OwnedFd> = fds
-            .iter()
-            .filter(|fd| **fd >= 0)
-            // SAFETY: the caller's to give away, as the documentation demands; the kernel checks the number below.
-            .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
-            .collect();
+        let fds: BTreeSet<i32> = fds.into_iter().filter(|fd| *fd >= 0).collect();
+        let sockets = fds
+            .into_iter()
+            // SAFETY: the caller's to give away, as the documentation demands; each once, as this is a set.
+            .map(|fd| unsafe { given(fd) })
+            .collect::<PyResult<Vec<OwnedFd>>>()?;
         for socket in sockets {
             listeners.push(listener(socket)?);
         }
@@ -116,6 +125,7 @@ fn start(listeners: Vec<Listener>, report: ServerReport) -> io::Result<Running> 
         thread::Builder::new()
             .name("framegate-admin".to_owned())
             .spawn(move || {
+                short_turns();
                 let tasks = LocalSet::new();
                 tasks.block_on(&runtime, async move {
                     let server = server(report);
@@ -124,7 +134,9 @@ fn start(listeners: Vec<Listener>, report: ServerReport) -> io::Result<Running> 
                         let _failed = server.listen(listener);
                     }
                     let _stopped = stopped.await;
-                    server.connections().drain(Duration::ZERO).await;
+                    let connections = server.connections();
+                    connections.retire(LAST_QUESTION).await;
+                    connections.drain(LAST_ANSWER).await;
                 });
             })
     })?;

@@ -1,9 +1,13 @@
 //! Errors of the Rust side as Python exceptions.
 
-use std::io;
+use std::{
+    any::Any,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use pyo3::{
-    exceptions::PyOSError,
+    exceptions::{PyOSError, PyRuntimeError},
     prelude::*,
     types::{PyDict, PyType},
 };
@@ -19,6 +23,37 @@ pub(crate) fn os_error(error: io::Error) -> PyErr {
         }
         None => error.into(),
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("panic from Rust code")
+}
+
+/// A panic of the work is a `RuntimeError`, for what a stranger's request can lead to: one request fails, and the server goes on.
+/// (`PyO3`'s own `PanicException` is no `Exception`, and ends a loop.) Whatever the work holds must be right after a panic too.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic_text(&*panic);
+        let text = format!("a fault of framegate itself, please report it: {text}");
+        Err(PyRuntimeError::new_err(text))
+    })
+}
+
+/// In a development build, panics where `FRAMEGATE_TESTS_PANIC` says so.
+#[inline]
+pub(crate) fn panic_if_asked(place: &str) {
+    #[cfg(debug_assertions)]
+    assert!(
+        std::env::var_os("FRAMEGATE_TESTS_PANIC").is_none_or(|asked| asked != place),
+        "asked to panic at {place}"
+    );
+    #[cfg(not(debug_assertions))]
+    let _ = place;
 }
 
 /// An exception of `framegate.errors`, by its name.

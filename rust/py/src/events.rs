@@ -2,7 +2,8 @@
 //!
 //! The loop's thread makes small values of what happens and keeps them until it sleeps; then it hands them over to a queue. A Python
 //! thread waits at its other end, without the GIL, and takes them some fiftieth of a second later, all at once: one change of the GIL
-//! per batch. Nothing waits for that thread. A queue that is full drops what comes, and counts.
+//! per batch. Nothing waits for that thread. A queue that is full drops what comes, and counts. What happens on the thread of the frames
+//! goes to the same queue, one by one, with numbers of its own ([`ELSEWHERE_FROM`]).
 
 use std::{
     cell::RefCell,
@@ -33,6 +34,9 @@ use crate::{
 const BYTES_MAX: usize = 8 << 20;
 /// Events wait for company that long.
 const DELAY: Duration = Duration::from_millis(20);
+/// Connections and requests of `topics_bind` are numbered from here on: those of the loop, of which a worker has fewer, are counted
+/// from 1.
+const ELSEWHERE_FROM: u64 = 1 << 48;
 /// What the collector gets for the last events when its worker ends; `Config.last_words_seconds` counts with it.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -156,6 +160,25 @@ impl Queue {
         self.state().is_closed = true;
         self.changed.notify_all();
     }
+
+    /// Lets the reader have these, as far as there is room.
+    fn add(&self, events: impl IntoIterator<Item = Event>) {
+        let mut state = self.state();
+        let was_empty = state.events.is_empty();
+        for event in events {
+            let bytes = event.bytes();
+            if state.bytes + bytes > BYTES_MAX {
+                state.dropped += 1;
+            } else {
+                state.bytes += bytes;
+                state.events.push(event);
+            }
+        }
+        drop(state);
+        if was_empty {
+            self.changed.notify_all();
+        }
+    }
 }
 
 fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -204,12 +227,19 @@ impl EventQueue {
     }
 }
 
+/// Makes events of what happens.
+struct Maker {
+    /// From the core's clock to the one that Python has, too.
+    offset_ns: u64,
+    /// What numbers of connections and requests are counted from.
+    from: u64,
+}
+
 /// Makes events of what happens on one loop.
 pub(crate) struct EventSink {
     queue: Arc<Queue>,
     batch: RefCell<Vec<Event>>,
-    /// From the core's clock to the one that Python has, too.
-    offset_ns: u64,
+    maker: Maker,
 }
 
 impl EventSink {
@@ -218,7 +248,7 @@ impl EventSink {
         let sink = Rc::new(Self {
             queue: Arc::clone(&queue.0),
             batch: RefCell::default(),
-            offset_ns: monotonic_ns().saturating_sub(record::monotonic_ns()),
+            maker: Maker::new(0),
         });
         core.before_sleep(&(Rc::clone(&sink) as Rc<dyn BeforeSleep>));
         sink
@@ -230,23 +260,8 @@ impl EventSink {
 
     fn hand_over(&self) {
         let mut batch = self.batch.borrow_mut();
-        if batch.is_empty() {
-            return;
-        }
-        let mut state = self.queue.state();
-        let was_empty = state.events.is_empty();
-        for event in batch.drain(..) {
-            let bytes = event.bytes();
-            if state.bytes + bytes > BYTES_MAX {
-                state.dropped += 1;
-            } else {
-                state.bytes += bytes;
-                state.events.push(event);
-            }
-        }
-        drop(state);
-        if was_empty {
-            self.queue.changed.notify_all();
+        if !batch.is_empty() {
+            self.queue.add(batch.drain(..));
         }
     }
 
@@ -284,21 +299,81 @@ impl Drop for EventSink {
 
 impl RecordSink for EventSink {
     fn opened(&self, connection: &ConnectionInfo, at_ns: u64) {
-        self.push(Event::Opened(
-            at_ns + self.offset_ns,
-            connection.number,
-            connection.peer.to_string(),
-            connection.local.to_string(),
-            connection.entry != Entry::Plain,
-        ));
+        self.push(self.maker.opened(connection, at_ns));
     }
 
     fn started(&self, record: &RequestRecord) {
+        self.push(self.maker.started(record));
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        self.push(self.maker.finished(record));
+    }
+
+    fn closed(&self, connection: &ClosedConnection) {
+        self.push(self.maker.closed(connection));
+    }
+}
+
+/// Makes events of what happens on another thread, which has no turns that they could wait for. Those that come behind the
+/// end of the queue are lost.
+pub(crate) struct EventsElsewhere {
+    queue: Arc<Queue>,
+    maker: Maker,
+}
+
+impl EventsElsewhere {
+    /// To be called on any thread.
+    pub(crate) fn new(queue: &EventQueue) -> Self {
+        Self {
+            queue: Arc::clone(&queue.0),
+            maker: Maker::new(ELSEWHERE_FROM),
+        }
+    }
+}
+
+impl RecordSink for EventsElsewhere {
+    fn opened(&self, connection: &ConnectionInfo, at_ns: u64) {
+        self.queue.add([self.maker.opened(connection, at_ns)]);
+    }
+
+    fn started(&self, record: &RequestRecord) {
+        self.queue.add([self.maker.started(record)]);
+    }
+
+    fn finished(&self, record: &RequestRecord) {
+        self.queue.add([self.maker.finished(record)]);
+    }
+
+    fn closed(&self, connection: &ClosedConnection) {
+        self.queue.add([self.maker.closed(connection)]);
+    }
+}
+
+impl Maker {
+    fn new(from: u64) -> Self {
+        Self {
+            offset_ns: monotonic_ns().saturating_sub(record::monotonic_ns()),
+            from,
+        }
+    }
+
+    fn opened(&self, connection: &ConnectionInfo, at_ns: u64) -> Event {
+        Event::Opened(
+            at_ns + self.offset_ns,
+            self.from + connection.number,
+            connection.peer.to_string(),
+            connection.local.to_string(),
+            connection.entry != Entry::Plain,
+        )
+    }
+
+    fn started(&self, record: &RequestRecord) -> Event {
         let target = record.target.path_and_query();
-        self.push(Event::Started(
+        Event::Started(
             record.start_ns + self.offset_ns,
-            record.connection.number,
-            record.number,
+            self.from + record.connection.number,
+            self.from + record.number,
             record.client().to_string(),
             record
                 .request_id
@@ -311,18 +386,21 @@ impl RecordSink for EventSink {
                 Version::HTTP_2 => "HTTP/2",
                 _ => "HTTP/1.1",
             },
-        ));
+        )
     }
 
-    fn finished(&self, record: &RequestRecord) {
+    fn finished(&self, record: &RequestRecord) -> Event {
         let (at, start) = (
             record.end_ns + self.offset_ns,
             record.start_ns + self.offset_ns,
         );
-        let (connection, request) = (record.connection.number, record.number);
+        let (connection, request) = (
+            self.from + record.connection.number,
+            self.from + record.number,
+        );
         let status = record.status.map(|status| status.as_u16());
         let (bytes_in, bytes_out) = (record.body_bytes_in, record.body_bytes_out);
-        self.push(match (status, record.first_byte_ns) {
+        match (status, record.first_byte_ns) {
             (Some(status), Some(first)) if !record.aborted => Event::Completed(
                 at,
                 connection,
@@ -334,15 +412,15 @@ impl RecordSink for EventSink {
                 bytes_out,
             ),
             _ => Event::Failed(at, connection, request, status, start, bytes_in, bytes_out),
-        });
+        }
     }
 
-    fn closed(&self, connection: &ClosedConnection) {
-        self.push(Event::Closed(
+    fn closed(&self, connection: &ClosedConnection) -> Event {
+        Event::Closed(
             connection.at_ns + self.offset_ns,
-            connection.number,
+            self.from + connection.number,
             connection.bytes_in,
             connection.bytes_out,
-        ));
+        )
     }
 }

@@ -31,13 +31,12 @@ use framegate_http::{
 use framegate_shm::{Array, Dtype, FrameMeta, Loan, Publisher, TopicOptions, Value};
 use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError, PyValueError},
-    intern,
     prelude::*,
 };
 
 use crate::asgi::{Application, http::HttpExchange};
 use crate::error;
-use crate::topics::handlers::Canceller;
+use crate::promise::promise;
 
 /// Open publishers that a worker keeps. Each is a participant of its topic; whoever names topics by what clients send should
 /// bound the names, this only bounds what is kept.
@@ -227,57 +226,26 @@ impl BodyHandle {
         let body = exchange.take_body(py)?.ok_or_else(|| {
             PyRuntimeError::new_err("the body was read or ingested before: a body is ingested once")
         })?;
-        let future = application
-            .starter
-            .event_loop
-            .bind(py)
-            .call_method0(intern!(py, "create_future"))?;
         let job = Job {
             application: application.clone(),
             target,
             time,
             timeout,
         };
-        let result = future.clone().unbind();
         let exchange = self.0.clone_ref(py);
-        let core = application.core.clone();
-        let task = core.spawn(async move {
+        promise(py, &application, async move {
             let mut body = Some(body);
             let outcome = job.run(&mut body).await;
-            Python::attach(|py| {
-                if outcome.is_err() {
+            move |py: Python<'_>| {
+                let published = outcome.map_err(|failure| {
                     exchange.get().give_back_body(body);
-                }
-                if let Err(error) = settle(result.bind(py), outcome.map_err(|e| e.into_python(py)))
-                {
-                    job.application.core.report(
-                        py,
-                        "the result of an ingest could not be set",
-                        error,
-                    );
-                }
-                job.application.core.after_python(py);
-            });
-        });
-        let canceller = Bound::new(py, Canceller(task.abort_handle()))?;
-        future.call_method1(intern!(py, "add_done_callback"), (canceller,))?;
-        Ok(future)
+                    failure.into_python(py)
+                })?;
+                let pair = (published.sequence, published.bytes);
+                Ok(pair.into_pyobject(py)?.into_any().unbind())
+            }
+        })
     }
-}
-
-fn settle(future: &Bound<'_, PyAny>, outcome: PyResult<Published>) -> PyResult<()> {
-    let py = future.py();
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-        return Ok(());
-    }
-    match outcome {
-        Ok(published) => future.call_method1(
-            intern!(py, "set_result"),
-            ((published.sequence, published.bytes),),
-        )?,
-        Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
-    };
-    Ok(())
 }
 
 /// Why nothing was published.

@@ -1,13 +1,13 @@
 //! Who holds the interpreter lock, and when.
 //!
 //! A loop's thread is attached to the interpreter from the moment Python calls `select` until it returns, also while
-//! nothing but Rust runs: it does not take and give back the lock per request. There are exactly three ways out, all in
-//! this file:
+//! nothing but Rust runs: it does not take and give back the lock per request. There are exactly three ways out for any
+//! thread, all in this file:
 //!
 //! - [`before_park`] / [`after_park`]: tokio is about to sleep. Between the two only tokio's driver runs on this
 //!   thread, and it runs nothing but wakers; **a waker and its destructor must therefore never touch Python** (ours
 //!   wake tasks, and a task's future is dropped by its completion or its runtime, never by a waker).
-//! - [`detached`]: one Rust step that takes more than about 50 microseconds (compression, a TLS handshake, large JSON).
+//! - [`detached`]: one Rust step that takes more than about 50 microseconds (compression, a TLS handshake, large JSON), or waits.
 //! - [`let_others_in`]: a loop that serves only Rust work never parks and runs no bytecode, so it has to offer the lock
 //!   by itself, once per [`SWITCH_INTERVAL`] ([`Fairness`]).
 //!
@@ -114,14 +114,24 @@ fn restore(state: *mut ffi::PyThreadState) {
     mem::forget(guard);
 }
 
-/// Run a long step without the interpreter lock. `f` cannot reach thread-bound state: it is `Send`.
-pub(crate) fn detached<R: Send>(py: Python<'_>, f: impl FnOnce() -> R + Send) -> R {
-    py.detach(f)
+/// Run a step without the interpreter lock: one that is long, or waits. `f` cannot reach thread-bound state: it is `Send`. **It must
+/// not touch Python**, nor drop the last reference to an object: for pyo3 this thread stays attached.
+///
+/// Not `py.detach`, which comes back as [`restore`] may not.
+pub(crate) fn detached<R: Send>(_py: Python<'_>, f: impl FnOnce() -> R + Send) -> R {
+    struct Away(*mut ffi::PyThreadState);
+    impl Drop for Away {
+        fn drop(&mut self) {
+            restore(self.0);
+        }
+    }
+    // SAFETY: the thread is attached, as `Python` says, and is again when this returns or unwinds; `f` does not touch Python.
+    let _away = Away(unsafe { ffi::PyEval_SaveThread() });
+    f()
 }
 
 /// Let a thread that waits for the interpreter lock have it. Costs about 0.1 microseconds if nobody waits.
 pub(crate) fn let_others_in(_py: Python<'_>) {
-    // Not `py.detach`: see `restore`.
     before_park();
     after_park();
 }

@@ -5,6 +5,7 @@ mod accept_errors;
 mod access_line;
 mod admin;
 mod asgi;
+mod client;
 mod compression;
 mod diagnostics;
 mod error;
@@ -20,9 +21,13 @@ mod log_file;
 mod metrics;
 mod native;
 mod pictures;
+mod promise;
+mod prompt;
 mod recording;
+mod routes;
 mod selector;
 mod series;
+mod settings;
 mod signals;
 mod slow;
 mod stall;
@@ -30,6 +35,7 @@ mod static_files;
 mod stats;
 mod telemetry;
 mod tls;
+mod top;
 mod topic_metrics;
 mod topics;
 mod tracing;
@@ -64,6 +70,8 @@ mod _http {
     #[pymodule_export]
     use crate::asgi::websocket::frames::{SocketHandle, SocketSink};
     #[pymodule_export]
+    use crate::client::{ClientBackOff, ClientOpening, ClientSocket, client_way};
+    #[pymodule_export]
     use crate::events::EventQueue;
     #[pymodule_export]
     use crate::frames::BodyHandle;
@@ -74,9 +82,15 @@ mod _http {
     #[pymodule_export]
     use crate::recording::{Player, Recorder, recording_contents};
     #[pymodule_export]
+    use crate::routes::{
+        FormFields, FormReader, HandlerQueue, ResponseSchema, RouteTable, select_parts,
+    };
+    #[pymodule_export]
     use crate::stats::RuntimeRow;
     #[pymodule_export]
     use crate::tls::TlsContext;
+    #[pymodule_export]
+    use crate::top::TopScreen;
     #[pymodule_export]
     use crate::topics::handlers::{FrameView, TopicHandle};
     #[pymodule_export]
@@ -91,6 +105,10 @@ mod _http {
     /// `release`, or `debug` for a build that must not be measured.
     #[pymodule_export]
     const PROFILE: &str = env!("FRAMEGATE_PROFILE");
+
+    /// Whether the compiler had a profile of what runs how often.
+    #[pymodule_export]
+    const PGO: bool = matches!(env!("FRAMEGATE_PGO").as_bytes(), b"true");
 
     /// Compiler that built this module.
     #[pymodule_export]

@@ -3,18 +3,16 @@
 //! The memory lies behind the rows of the runtime segment ([`crate::stats`]); `python/framegate/limits_area.py` sizes it and
 //! clears what a dead worker held. A server without a segment, or a thread of somebody's process, counts for itself.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use framegate_http::edge::{Limits, Rate, SharedWords};
 use http::HeaderName;
 use pyo3::{exceptions::PyValueError, prelude::*};
 
+use crate::settings::seconds;
 use crate::stats::Row;
 
 struct BehindRows(Arc<Row>);
@@ -62,7 +60,6 @@ pub(crate) fn limits(
             PyResult::Ok((name, rate(terms)))
         })
         .transpose()?;
-    let wait: f64 = config.getattr("limit_queue_timeout")?.extract()?;
     Ok(Some(Limits {
         memory,
         row: place,
@@ -71,8 +68,7 @@ pub(crate) fn limits(
         connections_max,
         requests_max,
         waiting_max: config.getattr("limit_queue")?.extract()?,
-        wait: Duration::try_from_secs_f64(wait)
-            .map_err(|_| PyValueError::new_err("limit_queue_timeout is not a duration"))?,
+        wait: seconds(config, "limit_queue_timeout")?,
         client_rate: client_rate.map(rate),
         key_rate,
         entries,

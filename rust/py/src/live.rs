@@ -16,7 +16,7 @@ use pyo3::{
 };
 
 use crate::event_loop::LoopCore;
-use crate::static_files::report;
+use crate::static_files::{fields_of, report};
 
 /// What the page may load and whom it may talk to: nobody else. Pictures of frames are `blob:` URLs.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -25,6 +25,21 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 /// Tells the page where the frame routes are.
 const TOPICS_AT: HeaderName = HeaderName::from_static("framegate-topics");
+/// Names the topic that the page may publish on as a camera.
+const DEMO_AT: HeaderName = HeaderName::from_static("framegate-demo");
+/// Topic of the camera that the page itself is, when somebody asks for one.
+const DEMO_TOPIC: &str = "demo/browser";
+/// Height, width and channels of its pictures (`web/src/demo.ts` draws them).
+pub(crate) const DEMO_SHAPE: [u64; 3] = [180, 320, 4];
+/// It is one publisher with a few viewers.
+pub(crate) const DEMO_SLOTS: u32 = 8;
+
+/// The topic of the page's own camera: while developing, so that a browser cannot fill the memory of a server at work.
+pub(crate) fn demo(config: &Bound<'_, PyAny>) -> PyResult<Option<&'static str>> {
+    let live: Option<String> = config.getattr("live")?.extract()?;
+    let is_development: bool = config.getattr("reload")?.extract()?;
+    Ok((live.is_some() && is_development).then_some(DEMO_TOPIC))
+}
 
 /// `application` with the live page in front of it, where the setting `live` names a prefix.
 pub(crate) fn in_front_of(
@@ -40,10 +55,7 @@ pub(crate) fn in_front_of(
     };
     let topics = HeaderValue::try_from(topics)
         .map_err(|error| PyValueError::new_err(format!("topics: {error}")))?;
-    let mut headers: Vec<(HeaderName, HeaderValue)> = added
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let mut headers = fields_of(added);
     headers.extend([
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (
@@ -52,6 +64,9 @@ pub(crate) fn in_front_of(
         ),
         (TOPICS_AT, topics),
     ]);
+    if let Some(name) = demo(config)? {
+        headers.push((DEMO_AT, HeaderValue::from_static(name)));
+    }
     let settings = Settings {
         prefix: prefix.clone(),
         directory: directory(config.py())?,

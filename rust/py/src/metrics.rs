@@ -120,6 +120,7 @@ impl Report for ServerReport {
         });
         topic_metrics::write_routes(&mut exposition, &whole);
         topic_metrics::write_topics(&mut exposition, self.topics_max);
+        // Relaxed: a count.
         let scrapes = self.scrapes.fetch_add(1, Ordering::Relaxed) + 1;
         let help = "Times that this process was asked for metrics.";
         exposition
@@ -259,6 +260,24 @@ fn write_connections(exposition: &mut Exposition, whole: &Whole<'_>) {
         help,
         sum(Gauge::Calls),
     );
+    let help = "Blocking handlers that run in threads.";
+    let running = sum(Gauge::HandlersRunning);
+    write(
+        exposition,
+        "framegate_handlers_running",
+        Varies,
+        help,
+        running,
+    );
+    let help = "Blocking handlers that wait for a thread.";
+    let waiting = sum(Gauge::HandlersWaiting);
+    write(
+        exposition,
+        "framegate_handlers_waiting",
+        Varies,
+        help,
+        waiting,
+    );
 }
 
 fn write_server(exposition: &mut Exposition, whole: &Whole<'_>) {
@@ -333,6 +352,15 @@ fn write_server(exposition: &mut Exposition, whole: &Whole<'_>) {
         Grows,
         help,
         whole.counter(Counter::GilWaits),
+    );
+    let help = "Blocking handlers that were refused because too many waited.";
+    let refused = whole.counter(Counter::HandlersRefused);
+    write(
+        exposition,
+        "framegate_handlers_refused",
+        Grows,
+        help,
+        refused,
     );
     let help = "Request bodies that became frames, through Python or without it.";
     let mut family = exposition.family("framegate_ingested_frames", Grows, help);

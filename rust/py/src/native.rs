@@ -14,13 +14,16 @@
 //!
 //! All signals are blocked here, so that the kernel delivers them to the main thread.
 
-#![expect(unsafe_code, reason = "signal masks, and a descriptor given by Python")]
+#![expect(
+    unsafe_code,
+    reason = "signal masks, and descriptors given by Python or watched"
+)]
 
 use std::{
     cell::{Cell, RefCell},
     io,
     mem::{self, MaybeUninit},
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd},
     pin::pin,
     ptr,
     rc::Rc,
@@ -36,23 +39,27 @@ use framegate_http::{
     access_log::Lines,
     record::{RecordSink, RequestRecord, Wanted},
 };
+use pyo3::{exceptions::PyValueError, prelude::*};
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     sync::{Notify, oneshot},
     task::{AbortHandle, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use crate::{
+    error::os_error,
     event_loop::{BeforeSleep, LoopCore},
     log_file::LogFile,
+    prompt::short_turns,
     stall::{ParentWatch, StallWatch},
     stats::{Counter, Gauge, Row},
 };
 #[cfg(debug_assertions)]
 use {
-    crate::{error::os_error, gil, home::LoopBound, stats::RuntimeRow},
+    crate::{gil, home::LoopBound, stats::RuntimeRow},
     framegate_http::access_log,
-    pyo3::{exceptions::PyRuntimeError, prelude::*},
+    pyo3::exceptions::PyRuntimeError,
 };
 
 /// Between two heartbeats.
@@ -75,6 +82,16 @@ struct Shared {
     log_ready: Notify,
     /// The log is to be opened anew before the next line.
     reopen: AtomicBool,
+    /// What requests on other threads than the loop's say.
+    elsewhere: Elsewhere,
+}
+
+/// The counts of [`Totals`], of the threads that have no `publish`.
+#[derive(Default)]
+struct Elsewhere {
+    body_bytes_in: AtomicU64,
+    body_bytes_out: AtomicU64,
+    aborted: AtomicU64,
 }
 
 /// A question to the loop: do you still turn?
@@ -104,6 +121,7 @@ impl Shared {
         // Relaxed: the answer carries no data but the number itself.
         let asked = self.ping.asked_ns.load(Ordering::Relaxed);
         if asked == 0 {
+            // Relaxed: `notify_one`, and the wake-up by it, order this before the loop's swap.
             self.ping.asked_ns.store(now, Ordering::Relaxed);
             self.ping.notify.notify_one();
         }
@@ -162,6 +180,7 @@ impl NativeThread {
             log: Mutex::default(),
             log_ready: Notify::new(),
             reopen: AtomicBool::new(false),
+            elsewhere: Elsewhere::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -172,6 +191,7 @@ impl NativeThread {
             thread::Builder::new()
                 .name("framegate-native".to_owned())
                 .spawn(move || {
+                    short_turns();
                     runtime.block_on(run(&theirs, log, watches, stopped));
                     // A write that hangs is left behind.
                     runtime.shutdown_background();
@@ -194,6 +214,7 @@ impl NativeThread {
         let task = core.spawn(async move {
             loop {
                 shared.ping.notify.notified().await;
+                // Relaxed: as in `beat`.
                 let asked = shared.ping.asked_ns.swap(0, Ordering::Relaxed);
                 if let Some(row) = &shared.row {
                     row.set(Gauge::LoopLagNs, monotonic_ns().saturating_sub(asked));
@@ -206,7 +227,7 @@ impl NativeThread {
 
     /// Open the access log anew, if it is a file: soon.
     pub(crate) fn reopen_log(&self) {
-        // Relaxed: nothing else is told by it.
+        // Relaxed: nothing else is told by it; `notify_one` orders it before the writer's swap.
         self.shared.reopen.store(true, Ordering::Relaxed);
         self.shared.log_ready.notify_one();
     }
@@ -227,16 +248,26 @@ impl NativeThread {
         lines: Lines,
         excluded: Excluded,
     ) -> Rc<AccessLog> {
-        let log = Rc::new(AccessLog {
+        let log = Rc::new(self.log_of_thread(lines, excluded, false));
+        core.before_sleep(&(Rc::clone(&log) as Rc<dyn BeforeSleep>));
+        log
+    }
+
+    /// The access log of another thread, to which it is to be taken. Nobody tells when that sleeps: each line is handed over.
+    pub(crate) fn access_log_elsewhere(&self, lines: Lines, excluded: Excluded) -> AccessLog {
+        self.log_of_thread(lines, excluded, true)
+    }
+
+    fn log_of_thread(&self, lines: Lines, excluded: Excluded, is_elsewhere: bool) -> AccessLog {
+        AccessLog {
             shared: Arc::clone(&self.shared),
             batch: RefCell::default(),
             line_count: Cell::new(0),
             totals: Cell::default(),
             lines,
             excluded,
-        });
-        core.before_sleep(&(Rc::clone(&log) as Rc<dyn BeforeSleep>));
-        log
+            is_elsewhere,
+        }
     }
 
     /// The thread itself, leaving one that has stopped: for ending it detached.
@@ -346,6 +377,8 @@ pub(crate) struct AccessLog {
     totals: Cell<Totals>,
     lines: Lines,
     excluded: Excluded,
+    /// It is not the loop's.
+    is_elsewhere: bool,
 }
 
 /// Paths whose requests are left out of the log while they succeed: a health check that fails is news.
@@ -393,9 +426,22 @@ impl AccessLog {
     /// Publish what was counted.
     pub(crate) fn publish(&self, row: &Row) {
         let totals = self.totals.get();
-        row.count(Counter::BodyBytesIn, totals.body_bytes_in);
-        row.count(Counter::BodyBytesOut, totals.body_bytes_out);
-        row.count(Counter::Aborted, totals.aborted);
+        let elsewhere = &self.shared.elsewhere;
+        // Relaxed: counts.
+        let count = |counter, here, there: &AtomicU64| {
+            row.count(counter, here + there.load(Ordering::Relaxed));
+        };
+        count(
+            Counter::BodyBytesIn,
+            totals.body_bytes_in,
+            &elsewhere.body_bytes_in,
+        );
+        count(
+            Counter::BodyBytesOut,
+            totals.body_bytes_out,
+            &elsewhere.body_bytes_out,
+        );
+        count(Counter::Aborted, totals.aborted, &elsewhere.aborted);
     }
 
     /// Add a line, which must end with a line feed.
@@ -445,13 +491,28 @@ impl RecordSink for AccessLog {
     }
 
     fn finished(&self, record: &RequestRecord) {
-        let mut totals = self.totals.get();
-        totals.body_bytes_in += record.body_bytes_in;
-        totals.body_bytes_out += record.body_bytes_out;
-        totals.aborted += u64::from(record.aborted);
-        self.totals.set(totals);
+        if self.is_elsewhere {
+            let totals = &self.shared.elsewhere;
+            for (total, more) in [
+                (&totals.body_bytes_in, record.body_bytes_in),
+                (&totals.body_bytes_out, record.body_bytes_out),
+                (&totals.aborted, u64::from(record.aborted)),
+            ] {
+                // Relaxed: counts.
+                total.fetch_add(more, Ordering::Relaxed);
+            }
+        } else {
+            let mut totals = self.totals.get();
+            totals.body_bytes_in += record.body_bytes_in;
+            totals.body_bytes_out += record.body_bytes_out;
+            totals.aborted += u64::from(record.aborted);
+            self.totals.set(totals);
+        }
         if !self.excluded.covers(record) {
             self.line(|line| self.lines.write(record, line));
+            if self.is_elsewhere {
+                self.hand_over();
+            }
         }
     }
 }
@@ -495,6 +556,32 @@ pub(crate) fn duplicate(fd: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: borrowed for this call, in which the caller holds it; a number that is not open fails in the kernel.
     unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
+}
+
+/// A descriptor that Python gives away.
+///
+/// # Safety
+/// It belongs to nobody else, if it is open.
+///
+/// # Errors
+/// `ValueError`, `OSError`: It is none, or not open.
+pub(crate) unsafe fn given(fd: i32) -> PyResult<OwnedFd> {
+    if fd < 0 {
+        let text = format!("{fd} is not a file descriptor");
+        return Err(PyValueError::new_err(text));
+    }
+    // SAFETY: looks whether the descriptor is open.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(os_error(io::Error::last_os_error()));
+    }
+    // SAFETY: open, and the caller's to give away.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor that is watched for something to read, by the runtime that runs.
+pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the `AsyncFd` owns the descriptor: it stays open, and the same, as long as that lives.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
 }
 
 /// For tests: a native thread whose log takes any line.

@@ -5,7 +5,8 @@
 //! workers are kept by adding words, and what a worker counted survives its end by `kill -9`.
 //!
 //! A request costs its worker a look into a table and two or three loads and stores: its own row has one writer, the thread
-//! of its loop. Only the first request of a kind claims a place, by one compare-and-swap.
+//! of its loop, unless it also serves frame routes, on a thread of their own: then words are added to. Only the first request of
+//! a kind claims a place, by one compare-and-swap.
 //!
 //! Labels are bounded: methods that no registry knows are one (`OTHER`), and when the directory is full, which takes more
 //! pairs than an application has, the rest is counted by the class of the status. The path is no label: clients choose it.
@@ -131,6 +132,7 @@ pub(crate) fn durations(row: &Row) -> Vec<otlp::Durations> {
         let words = row.series(index);
         let mut buckets: Vec<u64> = words[..BUCKETS]
             .iter()
+            // Relaxed, here and below: counts, each for itself.
             .map(|word| word.load(Ordering::Relaxed))
             .collect();
         let fine: u64 = buckets.drain(..FINER).sum();
@@ -156,16 +158,19 @@ pub(crate) fn durations(row: &Row) -> Vec<otlp::Durations> {
 /// Counts the requests of one loop into its row.
 pub(crate) struct RequestCounts {
     row: Arc<Row>,
+    /// Another thread counts into it as well.
+    is_shared: bool,
     in_flight: Cell<u64>,
     /// The place of each pair, once it is known.
     places: RefCell<Box<[u8]>>,
 }
 
 impl RequestCounts {
-    /// Counts into this row.
-    pub(crate) fn new(row: Arc<Row>) -> Self {
+    /// Counts into this row; `is_shared`: another thread does so, too.
+    pub(crate) fn new(row: Arc<Row>, is_shared: bool) -> Self {
         Self {
             row,
+            is_shared,
             in_flight: Cell::new(0),
             places: RefCell::new(vec![UNKNOWN; METHODS.len() * STATUS_COUNT].into()),
         }
@@ -174,6 +179,10 @@ impl RequestCounts {
     /// A request has begun.
     #[inline]
     fn begins(&self) {
+        if self.is_shared {
+            self.row.change(Gauge::RequestsInFlight, 1);
+            return;
+        }
         let in_flight = self.in_flight.get() + 1;
         self.in_flight.set(in_flight);
         self.row.set(Gauge::RequestsInFlight, in_flight);
@@ -182,9 +191,13 @@ impl RequestCounts {
     /// A request is over.
     #[inline]
     fn ends(&self, record: &RequestRecord) {
-        let in_flight = self.in_flight.get().saturating_sub(1);
-        self.in_flight.set(in_flight);
-        self.row.set(Gauge::RequestsInFlight, in_flight);
+        if self.is_shared {
+            self.row.change(Gauge::RequestsInFlight, -1);
+        } else {
+            let in_flight = self.in_flight.get().saturating_sub(1);
+            self.in_flight.set(in_flight);
+            self.row.set(Gauge::RequestsInFlight, in_flight);
+        }
         let pair = method_index(&record.method) * STATUS_COUNT + status_index(record.status);
         let known = self.places.borrow()[pair];
         let place = if known == UNKNOWN {
@@ -195,9 +208,13 @@ impl RequestCounts {
         let words = self.row.series(place);
         let duration = u64::try_from(record.judged().as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS_NS.partition_point(|bound| *bound < duration);
-        // No read-modify-write: this thread is the only one that writes here.
         let add = |index: usize, value: u64| {
             let word = &words[index];
+            if self.is_shared {
+                word.fetch_add(value, Ordering::Relaxed);
+                return;
+            }
+            // No read-modify-write: this thread is the only one that writes here.
             word.store(
                 word.load(Ordering::Relaxed).wrapping_add(value),
                 Ordering::Relaxed,

@@ -2,7 +2,7 @@
 //!
 //! The loop's thread notes them; a task of the loop hands them over, at most once a second and not too many at a time, because an
 //! overloaded server is slow with everything, and writing about it must not make it slower. What they say is for
-//! `framegate/slow_requests.py` to put into words.
+//! `framegate/slow_requests.py` to put into words. Requests of another thread ([`SlowElsewhere`]) come to the same reporter.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,6 +18,7 @@ use framegate_http::{
 use pyo3::prelude::*;
 
 use crate::event_loop::LoopCore;
+use crate::topics::{Said, Says};
 
 /// Between two reports.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -38,7 +39,18 @@ pub(crate) struct SlowRequests {
 }
 
 /// Whether it is still running, and its line of the access log as JSON.
-type Note = (bool, String);
+pub(crate) type Note = (bool, String);
+
+fn note_of(lines: &Lines, record: &RequestRecord, runs: bool) -> Note {
+    let mut line = Vec::new();
+    lines.write(record, &mut line);
+    (runs, String::from_utf8_lossy(&line).into_owned())
+}
+
+/// Whether a request that is over was slow.
+fn was_slow(record: &RequestRecord, limit: Duration) -> bool {
+    record.judged() >= limit && !record.websocket
+}
 
 impl SlowRequests {
     pub(crate) fn new(core: &Rc<LoopCore>, limit: Duration, worker: Option<u32>) -> Rc<Self> {
@@ -53,14 +65,13 @@ impl SlowRequests {
         })
     }
 
-    fn note(&self, record: &RequestRecord, runs: bool) {
+    /// To be told with the next report; `others` were left out before it.
+    pub(crate) fn add(&self, note: impl FnOnce() -> Note, others: u64) {
         let mut notes = self.notes.borrow_mut();
-        if notes.len() == NOTES_MAX {
-            self.more.set(self.more.get() + 1);
-        } else {
-            let mut line = Vec::new();
-            self.lines.write(record, &mut line);
-            notes.push((runs, String::from_utf8_lossy(&line).into_owned()));
+        let is_full = notes.len() == NOTES_MAX;
+        self.more.set(self.more.get() + others + u64::from(is_full));
+        if !is_full {
+            notes.push(note());
         }
         drop(notes);
         if !self.reporting.replace(true)
@@ -99,7 +110,45 @@ impl SlowRequests {
 
 impl RecordSink for SlowRequests {
     fn finished(&self, record: &RequestRecord) {
-        if record.judged() >= self.limit && !record.websocket {
+        if was_slow(record, self.limit) {
+            self.add(|| note_of(&self.lines, record, false), 0);
+        }
+    }
+
+    fn long_after(&self) -> Option<Duration> {
+        Some(self.limit)
+    }
+
+    fn long(&self, record: &RequestRecord) {
+        self.add(|| note_of(&self.lines, record, true), 0);
+    }
+}
+
+/// Finds slow requests on a thread that is not the loop's.
+pub(crate) struct SlowElsewhere {
+    limit: Duration,
+    lines: Lines,
+    says: Says,
+}
+
+impl SlowElsewhere {
+    pub(crate) fn new(limit: Duration, worker: Option<u32>, says: Says) -> Self {
+        Self {
+            limit,
+            lines: Lines::new(Format::Json, worker),
+            says,
+        }
+    }
+
+    fn note(&self, record: &RequestRecord, runs: bool) {
+        self.says
+            .say(|others| Said::Slow(note_of(&self.lines, record, runs), others));
+    }
+}
+
+impl RecordSink for SlowElsewhere {
+    fn finished(&self, record: &RequestRecord) {
+        if was_slow(record, self.limit) {
             self.note(record, false);
         }
     }

@@ -39,10 +39,7 @@ pub(crate) fn in_front_of(
         })?;
     let immutable: Vec<String> = config.getattr("static_immutable")?.extract()?;
     let precompressed = config.getattr("static_precompressed")?.is_truthy()?;
-    let headers: Vec<(HeaderName, HeaderValue)> = added
-        .iter()
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let headers = fields_of(added);
     let report = report(core.clone());
     let mut routes = Routes::new(application);
     for (prefix, directory) in mounts {
@@ -59,6 +56,14 @@ pub(crate) fn in_front_of(
         routes = routes.prefix(prefix, Rc::new(files));
     }
     Ok(Rc::new(routes))
+}
+
+/// The fields that every response has.
+pub(crate) fn fields_of(added: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    added
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// Tells the log of files that cannot be sent.

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Who writes: the supervisor a row's identity while it starts a worker and the whole row once it is dead; the worker its
-//! own gauges and counters. Every value has one writer thread at a time, so there is no read-modify-write, but for the
-//! directory, whose words are claimed once and for all. Readers may see values of different moments: nothing is derived
-//! from two of them.
+//! own gauges and counters. Values have one writer thread at a time and no read-modify-write, but for what frame routes count, on
+//! two threads, and the directory, whose words are claimed once and for all. Readers may see values of different moments:
+//! nothing is derived from two of them.
 //!
 //! A dead worker's counters are added to the totals and its row is cleared. Meanwhile `header_folding` is odd; a reader
 //! that adds up rows looks at it before and after ([`Segment::read_whole`]), so that no sum ever falls.
@@ -99,9 +99,13 @@ pub(crate) enum Gauge {
     Streams = 72,
     /// Calls of the application that have not ended.
     Calls = 80,
+    /// Blocking handlers that run in threads.
+    HandlersRunning = 88,
+    /// Blocking handlers that wait for a thread.
+    HandlersWaiting = 96,
 }
 
-const GAUGES_END: usize = Gauge::Calls as usize + size_of::<u64>();
+const GAUGES_END: usize = Gauge::HandlersWaiting as usize + size_of::<u64>();
 
 /// How far a worker is, as its row tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,12 +164,16 @@ pub(crate) enum Counter {
     TopicBytesOut = 18,
     /// Calls by frame routes that a responder has answered.
     TopicCalls = 19,
+    /// Blocking handlers that were refused because too many waited.
+    HandlersRefused = 20,
+    /// Frames of which a slow viewer's rest was copied, so that their slots could be used again.
+    TopicCopies = 21,
 }
 
 /// Place of the first of the refusals of frame routes: one counter for each [`Code`], in the order of their table.
 const REFUSALS: usize = 24;
 
-const COUNTER_NAMES: [(&str, Counter); 20] = [
+const COUNTER_NAMES: [(&str, Counter); 22] = [
     ("requests", Counter::Requests),
     ("accepted", Counter::Accepted),
     ("body_bytes_in", Counter::BodyBytesIn),
@@ -186,10 +194,12 @@ const COUNTER_NAMES: [(&str, Counter); 20] = [
     ("topic_frames_out", Counter::TopicFramesOut),
     ("topic_bytes_out", Counter::TopicBytesOut),
     ("topic_calls", Counter::TopicCalls),
+    ("handlers_refused", Counter::HandlersRefused),
+    ("topic_copies", Counter::TopicCopies),
 ];
 
 /// Names and numbers of the layout, as the supervisor has them.
-const LAYOUT: [(&str, u64); 29] = [
+const LAYOUT: [(&str, u64); 31] = [
     ("magic", MAGIC),
     ("version", VERSION),
     ("header_bytes", HEADER_BYTES as u64),
@@ -215,6 +225,8 @@ const LAYOUT: [(&str, u64); 29] = [
     ("row_websockets", Gauge::WebSockets as u64),
     ("row_streams", Gauge::Streams as u64),
     ("row_calls", Gauge::Calls as u64),
+    ("row_handlers_running", Gauge::HandlersRunning as u64),
+    ("row_handlers_waiting", Gauge::HandlersWaiting as u64),
     ("row_counters", COUNTERS as u64),
     ("row_series", SERIES as u64),
     ("series_words", SERIES_WORDS as u64),
@@ -401,7 +413,8 @@ impl Segment {
     /// mark behind: then, after a short wait, things are taken as they are.
     pub(crate) fn read_whole(&self) -> Whole<'_> {
         let folding = || {
-            // Acquire: what is read afterwards is not older than this; pairs with the order of the supervisor's stores.
+            // Acquire: what is read afterwards is not older than this; pairs with the order of the supervisor's stores, which are
+            // Python's and ordered by x86-64 alone: on aarch64 there would have to be fences.
             self.map.word(header::FOLDING).load(Ordering::Acquire)
         };
         let start = Instant::now();
@@ -511,21 +524,25 @@ impl Row {
         self.word(counter.offset()).store(value, Ordering::Relaxed);
     }
 
-    /// Add to a counter that nobody keeps elsewhere; on the loop's thread alone.
+    /// Add to a counter that nobody keeps elsewhere; from any thread.
     pub(crate) fn add(&self, counter: Counter, value: u64) {
         self.add_at(counter.offset(), value);
     }
 
-    /// Count a refusal of a frame route; on the loop's thread alone.
+    /// Count a refusal of a frame route; from any thread.
     pub(crate) fn refused(&self, code: Code) {
         self.add_at(refusals_offset(code), 1);
     }
 
     fn add_at(&self, offset: usize, value: u64) {
-        let word = self.word(offset);
-        // No read-modify-write: the loop's thread is the only one that writes here.
-        let sum = word.load(Ordering::Relaxed).wrapping_add(value);
-        word.store(sum, Ordering::Relaxed);
+        // Frame routes are served on two threads.
+        self.word(offset).fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// Changes a gauge that several threads change.
+    pub(crate) fn change(&self, gauge: Gauge, by: i64) {
+        self.word(gauge as usize)
+            .fetch_add(by.cast_unsigned(), Ordering::Relaxed);
     }
 
     /// The words of a series of this worker.

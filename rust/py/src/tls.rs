@@ -8,7 +8,7 @@ use framegate_http::tls::{
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
-use crate::event_loop::LoopCore;
+use crate::{event_loop::LoopCore, gil};
 
 /// Certificates and keys of a configuration, ready to be served.
 ///
@@ -26,7 +26,7 @@ impl TlsContext {
     fn new(py: Python<'_>, config: &Bound<'_, PyAny>) -> PyResult<Self> {
         let options = options(config)?;
         // Opening an encrypted key takes a while on purpose.
-        py.detach(|| Tls::load(options))
+        gil::detached(py, || Tls::load(options))
             .map(Self)
             .map_err(|error| exception(py, &error))
     }

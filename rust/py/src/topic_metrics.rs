@@ -19,7 +19,7 @@ use crate::{
 
 /// What frame routes did.
 pub(crate) fn write_routes(exposition: &mut Exposition, whole: &Whole<'_>) {
-    let help = "Requests and messages that frame routes refused, by what was wrong.";
+    let help = "Requests and messages that frame routes refused, or handlers that use topics, by what was wrong.";
     let mut family = exposition.family("framegate_topics_refused", Kind::Counter, help);
     for code in Code::ALL {
         let count = whole.refusals(*code);
@@ -27,7 +27,7 @@ pub(crate) fn write_routes(exposition: &mut Exposition, whole: &Whole<'_>) {
             family.sample(&[("code", &code.text())], count);
         }
     }
-    let help = "Frames that went through frame routes: in were published, out were sent.";
+    let help = "Frames that went through frame routes and handlers, but for ingest: in were published, out were sent.";
     let mut family = exposition.family("framegate_topics_frames", Kind::Counter, help);
     family.sample(
         &[("direction", &"in")],
@@ -51,6 +51,11 @@ pub(crate) fn write_routes(exposition: &mut Exposition, whole: &Whole<'_>) {
     exposition
         .family("framegate_topics_calls", Kind::Counter, help)
         .sample(&[], whole.counter(Counter::TopicCalls));
+    let help =
+        "Frames of which a slow viewer's rest was copied, so that their slots could be used again.";
+    exposition
+        .family("framegate_topics_copies", Kind::Counter, help)
+        .sample(&[], whole.counter(Counter::TopicCopies));
 }
 
 /// A topic as it was at one moment.

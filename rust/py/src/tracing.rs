@@ -72,8 +72,10 @@ pub(crate) struct OpenSpan(RefCell<Option<SpanAndScope>>);
 type SpanAndScope = (Arc<Span>, Option<Py<PyDict>>);
 
 impl OpenSpan {
-    pub(crate) fn begin(&self, span: Arc<Span>, scope: &Bound<'_, PyDict>) {
-        self.0.replace(Some((span, Some(scope.clone().unbind()))));
+    /// Without a scope its route is known.
+    pub(crate) fn begin(&self, span: Arc<Span>, scope: Option<&Bound<'_, PyDict>>) {
+        let scope = scope.map(|scope| scope.clone().unbind());
+        self.0.replace(Some((span, scope)));
     }
 
     pub(crate) fn clear(&self) {

@@ -11,9 +11,12 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,7 @@ use framegate_http::{
     admin::{self, Report},
     edge::{self, Family, Trust},
     otlp::SpanSink,
+    record::RecordSink,
     routes::Routes,
     service::{Entry, Service},
     trace::Tracer,
@@ -40,19 +44,20 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use crate::accept_errors;
 use crate::asgi::{Application, AsgiService};
 use crate::compression;
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostics, DiagnosticsElsewhere};
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
-use crate::events::{EventQueue, EventSink};
+use crate::events::{EventQueue, EventSink, EventsElsewhere};
 use crate::gil;
 use crate::home::LoopBound;
 use crate::limits;
 use crate::live;
 use crate::log_file::LogFile;
 use crate::metrics::ServerReport;
-use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, duplicate};
+use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, duplicate, given};
 use crate::series::RequestCounts;
-use crate::slow::SlowRequests;
+use crate::settings::{seconds, seconds_or_off};
+use crate::slow::{SlowElsewhere, SlowRequests};
 use crate::stall::{ParentWatch, StallWatch};
 use crate::static_files;
 use crate::stats::{Counter, Gauge, Phase, Row, RuntimeRow};
@@ -186,7 +191,7 @@ impl Worker {
             )
         })?;
         let limits = limits::limits(config, row.map(|row| &row.get().0))?;
-        let server_config = Rc::new(server_config(config, limits)?);
+        let main_config = Rc::new(server_config(config, limits.clone())?);
         let telemetry = telemetry.map(Telemetry::read).transpose()?;
         let tracing = telemetry.as_ref().and_then(Telemetry::sampler);
         let tracing = tracing.map(|_| Tracing::new(py)).transpose()?;
@@ -200,6 +205,9 @@ impl Worker {
         let service = live::in_front_of(service, config, &added, &core)?;
         let sockets = application.handlers.sockets();
         let row = row.map(|row| Arc::clone(&row.get().0));
+        if let Some(row) = &row {
+            application.handlers.count_in(row);
+        }
         let (service, topics) = topics::in_front_of(service, config, &core, sockets, row.as_ref())?;
         if let Some(topics) = &topics {
             application.handlers.share(topics);
@@ -207,7 +215,7 @@ impl Worker {
         let spawner = core.clone();
         let mut server = Server::new(
             with_operators(service, config, row.as_ref())?,
-            server_config,
+            main_config,
             move |task| {
                 spawner.spawn(task);
             },
@@ -216,6 +224,7 @@ impl Worker {
         if let Some(tls) = tls {
             server = server.with_tls(tls.get().tls(), https_port, tls::report(core.clone()));
         }
+        let sampler = telemetry.as_ref().and_then(Telemetry::sampler);
         let is_measured = telemetry.as_ref().is_some_and(Telemetry::has_metrics);
         let (mut server, telemetry) =
             with_telemetry(server, telemetry, row.as_ref(), tls.is_some())?;
@@ -223,18 +232,42 @@ impl Worker {
         let is_logged = config.getattr("access_log")?.is_truthy()?;
         let watches = watches(stalls, parent)?;
         let is_watched = row.is_some() || watches.is_some() || telemetry.is_some();
+        let mut frames = match &topics {
+            None => None,
+            Some(_) => Some(topics::Setup {
+                config: server_config(config, limits)?,
+                tls: tls.map(|tls| tls.get().tls()),
+                admitted: server.admitted(),
+                sinks: Vec::new(),
+                spans: sampler.zip(
+                    telemetry
+                        .as_ref()
+                        .map(|(exporter, _)| exporter.outlet.clone()),
+                ),
+                has_timing: config.getattr("server_timing")?.is_truthy()?,
+            }),
+        };
         let native = if is_logged || is_watched {
             let output = is_logged.then(|| log_file(config, log_fd)).transpose()?;
             let watches = watches.unwrap_or_default();
             let thread = NativeThread::start(row.clone(), output, watches).map_err(os_error)?;
             let log = if is_logged {
                 // Whoever gives a descriptor reads it with a program.
-                let format = match log_fd {
-                    Some(_) => Format::Json,
-                    None => log_format(config)?,
+                let lines = || -> PyResult<(Lines, Excluded)> {
+                    let format = match log_fd {
+                        Some(_) => Format::Json,
+                        None => log_format(config)?,
+                    };
+                    let excluded = config.getattr("access_log_exclude")?.extract()?;
+                    Ok((Lines::new(format, number), Excluded::new(excluded)))
                 };
-                let excluded = Excluded::new(config.getattr("access_log_exclude")?.extract()?);
-                let log = thread.access_log(&core, Lines::new(format, number), excluded);
+                if let Some(frames) = &mut frames {
+                    let (lines, excluded) = lines()?;
+                    let log = thread.access_log_elsewhere(lines, excluded);
+                    frames.sinks.push(Box::new(|_| Rc::new(log)));
+                }
+                let (lines, excluded) = lines()?;
+                let log = thread.access_log(&core, lines, excluded);
                 server = server.with_records(log.clone());
                 Some(log)
             } else {
@@ -243,7 +276,12 @@ impl Worker {
             if let Some(row) = &row
                 && (is_measured || has_metrics(config)?)
             {
-                server = server.with_records(Rc::new(RequestCounts::new(row.clone())));
+                let counts = || RequestCounts::new(row.clone(), topics.is_some());
+                if let Some(frames) = &mut frames {
+                    let counts = counts();
+                    frames.sinks.push(Box::new(|_| Rc::new(counts)));
+                }
+                server = server.with_records(Rc::new(counts()));
                 gil::measure_waits();
             }
             let (counted, published) = (connections.clone(), log.clone());
@@ -251,8 +289,9 @@ impl Worker {
             let served = Rc::downgrade(&application);
             let spans = telemetry.as_ref().map(|(_, complaints)| complaints.clone());
             let theirs = core.clone();
+            let elsewhere = topics.as_ref().and_then(Topics::counts);
             let watch = thread.watch_loop(&core, move |row| {
-                publish(row, &counted);
+                publish(row, &counted, elsewhere.as_deref());
                 if let Some(application) = served.upgrade() {
                     publish_application(row, &application);
                 }
@@ -272,22 +311,44 @@ impl Worker {
             telemetry,
             ..Watchers::default()
         };
-        if let Some(limit) = duration(config, "slow_request")? {
+        if let Some(limit) = seconds_or_off(config, "slow_request")? {
             let slow = SlowRequests::new(&core, limit, number);
             server = server.with_records(slow.clone());
             watchers.slow = Some(slow);
+            if let Some(frames) = &mut frames {
+                let make = move |says| -> Rc<dyn RecordSink> {
+                    Rc::new(SlowElsewhere::new(limit, number, says))
+                };
+                frames.sinks.push(Box::new(make));
+            }
         }
         if let Some(queue) = events {
             let sink = EventSink::new(queue.get(), &core);
             server = server.with_records(sink.clone());
             watchers.events = Some(sink);
+            if let Some(frames) = &mut frames {
+                let sink = EventsElsewhere::new(queue.get());
+                frames.sinks.push(Box::new(|_| Rc::new(sink)));
+            }
         }
         if let Some(diagnostics) = Diagnostics::new(py, &core)? {
             server = server.with_records(diagnostics.clone());
             watchers.diagnostics = Some(diagnostics);
+            if let Some(frames) = &mut frames {
+                let make =
+                    |says| -> Rc<dyn RecordSink> { Rc::new(DiagnosticsElsewhere::new(says)) };
+                frames.sinks.push(Box::new(make));
+            }
         }
         if config.getattr("server_timing")?.is_truthy()? {
             server = server.with_server_timing();
+        }
+        if let (Some(topics), Some(setup)) = (&topics, frames) {
+            let hearers = topics::Hearers {
+                slow: watchers.slow.clone(),
+                diagnostics: watchers.diagnostics.clone(),
+            };
+            topics.start(config, &core, setup, hearers)?;
         }
         Ok(Self(LoopBound::new(RefCell::new(Some(Rc::new(Inner {
             core,
@@ -309,24 +370,16 @@ impl Worker {
     ///         give it `socket.detach()` or `os.dup(...)`.
     ///     entry: What is spoken there: `plain` HTTP, HTTP over `tls`, or a `redirect` to https.
     ///     proxied: Whether connections begin with a header of the PROXY protocol.
+    ///     topics: Whether frame routes are served there, and nothing else, on the thread that never waits for Python.
     ///
     /// Raises:
     ///     `OSError`: It is no socket, or cannot be used.
     ///     `ValueError`: The socket does not listen, or is of another kind, or there are no certificates.
-    #[pyo3(signature = (fd, *, entry="plain", proxied=false))]
-    fn listen(&self, fd: i32, entry: &str, proxied: bool) -> PyResult<()> {
+    #[pyo3(signature = (fd, *, entry="plain", proxied=false, topics=false))]
+    fn listen(&self, fd: i32, entry: &str, proxied: bool, topics: bool) -> PyResult<()> {
         let inner = self.inner()?;
-        if fd < 0 {
-            return Err(PyValueError::new_err(format!(
-                "{fd} is not a file descriptor"
-            )));
-        }
-        // SAFETY: looks whether the descriptor is open.
-        if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-            return Err(os_error(std::io::Error::last_os_error()));
-        }
-        // SAFETY: open, and the caller's to give away, as the documentation demands.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: the caller's to give away, as the documentation demands.
+        let socket = unsafe { given(fd) }?;
         let entry = match entry {
             "plain" => Entry::Plain,
             "tls" | "redirect" if !inner.has_tls => {
@@ -337,6 +390,15 @@ impl Worker {
             _ => return Err(PyValueError::new_err(format!("no such entry: {entry}"))),
         };
         let listener = listener(socket)?;
+        if topics {
+            let frames = inner.topics.as_ref();
+            if !frames.is_some_and(|frames| frames.listen(listener, entry, proxied)) {
+                return Err(PyRuntimeError::new_err(
+                    "cannot listen: this worker has no frame routes (the setting topics)",
+                ));
+            }
+            return Ok(());
+        }
         let _context = inner.core.enter();
         let server = &inner.server;
         let listening = if proxied {
@@ -354,6 +416,9 @@ impl Worker {
         let inner = self.0.get_or_raise()?.borrow().clone();
         if let Some(inner) = inner {
             inner.server.reload_tls();
+            if let Some(topics) = &inner.topics {
+                topics.reload_tls();
+            }
         }
         Ok(())
     }
@@ -384,6 +449,9 @@ impl Worker {
     fn stop_accepting(&self) -> PyResult<()> {
         if let Some(inner) = &*self.0.get_or_raise()?.borrow() {
             inner.connections.stop_accepting();
+            if let Some(topics) = &inner.topics {
+                topics.stop_accepting();
+            }
             inner.set_phase(Phase::Draining);
         }
         Ok(())
@@ -430,8 +498,17 @@ impl Worker {
             .call_method0(intern!(py, "create_future"))?;
         let (connections, core) = (inner.connections.clone(), inner.core.clone());
         let result = future.clone().unbind();
+        let topics = inner.topics.as_ref();
+        let elsewhere = topics.and_then(|topics| topics.drain(deadline, idle));
         inner.core.spawn(async move {
-            let cut = drain(&core, &connections, &application, deadline, idle).await;
+            let here = drain(&core, &connections, &application, deadline, idle);
+            let cut = match elsewhere {
+                Some(elsewhere) => {
+                    let (here, there) = tokio::join!(here, elsewhere);
+                    here + there
+                }
+                None => here.await,
+            };
             Python::attach(|py| {
                 if let Err(error) = set_result(result.bind(py), cut) {
                     core.report(py, "the result of Worker.drain() could not be set", error);
@@ -452,9 +529,9 @@ impl Worker {
         inner.connections.stop_accepting();
         inner.application.clear_pool(py);
         inner.application.publishers.clear();
-        inner.application.handlers.clear();
+        inner.application.handlers.clear(py);
         if let Some(topics) = &inner.topics {
-            topics.clear();
+            topics.clear(py);
         }
         let native = inner.native.take();
         let mut watchers = inner.watchers.take();
@@ -524,13 +601,23 @@ impl Inner {
 }
 
 /// What the loop tells of itself when it answers the native thread.
-fn publish(row: &Row, connections: &Connections) {
-    row.set(Gauge::Connections, connections.count() as u64);
-    row.set(Gauge::Streams, connections.streams() as u64);
-    row.count(Counter::Requests, connections.requests());
-    row.count(Counter::Accepted, connections.accepted());
-    row.count(Counter::BytesSent, connections.bytes_out());
-    row.count(Counter::BytesReceived, connections.bytes_in());
+fn publish(row: &Row, connections: &Connections, elsewhere: Option<&topics::Counts>) {
+    let more = |count: fn(&topics::Counts) -> &AtomicU64| {
+        // Relaxed: each stands for itself.
+        elsewhere.map_or(0, |counts| count(counts).load(Ordering::Relaxed))
+    };
+    let count = connections.count() as u64;
+    row.set(Gauge::Connections, count + more(|it| &it.connections));
+    let streams = connections.streams() as u64;
+    row.set(Gauge::Streams, streams + more(|it| &it.streams));
+    let requests = connections.requests();
+    row.count(Counter::Requests, requests + more(|it| &it.requests));
+    let accepted = connections.accepted();
+    row.count(Counter::Accepted, accepted + more(|it| &it.accepted));
+    let sent = connections.bytes_out();
+    row.count(Counter::BytesSent, sent + more(|it| &it.bytes_out));
+    let received = connections.bytes_in();
+    row.count(Counter::BytesReceived, received + more(|it| &it.bytes_in));
     let (measured, waited_ns) = gil::measured_waits();
     row.count(Counter::GilWaits, measured);
     row.count(Counter::GilWaitNs, waited_ns);
@@ -542,6 +629,11 @@ fn publish_application(row: &Row, application: &Application) {
     let (native, python) = application.ingested();
     row.count(Counter::FramesNative, native);
     row.count(Counter::FramesPython, python);
+    if let Some(handlers) = application.blocking_handlers() {
+        row.set(Gauge::HandlersRunning, handlers.running());
+        row.set(Gauge::HandlersWaiting, handlers.waiting());
+        row.count(Counter::HandlersRefused, handlers.refused());
+    }
 }
 
 /// What exports spans and metrics, and what tells how that goes.
@@ -585,9 +677,7 @@ fn with_operators(
     let Some(row) = row.filter(|_| health.is_some() || metrics.is_some()) else {
         return Ok(application);
     };
-    let lag_max: f64 = config.getattr("ready_lag_max")?.extract()?;
-    let lag_max = Duration::try_from_secs_f64(lag_max)
-        .map_err(|_| PyValueError::new_err(format!("ready_lag_max={lag_max} is not a duration")))?;
+    let lag_max = seconds(config, "ready_lag_max")?;
     let segment = Arc::clone(row.segment());
     let topics_max = config.getattr("metrics_topics")?.extract()?;
     let report: Rc<dyn Report> = Rc::new(ServerReport::new(segment, lag_max, topics_max));
@@ -770,17 +860,6 @@ fn complaints(
     }
 }
 
-/// A setting that is a duration, or off.
-fn duration(config: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Duration>> {
-    let seconds: Option<f64> = config.getattr(name)?.extract()?;
-    seconds
-        .map(|seconds| {
-            Duration::try_from_secs_f64(seconds)
-                .map_err(|_| PyValueError::new_err(format!("{name}={seconds} is not a duration")))
-        })
-        .transpose()
-}
-
 fn set_result(future: &Bound<'_, PyAny>, value: usize) -> PyResult<()> {
     let py = future.py();
     if !future.call_method0(intern!(py, "done"))?.is_truthy()? {
@@ -791,11 +870,7 @@ fn set_result(future: &Bound<'_, PyAny>, value: usize) -> PyResult<()> {
 
 /// The part of the settings that the HTTP core needs.
 fn server_config(config: &Bound<'_, PyAny>, limits: Option<edge::Limits>) -> PyResult<Config> {
-    let seconds = |name: &str| -> PyResult<Duration> {
-        let value: f64 = config.getattr(name)?.extract()?;
-        Duration::try_from_secs_f64(value)
-            .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
-    };
+    let seconds = |name| seconds(config, name);
     let streams_max: u32 = config.getattr("http2_max_concurrent_streams")?.extract()?;
     Ok(Config {
         limits: Limits {

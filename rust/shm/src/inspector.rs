@@ -35,8 +35,38 @@ pub struct TopicUse {
     pub lost: u64,
     /// Leases of the living: a frame that three hold counts three times.
     pub leases: u64,
+    /// Living responders.
+    pub responders: u32,
     /// `CLOCK_MONOTONIC` of the newest frame that is still in its slot, in nanoseconds; `None`: there is none.
     pub published_ns: Option<u64>,
+}
+
+/// Somebody who takes part in a topic, as it was at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Participant {
+    /// What it calls itself; by default its program.
+    pub name: String,
+    /// Its process.
+    pub pid: i32,
+    /// `publisher`, `subscriber`, `caller` or `responder`.
+    pub role: &'static str,
+    /// Of a subscriber: `latest`, `queue`, `reliable` or `group`.
+    pub policy: Option<&'static str>,
+    /// False: it died, and holds what it held until somebody tidies up.
+    pub alive: bool,
+    /// Frames that it published or took.
+    pub frames: u64,
+    /// Frames that it lost: a subscriber that was too slow.
+    pub lost: u64,
+    /// Frames that are newer than the last one that it took.
+    pub lag: u64,
+    /// Slots that it fills, or frames that it holds.
+    pub holds: u32,
+    /// `CLOCK_MONOTONIC` of the oldest frame that it holds, in nanoseconds.
+    pub oldest_ns: Option<u64>,
+    /// `CLOCK_MONOTONIC` of the oldest frame that is still in its slot and that it has not taken, in nanoseconds: since then it
+    /// is behind, or for longer.
+    pub behind_ns: Option<u64>,
 }
 
 impl Inspector {
@@ -93,14 +123,7 @@ impl Inspector {
     ///
     /// As [`info`](Self::info).
     pub fn usage(&self) -> Result<TopicUse, Error> {
-        // SAFETY: the handle is live; pointer, capacity and a place for the count.
-        let participants: Vec<sys::Participant> = collect(|out, capacity, count| unsafe {
-            sys::fg_inspector_participants(self.0, out, capacity, count)
-        })?;
-        // SAFETY: as above.
-        let slots: Vec<sys::Slot> = collect(|out, capacity, count| unsafe {
-            sys::fg_inspector_slots(self.0, out, capacity, count)
-        })?;
+        let (participants, slots) = self.rows()?;
         let living = || participants.iter().filter(|one| one.alive != 0);
         let newest = slots
             .iter()
@@ -111,8 +134,93 @@ impl Inspector {
                 .filter(|one| one.role == sys::ROLE_SUBSCRIBER)
                 .fold(0, |sum, one| sum.saturating_add(one.lost)),
             leases: living().map(|one| u64::from(one.leases)).sum(),
+            responders: living()
+                .filter(|one| one.role == sys::ROLE_RESPONDER)
+                .count() as u32,
             published_ns: newest.map(|slot| slot.published_ns),
         })
+    }
+
+    /// Who has part in it, and what each one holds. Costs what [`usage`](Self::usage) costs.
+    ///
+    /// # Errors
+    ///
+    /// As [`info`](Self::info).
+    pub fn participants(&self) -> Result<Vec<Participant>, Error> {
+        let head = self.stats()?.head;
+        let (participants, slots) = self.rows()?;
+        Ok(participants
+            .iter()
+            .map(|one| Participant::of(one, &slots, head))
+            .collect())
+    }
+
+    fn rows(&self) -> Result<(Vec<sys::Participant>, Vec<sys::Slot>), Error> {
+        // SAFETY: the handle is live; pointer, capacity and a place for the count.
+        let participants = collect(|out, capacity, count| unsafe {
+            sys::fg_inspector_participants(self.0, out, capacity, count)
+        })?;
+        // SAFETY: as above.
+        let slots = collect(|out, capacity, count| unsafe {
+            sys::fg_inspector_slots(self.0, out, capacity, count)
+        })?;
+        Ok((participants, slots))
+    }
+}
+
+impl Participant {
+    fn of(raw: &sys::Participant, slots: &[sys::Slot], head: u64) -> Self {
+        let is_subscriber = raw.role == sys::ROLE_SUBSCRIBER;
+        let index = raw.index as usize;
+        let oldest = |wanted: &dyn Fn(&sys::Slot) -> bool| {
+            let frames = slots
+                .iter()
+                .filter(|slot| slot.sequence != 0 && slot.published_ns != 0);
+            frames
+                .filter(|slot| wanted(slot))
+                .map(|slot| slot.published_ns)
+                .min()
+        };
+        let holds = |slot: &sys::Slot| {
+            let word = slot.holders.get(index / 64).copied().unwrap_or(0);
+            (word >> (index % 64)) & 1 != 0
+        };
+        let fills = |slot: &&sys::Slot| slot.state == sys::SLOT_LOANED && slot.owner == raw.index;
+        let (lag, held) = if is_subscriber {
+            (head.saturating_sub(raw.position), raw.leases)
+        } else {
+            (0, slots.iter().filter(fills).count() as u32)
+        };
+        let bytes: Vec<u8> = raw
+            .name
+            .iter()
+            .take(raw.name_bytes as usize)
+            .map(|byte| byte.to_ne_bytes()[0])
+            .collect();
+        Self {
+            name: String::from_utf8_lossy(&bytes).into_owned(),
+            pid: raw.pid,
+            role: match raw.role {
+                sys::ROLE_PUBLISHER => "publisher",
+                sys::ROLE_SUBSCRIBER => "subscriber",
+                sys::ROLE_CALLER => "caller",
+                _ => "responder",
+            },
+            policy: match raw.policy {
+                _ if !is_subscriber => None,
+                sys::POLICY_LATEST => Some("latest"),
+                sys::POLICY_QUEUE => Some("queue"),
+                sys::POLICY_RELIABLE => Some("reliable"),
+                _ => Some("group"),
+            },
+            alive: raw.alive != 0,
+            frames: raw.received,
+            lost: raw.lost,
+            lag,
+            holds: held,
+            oldest_ns: oldest(&holds),
+            behind_ns: oldest(&|slot| is_subscriber && slot.sequence > raw.position),
+        }
     }
 }
 

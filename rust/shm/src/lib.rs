@@ -49,7 +49,7 @@ mod values;
 pub use array::{Array, Dtype, lay_out};
 pub use calls::{Call, Caller, Message, Request, RequestLoan, Responder};
 pub use error::Error;
-pub use inspector::{Inspector, TopicStats, TopicUse, topics};
+pub use inspector::{Inspector, Participant, TopicStats, TopicUse, topics};
 pub use metadata::Metadata;
 pub use publisher::{Control, FrameMeta, Loan, Publisher};
 pub use subscriber::{Frame, Policy, Start, Subscriber, SubscriberOptions};

@@ -13,7 +13,14 @@ pub(crate) const VALUES_MAX: usize = 128;
 pub(crate) const PARTICIPANTS_MAX: usize = 256;
 pub(crate) const PARTICIPANT_NAME_BYTES_MAX: usize = 32;
 pub(crate) const GROUP_NAME_BYTES_MAX: usize = 32;
+pub(crate) const ROLE_PUBLISHER: u32 = 1;
 pub(crate) const ROLE_SUBSCRIBER: u32 = 2;
+pub(crate) const ROLE_CALLER: u32 = 3;
+pub(crate) const ROLE_RESPONDER: u32 = 4;
+pub(crate) const POLICY_LATEST: u32 = 1;
+pub(crate) const POLICY_QUEUE: u32 = 2;
+pub(crate) const POLICY_RELIABLE: u32 = 3;
+pub(crate) const SLOT_LOANED: u32 = 1;
 pub(crate) const DIMENSION_ANY: u64 = u64::MAX;
 
 pub(crate) type Status = i32;

@@ -2,8 +2,8 @@
 use std::time::Duration;
 
 use framegate_shm::{
-    FrameMeta, Inspector, Publisher, Subscriber, SubscriberOptions, TopicOptions, TopicUse, topics,
-    unlink,
+    FrameMeta, Inspector, Policy, Publisher, Subscriber, SubscriberOptions, TopicOptions, TopicUse,
+    topics, unlink,
 };
 
 #[test]
@@ -76,5 +76,62 @@ fn usage_counts_what_subscribers_hold_and_lost_and_goes_with_them() {
     drop((first, last, subscriber));
     let usage = inspector.usage().unwrap();
     assert_eq!((usage.lost, usage.leases), (0, 0));
+    unlink(&name).unwrap();
+}
+
+#[test]
+fn participants_say_who_is_behind_and_who_holds_what() {
+    let name = format!("participants/{}", std::process::id());
+    let options = TopicOptions {
+        slot_bytes: 64,
+        slots: 4,
+        ..TopicOptions::default()
+    };
+    let publisher = Publisher::create(&name, &options).unwrap();
+    let inspector = Inspector::open(&name).unwrap();
+    let reader = SubscriberOptions {
+        policy: Policy::Queue,
+        name: "reader",
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::open(&name, &reader).unwrap();
+    let publish = || {
+        let loan = publisher.loan(1, Duration::ZERO).unwrap();
+        loan.publish(&FrameMeta::default()).unwrap();
+    };
+    publish();
+    let first = subscriber.take(Duration::ZERO).unwrap().unwrap();
+    let of = |role: &str| {
+        let found = inspector.participants().unwrap();
+        found.into_iter().find(|one| one.role == role).unwrap()
+    };
+    let seen = of("subscriber");
+    assert_eq!((seen.name.as_str(), seen.policy), ("reader", Some("queue")));
+    assert_eq!(seen.pid.unsigned_abs(), std::process::id());
+    assert_eq!(
+        (seen.frames, seen.lag, seen.holds, seen.alive),
+        (1, 0, 1, true)
+    );
+    assert_eq!(seen.oldest_ns, Some(first.published_ns()));
+    assert_eq!(seen.behind_ns, None);
+    // Two that it has not taken: it is behind since the first of them.
+    publish();
+    publish();
+    let loan = publisher.loan(1, Duration::ZERO).unwrap();
+    let seen = of("subscriber");
+    assert_eq!((seen.lag, seen.holds), (2, 1));
+    let filling = of("publisher");
+    assert_eq!(
+        (filling.policy, filling.frames, filling.holds),
+        (None, 3, 1)
+    );
+    assert_eq!(
+        (filling.lag, filling.behind_ns, filling.oldest_ns),
+        (0, None, None)
+    );
+    drop((loan, first));
+    let second = subscriber.take(Duration::ZERO).unwrap().unwrap();
+    assert_eq!(seen.behind_ns, Some(second.published_ns()));
+    assert_eq!(of("publisher").holds, 0);
     unlink(&name).unwrap();
 }

@@ -368,6 +368,7 @@ impl Exchange {
             leftover: Bytes::new(),
             draining: Draining::stream(StreamDraining::new(streams.clone(), number)),
             sweep: Sweep::new(streams.server.registry.clone()),
+            departing: None,
         }))
     }
 

@@ -56,7 +56,9 @@ pub(super) fn read_now(file: &File, offset: u64, into: &mut [u8]) -> io::Result<
 }
 
 /// One part of a body.
-pub(super) enum Part {
+#[derive(Debug)]
+pub enum Part {
+    /// What stands between parts of a file.
     Bytes(Bytes),
     /// Bytes of the file.
     File(Range<u64>),

@@ -61,7 +61,9 @@ use crate::media_type;
 use crate::refusal::TEXT;
 use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
 
-use body::{FileBody, Part};
+pub use body::Part;
+
+use body::FileBody;
 use conditions::{Validators, Verdict};
 use path::{Name, Unusable};
 use range::Wanted;
@@ -506,18 +508,7 @@ impl Shared {
             headers.insert(CONTENT_ENCODING, coding.value());
         }
         let is_head = request.head.method == Method::HEAD;
-        // `Range` is for GET alone.
-        let wanted = if is_head || !asked.contains_key(RANGE) {
-            Wanted::Whole
-        } else {
-            let mut values = asked.get_all(RANGE).iter();
-            match (values.next(), values.next()) {
-                (Some(value), None) if conditions::range_counts(asked, &file) => {
-                    range::wanted(value.as_bytes(), content.size)
-                }
-                _ => Wanted::Whole,
-            }
-        };
+        let wanted = wanted_bytes(&request.head.method, asked, &file, content.size);
         let parts = match wanted {
             Wanted::Whole => {
                 headers.insert(CONTENT_TYPE, content.media_type.clone());
@@ -534,7 +525,12 @@ impl Shared {
             }
             Wanted::Parts(ranges) => {
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                describe(response.headers_mut(), ranges, &content)
+                describe(
+                    response.headers_mut(),
+                    ranges,
+                    &content.media_type,
+                    content.size,
+                )
             }
         };
         let bytes: u64 = parts.iter().map(Part::len).sum();
@@ -585,6 +581,74 @@ impl Shared {
     }
 }
 
+/// What of a file a request asks for.
+fn wanted_bytes(method: &Method, asked: &HeaderMap, file: &Validators, size: u64) -> Wanted {
+    // `Range` is for GET alone.
+    if *method != Method::GET || !asked.contains_key(RANGE) {
+        return Wanted::Whole;
+    }
+    let mut values = asked.get_all(RANGE).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) if conditions::range_counts(asked, file) => {
+            range::wanted(value.as_bytes(), size)
+        }
+        _ => Wanted::Whole,
+    }
+}
+
+/// What a request gets of a file that something else sends.
+#[derive(Debug)]
+pub struct Selection {
+    /// 200, 206, 304, 412 or 416.
+    pub status: StatusCode,
+    /// `ETag`, `Last-Modified`, `Accept-Ranges`, `Content-Range`: those that go with the status; with 206 `Content-Type` too.
+    pub headers: HeaderMap,
+    /// What the body is.
+    pub parts: VecDeque<Part>,
+}
+
+/// Judges conditions and ranges of a GET or HEAD for a file of that type, size and time (nanoseconds since 1970).
+pub fn select(
+    method: &Method,
+    asked: &HeaderMap,
+    media_type: &HeaderValue,
+    size: u64,
+    modified_ns: i128,
+) -> Selection {
+    let file = Validators::new(size, modified_ns, "", SystemTime::now());
+    let mut selection = Selection {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        parts: VecDeque::new(),
+    };
+    let headers = &mut selection.headers;
+    headers.insert(ETAG, file.etag());
+    let verdict = conditions::judge(asked, &file);
+    if verdict != Verdict::Send {
+        selection.status = match verdict {
+            Verdict::NotModified => StatusCode::NOT_MODIFIED,
+            _ => StatusCode::PRECONDITION_FAILED,
+        };
+        return selection;
+    }
+    if let Some(modified) = file.last_modified() {
+        headers.insert(LAST_MODIFIED, modified);
+    }
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    match wanted_bytes(method, asked, &file, size) {
+        Wanted::Nothing => {
+            selection.status = StatusCode::RANGE_NOT_SATISFIABLE;
+            insert_text(headers, CONTENT_RANGE, format!("bytes */{size}"));
+        }
+        Wanted::Parts(ranges) => {
+            selection.status = StatusCode::PARTIAL_CONTENT;
+            selection.parts = describe(headers, ranges, media_type, size);
+        }
+        Wanted::Whole => selection.parts.push_back(Part::File(0..size)),
+    }
+    selection
+}
+
 const VARY_BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
 
 /// Nothing is there, or nothing that is served: a way out of the directory, a link to nowhere, a socket.
@@ -614,11 +678,15 @@ fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: String) {
 
 /// The fields of a response with parts of a file, and its body: the one part, or several with a head each
 /// (RFC 9110, 14.6).
-fn describe(headers: &mut HeaderMap, ranges: Vec<Range<u64>>, content: &Content) -> VecDeque<Part> {
-    let place =
-        |range: &Range<u64>| format!("bytes {}-{}/{}", range.start, range.end - 1, content.size);
+fn describe(
+    headers: &mut HeaderMap,
+    ranges: Vec<Range<u64>>,
+    media_type: &HeaderValue,
+    size: u64,
+) -> VecDeque<Part> {
+    let place = |range: &Range<u64>| format!("bytes {}-{}/{size}", range.start, range.end - 1);
     if let [range] = &ranges[..] {
-        headers.insert(CONTENT_TYPE, content.media_type.clone());
+        headers.insert(CONTENT_TYPE, media_type.clone());
         insert_text(headers, CONTENT_RANGE, place(range));
         return VecDeque::from([Part::File(range.clone())]);
     }
@@ -640,7 +708,7 @@ fn describe(headers: &mut HeaderMap, ranges: Vec<Range<u64>>, content: &Content)
             head.extend_from_slice(b"\r\n");
         }
         head.extend_from_slice(format!("--{boundary}\r\ncontent-type: ").as_bytes());
-        head.extend_from_slice(content.media_type.as_bytes());
+        head.extend_from_slice(media_type.as_bytes());
         head.extend_from_slice(format!("\r\ncontent-range: {}\r\n\r\n", place(&range)).as_bytes());
         parts.push_back(Part::Bytes(head.into()));
         parts.push_back(Part::File(range));

@@ -41,6 +41,21 @@ impl TlsError {
         self
     }
 
+    /// What a client may be told to do: options of the command line are not its own.
+    pub(super) fn without_server_options(mut self) -> Self {
+        if self
+            .fix
+            .as_ref()
+            .is_some_and(|fix| fix.contains("--ssl") || fix.contains("FRAMEGATE_SSL"))
+        {
+            self.fix = Some(
+                "give the file of the key beside that of the certificate, and the password of an encrypted key"
+                    .to_owned(),
+            );
+        }
+        self
+    }
+
     /// What is wrong and where, in one line.
     pub fn problem(&self) -> &str {
         &self.problem

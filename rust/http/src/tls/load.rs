@@ -108,7 +108,7 @@ impl Stamp {
 }
 
 /// The cryptography: always passed on, never installed for the whole process, where others may use rustls with another one.
-fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
+pub(super) fn provider(options: &TlsOptions) -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
     let wanted = |suite: CipherSuite| options.cipher_suites.contains(&u16::from(suite));
     for version in [&TLS12, &TLS13] {
@@ -187,7 +187,7 @@ pub(super) fn ticketer(options: &TlsOptions) -> Result<Option<Arc<dyn ProducesTi
         .map_err(|error| TlsError::new("no random bytes for session tickets").because(error))
 }
 
-fn certified_key(
+pub(super) fn certified_key(
     files: &CertificateFiles,
     options: &TlsOptions,
     provider: &CryptoProvider,
@@ -224,7 +224,7 @@ fn certified_key(
 }
 
 /// All certificates of a file, with the lines where they begin.
-fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, TlsError> {
     let chain: Vec<_> = pem::read(path)?
         .into_iter()
         .filter(|section| matches!(&*section.label, "CERTIFICATE" | "X509 CERTIFICATE"))
@@ -237,7 +237,7 @@ fn certificates(path: &Path) -> Result<Vec<(usize, CertificateDer<'static>)>, Tl
     Ok(chain)
 }
 
-fn reason(error: &rustls::Error) -> String {
+pub(super) fn reason(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
             "it is damaged, or of an X.509 version before 3".to_owned()
@@ -319,7 +319,10 @@ fn verifier(
     })
 }
 
-fn add_system_store(roots: &mut RootCertStore, warnings: &mut Vec<String>) -> Result<(), TlsError> {
+pub(super) fn add_system_store(
+    roots: &mut RootCertStore,
+    warnings: &mut Vec<String>,
+) -> Result<(), TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let (good, bad) = roots.add_parsable_certificates(found.certs);
     if good == 0 {

@@ -14,6 +14,7 @@
 //! computers of later. The reasons for that and for what there is no option for are in `docs/design/tls.md`.
 
 pub(crate) mod certificate;
+mod client;
 mod error;
 mod handshake;
 mod key;
@@ -26,6 +27,7 @@ mod session;
 mod source;
 mod stream;
 
+pub use client::{ClientTls, client_config};
 pub use error::TlsError;
 pub use options::{
     CertificateFiles, ClientAuth, ClientCertificates, Password, TlsOptions, Versions,
@@ -36,4 +38,4 @@ pub use source::{Tls, TlsEvent, TlsReport};
 pub(crate) use handshake::{CROWDED, Handshakes, Place, run};
 pub(crate) use redirect::WithRedirect;
 pub(crate) use source::Source;
-pub(crate) use stream::TlsStream;
+pub(crate) use stream::{DepartedTls, TlsStream};

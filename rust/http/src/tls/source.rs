@@ -128,7 +128,8 @@ impl Source {
         let Tls {
             options, ticketer, ..
         } = self.tls.borrow().clone();
-        *self.tried.borrow_mut() = Stamp::of(&options);
+        let stamp = Stamp::of(&options);
+        // Whoever asked may go before the end, and what was read goes with him: until then nothing was tried.
         let result = spawn_blocking(move || load::load(&options, ticketer.as_ref())).await;
         // The other error is that the runtime ends.
         let Ok(result) = result else { return };
@@ -142,7 +143,10 @@ impl Source {
                     (self.report)(TlsEvent::Warning(warning));
                 }
             }
-            Err(error) => (self.report)(TlsEvent::ReloadFailed(error)),
+            Err(error) => {
+                *self.tried.borrow_mut() = stamp;
+                (self.report)(TlsEvent::ReloadFailed(error));
+            }
         }
     }
 

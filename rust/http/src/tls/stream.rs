@@ -14,6 +14,7 @@ use std::{
     cell::RefCell,
     io::{self, BufRead, IoSlice, Write},
     mem,
+    ops::{Deref, DerefMut},
     os::fd::BorrowedFd,
     pin::Pin,
     rc::Rc,
@@ -24,6 +25,7 @@ use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1_io::Socket;
+use crate::moved::Departed;
 
 /// Bytes of one read from the socket: two full records.
 const READ_BYTES_MAX: usize = 32 * 1024;
@@ -36,16 +38,51 @@ const WAITING_BYTES_MAX: usize = 64 * 1024;
 #[derive(Clone)]
 pub(super) struct Scratch(pub(super) Rc<RefCell<Box<[u8]>>>);
 
+thread_local! {
+    /// That of streams that have come from other threads.
+    static ARRIVED: Scratch = Scratch::new();
+}
+
 impl Scratch {
+    fn of_thread() -> Self {
+        ARRIVED.with(Self::clone)
+    }
+
     pub(super) fn new() -> Self {
         Self(Rc::new(RefCell::new(vec![0; READ_BYTES_MAX].into())))
     }
 }
 
+/// Is there until its stream departs, after which nothing of that is used.
+struct There<T>(Option<T>);
+
+impl<T> Deref for There<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("the stream has not departed")
+    }
+}
+
+impl<T> DerefMut for There<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect("the stream has not departed")
+    }
+}
+
+/// A stream that belongs to no thread.
+pub(crate) struct DepartedTls {
+    io: Departed,
+    tls: ServerConnection,
+    ahead: Vec<u8>,
+    has_more: bool,
+    is_closed: bool,
+}
+
 /// A socket with TLS on it.
 pub(crate) struct TlsStream {
-    io: Socket,
-    tls: ServerConnection,
+    io: There<Socket>,
+    tls: There<ServerConnection>,
     scratch: Scratch,
     /// Read from the socket, and not yet given to rustls because its reader had no more room.
     ahead: Vec<u8>,
@@ -59,13 +96,38 @@ impl TlsStream {
     pub(super) fn new(io: Socket, mut tls: ServerConnection, scratch: Scratch) -> Self {
         tls.set_buffer_limit(Some(WAITING_BYTES_MAX));
         Self {
-            io,
-            tls,
+            io: There(Some(io)),
+            tls: There(Some(tls)),
             scratch,
             ahead: Vec::new(),
             has_more: false,
             is_closed: false,
         }
+    }
+
+    /// Leaves its runtime.
+    pub(crate) fn depart(mut self) -> io::Result<DepartedTls> {
+        let socket = self.io.0.take().expect("a stream departs once");
+        let tls = self.tls.0.take().expect("a stream departs once");
+        Ok(DepartedTls {
+            io: socket.depart()?,
+            tls,
+            ahead: mem::take(&mut self.ahead),
+            has_more: self.has_more,
+            is_closed: self.is_closed,
+        })
+    }
+
+    /// Joins the runtime of this thread. Those that came so share a buffer as well.
+    pub(crate) fn arrive(departed: DepartedTls) -> io::Result<Self> {
+        Ok(Self {
+            io: There(Some(departed.io.arrive()?)),
+            tls: There(Some(departed.tls)),
+            scratch: Scratch::of_thread(),
+            ahead: departed.ahead,
+            has_more: departed.has_more,
+            is_closed: departed.is_closed,
+        })
     }
 
     pub(super) fn tls(&self) -> &ServerConnection {
@@ -355,6 +417,9 @@ impl AsyncWrite for TlsStream {
 
 impl Drop for TlsStream {
     fn drop(&mut self) {
+        if self.tls.0.is_none() {
+            return;
+        }
         // With records waiting, the peer does not read: it would not read this either.
         if self.is_closed || self.tls.wants_write() || self.tls.is_handshaking() {
             return;

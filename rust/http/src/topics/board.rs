@@ -4,7 +4,7 @@
 //! sizes. The product's board stands on shared memory; tests have one in plain memory.
 //!
 //! A board belongs to one thread, as services do. What it gives out may be shared behind it: two boards of one process should
-//! give the same [`Frame`] to all viewers, so that each frame is leased once.
+//! give the bytes of the same [`Frame`] to all viewers, so that each frame is leased once.
 
 use std::{
     future::{Future, ready},
@@ -35,6 +35,12 @@ pub trait Board: 'static {
     /// # Errors
     /// [`Code::TopicUnknown`](super::Code::TopicUnknown)
     fn info(&self, topic: &str) -> BoardFuture<TopicInfo>;
+
+    /// Who takes part in one topic now.
+    ///
+    /// # Errors
+    /// As [`Board::info`].
+    fn participants(&self, topic: &str) -> BoardFuture<Vec<Participant>>;
 
     /// What publishes on the topic, which is created if it does not exist and the rules allow it.
     ///
@@ -126,6 +132,10 @@ pub struct Reply {
     pub payload: Bytes,
 }
 
+/// A queue of a feed's frames, to be opened where they are wanted: on any thread of the process. Frames come into it from its making
+/// on.
+pub type InOrder = Box<dyn FnOnce() -> Rc<dyn Feed> + Send>;
+
 /// The frames of one topic, as this process sees them.
 pub trait Feed: 'static {
     /// Tells one life of the topic from the next: another one after it was removed and created again.
@@ -135,13 +145,13 @@ pub trait Feed: 'static {
     ///
     /// # Errors
     /// [`Code::Unavailable`](super::Code::Unavailable)
-    fn newest(&self) -> Result<Option<Arc<Frame>>, Problem>;
+    fn newest(&self) -> Result<Option<Frame>, Problem>;
 
     /// The newest frame, as soon as its sequence is greater than `after`. May be dropped at any point.
     ///
     /// # Errors
     /// [`Code::Unavailable`](super::Code::Unavailable); the topic went away.
-    fn newer(&self, after: u64) -> BoardFuture<Arc<Frame>>;
+    fn newer(&self, after: u64) -> BoardFuture<Frame>;
 
     /// A frame as a picture; made once for all who ask for the same. The frame is held until it is made.
     ///
@@ -151,6 +161,18 @@ pub trait Feed: 'static {
 
     /// A parcel sends from a frame of this feed, which may have it copy the rest when frames are scarce.
     fn lends(&self, sequence: u64, parcel: &Arc<Parcel>);
+
+    /// A feed whose `newer` gives each frame that is published from now on, in order, while no more than so many wait for it; beyond
+    /// that the oldest is left out. It is for one viewer.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`](super::Code::Unavailable); the topic went away, or there are no frames but the newest.
+    fn in_order(&self, _frames_max: usize) -> BoardFuture<InOrder> {
+        Box::pin(ready(Err(Problem::new(
+            Code::Unavailable,
+            "only the newest frames are to be had here",
+        ))))
+    }
 }
 
 /// A frame that is held: its bytes stay as they are until it is dropped.
@@ -160,8 +182,8 @@ pub struct Frame {
     pub sequence: u64,
     /// When it was published; nanoseconds since 1970.
     pub published_ns: u64,
-    /// What is said of it.
-    pub head: FrameHead,
+    /// What is said of it, to whoever gets it.
+    pub head: Arc<FrameHead>,
     /// Its bytes. A clone keeps the frame held.
     pub payload: Bytes,
 }
@@ -233,6 +255,39 @@ pub struct TopicInfo {
     pub publishers: u32,
     /// Living subscribers, of all processes.
     pub subscribers: u32,
+    /// Living responders, of all processes.
+    pub responders: u32,
+    /// Frames that are held; one that three hold counts three times.
+    pub leases: u64,
+    /// Frames that the present subscribers lost, because they were too slow.
+    pub lost: u64,
+}
+
+/// Somebody who takes part in a topic, of any process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Participant {
+    /// What it calls itself.
+    pub name: String,
+    /// Its process.
+    pub pid: i32,
+    /// `publisher`, `subscriber`, ...
+    pub role: &'static str,
+    /// How a subscriber takes frames.
+    pub policy: Option<&'static str>,
+    /// False: it died.
+    pub alive: bool,
+    /// Frames that it published or took.
+    pub frames: u64,
+    /// Frames that it lost.
+    pub lost: u64,
+    /// Frames that are newer than the last one that it took.
+    pub lag: u64,
+    /// Slots that it fills, or frames that it holds.
+    pub holds: u32,
+    /// Age of the oldest frame that it holds.
+    pub oldest: Option<Duration>,
+    /// For how long there has been a frame that it has not taken.
+    pub behind: Option<Duration>,
 }
 
 /// Something that is counted.

@@ -56,7 +56,8 @@ pub(super) async fn frames(
             if !outbox.leave_parcel(parcel.clone()) {
                 return Ended::Closed;
             }
-            if !leaves(&parcel, write_timeout).await {
+            let limit = write_timeout.filter(|_| !outbox.is_swept());
+            if !leaves(&parcel, limit).await {
                 return Ended::Stalled;
             }
         }

@@ -6,6 +6,7 @@ use crate::log_text::{escape_json, push_number};
 const VALUE_BYTES_MAX: usize = 1024;
 
 /// An object that is being written.
+#[derive(Clone)]
 pub(crate) struct Object(Vec<u8>);
 
 impl Object {

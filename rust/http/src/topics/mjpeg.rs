@@ -33,6 +33,8 @@ use crate::service::Response;
 /// Not quoted: some readers take the quotes for part of it.
 const TYPE: HeaderValue = HeaderValue::from_static("multipart/x-mixed-replace; boundary=frame");
 const END: &str = "\r\n--frame--\r\n";
+/// The head of a part with its length is no longer.
+const HEAD_BYTES: usize = 192;
 
 /// How parts are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +107,7 @@ pub(super) async fn pictures(
         form: Form::Picture(setting),
         sender,
         framing,
+        announced: format!("\r\n{part}\r\n").into(),
         part,
         under_way: None,
         _seat: seat,
@@ -129,6 +132,8 @@ struct Pictures {
     framing: Framing,
     /// The beginning of each part.
     part: String,
+    /// What follows a picture whose length is not said: the head of the next part.
+    announced: Bytes,
     /// Waits for the next picture; `None` at the end.
     next: Option<Next>,
     /// What goes out first.
@@ -147,22 +152,31 @@ struct UnderWay {
 }
 
 impl Pictures {
+    /// The head of a part that says how long it is.
+    fn head(&self, shot: &Shot) -> Bytes {
+        const NS_PER_S: u64 = 1_000_000_000;
+        let (mut digits, published) = (itoa::Buffer::new(), shot.frame.published_ns);
+        let mut head = String::with_capacity(HEAD_BYTES);
+        head.push_str(&self.part);
+        head.push_str("Content-Length: ");
+        head.push_str(digits.format(shot.bytes.len()));
+        head.push_str("\r\nX-Timestamp: ");
+        head.push_str(digits.format(published / NS_PER_S));
+        head.push('.');
+        // With a one in front, so that there are nine digits behind it.
+        head.push_str(&digits.format(NS_PER_S + published % NS_PER_S)[1..]);
+        head.push_str("\r\nFrame-Sequence: ");
+        head.push_str(digits.format(shot.frame.sequence));
+        head.push_str("\r\n\r\n");
+        head.into()
+    }
+
     fn begin(&mut self, shot: &Shot, pace: Pace) {
         let (before, behind) = match self.framing {
-            Framing::Announced => (String::new(), format!("\r\n{}\r\n", self.part)),
-            Framing::Length => {
-                let published = shot.frame.published_ns;
-                let (seconds, nanoseconds) = (published / 1_000_000_000, published % 1_000_000_000);
-                let before = format!(
-                    "{}Content-Length: {}\r\nX-Timestamp: {seconds}.{nanoseconds:09}\r\nFrame-Sequence: {}\r\n\r\n",
-                    self.part,
-                    shot.bytes.len(),
-                    shot.frame.sequence,
-                );
-                (before, "\r\n".to_owned())
-            }
+            Framing::Announced => (Bytes::new(), self.announced.clone()),
+            Framing::Length => (self.head(shot), Bytes::from_static(b"\r\n")),
         };
-        let parcel = shot.parcel(&*self.feed, before.into(), behind.into());
+        let parcel = shot.parcel(&*self.feed, before, behind);
         self.board.happened(&Event::Sent {
             bytes: shot.bytes.len() as u64,
         });

@@ -5,6 +5,7 @@
 //! | `GET /topics` | lists the topics, as JSON |
 //! | `GET /topics?view=openapi` | says what all of these take and answer ([`openapi`]) |
 //! | `GET /topics/{topic}` | what the topic is like, as JSON; its newest frame if `Accept` prefers one |
+//! | `GET /topics/{topic}?view=participants` | who takes part in it, and what each one holds, as JSON |
 //! | `GET /topics/{topic}?view=latest` | its newest frame ([`view`]) |
 //! | `POST` or `PUT /topics/{topic}` | publishes the body as a frame ([`publish`]), or each part of it ([`parts`]) |
 //!
@@ -33,13 +34,14 @@ mod parts;
 pub(crate) mod picture_size;
 pub mod problem;
 mod publish;
+pub(crate) use publish::problem_of;
 mod query;
 mod sse;
 mod view;
 mod watch;
 mod websocket;
 
-use std::{future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{future::Future, io, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -49,10 +51,13 @@ use http::{
 };
 
 use self::access::{Denial, Visit};
-use self::board::{Event, Schema};
+use self::board::{Event, Participant, Schema};
 use crate::body::ResponseBody;
+use crate::listener::Server;
 use crate::sendfile::ParcelSender;
-use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
+use crate::service::{
+    ConnectionInfo, Handler, Request, Response, ResponseFuture, Service, service_fn,
+};
 use crate::websocket::outbox::Outbox;
 
 pub use access::{Guard, Permission};
@@ -63,7 +68,7 @@ pub use head::{ArrayHead, Dtype, FrameHead};
 pub use problem::{Code, Problem};
 use query::{Query, View};
 pub use watch::Seats;
-pub use websocket::Limits as SocketLimits;
+pub use websocket::{Limits as SocketLimits, Mover, Traveller};
 
 const TOPIC_METHODS: &str = "GET, HEAD, POST, PUT, OPTIONS";
 const CALL_METHODS: &str = "POST, OPTIONS";
@@ -86,6 +91,8 @@ pub struct Settings {
     pub poll_wait_max: Duration,
     /// How many may watch.
     pub seats: Seats,
+    /// Frames that a viewer's queue may have at most.
+    pub queue_max: usize,
     /// Of each `WebSocket`.
     pub sockets: SocketLimits,
     /// What the `OpenAPI` document says of this server.
@@ -99,6 +106,8 @@ struct Shared {
     board: Rc<dyn Board>,
     guard: Arc<Guard>,
     settings: Settings,
+    /// Where `WebSocket`s go on.
+    mover: Option<Rc<dyn Mover>>,
 }
 
 impl TopicRoutes {
@@ -108,7 +117,27 @@ impl TopicRoutes {
             board,
             guard,
             settings,
+            mover: None,
         }))
+    }
+
+    /// `WebSocket`s of HTTP/1.1 go on where this has them go. To be called before the routes are used.
+    ///
+    /// # Panics
+    /// They are in use.
+    #[must_use]
+    pub fn with_mover(mut self, mover: Rc<dyn Mover>) -> Self {
+        let shared = Rc::get_mut(&mut self.0).expect("routes are set up before they are used");
+        shared.mover = Some(mover);
+        self
+    }
+
+    /// Goes on with a session that has come from another thread, on `server`, which lives on this one.
+    ///
+    /// # Errors
+    /// Its socket cannot join the runtime; it is closed.
+    pub fn resume(&self, server: &Server, traveller: Traveller) -> io::Result<()> {
+        traveller.resume(self.0.board.clone(), server)
     }
 }
 
@@ -120,6 +149,21 @@ impl TopicRoutes {
             prefix,
             times,
         }))
+    }
+}
+
+impl TopicRoutes {
+    /// What answers all other paths where nothing but frame routes is served: 404.
+    pub fn nothing_else(&self) -> Rc<dyn Service> {
+        let shared = self.0.clone();
+        service_fn(move |_| {
+            let detail = format!(
+                "only frame routes are served here, below {}",
+                shared.settings.prefix
+            );
+            let problem = Problem::new(Code::TopicUnknown, detail);
+            shared.refuse(None, &problem).into()
+        })
     }
 }
 
@@ -294,7 +338,7 @@ impl Shared {
         for topic in topics {
             match visit.may(Permission::List, Some(&topic.name)).await {
                 Ok(()) => listed.push(info_json(&topic)),
-                Err(Denial::NotJudged) => return Err(Denial::NotJudged.into()),
+                Err(denial @ (Denial::NotJudged | Denial::JudgedLate)) => return Err(denial.into()),
                 Err(_) => {}
             }
         }
@@ -348,6 +392,13 @@ impl Shared {
                 let info = self.board.info(topic).await?;
                 Ok(json_response(info_json(&info)))
             }
+            View::Participants => {
+                let found = self.board.participants(topic).await?;
+                let mut body = json::Object::new();
+                let rows = found.iter().map(participant_json);
+                body.json("participants", &json::list(rows));
+                Ok(json_response(body.finish()))
+            }
             View::Latest => {
                 let wait_max = self.settings.poll_wait_max;
                 view::latest(&*self.board, topic, head, &query, wait_max, sender).await
@@ -369,7 +420,8 @@ impl Shared {
         topic: &str,
         mut request: Request,
     ) -> Result<Response, Problem> {
-        let asked = websocket::Asked::of(request.head.uri.query().unwrap_or_default());
+        let query = request.head.uri.query().unwrap_or_default();
+        let asked = websocket::Asked::of(query, self.settings.queue_max);
         let (subscribes, publishes) = match &asked {
             Ok(asked) => (asked.subscribes, asked.publishes),
             Err(_) => (true, true),
@@ -395,6 +447,7 @@ impl Shared {
             asked,
             limits: self.settings.sockets,
             seat: seat.transpose()?,
+            mover: self.mover.clone(),
         };
         opening.open(&request.head, upgrade).await
     }
@@ -487,5 +540,31 @@ fn info_json(info: &TopicInfo) -> Vec<u8> {
     object.number("sequence", info.sequence);
     object.number("publishers", u64::from(info.publishers));
     object.number("subscribers", u64::from(info.subscribers));
+    object.number("responders", u64::from(info.responders));
+    object.number("leases", info.leases);
+    object.number("lost", info.lost);
+    object.finish()
+}
+
+fn participant_json(one: &Participant) -> Vec<u8> {
+    let mut object = json::Object::new();
+    object.text("name", &one.name);
+    object.number("pid", u64::from(one.pid.cast_unsigned()));
+    object.text("role", one.role);
+    match one.policy {
+        Some(policy) => object.text("policy", policy),
+        None => object.json("policy", b"null"),
+    }
+    object.json("alive", if one.alive { b"true" } else { b"false" });
+    object.number("frames", one.frames);
+    object.number("lost", one.lost);
+    object.number("lag", one.lag);
+    object.number("holds", u64::from(one.holds));
+    for (key, age) in [("oldest_ms", one.oldest), ("behind_ms", one.behind)] {
+        match age {
+            Some(age) => object.number(key, u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            None => object.json(key, b"null"),
+        }
+    }
     object.finish()
 }

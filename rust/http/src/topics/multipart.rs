@@ -152,7 +152,7 @@ fn wrong(what: &str) -> Problem {
 fn cut_short() -> IngestError {
     Problem::new(
         Code::BodyIncomplete,
-        "the body ended before its last delimiter; no unfinished frame was published",
+        "the body ended before its last delimiter; nothing unfinished was taken",
     )
     .into()
 }

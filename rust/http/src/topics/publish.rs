@@ -251,7 +251,7 @@ fn described(schema: &Schema) -> String {
     }
 }
 
-fn wrong_length(bytes: Option<u64>, expected: u64) -> Problem {
+pub(super) fn wrong_length(bytes: Option<u64>, expected: u64) -> Problem {
     let bytes = bytes.map_or_else(|| "more".to_owned(), |bytes| format!("{bytes} bytes"));
     Problem::new(
         Code::FrameLength,
@@ -288,7 +288,7 @@ async fn loan(
 }
 
 /// What a board says in an [`IngestError`] is a [`Problem`].
-pub(super) fn problem_of(error: &IngestError) -> Problem {
+pub(crate) fn problem_of(error: &IngestError) -> Problem {
     let source = error.source();
     if let Some(problem) = source.and_then(|source| source.downcast_ref::<Problem>()) {
         return problem.clone();

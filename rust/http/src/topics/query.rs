@@ -10,6 +10,8 @@ use crate::pictures::Coding;
 pub(crate) enum View {
     /// What the topic is like.
     Info,
+    /// Who takes part in it.
+    Participants,
     /// Its newest frame.
     Latest,
     /// One picture after the other.
@@ -63,7 +65,7 @@ impl Query {
 
 fn set<T>(place: &mut Option<T>, name: &str, value: Option<T>) -> Result<(), Problem> {
     let expected = match name {
-        "view" => "info, latest, mjpeg or sse",
+        "view" => "info, participants, latest, mjpeg or sse",
         "format" => "raw, npy, jpeg, webp or png",
         "after" => "the sequence of a frame",
         _ => "seconds, for example 2.5",
@@ -81,6 +83,7 @@ fn set<T>(place: &mut Option<T>, name: &str, value: Option<T>) -> Result<(), Pro
 fn view(value: &str) -> Option<View> {
     match value {
         "info" => Some(View::Info),
+        "participants" => Some(View::Participants),
         "latest" => Some(View::Latest),
         "mjpeg" => Some(View::Mjpeg),
         "sse" => Some(View::Sse),

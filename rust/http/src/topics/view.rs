@@ -125,7 +125,7 @@ async fn frame(
     feed: &dyn Feed,
     query: &Query,
     wait_max: Duration,
-) -> Result<Option<Arc<Frame>>, Problem> {
+) -> Result<Option<Frame>, Problem> {
     let newest = feed.newest()?;
     let Some(after) = query.after else {
         return Ok(newest);

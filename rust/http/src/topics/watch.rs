@@ -136,7 +136,7 @@ impl Pace {
 /// A frame in the form that a viewer wants.
 pub(super) struct Shot {
     /// What is said of the frame; if it is sent in another form, its payload is let go of.
-    pub(super) frame: Arc<Frame>,
+    pub(super) frame: Frame,
     /// What is sent.
     pub(super) bytes: Bytes,
     /// Those are the frame's own.
@@ -210,11 +210,10 @@ pub(super) async fn next(
         let picture = feed.picture(&frame, setting);
         let slot = frame.payload.as_ptr_range();
         // The frame is not held while its picture is made, by anybody but who makes it.
-        let frame = Arc::new(Frame {
+        let frame = Frame {
             payload: Bytes::new(),
-            head: frame.head.clone(),
-            ..*frame
-        });
+            ..frame
+        };
         match picture.await {
             Ok(bytes) => {
                 let is_lent = slot.contains(&bytes.as_ptr());

@@ -14,7 +14,9 @@
 //! | 16 | 8 | when it was published, nanoseconds since 1970 |
 //! | 24 | 8 | the application's own time in seconds, a double; NaN: none |
 //!
-//! The extension is JSON (`dtype`, `shape`, `content_type`), and is there when it differs from that of the frame before.
+//! The extension is JSON (`dtype`, `shape`, `content_type`) with spaces behind it up to a multiple of 8 bytes, so that the payload can be
+//! looked at as numbers where it lies. It is there when it differs from that of the frame before. With
+//! `policy=queue` it is also there after frames that were left out, and says how many (`lost`).
 //!
 //! A message of 9 bytes, version and sequence, says that a frame has arrived: a viewer's to the server for each frame that it has
 //! shown (`policy=latest` sends the next one then, so it is late by one frame at most however slow the link is), and the server's to
@@ -25,11 +27,12 @@
 //!
 //! # Whose turn
 //! One task has the session and the viewer: the session reads and writes, the viewer waits for the next frame and for what allows it to
-//! be sent. A frame is sent from where it lies ([`Parcel`]); a client that takes nothing of it for the write time-out is cut.
+//! be sent. It is the connection's, or, where there is a [`Mover`], one of another thread. A frame is sent from where it lies ([`Parcel`]); a client that takes nothing of it for the write time-out is cut.
 
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
+    io,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -45,7 +48,7 @@ use tokio::{
 };
 
 use super::access::chosen_subprotocol;
-use super::board::{Board, Event, Feed, Publisher};
+use super::board::{Board, Event, Feed, InOrder, Publisher};
 use super::head::{ArrayHead, Dtype, FrameHead};
 use super::problem::{Code, Problem};
 use super::watch::{Form, Next, Pace, Seat, Shot, next, value};
@@ -53,6 +56,8 @@ use super::{json, sse};
 use crate::body::ResponseBody;
 use crate::fanout::Parcel;
 use crate::ingest::FrameSlot;
+use crate::listener::Server;
+use crate::moved::Departure;
 use crate::pictures::Coding;
 use crate::service::{Response, Upgrade, Upgraded};
 use crate::websocket::{
@@ -72,8 +77,14 @@ const VERSION: u8 = 1;
 const HAS_EXTENSION: u32 = 1;
 /// Bytes of a text that a client sends: `{"ack": 18446744073709551615}` has fewer.
 const TEXT_BYTES_MAX: usize = 64;
+/// The payload begins at a multiple of this: views of numbers in browsers and numpy want that.
+const PAYLOAD_ALIGNMENT: usize = 8;
 /// From so many unsent bytes of answers on a publisher is not read from.
 const UNREAD_BYTES_MAX: usize = 64 * 1024;
+/// What a client is told at the end of a topic.
+const TOPIC_GONE: &str = "the topic is gone";
+/// Frames that wait for a viewer who does not say how many may: a second of a usual camera.
+const QUEUE_USUAL: usize = 32;
 /// Bytes that are forgotten at a time.
 const SCRATCH_BYTES: usize = 4096;
 
@@ -84,6 +95,36 @@ enum Policy {
     Latest,
     /// The newest, when the one before has left.
     Unasked,
+    /// The next one, when the one before has left; so many wait.
+    Queue(usize),
+}
+
+impl Policy {
+    /// From the parameters `policy` and `queue`.
+    fn of(query: &str, queue_max: usize) -> Result<Self, Problem> {
+        let wrong = |text: String| Problem::new(Code::Query, text);
+        let length = value(query, "queue")?;
+        match value(query, "policy")? {
+            Some("queue") => {
+                let length = match length {
+                    None => Some(QUEUE_USUAL.min(queue_max)),
+                    Some(text) => super::query::number(text)
+                        .and_then(|number| usize::try_from(number).ok())
+                        .filter(|number| (1..=queue_max).contains(number)),
+                };
+                let length = length.ok_or_else(|| {
+                    wrong(format!(
+                        "queue is how many frames may wait, from 1 to {queue_max} (topics_queue_max)"
+                    ))
+                })?;
+                Ok(Self::Queue(length))
+            }
+            _ if length.is_some() => Err(wrong("queue goes with policy=queue".to_owned())),
+            None | Some("latest") => Ok(Self::Latest),
+            Some("unasked") => Ok(Self::Unasked),
+            Some(_) => Err(wrong("policy is latest, unasked or queue".to_owned())),
+        }
+    }
 }
 
 /// Limits of a session.
@@ -126,11 +167,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// From a query.
+    /// From a query; a queue may have so many frames.
     ///
     /// # Errors
     /// [`Code::Query`]
-    pub(super) fn of(query: &str) -> Result<Self, Problem> {
+    pub(super) fn of(query: &str, queue_max: usize) -> Result<Self, Problem> {
         let wrong = |text: &'static str| Problem::new(Code::Query, text);
         let (subscribes, publishes) = match value(query, "mode")? {
             None | Some("subscribe") => (true, false),
@@ -138,11 +179,7 @@ impl Asked {
             Some("both") => (true, true),
             Some(_) => return Err(wrong("mode is subscribe, publish or both")),
         };
-        let policy = match value(query, "policy")? {
-            None | Some("latest") => Policy::Latest,
-            Some("unasked") => Policy::Unasked,
-            Some(_) => return Err(wrong("policy is latest or unasked")),
-        };
+        let policy = Policy::of(query, queue_max)?;
         let array = match (value(query, "dtype")?, value(query, "shape")?) {
             (None, None) => None,
             (Some(dtype), Some(shape)) => {
@@ -180,9 +217,61 @@ impl Asked {
     }
 }
 
+/// Has `WebSocket`s of HTTP/1.1 go on in another thread, one that never waits for anybody.
+pub trait Mover: 'static {
+    /// A place on the way there; `None`: there is none now, and the session stays here.
+    fn place(&self) -> Option<Box<dyn FnOnce(Traveller)>>;
+}
+
+/// A session that goes on in another thread: [`super::TopicRoutes::resume`].
+pub struct Traveller {
+    departure: Departure,
+    queue: Option<InOrder>,
+    topic: String,
+    asked: Asked,
+    limits: Limits,
+    seat: Option<Seat>,
+}
+
+impl Traveller {
+    /// Goes on where `server` is.
+    ///
+    /// # Errors
+    /// The socket cannot join the runtime; it is closed.
+    pub(super) fn resume(self, board: Rc<dyn Board>, server: &Server) -> io::Result<()> {
+        let opening = Opening {
+            board,
+            topic: self.topic,
+            asked: self.asked,
+            limits: self.limits,
+            seat: self.seat,
+            mover: None,
+        };
+        let queue = self.queue;
+        server.adopt(self.departure, move |upgraded| {
+            Box::pin(async move {
+                // Both are open in this process, unless the topic has gone meanwhile.
+                let opened = opening.handles(queue).await;
+                opening.run(opened, upgraded).await;
+            })
+        })
+    }
+}
+
+/// What a session has of its topic.
+#[derive(Default)]
+struct Handles {
+    feed: Option<Rc<dyn Feed>>,
+    /// In place of that, where frames come in order.
+    queue: Option<InOrder>,
+    publisher: Option<Rc<dyn Publisher>>,
+}
+
 /// A WebSocket that is asked for.
 pub(super) struct Opening {
     pub(super) board: Rc<dyn Board>,
+    /// Where it may go on.
+    pub(super) mover: Option<Rc<dyn Mover>>,
     pub(super) topic: String,
     pub(super) asked: Asked,
     pub(super) limits: Limits,
@@ -198,12 +287,28 @@ impl Opening {
             Some(Err(rejected)) => return Ok(rejected.response().map(ResponseBody::from)),
             None => return Err(Problem::new(Code::Query, "this is no WebSocket handshake")),
         };
+        let handles = self.handles(None).await?;
+        let subprotocol = chosen_subprotocol(offer.subprotocols());
+        let response = offer
+            .accept(subprotocol, HeaderMap::new())
+            .map_err(|error| {
+                Problem::new(Code::Internal, "the handshake failed").because(&format!("{error:?}"))
+            })?;
+        upgrade.accept(move |upgraded| Box::pin(self.run_somewhere(handles, upgraded)));
+        Ok(response.map(|()| ResponseBody::Empty))
+    }
+
+    /// Opens what the session needs; `queue` is there already.
+    async fn handles(&self, mut queue: Option<InOrder>) -> Result<Handles, Problem> {
         let (asked, board) = (&self.asked, &self.board);
-        let feed = if asked.subscribes {
+        let feed = if asked.subscribes && queue.is_none() {
             Some(board.feed(&self.topic).await?)
         } else {
             None
         };
+        if let (Some(feed), Policy::Queue(frames_max)) = (&feed, asked.policy) {
+            queue = Some(feed.in_order(frames_max).await?);
+        }
         let publisher = if asked.publishes {
             let opened = board.publisher(&self.topic).await?;
             super::publish::check(&*opened.publisher, &asked.head, None)?;
@@ -211,30 +316,56 @@ impl Opening {
         } else {
             None
         };
-        let subprotocol = chosen_subprotocol(offer.subprotocols());
-        let response = offer
-            .accept(subprotocol, HeaderMap::new())
-            .map_err(|error| {
-                Problem::new(Code::Internal, "the handshake failed").because(&format!("{error:?}"))
-            })?;
-        upgrade.accept(move |upgraded| Box::pin(self.run(feed, publisher, upgraded)));
-        Ok(response.map(|()| ResponseBody::Empty))
+        Ok(Handles {
+            feed,
+            queue,
+            publisher,
+        })
+    }
+
+    /// Goes on in the other thread, where that is possible, else here.
+    async fn run_somewhere(self, handles: Handles, upgraded: Upgraded) {
+        let place = self.mover.as_ref().filter(|_| upgraded.can_depart());
+        let Some(go) = place.and_then(|mover| mover.place()) else {
+            return self.run(Ok(handles), upgraded).await;
+        };
+        let draining = upgraded.draining.clone();
+        match upgraded.depart() {
+            Ok((departure, stay)) => {
+                go(Traveller {
+                    departure,
+                    queue: handles.queue,
+                    topic: self.topic,
+                    asked: self.asked,
+                    limits: self.limits,
+                    seat: self.seat,
+                });
+                stay.await;
+            }
+            Err(error) => draining.trouble(format_args!("cut: it cannot change threads: {error}")),
+        }
     }
 
     /// Both halves of one WebSocket, until it ends.
-    async fn run(
-        self,
-        feed: Option<Rc<dyn Feed>>,
-        publisher: Option<Rc<dyn Publisher>>,
-        upgraded: Upgraded,
-    ) {
+    async fn run(self, handles: Result<Handles, Problem>, upgraded: Upgraded) {
         let Self {
             board,
             topic,
             asked,
             limits,
             seat: _seat,
+            mover: _,
         } = self;
+        let (handles, problem) = match handles {
+            Ok(handles) => (handles, None),
+            Err(problem) => (Handles::default(), Some(problem)),
+        };
+        let Handles {
+            feed,
+            queue,
+            publisher,
+        } = handles;
+        let feed = queue.map(|open| open()).or(feed);
         let link = Rc::new(Link {
             outbox: Outbox::new(),
             acked: Cell::new(0),
@@ -259,6 +390,10 @@ impl Opening {
         if let Some(heartbeat) = session.heartbeat() {
             upgraded.sweep.watch(heartbeat);
         }
+        if let Some(problem) = problem {
+            link.outbox.text(&problem_text(&problem));
+            link.outbox.close(code::NORMAL, TOPIC_GONE);
+        }
         let mut session = Box::pin(session);
         let draining = upgraded.draining;
         let mut viewer = feed.map(|feed| Viewer {
@@ -269,8 +404,10 @@ impl Opening {
             form: asked.form,
             policy: asked.policy,
             under_way: None,
+            before: None,
             described: Vec::new(),
-            write_timeout: limits.write_timeout,
+            // A kernel that has taken much looks as if a slow client took nothing; the sweep asks it.
+            write_timeout: limits.write_timeout.filter(|_| !draining.is_swept()),
         });
         poll_fn(|cx| {
             if draining.poll_draining(cx).is_ready() {
@@ -288,7 +425,7 @@ impl Opening {
                     Turn::Waits => {}
                     Turn::Cut => return Poll::Ready(()),
                     Turn::Over => {
-                        link.outbox.close(code::NORMAL, "the topic is gone");
+                        link.outbox.close(code::NORMAL, TOPIC_GONE);
                         viewer = None;
                     }
                 }
@@ -310,8 +447,11 @@ struct Viewer {
     policy: Policy,
     next: Option<Next>,
     under_way: Option<UnderWay>,
-    /// What the last extension said.
+    /// The sequence of the last frame.
+    before: Option<u64>,
+    /// What the last extension said, but for lost frames.
     described: Vec<u8>,
+    /// For a client that nobody else looks at.
     write_timeout: Option<Duration>,
 }
 
@@ -382,8 +522,18 @@ impl Viewer {
         });
     }
 
+    /// Frames of a queue that were left out before this one.
+    fn lost(&mut self, sequence: u64) -> u64 {
+        let before = self.before.replace(sequence);
+        match (self.policy, before) {
+            (Policy::Queue(_), Some(before)) => sequence.saturating_sub(before.saturating_add(1)),
+            _ => 0,
+        }
+    }
+
     /// Head and extension of a frame.
     fn head(&mut self, shot: &Shot) -> Bytes {
+        let lost = self.lost(shot.frame.sequence);
         let mut object = json::Object::new();
         let kind = match self.form {
             Form::Raw => {
@@ -399,9 +549,16 @@ impl Viewer {
                 }
             }
         };
-        let extension = object.finish();
-        let is_new =
-            extension != self.described && extension.len() <= usize::from(u16::MAX) - HEAD_BYTES;
+        // What is said once is compared; what was lost is said when it was.
+        let described = object.clone().finish();
+        if lost > 0 {
+            object.number("lost", lost);
+        }
+        let mut extension = object.finish();
+        let padded = (HEAD_BYTES + extension.len()).next_multiple_of(PAYLOAD_ALIGNMENT);
+        extension.resize(padded - HEAD_BYTES, b' ');
+        let is_new = (described != self.described || lost > 0)
+            && extension.len() <= usize::from(u16::MAX) - HEAD_BYTES;
         let extension_bytes = if is_new { extension.len() } else { 0 };
         let mut head = BytesMut::with_capacity(HEAD_BYTES + extension_bytes);
         head.put_u8(VERSION);
@@ -413,7 +570,7 @@ impl Viewer {
         head.put_f64_le(shot.frame.head.timestamp.unwrap_or(f64::NAN));
         if is_new {
             head.extend_from_slice(&extension);
-            self.described = extension;
+            self.described = described;
         }
         head.freeze()
     }
@@ -462,6 +619,8 @@ enum Incoming {
     Frame {
         slot: Box<dyn FrameSlot>,
         head: FrameHead,
+        /// Bytes that it has to have, where that is known.
+        expected: Option<u64>,
     },
     /// The rest is read and forgotten; at its end the connection may fail.
     Dropped(Box<[u8; SCRATCH_BYTES]>, Option<Failure>),
@@ -517,10 +676,15 @@ impl Client {
         head.timestamp = Some(timestamp).filter(|seconds| seconds.is_finite());
         let declared = bytes.checked_sub(HEAD_BYTES as u64);
         let slot = super::publish::check(&**publisher, &head, declared).and_then(|expected| {
-            publisher.loan(declared.or(expected).unwrap_or(publisher.slot_bytes()))
+            let bytes = declared.or(expected).unwrap_or(publisher.slot_bytes());
+            Ok((publisher.loan(bytes)?, expected))
         });
         self.incoming = match slot {
-            Ok(slot) => Incoming::Frame { slot, head },
+            Ok((slot, expected)) => Incoming::Frame {
+                slot,
+                head,
+                expected,
+            },
             Err(problem) => {
                 self.refuse(&problem);
                 Incoming::Dropped(Box::new([0; SCRATCH_BYTES]), None)
@@ -604,7 +768,17 @@ impl MessageSink for Client {
             Incoming::Nothing | Incoming::Dropped(_, None) => Ok(()),
             Incoming::Dropped(_, Some(failure)) => Err(failure),
             Incoming::Head(head) => self.end_small(head.kind, &head.collected[..head.filled]),
-            Incoming::Frame { slot, head } => {
+            Incoming::Frame {
+                slot,
+                head,
+                expected,
+            } => {
+                // A fragmented message says its length at its end.
+                let bytes = slot.payload().len() as u64;
+                if let Some(expected) = expected.filter(|expected| *expected != bytes) {
+                    self.refuse(&super::publish::wrong_length(Some(bytes), expected));
+                    return Ok(());
+                }
                 match slot
                     .publish(&head)
                     .map_err(|error| super::publish::problem_of(&error))
@@ -658,11 +832,17 @@ mod tests {
 
     #[test]
     fn query_says_what_is_asked_for() {
-        let asked = Asked::of("").unwrap();
+        let asked = Asked::of("", 64).unwrap();
         assert!(asked.subscribes && !asked.publishes && asked.policy == Policy::Latest);
-        let asked = Asked::of("mode=both&policy=unasked&dtype=uint8&shape=2,3").unwrap();
+        let asked = Asked::of("mode=both&policy=unasked&dtype=uint8&shape=2,3", 64).unwrap();
         assert!(asked.subscribes && asked.publishes && asked.policy == Policy::Unasked);
         assert_eq!(asked.head.array.unwrap().bytes(), 6);
+        for (query, frames) in [("", 32), ("&queue=1", 1), ("&queue=64", 64)] {
+            let asked = Asked::of(&format!("policy=queue{query}"), 64).unwrap();
+            assert_eq!(asked.policy, Policy::Queue(frames));
+        }
+        let asked = Asked::of("policy=queue", 8).unwrap();
+        assert_eq!(asked.policy, Policy::Queue(8));
         for wrong in [
             "mode=",
             "mode=publish&mode=both",
@@ -674,8 +854,12 @@ mod tests {
             "format=gif",
             "format=jpeg&quality=0",
             "rate=0",
+            "queue=3",
+            "policy=queue&queue=0",
+            "policy=queue&queue=65",
+            "policy=latest&queue=3",
         ] {
-            assert!(Asked::of(wrong).is_err(), "{wrong}");
+            assert!(Asked::of(wrong, 64).is_err(), "{wrong}");
         }
     }
 }

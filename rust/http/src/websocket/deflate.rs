@@ -98,18 +98,18 @@ impl Default for Settings {
 /// What was agreed on about the messages of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
-    /// Our messages may refer to this much of what went before.
-    pub server_window_bits: u8,
+    /// Our messages may refer to this much of what went before, whichever side we are.
+    pub own_window_bits: u8,
     /// Our messages may refer to messages before them.
-    pub server_takeover: bool,
-    /// The client's messages may refer to messages before them.
-    pub client_takeover: bool,
+    pub own_takeover: bool,
+    /// The peer's messages may refer to messages before them.
+    pub peer_takeover: bool,
 }
 
 impl Agreement {
     /// Has the connection to keep state between messages?
     pub fn keeps_context(self) -> bool {
-        self.server_takeover || self.client_takeover
+        self.own_takeover || self.peer_takeover
     }
 }
 
@@ -147,9 +147,9 @@ impl Compressor {
     /// For a connection with this agreement; the permit of one that keeps state is given back with the compressor.
     pub fn new(agreement: Agreement, bytes_min: usize, permit: Option<ContextPermit>) -> Self {
         Self {
-            window_bits: agreement.server_window_bits,
+            window_bits: agreement.own_window_bits,
             bytes_min,
-            takeover: agreement.server_takeover,
+            takeover: agreement.own_takeover,
             state: None,
             _permit: permit,
         }
@@ -163,12 +163,7 @@ impl Compressor {
     }
 
     /// Appends a message in one frame if compressing makes it smaller; else appends nothing, and is false.
-    pub(super) fn encode_smaller(
-        &mut self,
-        output: &mut Vec<u8>,
-        kind: Kind,
-        payload: &[u8],
-    ) -> bool {
+    pub fn encode_smaller(&mut self, output: &mut Vec<u8>, kind: Kind, payload: &[u8]) -> bool {
         let room = deflated_room(payload.len());
         payload.len() >= self.bytes_min
             && self.is_worth_it(payload)
@@ -286,7 +281,7 @@ impl Inflation {
     /// For a connection with this agreement; larger messages are refused.
     pub fn new(agreement: Agreement, message_bytes_max: u64) -> Self {
         Self {
-            takeover: agreement.client_takeover,
+            takeover: agreement.peer_takeover,
             message_bytes_max,
             kind: None,
             bytes: 0,

@@ -15,6 +15,10 @@ use super::deflate::{
 const OFFERS_MAX: usize = 16;
 
 /// One offer of permessage-deflate that can be accepted.
+#[expect(
+    clippy::option_option,
+    reason = "a parameter is not named, or named without a value, or with one"
+)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeflateOffer {
     /// The largest window that we may use, if the client says so.
@@ -23,6 +27,8 @@ pub struct DeflateOffer {
     server_no_takeover: bool,
     /// The client's messages will not refer to earlier ones, if we say so as well.
     client_no_takeover: bool,
+    /// `client_max_window_bits` is named, perhaps with a value.
+    client_window_bits: Option<Option<u8>>,
 }
 
 /// What an offer led to.
@@ -44,6 +50,8 @@ pub fn deflate_offers(headers: &HeaderMap) -> Box<[DeflateOffer]> {
         for element in split(value, b',') {
             if offers.len() < OFFERS_MAX
                 && let Some(offer) = DeflateOffer::parse(element)
+                // A window of 8 bits is more than zlib can do, in the sense of less.
+                && offer.server_window_bits.is_none_or(|bits| bits >= WINDOW_BITS_MIN)
             {
                 offers.push(offer);
             }
@@ -74,6 +82,41 @@ pub fn accept(offers: &[DeflateOffer], settings: &Settings) -> Option<Accepted> 
     })
 }
 
+/// What our own clients offer: any window, and messages that refer to earlier ones. A client has few connections, so the
+/// memory that this takes does not count.
+pub const CLIENT_OFFER: HeaderValue =
+    HeaderValue::from_static("permessage-deflate; client_max_window_bits");
+
+/// What a server answered to [`CLIENT_OFFER`], seen from the client; `None` when it wants no compression.
+///
+/// # Errors
+/// The answer is none to that offer: the WebSocket has to be given up (RFC 7692, section 5.1).
+pub fn client_agreement(headers: &HeaderMap) -> Result<Option<Agreement>, &'static str> {
+    let mut agreed = None;
+    for value in headers.get_all(SEC_WEBSOCKET_EXTENSIONS) {
+        let value = value.to_str().map_err(|_| "is not visible ASCII")?;
+        for element in split(value, b',').filter(|element| !element.is_empty()) {
+            let answer = DeflateOffer::parse(element)
+                .ok_or("names an extension or a parameter that was not offered")?;
+            // Section 7.1.2.2: in an answer it has a value.
+            let own_window_bits = match answer.client_window_bits {
+                None => WINDOW_BITS_MAX,
+                Some(Some(bits)) => bits,
+                Some(None) => return Err("has client_max_window_bits without a value"),
+            };
+            let agreement = Agreement {
+                own_window_bits,
+                own_takeover: !answer.client_no_takeover,
+                peer_takeover: !answer.server_no_takeover,
+            };
+            if agreed.replace(agreement).is_some() {
+                return Err("accepts permessage-deflate twice");
+            }
+        }
+    }
+    Ok(agreed)
+}
+
 impl DeflateOffer {
     /// Reads an element of the field: the name of an extension and its parameters.
     fn parse(element: &str) -> Option<Self> {
@@ -82,7 +125,6 @@ impl DeflateOffer {
             return None;
         }
         let mut offer = Self::default();
-        let mut client_window_bits_named = false;
         for part in parts {
             let (name, value) = match part.split_once('=') {
                 Some((name, value)) => (trim(name), Some(unquoted(trim(value))?)),
@@ -96,16 +138,15 @@ impl DeflateOffer {
                     offer.client_no_takeover = true;
                 }
                 ("server_max_window_bits", Some(value)) if offer.server_window_bits.is_none() => {
-                    // A window of 8 bits is more than zlib can do, in the sense of less.
-                    offer.server_window_bits =
-                        Some(window_bits(value).filter(|&bits| bits >= WINDOW_BITS_MIN)?);
+                    offer.server_window_bits = Some(window_bits(value)?);
                 }
-                ("client_max_window_bits", value) if !client_window_bits_named => {
-                    client_window_bits_named = true;
-                    if let Some(value) = value {
-                        // Whatever it is, the window that we inflate with is as large.
-                        window_bits(value)?;
-                    }
+                ("client_max_window_bits", value) if offer.client_window_bits.is_none() => {
+                    // Whatever it is, the window that we inflate with is as large.
+                    let bits = match value {
+                        Some(value) => Some(window_bits(value)?),
+                        None => None,
+                    };
+                    offer.client_window_bits = Some(bits);
                 }
                 _ => return None,
             }
@@ -116,9 +157,9 @@ impl DeflateOffer {
     /// Every message stands alone.
     fn without_context(self) -> Agreement {
         Agreement {
-            server_window_bits: self.server_window_bits.unwrap_or(WINDOW_BITS_MAX),
-            server_takeover: false,
-            client_takeover: false,
+            own_window_bits: self.server_window_bits.unwrap_or(WINDOW_BITS_MAX),
+            own_takeover: false,
+            peer_takeover: false,
         }
     }
 
@@ -126,13 +167,13 @@ impl DeflateOffer {
     fn with_context(self) -> Agreement {
         let offered = self.server_window_bits.unwrap_or(WINDOW_BITS_MAX);
         Agreement {
-            server_window_bits: if self.server_no_takeover {
+            own_window_bits: if self.server_no_takeover {
                 offered
             } else {
                 offered.min(CONTEXT_WINDOW_BITS)
             },
-            server_takeover: !self.server_no_takeover,
-            client_takeover: !self.client_no_takeover,
+            own_takeover: !self.server_no_takeover,
+            peer_takeover: !self.client_no_takeover,
         }
     }
 
@@ -140,13 +181,13 @@ impl DeflateOffer {
     /// messages larger and save us nothing.
     fn answer(self, agreement: Agreement) -> HeaderValue {
         let mut value = String::from("permessage-deflate");
-        if !agreement.server_takeover {
+        if !agreement.own_takeover {
             value.push_str("; server_no_context_takeover");
         }
-        if !agreement.client_takeover {
+        if !agreement.peer_takeover {
             value.push_str("; client_no_context_takeover");
         }
-        let bits = agreement.server_window_bits;
+        let bits = agreement.own_window_bits;
         if self.server_window_bits.is_some() || bits < WINDOW_BITS_MAX {
             value.push_str("; server_max_window_bits=");
             value.push_str(&bits.to_string());
@@ -340,6 +381,49 @@ mod tests {
     fn of_very_many_offers_only_some_are_kept() {
         let many = vec!["permessage-deflate"; 1000].join(",");
         assert_eq!(offers(&[&many]).len(), OFFERS_MAX);
+    }
+
+    #[test]
+    fn a_client_takes_what_answers_its_offer_and_nothing_else() {
+        let agreed = |answer: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                SEC_WEBSOCKET_EXTENSIONS,
+                HeaderValue::from_str(answer).unwrap(),
+            );
+            client_agreement(&headers)
+        };
+        let agreement = |own_window_bits, own_takeover, peer_takeover| Agreement {
+            own_window_bits,
+            own_takeover,
+            peer_takeover,
+        };
+        assert_eq!(client_agreement(&HeaderMap::new()), Ok(None));
+        for (answer, expected) in [
+            ("permessage-deflate", agreement(15, true, true)),
+            (ALONE, agreement(15, false, false)),
+            (
+                "permessage-deflate; client_max_window_bits=8; server_max_window_bits=8",
+                agreement(8, true, true),
+            ),
+            (
+                "permessage-deflate; client_max_window_bits=\"10\"; server_no_context_takeover",
+                agreement(10, true, false),
+            ),
+        ] {
+            assert_eq!(agreed(answer), Ok(Some(expected)), "{answer}");
+        }
+        for answer in [
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate; client_max_window_bits=7",
+            "permessage-deflate; server_max_window_bits",
+            "permessage-deflate; unknown",
+            "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+            "permessage-bzip2",
+            "permessage-deflate, permessage-deflate",
+        ] {
+            assert!(agreed(answer).is_err(), "{answer}");
+        }
     }
 
     #[test]

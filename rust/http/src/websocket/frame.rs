@@ -40,6 +40,9 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 
+/// How much of a message is copied before it is masked.
+const MASK_STEP_BYTES: usize = 16 * 1024;
+
 /// The largest payload of a control frame.
 pub const CONTROL_BYTES_MAX: usize = 125;
 /// The largest reason of a close frame: a control payload less the code.
@@ -61,7 +64,7 @@ pub enum Part<'a> {
     Begin {
         /// Text or binary.
         kind: Kind,
-        /// Bytes of the first frame: the size of the message unless more frames follow or it is compressed.
+        /// Bytes of its only frame: the size of the message unless it is compressed. 0: more frames follow.
         size_hint: u64,
         /// The pieces are deflated (RFC 7692).
         compressed: bool,
@@ -96,9 +99,11 @@ struct Message {
     bytes: u64,
 }
 
-/// Takes parts of messages out of the bytes that a client sends.
+/// Takes parts of messages out of the bytes that a peer sends.
 pub struct Decoder {
     message_bytes_max: u64,
+    /// The peer is a client, which masks its frames; a server must not (RFC 6455, section 5.1).
+    masked: bool,
     /// Messages may be deflated.
     deflate: bool,
     payload: Option<Payload>,
@@ -107,14 +112,23 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the start of a connection that refuses messages above `message_bytes_max`.
+    /// A decoder of what a client sends, at the start of a connection, that refuses messages above `message_bytes_max`.
     pub fn new(message_bytes_max: u64) -> Self {
         Self {
             message_bytes_max,
+            masked: true,
             deflate: false,
             payload: None,
             message: None,
             utf8: Utf8::default(),
+        }
+    }
+
+    /// A decoder of what a server sends.
+    pub fn of_server(message_bytes_max: u64) -> Self {
+        Self {
+            masked: false,
+            ..Self::new(message_bytes_max)
         }
     }
 
@@ -207,7 +221,9 @@ impl Decoder {
             .left
             .checked_sub(data.len() as u64)
             .expect("no more than the payload left is read");
-        unmask(data, payload.key);
+        if self.masked {
+            mask(data, payload.key);
+        }
         payload.key.rotate_left(data.len() % 4);
         match self.message {
             Some(Message {
@@ -231,7 +247,8 @@ impl Decoder {
             127 => (8, 1 << 16),
             _ => (0, 0),
         };
-        if rest.len() < extension + 4 {
+        let key_bytes = if self.masked { 4 } else { 0 };
+        if rest.len() < extension + key_bytes {
             return Ok(Head::Unfinished);
         }
         let length = match extension {
@@ -244,8 +261,8 @@ impl Decoder {
             return Err(broken("invalid frame length"));
         }
         let mut key = [0; 4];
-        key.copy_from_slice(&rest[extension..extension + 4]);
-        let head_bytes = 2 + extension + 4;
+        key[..key_bytes].copy_from_slice(&rest[extension..extension + key_bytes]);
+        let head_bytes = 2 + extension + key_bytes;
         let (fin, opcode) = (first & FIN != 0, first & OPCODE);
 
         if opcode & CONTROL != 0 {
@@ -255,7 +272,7 @@ impl Decoder {
             }
             take(input, head_bytes);
             let payload = take(input, length);
-            unmask(payload, key);
+            mask(payload, key);
             return Ok(Head::Part(match opcode {
                 PING => Part::Ping(payload),
                 PONG => Part::Pong(payload),
@@ -292,7 +309,9 @@ impl Decoder {
         };
         if fin && !compressed && length <= input.len() as u64 {
             let payload = take(input, length as usize);
-            unmask(payload, key);
+            if self.masked {
+                mask(payload, key);
+            }
             if kind == Kind::Text && simdutf8::basic::from_utf8(payload).is_err() {
                 return Err(NOT_UTF8);
             }
@@ -310,7 +329,7 @@ impl Decoder {
         });
         Ok(Head::Part(Part::Begin {
             kind,
-            size_hint: length,
+            size_hint: if fin { length } else { 0 },
             compressed,
         }))
     }
@@ -327,8 +346,10 @@ impl Decoder {
         if first & RSV & !allowed != 0 {
             return Err(broken("reserved bits are set"));
         }
-        if second & MASKED == 0 {
-            return Err(broken("frame is not masked"));
+        match (self.masked, second & MASKED != 0) {
+            (true, false) => return Err(broken("frame is not masked")),
+            (false, true) => return Err(broken("frame of a server is masked")),
+            _ => {}
         }
         match opcode {
             CONTINUATION if self.message.is_none() => Err(broken("continuation without a message")),
@@ -410,7 +431,7 @@ fn close_payload(payload: &[u8]) -> Result<Option<(u16, &str)>, Failure> {
 }
 
 /// XORs `data` with the repeated `key` (RFC 6455, section 5.3), eight bytes at a time; the compiler makes vectors of it.
-fn unmask(data: &mut [u8], key: [u8; 4]) {
+pub fn mask(data: &mut [u8], key: [u8; 4]) {
     let [a, b, c, d] = key;
     let word_key = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (words, rest) = data.as_chunks_mut::<8>();
@@ -505,6 +526,36 @@ pub(super) fn encode_deflated(
     let opcode = if kind == Kind::Text { TEXT } else { BINARY };
     write_head(&mut output[start..head], FIN | RSV1 | opcode, deflated);
     true
+}
+
+/// Makes a client's frame of the server's frame that `output` holds from `start` on: any frame that this module encodes.
+pub fn mask_frame(output: &mut Vec<u8>, start: usize, key: [u8; 4]) {
+    let head_bytes = match output[start + 1] & LENGTH {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    let (head, end) = (start + head_bytes, output.len());
+    output[start + 1] |= MASKED;
+    output.resize(end + 4, 0);
+    output.copy_within(head..end, head + 4);
+    output[head..head + 4].copy_from_slice(&key);
+    mask(&mut output[head + 4..], key);
+}
+
+/// Appends a whole message in one frame, as a client sends it.
+pub fn encode_masked_message(output: &mut Vec<u8>, kind: Kind, payload: &[u8], key: [u8; 4]) {
+    output.reserve(14 + payload.len());
+    let start = output.len();
+    encode_message_head(output, kind, payload.len());
+    output[start + 1] |= MASKED;
+    output.extend_from_slice(&key);
+    // Copied and masked in steps that stay in the fastest cache; a multiple of the key, which so begins anew with each.
+    for piece in payload.chunks(MASK_STEP_BYTES) {
+        let start = output.len();
+        output.extend_from_slice(piece);
+        mask(&mut output[start..], key);
+    }
 }
 
 /// Appends a ping.

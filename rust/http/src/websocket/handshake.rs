@@ -282,17 +282,18 @@ fn is_reserved(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-/// RFC 6455, section 4.2.2, step 5.4.
-fn accept_value(key: &[u8]) -> HeaderValue {
+/// What a server answers to a key (RFC 6455, section 4.2.2, step 5.4).
+pub fn accept_value(key: &[u8]) -> HeaderValue {
     let digest = Sha1::new()
         .chain_update(key)
         .chain_update(ACCEPT_GUID)
         .finalize();
-    HeaderValue::from_str(&BASE64.encode(digest)).expect("base64 is visible ASCII")
+    // Base64 is visible ASCII.
+    HeaderValue::from_str(&BASE64.encode(digest)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// The value of a field that may occur only once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+pub fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then_some(value)
@@ -309,12 +310,13 @@ fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item
         .filter(|e| !e.is_empty())
 }
 
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+/// Does a list field name this token?
+pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     elements(headers, name).any(|element| element.eq_ignore_ascii_case(token))
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
+pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -9,8 +9,8 @@ use super::{Failure, Kind, code};
 /// For each message `begin`, then `space` and `filled` in turns, then `end`; or [`whole`](Self::whole) in one call. A
 /// message is left unfinished when the connection ends inside it.
 pub trait MessageSink {
-    /// A message begins. Unless the connection ends, `size_hint` bytes will come, and more if it is fragmented or
-    /// compressed. What a peer announces costs it nothing: do not spend as much memory before bytes arrive.
+    /// A message begins. Unless the connection ends, `size_hint` bytes will come, or so many as nobody knows where that is 0: it
+    /// is fragmented or compressed. What a peer announces costs it nothing: do not spend as much memory before bytes arrive.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ pub trait MessageSink {
 /// # Errors
 ///
 /// The sink has no room.
-pub(super) fn fill<M: MessageSink + ?Sized>(sink: &mut M, mut data: &[u8]) -> Result<(), Failure> {
+pub fn fill<M: MessageSink + ?Sized>(sink: &mut M, mut data: &[u8]) -> Result<(), Failure> {
     while !data.is_empty() {
         let mut space = sink.space(data.len());
         let count = space.remaining().min(data.len());
@@ -64,7 +64,7 @@ pub(super) fn fill<M: MessageSink + ?Sized>(sink: &mut M, mut data: &[u8]) -> Re
 }
 
 /// The sink has no room for the rest of a message.
-pub(super) const NO_ROOM: Failure = Failure {
+pub const NO_ROOM: Failure = Failure {
     code: code::TOO_BIG,
     reason: "message too big",
 };

@@ -51,6 +51,8 @@ pub struct Outbox {
     waker: RefCell<Option<Waker>>,
     /// The session is inside its `poll` and looks at the queue before it returns: no need to wake it.
     attended: Cell<bool>,
+    /// See [`Self::is_swept`].
+    swept: Cell<bool>,
     wake: Option<Wake>,
 }
 
@@ -152,6 +154,16 @@ impl Outbox {
             wake: Some(wake),
             ..Self::default()
         })
+    }
+
+    /// The sweep cuts a client that takes nothing: see [`crate::service::Draining::is_swept`].
+    pub fn leave_to_the_sweep(&self) {
+        self.swept.set(true);
+    }
+
+    /// Whether it does. Else whoever leaves something here has to look.
+    pub(crate) fn is_swept(&self) -> bool {
+        self.swept.get()
     }
 
     /// From now on messages leave compressed where that makes them smaller.

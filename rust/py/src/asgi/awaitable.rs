@@ -239,13 +239,26 @@ pub(crate) fn in_context<R>(
     context: &Bound<'_, PyAny>,
     body: impl FnOnce() -> PyResult<R>,
 ) -> PyResult<R> {
+    /// Is in a context that it leaves when `body` panics: the thread goes on, with other requests.
+    struct Entered(*mut ffi::PyObject);
+    impl Drop for Entered {
+        fn drop(&mut self) {
+            // SAFETY: the thread is attached and in this context, which `in_context` holds.
+            if unsafe { ffi::PyContext_Exit(self.0) } < 0 {
+                // SAFETY: attached; there is nobody to tell.
+                unsafe { ffi::PyErr_Clear() };
+            }
+        }
+    }
     let py = context.py();
     // SAFETY: PyContext_Enter and PyContext_Exit check that they are given a context, and are paired here.
     unsafe {
         if ffi::PyContext_Enter(context.as_ptr()) < 0 {
             return Err(PyErr::fetch(py));
         }
+        let guard = Entered(context.as_ptr());
         let result = body();
+        mem::forget(guard);
         if ffi::PyContext_Exit(context.as_ptr()) < 0 {
             let error = PyErr::fetch(py);
             return result.and(Err(error));
@@ -418,21 +431,27 @@ unsafe extern "C" fn waiter_remove_done_callback(
                 Bound::from_borrowed_ptr(py, callback),
             )
         };
-        let mut kept = Vec::new();
-        let mut removed = 0_usize;
-        for (held, context) in contents.callbacks.take() {
-            // Comparing runs Python: nothing is borrowed.
+        // Comparing runs Python, which may do anything to the list, and may fail: nothing is borrowed, and nothing changes.
+        let there: Vec<_> = contents
+            .callbacks
+            .borrow()
+            .iter()
+            .map(|(held, _)| held.clone_ref(py))
+            .collect();
+        let mut equal = Vec::new();
+        for held in &there {
             if held.bind(py).eq(&callback)? {
-                removed += 1;
-            } else {
-                kept.push((held, context));
+                equal.push(held.as_ptr());
             }
         }
-        // What was added meanwhile comes after what was there.
-        let mut callbacks = contents.callbacks.borrow_mut();
-        kept.append(&mut callbacks);
-        *callbacks = kept;
-        Ok(removed.into_pyobject(py)?.into_ptr())
+        let is_equal = |held: &Py<PyAny>| equal.contains(&held.as_ptr());
+        let (removed, kept): (Vec<_>, Vec<_>) = contents
+            .callbacks
+            .take()
+            .into_iter()
+            .partition(|(held, _)| is_equal(held));
+        contents.callbacks.replace(kept);
+        Ok(removed.len().into_pyobject(py)?.into_ptr())
     })
 }
 

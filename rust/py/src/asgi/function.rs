@@ -135,7 +135,7 @@ unsafe extern "C" fn call_send<T: Callee>(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     let send = |exchange: &Bound<'_, T>, given: &[*mut ffi::PyObject]| {
-        // SAFETY: a live object for as long as the call.
+        // SAFETY: a live object for as long as the call, and `call` passes exactly one.
         let message = unsafe { Borrowed::from_ptr(exchange.py(), given[0]) };
         T::send(exchange, &message).map(Bound::into_ptr)
     };

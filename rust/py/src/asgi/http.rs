@@ -76,10 +76,12 @@ use super::{
     function,
     head_memo::ReadHead,
     message::{self, HttpMessage, Kind},
-    owner::{Exchange, Operation, Owner},
+    owner::{Ended, Exchange, Operation, Owner},
+    scope,
 };
 use crate::event_loop::LoopCore;
 use crate::home::LoopBound;
+use crate::routes::{Answer, RouteTable};
 use crate::topics::handlers::{self, Pending};
 use crate::tracing::OpenSpan;
 
@@ -142,7 +144,11 @@ struct State {
     /// `None` while the exchange is in the pool.
     application: RefCell<Option<Rc<Application>>>,
     phase: Cell<Phase>,
-    is_head: Cell<bool>,
+    method: RefCell<Method>,
+    /// It is for a native route: what the coroutine returns is the response.
+    routes: RefCell<Option<Py<RouteTable>>>,
+    /// What its handler was given of the request, if it asked.
+    given: RefCell<Option<Py<PyAny>>>,
     /// The application's coroutine has ended.
     ended: Cell<bool>,
     /// Kept until it has.
@@ -200,7 +206,9 @@ impl State {
             core,
             application: RefCell::default(),
             phase: Cell::new(Phase::Done),
-            is_head: Cell::new(false),
+            method: RefCell::default(),
+            routes: RefCell::default(),
+            given: RefCell::default(),
             ended: Cell::new(true),
             permit: Cell::default(),
             task: RefCell::default(),
@@ -240,7 +248,9 @@ impl State {
             core: _,
             application: application_cell,
             phase,
-            is_head,
+            method,
+            routes,
+            given,
             ended,
             permit,
             task,
@@ -280,7 +290,9 @@ impl State {
         let headers = mem::take(&mut request.head.headers);
         application_cell.replace(Some(application));
         phase.set(Phase::Start);
-        is_head.set(request.head.method == Method::HEAD);
+        method.replace(request.head.method.clone());
+        routes.take();
+        given.take();
         ended.set(false);
         permit.set(std::mem::take(&mut request.permit));
         task.take();
@@ -446,7 +458,7 @@ impl State {
         let mut view = None;
         let field = |name: HeaderName, value: HeaderValue| {
             if is_view && name.as_str() == handlers::FIELD {
-                view = application.handlers.take(value.as_bytes());
+                view = application.handlers.take_named(value.as_bytes());
                 return Ok(());
             }
             if name == header::TRANSFER_ENCODING {
@@ -653,8 +665,8 @@ impl State {
             status,
             mut headers,
         } = head;
-        let bodyless = self.is_head.get()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodyless =
+            self.is_head() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let size = chunk.len();
         let view = self.view.take();
         if let Some(view) = view {
@@ -681,7 +693,7 @@ impl State {
             }
             if let Some(length) = self.length.get() {
                 headers.insert(header::CONTENT_LENGTH, length.into());
-            } else if self.is_head.get()
+            } else if self.is_head()
                 && !more
                 && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             {
@@ -881,6 +893,10 @@ impl State {
         }
     }
 
+    fn is_head(&self) -> bool {
+        *self.method.borrow() == Method::HEAD
+    }
+
     /// The connection gave up on this request. Runs no Python.
     fn disconnect(&self) {
         if self.disconnected.replace(true) {
@@ -897,6 +913,96 @@ impl State {
         }
     }
 
+    /// What the handler of a native route returned takes more than an answer: it is streamed, or something runs behind it. Then
+    /// `framegate.app` goes on with the request, as an application does, and this is true.
+    fn deliver(&self, py: Python<'_>, owner: &Owner, result: Ended<'_, '_>) -> PyResult<bool> {
+        let (Ok(Some(value)), Phase::Start) = (result, self.phase.get()) else {
+            return Ok(false);
+        };
+        let routes = self.routes.borrow().as_ref().map(|one| one.clone_ref(py));
+        let (Some(routes), Owner::Http(exchange)) = (routes, owner) else {
+            return Ok(false);
+        };
+        let table = routes.get();
+        if !table.is_delivered(value)? {
+            return Ok(false);
+        }
+        let application = self.application()?;
+        let request = &self.spare_headers.borrow().clone();
+        let scope = scope::of_answer(py, &application, &self.method.borrow(), request)?;
+        let given = self.given.borrow().as_ref().map(|one| one.clone_ref(py));
+        let positional = (
+            routes.clone_ref(py),
+            value,
+            scope,
+            exchange.getattr(py, intern!(py, "receive"))?,
+            exchange.getattr(py, intern!(py, "send"))?,
+            given,
+        );
+        let positional = positional.into_pyobject(py)?.unbind();
+        let starter = &application.starter;
+        starter.go_on(py, owner, table.deliverer(), positional)?;
+        Ok(true)
+    }
+
+    /// The coroutine of a native route has ended: what it returned is the response.
+    fn route_ended(
+        &self,
+        py: Python<'_>,
+        application: &Application,
+        routes: &Bound<'_, RouteTable>,
+        result: Ended<'_, '_>,
+    ) {
+        let answer = match result {
+            Ok(Some(value)) => routes.get().answer(value),
+            Ok(None) => Err(PyRuntimeError::new_err(
+                "the handler's coroutine was destroyed before its end",
+            )),
+            Err(error) => Err(error.clone_ref(py)),
+        };
+        let answer = answer.unwrap_or_else(|error| {
+            let refusal = routes.get().refusal(py, &error);
+            if refusal.is_none() {
+                application.report_handler(py, &error);
+                if let Some(tracing) = &application.tracing {
+                    self.span.failed(py, tracing, &error);
+                }
+            }
+            refusal.unwrap_or_else(|| Answer::status(StatusCode::INTERNAL_SERVER_ERROR))
+        });
+        self.span.clear();
+        if self.disconnected.get() {
+            self.finish();
+        } else {
+            self.respond_with(application, routes.get(), answer);
+        }
+    }
+
+    /// The whole answer of a native route.
+    fn respond_with(&self, application: &Application, routes: &RouteTable, answer: Answer) {
+        let mut headers = self.spare_headers.take();
+        let allowed = routes.cors(&headers);
+        headers.clear();
+        let names_server = answer.write(&mut headers);
+        if let Some(allowed) = allowed {
+            allowed.write(&mut headers);
+        }
+        application.settings.add_headers(&mut headers, names_server);
+        let bodyless = matches!(
+            answer.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        let body = if self.is_head() && !bodyless {
+            // What GET would have said.
+            headers.insert(header::CONTENT_LENGTH, answer.body.len().into());
+            ResponseBody::Empty
+        } else {
+            answer.body.into()
+        };
+        self.respond(answer.status, headers, body);
+        self.finish();
+    }
+
     /// An answer in place of the application's, when its head was not sent yet.
     fn respond_error(&self, status: StatusCode, text: Bytes) {
         let mut headers = self.spare_headers.take();
@@ -905,7 +1011,7 @@ impl State {
             header::CONTENT_TYPE,
             HeaderValue::from_static("text/plain; charset=utf-8"),
         );
-        let body = if self.is_head.get() {
+        let body = if self.is_head() {
             headers.insert(header::CONTENT_LENGTH, text.len().into());
             ResponseBody::Empty
         } else {
@@ -1073,6 +1179,11 @@ impl HttpExchange {
             {
                 visit.call(task)?;
             }
+            if let Ok(given) = state.given.try_borrow()
+                && let Some(given) = &*given
+            {
+                visit.call(given)?;
+            }
             state.span.visit(&visit)?;
             for waiters in [&state.receivers, &state.senders] {
                 if let Ok(waiters) = waiters.try_borrow() {
@@ -1091,6 +1202,7 @@ impl HttpExchange {
                 state.receivers.take(),
                 state.senders.take(),
                 state.task.take(),
+                state.given.take(),
             );
             drop(held);
             state.span.clear();
@@ -1118,10 +1230,24 @@ impl HttpExchange {
         self.state().reset(application, request);
     }
 
+    /// It is for a native route of this table, whose handler gets `request`.
+    pub(crate) fn begin_route(&self, routes: Py<RouteTable>, request: Option<Py<PyAny>>) {
+        self.state().routes.replace(Some(routes));
+        self.state().given.replace(request);
+    }
+
     /// The request has this span.
     pub(crate) fn begin_span(&self, span: &Arc<Span>, scope: &Bound<'_, PyDict>) {
         if span.context.is_sampled {
-            self.state().span.begin(span.clone(), scope);
+            self.state().span.begin(span.clone(), Some(scope));
+        }
+    }
+
+    /// The same, of a native route, whose name is known.
+    pub(crate) fn begin_route_span(&self, span: &Arc<Span>, pattern: &str) {
+        if span.context.is_sampled {
+            span.set_route(pattern.to_owned());
+            self.state().span.begin(span.clone(), None);
         }
     }
 
@@ -1135,6 +1261,8 @@ impl HttpExchange {
         state.hint.take();
         state.file_sender.take();
         state.view.take();
+        state.routes.take();
+        state.given.take();
         state.span.clear();
     }
 
@@ -1274,18 +1402,36 @@ impl Exchange for HttpExchange {
         }
     }
 
-    fn coroutine_ended(&self, py: Python<'_>, result: Result<(), &PyErr>) {
+    fn coroutine_ended(&self, py: Python<'_>, owner: &Owner, result: Ended<'_, '_>) {
         let Some(state) = self.0.get() else { return };
         let task = state.task.take();
         drop(task.map(|task| task.into_bound(py)));
-        if state.ended.replace(true) {
+        if state.ended.get() {
             return;
         }
+        let delivered = state.deliver(py, owner, result);
+        let result = match &delivered {
+            Ok(true) => return,
+            Ok(false) => result,
+            Err(error) => Err(error),
+        };
+        state.ended.set(true);
+        // The request refers to this exchange.
+        let given = state.given.take();
+        drop(given.map(|given| given.into_bound(py)));
         drop(state.permit.take());
         let Ok(application) = state.application() else {
             return;
         };
         application.call_ended();
+        let routes = state.routes.take();
+        // A route whose answer was begun message by message ends as an application does.
+        if let Some(routes) = routes
+            && state.phase.get() == Phase::Start
+        {
+            state.route_ended(py, &application, routes.bind(py), result);
+            return;
+        }
         if let Some(tracing) = &application.tracing {
             state.span.responds(py, tracing);
             if let Err(error) = result {

@@ -7,11 +7,13 @@
 //! - [`function`]: `receive` and `send` themselves. [`elsewhere`]: `send` on a foreign thread.
 //! - [`scope`], [`names`], [`message`]: reading and making what ASGI passes around.
 //! - [`file`]: files as pieces of a response's body.
+//! - [`route`]: requests that a native route answers ([`crate::routes`]), before the application is asked.
 //! - [`http`]: one HTTP request. [`websocket`]: one WebSocket, chosen when the request is an opening handshake. Both tell
 //!   [`Application::call_begins`] and [`Application::call_ended`], which a graceful stop waits for.
 //!
 //! # Rules of this folder
-//! - Python code runs in four places: the first segment of a request (inside the handler's call), a pump's resolving of
+//! - Python code runs in four places: the first segment of a request (inside the handler's call, or in the first poll of its answer
+//!   when a small body comes with it: hyper is in neither a second time), a pump's resolving of
 //!   waiters (a task of the loop), a WebSocket session's turns (the connection's own poll, in which hyper has no part any
 //!   more), and the application's own calls of `send` and `receive`. After the first three, `LoopCore::after_python` decides
 //!   whether `select` must return.
@@ -28,6 +30,7 @@ mod message;
 mod names;
 mod object;
 pub(crate) mod owner;
+mod route;
 pub(crate) mod scope;
 pub(crate) mod task;
 pub(crate) mod websocket;
@@ -38,7 +41,6 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
-    time::Duration,
 };
 
 use ::bytes::Bytes;
@@ -62,6 +64,8 @@ use pyo3::{
 
 use crate::event_loop::LoopCore;
 use crate::frames::{BodyHandle, Publishers};
+use crate::routes::{HandlerCounts, RouteTable};
+use crate::settings::seconds_or_off;
 use crate::topics::handlers::Handlers;
 use crate::tracing::Tracing;
 use head_memo::HeadMemo;
@@ -70,7 +74,7 @@ use message::HeaderCache;
 use names::Names;
 use owner::Owner;
 use scope::ScopeTemplate;
-use task::{Arguments, RequestTask, Starter, TaskMode};
+use task::{Arguments, Call, RequestTask, Started, Starter, TaskMode};
 
 /// Finished requests kept for the next ones. As many as may be in their first segment at once matter, which is one; a few
 /// more serve nested work.
@@ -134,8 +138,8 @@ impl Settings {
             send_buffer_bytes: config.getattr("send_buffer_bytes")?.extract()?,
             websocket: session::Settings {
                 message_bytes_max: config.getattr("ws_max_size")?.extract()?,
-                ping_interval: seconds(config, "ws_ping_interval")?,
-                ping_timeout: seconds(config, "ws_ping_timeout")?,
+                ping_interval: seconds_or_off(config, "ws_ping_interval")?,
+                ping_timeout: seconds_or_off(config, "ws_ping_timeout")?,
                 ..session::Settings::default()
             },
             deflate: deflate::Settings {
@@ -165,17 +169,6 @@ impl Settings {
             headers.append(name.clone(), value.clone());
         }
     }
-}
-
-/// A setting that is a duration, or off.
-fn seconds(config: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Duration>> {
-    let value: Option<f64> = config.getattr(name)?.extract()?;
-    value
-        .map(|value| {
-            Duration::try_from_secs_f64(value)
-                .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
-        })
-        .transpose()
 }
 
 fn deflate_mode(word: &Bound<'_, PyAny>) -> PyResult<deflate::Mode> {
@@ -255,6 +248,8 @@ pub(crate) struct Application {
     leaving: Cell<bool>,
     /// Where requests have spans.
     pub(crate) tracing: Option<Tracing>,
+    /// Native routes, which stand before what is called.
+    routes: Option<Py<RouteTable>>,
 }
 
 impl Application {
@@ -271,10 +266,17 @@ impl Application {
         let event_loop = py.import("asyncio")?.call_method0("get_running_loop")?;
         let context = py.import("contextvars")?.call_method0("copy_context")?;
         let settings = Settings::new(config)?;
-        let write_timeout = seconds(config, "timeout_write")?;
+        let write_timeout = seconds_or_off(config, "timeout_write")?;
         let handlers = Handlers::new(config, settings.websocket, write_timeout);
         let root_path = settings.root_path.bind(py).to_str()?.to_owned();
+        let routes = RouteTable::of(callable.bind(py))?;
+        // What no native route answers goes past them.
+        let callable = match &routes {
+            Some(_) => callable.bind(py).getattr(intern!(py, "fallback"))?.unbind(),
+            None => callable,
+        };
         Ok(Rc::new(Self {
+            routes: routes.map(Bound::unbind),
             starter: Starter {
                 callable,
                 context: context.unbind(),
@@ -358,6 +360,11 @@ impl Application {
         self.calls.get()
     }
 
+    /// Counts of native routes' handlers that run in threads.
+    pub(crate) fn blocking_handlers(&self) -> Option<&HandlerCounts> {
+        self.routes.as_ref().map(|routes| routes.get().handlers())
+    }
+
     /// Completes when no call of the application is left. One task may wait.
     pub(crate) async fn no_calls(&self) {
         poll_fn(|cx| {
@@ -426,6 +433,15 @@ impl Application {
     /// Tells the log of an exception that came out of the application. That the client went away is no error of anybody:
     /// it is for whoever debugs.
     pub(crate) fn report(&self, py: Python<'_>, error: &PyErr) {
+        self.report_as(py, error, "exception in ASGI application");
+    }
+
+    /// The same, of the handler of a native route.
+    pub(crate) fn report_handler(&self, py: Python<'_>, error: &PyErr) {
+        self.report_as(py, error, "exception in a handler");
+    }
+
+    fn report_as(&self, py: Python<'_>, error: &PyErr, message: &str) {
         let logged = if self.is_disconnection(py, error.value(py).as_any()) {
             self.log(
                 py,
@@ -434,7 +450,7 @@ impl Application {
                 None,
             )
         } else if error.is_instance_of::<PyException>(py) {
-            self.log(py, "error", "exception in ASGI application", Some(error))
+            self.log(py, "error", message, Some(error))
         } else {
             // Cancellation and exits are for the task and the loop.
             Ok(())
@@ -532,6 +548,31 @@ impl Application {
         })
     }
 
+    /// The response of a call that was started, or the wait for it.
+    fn started(
+        &self,
+        py: Python<'_>,
+        bundle: Bundle,
+        started: PyResult<Started>,
+    ) -> ResponseFuture {
+        self.core.after_python(py);
+        let exchange = bundle.exchange.get();
+        if let Err(error) = started {
+            let owner = Owner::Http(bundle.exchange.clone_ref(py));
+            owner::Exchange::coroutine_ended(exchange, py, &owner, Err(&error));
+            owner.release(py);
+        }
+        let response = exchange.take_response();
+        if let Some(response) = response {
+            self.retire(py, bundle);
+            response.into()
+        } else {
+            let later = Later::new(bundle.exchange.clone_ref(py));
+            bundle.release(py);
+            ResponseFuture::later(later)
+        }
+    }
+
     /// Keeps the objects of a finished request if nobody saw them.
     fn retire(&self, py: Python<'_>, bundle: Bundle) {
         if bundle.exchange.get().is_finished() && bundle.unseen(py) {
@@ -561,23 +602,26 @@ pub(crate) struct AsgiService(pub(crate) Rc<Application>);
 
 impl Service for AsgiService {
     fn open(&self, connection: &Rc<ConnectionInfo>) -> Rc<dyn Handler> {
-        Rc::new(AsgiHandler {
+        Rc::new(AsgiHandler(Rc::new(Caller {
             application: self.0.clone(),
             connection: connection.clone(),
             template: RefCell::default(),
-        })
+        })))
     }
 }
 
-/// Answers the requests of one connection by calling the application.
-struct AsgiHandler {
+/// Answers the requests of one connection.
+struct AsgiHandler(Rc<Caller>);
+
+/// Calls the application, for the requests of one connection.
+struct Caller {
     application: Rc<Application>,
     connection: Rc<ConnectionInfo>,
     /// Made at the first request: a connection that sends none (a probe) costs nothing in Python.
     template: RefCell<Option<Rc<ScopeTemplate>>>,
 }
 
-impl AsgiHandler {
+impl Caller {
     /// `version` is that of the first request. Of HTTP/2 all have it; a later one of HTTP/1.0 says so itself.
     fn template(&self, py: Python<'_>, version: ::http::Version) -> PyResult<Rc<ScopeTemplate>> {
         let known = self.template.borrow().clone();
@@ -654,30 +698,35 @@ impl AsgiHandler {
             bundle.task.as_ref(),
             &Owner::Http(bundle.exchange.clone_ref(py)),
             &Arguments {
-                scope: &scope,
-                receive: bundle.receive.bind(py),
-                send: bundle.send.bind(py),
+                call: Call::Application {
+                    scope: &scope,
+                    receive: bundle.receive.bind(py),
+                    send: bundle.send.bind(py),
+                },
                 span: span.as_ref().map(|(tracing, span)| (*tracing, span)),
             },
         );
         drop(scope);
-        application.core.after_python(py);
-        if let Err(error) = started {
-            owner::Exchange::coroutine_ended(exchange, py, Err(&error));
-        }
-        let response = exchange.take_response();
-        Ok(if let Some(response) = response {
-            application.retire(py, bundle);
-            response.into()
-        } else {
-            let later = Later::new(bundle.exchange.clone_ref(py));
-            bundle.release(py);
-            ResponseFuture::later(later)
-        })
+        Ok(application.started(py, bundle, started))
     }
 }
 
-impl AsgiHandler {
+impl Caller {
+    /// The same of a request whose body is on its way: it is called when the connection polls the response, and what has come of
+    /// the body is there. Its first `receive()` does not suspend then, and no task is made for it.
+    fn start_with_body(self: &Rc<Self>, mut request: Request) -> ResponseFuture {
+        let caller = self.clone();
+        ResponseFuture::later(async move {
+            let started = Python::attach(|py| {
+                caller
+                    .start_http(py, &mut request)
+                    .unwrap_or_else(|error| caller.failed(py, &error))
+            });
+            drop(request);
+            started.await
+        })
+    }
+
     /// The answer when the application could not even be called.
     #[cold]
     fn failed(&self, py: Python<'_>, error: &PyErr) -> ResponseFuture {
@@ -690,17 +739,30 @@ impl AsgiHandler {
 
 impl Handler for AsgiHandler {
     fn call(&self, mut request: Request) -> ResponseFuture {
+        let caller = &self.0;
         if request.has_upgrade_field
             && let Some(offer) = Offer::of(&request.head)
         {
             return Python::attach(|py| {
-                self.start_websocket(py, request, offer)
-                    .unwrap_or_else(|error| self.failed(py, &error))
+                caller
+                    .start_websocket(py, request, offer)
+                    .unwrap_or_else(|error| caller.failed(py, &error))
             });
         }
         Python::attach(|py| {
-            self.start_http(py, &mut request)
-                .unwrap_or_else(|error| self.failed(py, &error))
+            let application = &caller.application;
+            if let Some(routes) = &application.routes {
+                match route::answer(py, application, routes.bind(py), request) {
+                    Ok(answered) => return answered,
+                    Err(unanswered) => request = *unanswered,
+                }
+            }
+            if request.body.call_for() {
+                return caller.start_with_body(request);
+            }
+            caller
+                .start_http(py, &mut request)
+                .unwrap_or_else(|error| caller.failed(py, &error))
         })
     }
 }

@@ -24,6 +24,8 @@ use pyo3::{
     sync::critical_section::with_critical_section, types::PyType,
 };
 
+use crate::error::panic_text;
+
 /// Slot number of `am_send`, which pyo3 does not name.
 pub(crate) const PY_AM_SEND: c_int = 81;
 
@@ -58,7 +60,8 @@ impl<T> Object<T> {
 /// `object` is alive for `'a` and an instance of the type that [`new_type`] made for `Object<T>`.
 #[inline]
 pub(crate) unsafe fn contents<'a, T>(object: *mut ffi::PyObject) -> &'a T {
-    // SAFETY: by the caller's promise this is an `Object<T>`; nobody makes a `&mut` to its contents before `dealloc`.
+    // SAFETY: by the caller's promise this is an `Object<T>`, and so it was written by `allocate`: its type refuses to be
+    // instantiated. Nobody makes a `&mut` to its contents before `dealloc`.
     unsafe { &(*object.cast::<Object<T>>()).contents }
 }
 
@@ -69,7 +72,8 @@ pub(crate) fn allocate<'py, T: Contents>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = class.py();
     // SAFETY: `class` is a ready heap type. The memory comes zeroed and is written before anything can look at it: between
-    // the allocation and the write nothing is allocated, so the cycle collector cannot run.
+    // the allocation and the write nothing is allocated, so the cycle collector cannot run; without the interpreter lock another
+    // thread's collector stops this one only at a safepoint, of which there is none between the two.
     unsafe {
         let object = ffi::PyType_GenericAlloc(class.as_type_ptr(), 0);
         if object.is_null() {
@@ -93,7 +97,8 @@ pub(crate) fn lifetime_slots<T: Contents>() -> [Slot; 3] {
     ]
 }
 
-/// Makes a heap type of `basic_size` bytes per instance. Leaks a few dozen bytes of tables: types live as long as the process.
+/// Makes a heap type of `basic_size` bytes per instance, of which Python can make none: it would make one whose contents nobody
+/// has written. Leaks a few dozen bytes of tables: types live as long as the process.
 pub(crate) fn new_type<'py>(
     py: Python<'py>,
     name: &'static CStr,
@@ -114,7 +119,8 @@ pub(crate) fn new_type<'py>(
         name: name.as_ptr(),
         basicsize: c_int::try_from(basic_size).expect("instances are small"),
         itemsize: 0,
-        flags: u32::try_from(flags).expect("type flags have 32 bits"),
+        flags: u32::try_from(flags | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION)
+            .expect("type flags have 32 bits"),
         slots: table.leak().as_mut_ptr(),
     };
     // SAFETY: the spec is complete and its tables outlive the type; the slots are functions of the types that the C API
@@ -208,14 +214,7 @@ pub(crate) fn slot<R>(failed: R, body: impl FnOnce(Python<'_>) -> PyResult<R>) -
     let error = match catch_unwind(AssertUnwindSafe(|| body(py))) {
         Ok(Ok(value)) => return value,
         Ok(Err(error)) => error,
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("panic from Rust code");
-            PanicException::new_err(text.to_owned())
-        }
+        Err(panic) => PanicException::new_err(panic_text(&*panic).to_owned()),
     };
     error.restore(py);
     failed

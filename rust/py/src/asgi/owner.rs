@@ -39,9 +39,12 @@ pub(crate) trait Exchange {
     fn keep_task(&self, task: Py<PyAny>);
 
     /// The application's coroutine has ended, by itself or by an exception: report it, and complete or cut what it left
-    /// unfinished. Only the first call counts.
-    fn coroutine_ended(&self, py: Python<'_>, result: Result<(), &PyErr>);
+    /// unfinished. Only the first call counts. `owner` is this exchange: another coroutine may go on for it.
+    fn coroutine_ended(&self, py: Python<'_>, owner: &Owner, result: Ended<'_, '_>);
 }
+
+/// How a coroutine ended: with a value, by an exception, or by being destroyed while it waited (`None`).
+pub(crate) type Ended<'a, 'py> = Result<Option<&'a Bound<'py, PyAny>>, &'a PyErr>;
 
 /// The exchange that a task or an awaitable belongs to, as an owned Python object.
 pub(crate) enum Owner {

@@ -17,7 +17,7 @@ use framegate_http::{
     tls::TlsSession,
     trace::SpanContext,
 };
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue, Method};
 use pyo3::{
     intern,
     prelude::*,
@@ -48,6 +48,32 @@ struct Extensions {
     topics: Py<TopicHandle>,
     /// `framegate.request_id`, once a request had a name: the next name replaces the last one.
     about_name: Option<Py<PyDict>>,
+}
+
+/// What an answer in `framegate.app` has to know of a request that was decided without a scope.
+pub(super) fn of_answer<'py>(
+    py: Python<'py>,
+    application: &Rc<Application>,
+    method: &Method,
+    fields: &HeaderMap,
+) -> PyResult<Bound<'py, PyDict>> {
+    let headers = PyList::empty(py);
+    for (name, value) in fields {
+        let name = PyBytes::new(py, name.as_str().as_bytes());
+        headers.append((name, PyBytes::new(py, value.as_bytes())))?;
+    }
+    let extensions = PyDict::new(py);
+    for name in EXTENSIONS_1_0 {
+        extensions.set_item(name, PyDict::new(py))?;
+    }
+    let topics = Bound::new(py, TopicHandle::new(application))?;
+    extensions.set_item(intern!(py, "framegate.topics"), topics)?;
+    let scope = PyDict::new(py);
+    scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
+    scope.set_item(intern!(py, "method"), method.as_str())?;
+    scope.set_item(intern!(py, "headers"), headers)?;
+    scope.set_item(intern!(py, "extensions"), extensions)?;
+    Ok(scope)
 }
 
 impl Extensions {

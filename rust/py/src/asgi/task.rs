@@ -66,12 +66,12 @@ use pyo3::{
     ffi, intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyDict, PyType},
+    types::{PyDict, PyTuple, PyType},
 };
 
 use super::awaitable::{in_context, register_coroutine, stop_iteration};
 use super::object::{self, Contents, Object, alone, contents, slot, slot_of, thrown};
-use super::owner::Owner;
+use super::owner::{Ended, Owner};
 use crate::event_loop::LoopCore;
 use crate::home::HomeId;
 use crate::tracing::Tracing;
@@ -120,13 +120,12 @@ impl TaskMode {
     }
 }
 
-/// True when the interpreter runs with its global lock.
+/// True when the interpreter never runs without its global lock. One that was built to do so may have the lock for a while, as
+/// long as some thread imports an extension module.
 fn has_lock(py: Python<'_>) -> PyResult<bool> {
-    match py.import("sys")?.getattr_opt("_is_gil_enabled")? {
-        Some(is_enabled) => is_enabled.call0()?.is_truthy(),
-        // Before 3.13 there was no other way.
-        None => Ok(true),
-    }
+    let built = py.import("sysconfig")?;
+    let is_free = built.call_method1("get_config_var", ("Py_GIL_DISABLED",))?;
+    Ok(!is_free.is_truthy()?)
 }
 
 /// What starting needs to know of the loop and the application.
@@ -141,13 +140,27 @@ pub(crate) struct Starter {
     pub(crate) mode: TaskMode,
 }
 
-/// The arguments of the application.
+/// What is called for one request, and with what.
 pub(crate) struct Arguments<'a, 'py> {
-    pub(crate) scope: &'a Bound<'py, PyAny>,
-    pub(crate) receive: &'a Bound<'py, PyAny>,
-    pub(crate) send: &'a Bound<'py, PyAny>,
+    pub(crate) call: Call<'a, 'py>,
     /// To be the current span of its context.
     pub(crate) span: Option<(&'a Tracing, &'a Arc<Span>)>,
+}
+
+/// What is called.
+pub(crate) enum Call<'a, 'py> {
+    /// The application: [`Starter::callable`].
+    Application {
+        scope: &'a Bound<'py, PyAny>,
+        receive: &'a Bound<'py, PyAny>,
+        send: &'a Bound<'py, PyAny>,
+    },
+    /// The handler of a native route.
+    Handler {
+        handler: &'a Bound<'py, PyAny>,
+        positional: &'a Bound<'py, PyTuple>,
+        named: Option<&'a Bound<'py, PyDict>>,
+    },
 }
 
 /// How far the coroutine came.
@@ -170,9 +183,42 @@ impl Starter {
         py: Python<'py>,
         arguments: &Arguments<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.callable
-            .bind(py)
-            .call1((arguments.scope, arguments.receive, arguments.send))
+        match arguments.call {
+            Call::Application {
+                scope,
+                receive,
+                send,
+            } => self.callable.bind(py).call1((scope, receive, send)),
+            Call::Handler {
+                handler,
+                positional,
+                named,
+            } => handler.call(positional, named),
+        }
+    }
+
+    /// The same, to be called later.
+    fn held_call(&self, py: Python<'_>, arguments: &Arguments<'_, '_>) -> PyResult<HeldCall> {
+        Ok(match arguments.call {
+            Call::Application {
+                scope,
+                receive,
+                send,
+            } => HeldCall {
+                callable: self.callable.clone_ref(py),
+                positional: (scope, receive, send).into_pyobject(py)?.unbind(),
+                named: None,
+            },
+            Call::Handler {
+                handler,
+                positional,
+                named,
+            } => HeldCall {
+                callable: handler.clone().unbind(),
+                positional: positional.clone().unbind(),
+                named: named.map(|named| named.clone().unbind()),
+            },
+        })
     }
 
     /// Calls the application for one request and runs its coroutine as far as it goes, or schedules that. `task` is a blank
@@ -204,22 +250,49 @@ impl Starter {
             }
             return Ok(started);
         }
-        let call = Held::Call(Box::new([
-            self.callable.clone_ref(py),
-            arguments.scope.clone().unbind(),
-            arguments.receive.clone().unbind(),
-            arguments.send.clone().unbind(),
-        ]));
+        let call = Held::Call(Box::new(self.held_call(py, arguments)?));
+        self.schedule(py, owner, call, &context)?;
+        Ok(Started::Suspended)
+    }
+
+    /// Makes an ordinary task for the call, which takes its first step a turn of the loop later.
+    fn schedule(
+        &self,
+        py: Python<'_>,
+        owner: &Owner,
+        call: Held,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let runner = new_runner(py, None, owner.clone_ref(py), call)?;
         let keywords = PyDict::new(py);
-        keywords.set_item(intern!(py, "context"), &context)?;
+        keywords.set_item(intern!(py, "context"), context)?;
         let task = self.event_loop.bind(py).call_method(
             intern!(py, "create_task"),
             (runner,),
             Some(&keywords),
         )?;
         owner.exchange().keep_task(task.unbind());
-        Ok(Started::Suspended)
+        Ok(())
+    }
+}
+
+impl Starter {
+    /// Goes on with a request whose coroutine has ended: another one, in the same context, a turn of the loop later.
+    pub(crate) fn go_on(
+        &self,
+        py: Python<'_>,
+        owner: &Owner,
+        callable: &Py<PyAny>,
+        positional: Py<PyTuple>,
+    ) -> PyResult<()> {
+        // SAFETY: an owned reference to a copy of the thread's current context, or an error.
+        let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent())? };
+        let call = Held::Call(Box::new(HeldCall {
+            callable: callable.clone_ref(py),
+            positional,
+            named: None,
+        }));
+        self.schedule(py, owner, call, &context)
     }
 }
 
@@ -270,7 +343,8 @@ impl TaskMode {
 
 /// The result of one step of a coroutine.
 enum Step<'py> {
-    Returned,
+    /// With this value.
+    Returned(Bound<'py, PyAny>),
     Yielded(Bound<'py, PyAny>),
     Raised(PyErr),
 }
@@ -283,10 +357,7 @@ fn step<'py>(coroutine: &Bound<'py, PyAny>, value: *mut ffi::PyObject) -> Step<'
     // an error is pending.
     unsafe {
         match ffi::PyIter_Send(coroutine.as_ptr(), value, &raw mut result) {
-            ffi::PySendResult::PYGEN_RETURN => {
-                drop(Bound::from_owned_ptr(py, result));
-                Step::Returned
-            }
+            ffi::PySendResult::PYGEN_RETURN => Step::Returned(Bound::from_owned_ptr(py, result)),
             ffi::PySendResult::PYGEN_NEXT => Step::Yielded(Bound::from_owned_ptr(py, result)),
             ffi::PySendResult::PYGEN_ERROR => Step::Raised(PyErr::fetch(py)),
         }
@@ -405,7 +476,7 @@ fn materialise(task: &Bound<'_, PyAny>) -> PyResult<()> {
     }
     let segment = extension.segment.get();
     // SAFETY: a segment is set exactly while it is on the stack of the thread that set it (`start_lazy`); with the GIL held
-    // that thread cannot leave it while another one looks.
+    // that thread cannot leave it while another one looks. Only lazy mode makes such tasks, and only where there is a GIL.
     let segment = unsafe { segment.as_ref() }
         .filter(|segment| segment.home == HomeId::here())
         .ok_or_else(|| {
@@ -505,12 +576,14 @@ fn start_lazy<'py>(
             }
             (Started::Suspended, Held::Yield(future.unbind()))
         }
-        Step::Returned => {
-            owner.exchange().coroutine_ended(py, Ok(()));
+        Step::Returned(value) => {
+            owner
+                .exchange()
+                .coroutine_ended(py, owner, Ok(Some(&value)));
             (Started::Ended, Held::Return)
         }
         Step::Raised(error) => {
-            owner.exchange().coroutine_ended(py, Err(&error));
+            owner.exchange().coroutine_ended(py, owner, Err(&error));
             if error.is_instance_of::<PyException>(py) {
                 (Started::Ended, Held::Return)
             } else if extension.live.get() {
@@ -573,7 +646,7 @@ fn abandon(py: Python<'_>, core: &LoopCore, segment: &Segment<'_>, owner: &Owner
     {
         core.report(py, "a request's coroutine could not be closed", error);
     }
-    owner.exchange().coroutine_ended(py, Err(error));
+    owner.exchange().coroutine_ended(py, owner, Err(error));
 }
 
 /// Clears the pointer to a segment when the segment ends, also by a panic.
@@ -742,8 +815,31 @@ enum Held {
     Raise(PyErr),
     /// Throw this into the coroutine: a cancellation that was waiting for the coroutine to suspend.
     Throw(PyErr),
-    /// Call the application first: callable, scope, receive, send.
-    Call(Box<[Py<PyAny>; 4]>),
+    /// Call the application first.
+    Call(Box<HeldCall>),
+}
+
+/// What is called at the first step.
+struct HeldCall {
+    callable: Py<PyAny>,
+    positional: Py<PyTuple>,
+    named: Option<Py<PyDict>>,
+}
+
+impl HeldCall {
+    fn visit(&self, visit: &mut dyn FnMut(*mut ffi::PyObject)) {
+        visit(self.callable.as_ptr());
+        visit(self.positional.as_ptr());
+        if let Some(named) = &self.named {
+            visit(named.as_ptr());
+        }
+    }
+
+    fn release(self, py: Python<'_>) {
+        object::release(py, Some(self.callable));
+        object::release(py, Some(self.positional.into_any()));
+        object::release(py, self.named.map(Py::into_any));
+    }
 }
 
 struct RunnerContents {
@@ -768,7 +864,7 @@ impl Contents for RunnerContents {
         if let Ok(held) = self.held.try_borrow() {
             match &*held {
                 Held::Yield(object) => visit(object.as_ptr()),
-                Held::Call(objects) => objects.iter().for_each(|object| visit(object.as_ptr())),
+                Held::Call(call) => call.visit(visit),
                 _ => {}
             }
         }
@@ -780,15 +876,11 @@ impl Contents for RunnerContents {
         let held = self.held.take();
         match held {
             Held::Yield(object) => object::release(py, Some(object)),
-            Held::Call(objects) => {
-                for object in *objects {
-                    object::release(py, Some(object));
-                }
-            }
+            Held::Call(call) => call.release(py),
             _ => {}
         }
         // A task that was destroyed while it waited: the client must not wait for ever.
-        self.ended(py, Ok(()));
+        self.ended(py, Ok(None));
     }
 
     fn release(self, py: Python<'_>) {
@@ -797,10 +889,10 @@ impl Contents for RunnerContents {
 }
 
 impl RunnerContents {
-    fn ended(&self, py: Python<'_>, result: Result<(), &PyErr>) {
+    fn ended(&self, py: Python<'_>, result: Ended<'_, '_>) {
         let owner = self.owner.take();
         if let Some(owner) = owner {
-            owner.exchange().coroutine_ended(py, result);
+            owner.exchange().coroutine_ended(py, &owner, result);
             owner.release(py);
         }
     }
@@ -818,14 +910,15 @@ impl RunnerContents {
         let held = self.held.take();
         let result = match held {
             Held::Yield(object) => return Step::Yielded(object.into_bound(py)),
-            Held::Return => return Step::Returned,
+            Held::Return => return Step::Returned(py.None().into_bound(py)),
             Held::Raise(error) => return Step::Raised(error),
             Held::Throw(error) => self.throw_into(py, error),
-            Held::Call(objects) => {
-                let [callable, scope, receive, send] = *objects;
-                callable
+            Held::Call(call) => {
+                let named = call.named.map(|named| named.into_bound(py));
+                let positional = call.positional.into_bound(py);
+                call.callable
                     .into_bound(py)
-                    .call1((scope, receive, send))
+                    .call(positional, named.as_ref())
                     .and_then(as_coroutine)
                     .map_or_else(Step::Raised, |coroutine| {
                         self.coroutine.replace(Some(coroutine.clone().unbind()));
@@ -846,7 +939,12 @@ impl RunnerContents {
         });
         match thrown {
             Ok(yielded) => Step::Yielded(yielded),
-            Err(error) if error.is_instance_of::<PyStopIteration>(py) => Step::Returned,
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+                match error.value(py).getattr(intern!(py, "value")) {
+                    Ok(value) => Step::Returned(value),
+                    Err(error) => Step::Raised(error),
+                }
+            }
             Err(error) => Step::Raised(error),
         }
     }
@@ -855,14 +953,14 @@ impl RunnerContents {
     fn settle<'py>(&self, py: Python<'py>, result: Step<'py>) -> Step<'py> {
         match result {
             Step::Yielded(_) => result,
-            Step::Returned => {
-                self.ended(py, Ok(()));
+            Step::Returned(ref value) => {
+                self.ended(py, Ok(Some(value)));
                 result
             }
             Step::Raised(error) => {
                 self.ended(py, Err(&error));
                 if error.is_instance_of::<PyException>(py) {
-                    Step::Returned
+                    Step::Returned(py.None().into_bound(py))
                 } else {
                     Step::Raised(error)
                 }
@@ -887,10 +985,8 @@ impl RunnerContents {
             Held::Return => Step::Raised(error),
             Held::Raise(raised) => Step::Raised(raised),
             // Not begun: like throwing into a coroutine that was never stepped.
-            Held::Call(objects) => {
-                for object in *objects {
-                    object::release(py, Some(object));
-                }
+            Held::Call(call) => {
+                call.release(py);
                 self.settle(py, Step::Raised(error))
             }
             Held::Throw(_) | Held::Nothing => {
@@ -940,7 +1036,8 @@ fn deliver<'py>(py: Python<'py>, result: Step<'py>) -> PyResult<*mut ffi::PyObje
     match result {
         Step::Yielded(object) => Ok(object.into_ptr()),
         Step::Raised(error) => Err(error),
-        Step::Returned => Err(stop_iteration(py, py.None().into_bound(py))?),
+        // The value is the exchange's, as it would be without a task; the task's result is None.
+        Step::Returned(_) => Err(stop_iteration(py, py.None().into_bound(py))?),
     }
 }
 
@@ -963,7 +1060,7 @@ unsafe extern "C" fn runner_am_send(
                     *result = object.into_ptr();
                     Ok(ffi::PySendResult::PYGEN_NEXT)
                 }
-                Step::Returned => {
+                Step::Returned(_) => {
                     *result = py.None().into_ptr();
                     Ok(ffi::PySendResult::PYGEN_RETURN)
                 }

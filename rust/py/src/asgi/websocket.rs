@@ -68,9 +68,9 @@ use super::{
     Application,
     awaitable::{Waiter, awaitable},
     elsewhere, function, message,
-    owner::{Exchange, Operation, Owner},
+    owner::{self, Exchange, Operation, Owner},
     scope::ScopeTemplate,
-    task::{Arguments, RequestTask},
+    task::{Arguments, Call, RequestTask},
 };
 use crate::{event_loop::LoopCore, home::LoopBound, tracing::OpenSpan};
 
@@ -157,7 +157,7 @@ pub(crate) fn serve(
     if let Some((_, span)) = &span {
         ScopeTemplate::add_trace(&scope, &span.context)?;
         if span.context.is_sampled {
-            open_span.begin(span.clone(), &scope);
+            open_span.begin(span.clone(), Some(&scope));
         }
     }
     let waking = Rc::clone(&core);
@@ -193,9 +193,11 @@ pub(crate) fn serve(
         .cast_into::<PyDict>()?;
     extensions.set_item(intern!(py, "framegate.topics"), Bound::new(py, handle)?)?;
     let arguments = Arguments {
-        scope: scope.as_any(),
-        receive: &function::receive(&exchange)?,
-        send: &function::send(&exchange)?,
+        call: Call::Application {
+            scope: scope.as_any(),
+            receive: &function::receive(&exchange)?,
+            send: &function::send(&exchange)?,
+        },
         span: span.as_ref().map(|(tracing, span)| (*tracing, span)),
     };
     let starter = &application.starter;
@@ -212,7 +214,7 @@ pub(crate) fn serve(
         task.release(py);
     }
     if let Err(error) = started {
-        exchange.get().coroutine_ended(py, Err(&error));
+        exchange.get().coroutine_ended(py, &owner, Err(&error));
     }
     let response = exchange.get().state().answer.response.take();
     Ok(match response {
@@ -742,7 +744,7 @@ impl Exchange for WebSocketExchange {
         }
     }
 
-    fn coroutine_ended(&self, py: Python<'_>, result: Result<(), &PyErr>) {
+    fn coroutine_ended(&self, py: Python<'_>, _: &Owner, result: owner::Ended<'_, '_>) {
         let Some(state) = self.0.get() else { return };
         let task = state.task.take();
         drop(task.map(|task| task.into_bound(py)));
@@ -785,7 +787,7 @@ impl Exchange for WebSocketExchange {
             Phase::Accepted => {
                 // False when it is closed already.
                 match result {
-                    Ok(()) => state.outbox.close(code::NORMAL, ""),
+                    Ok(_) => state.outbox.close(code::NORMAL, ""),
                     Err(_) => state.outbox.close(code::INTERNAL_ERROR, "internal error"),
                 };
             }

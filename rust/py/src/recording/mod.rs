@@ -42,7 +42,7 @@ use pyo3::{
 pub(crate) use player::Player;
 pub(crate) use recorder::Recorder;
 
-use crate::error;
+use crate::{error, gil};
 
 /// Key in the metadata of our channels: the topic as JSON, which only Python writes and reads. Other files have none.
 const TOPIC_KEY: &str = "framegate.topic";
@@ -232,13 +232,12 @@ fn read_through(path: &Path) -> Result<Contents, Failure> {
 #[pyfunction]
 pub(crate) fn recording_contents<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
     let path = Path::new(path);
-    let contents = py
-        .detach(|| match read_summary(path) {
-            Ok(Some(contents)) => Ok(contents),
-            Ok(None) => read_through(path),
-            Err(failure) => Err(failure),
-        })
-        .map_err(|failure| failure.into_python(py))?;
+    let contents = gil::detached(py, || match read_summary(path) {
+        Ok(Some(contents)) => Ok(contents),
+        Ok(None) => read_through(path),
+        Err(failure) => Err(failure),
+    })
+    .map_err(|failure| failure.into_python(py))?;
     let channels = PyList::empty(py);
     for facts in contents.channels.values() {
         let channel = PyDict::new(py);

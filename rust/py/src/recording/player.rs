@@ -15,6 +15,8 @@ use ::mcap::Message;
 use framegate_shm::{Array, Publisher, TopicOptions};
 use pyo3::{prelude::*, types::PyDict};
 
+use crate::gil;
+
 use super::{Failure, TOPIC_KEY, is_cut_off, lock, messages::Decoded};
 
 /// How long a message waits for a slot while subscribers hold them all, before it counts as dropped.
@@ -41,7 +43,7 @@ struct Counts {
     dropped: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     counts: BTreeMap<String, Counts>,
     rounds: u64,
@@ -115,7 +117,7 @@ impl Player {
     ///     `RecordingError`: The file cannot be read.
     ///     `ShmError`: A topic cannot be created, or does not fit the recording.
     fn prepare(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        let prepared = py.detach(|| prepare(&self.shared));
+        let prepared = gil::detached(py, || prepare(&self.shared));
         prepared.map_err(|failure| failure.into_python(py))?;
         Ok(lock(&self.shared.publishers).keys().cloned().collect())
     }
@@ -141,12 +143,13 @@ impl Player {
     ///     `RecordingError`: The file is damaged.
     ///     `ShmError`: A topic refused a frame.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let state = lock(&self.shared.state);
-        if let Some(failure) = state.failure.clone() {
+        // Python may run another thread while objects are made: not under the lock.
+        let state = lock(&self.shared.state).clone();
+        if let Some(failure) = state.failure {
             return Err(failure.into_python(py));
         }
         let topics = PyDict::new(py);
-        for (topic, counts) in &state.counts {
+        for (topic, counts) in state.counts {
             let row = PyDict::new(py);
             row.set_item("frames", counts.frames)?;
             row.set_item("bytes", counts.bytes)?;
@@ -164,19 +167,31 @@ impl Player {
     /// Stops publishing and leaves the topics, which stay. Harmless when it was closed.
     fn close(&self, py: Python<'_>) {
         let thread = lock(&self.thread).take();
-        py.detach(|| {
-            self.shared.stop.store(true, Ordering::Relaxed);
-            {
-                // Under its lock: a thread between its look and its sleep must not miss this.
-                let _guard = lock(&self.shared.stopping.0);
-                self.shared.stopping.1.notify_all();
-            }
+        gil::detached(py, || {
+            self.shared.stop();
             if let Some(thread) = thread {
                 // A panic was printed by its hook; there is nothing more to do about it here.
                 let _ = thread.join();
             }
             lock(&self.shared.publishers).clear();
         });
+    }
+}
+
+/// One that nobody closed: its thread ends, but nobody waits for it.
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+impl Shared {
+    fn stop(&self) {
+        // Under the lock: a thread between its look and its sleep must not miss this. Relaxed is enough for that, and who looks
+        // without the lock looks again soon.
+        let _guard = lock(&self.stopping.0);
+        self.stop.store(true, Ordering::Relaxed);
+        self.stopping.1.notify_all();
     }
 }
 

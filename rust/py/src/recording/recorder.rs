@@ -17,6 +17,8 @@ use ::mcap::{Compression, McapError, WriteOptions, Writer, records::MessageHeade
 use framegate_shm::{Frame, Policy, Subscriber, SubscriberOptions};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
+use crate::gil;
+
 use super::{
     Failure, LIBRARY, TOPIC_KEY, lock,
     messages::{self, Kind, PAYLOAD_BYTES_MAX, PROTOBUF},
@@ -110,8 +112,13 @@ struct Worker {
 }
 
 impl Worker {
+    fn stop(&self) {
+        // Release, for the Acquire in `record`: what was published before is taken after it.
+        self.stop.store(true, Ordering::Release);
+    }
+
     fn join(self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop();
         // A panic was printed by its hook; there is nothing more to do about it here.
         let _ = self.thread.join();
     }
@@ -155,7 +162,7 @@ impl Recorder {
                 )));
             }
         };
-        let output = py.detach(|| create(path, overwrite, compression, chunk_bytes));
+        let output = gil::detached(py, || create(path, overwrite, compression, chunk_bytes));
         let output = output.map_err(|failure| failure.into_python(py))?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -180,7 +187,7 @@ impl Recorder {
         let old = lock(&self.workers).remove(&topic);
         let shared = Arc::clone(&self.shared);
         let bgr = self.bgr;
-        let started = py.detach(|| {
+        let started = gil::detached(py, || {
             if let Some(old) = old {
                 old.join();
             }
@@ -193,8 +200,10 @@ impl Recorder {
 
     /// What was recorded so far, by topic: `frames`, `bytes` (payload), `lost`.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        // Python may run another thread while objects are made: not under the lock.
+        let counted = lock(&self.shared.counts).clone();
         let result = PyDict::new(py);
-        for (topic, counts) in lock(&self.shared.counts).iter() {
+        for (topic, counts) in counted {
             let row = PyDict::new(py);
             row.set_item("frames", counts.frames)?;
             row.set_item("bytes", counts.bytes)?;
@@ -210,10 +219,9 @@ impl Recorder {
     ///     `RecordingError`: The file cannot be written.
     ///     `ShmError`: A topic cannot be read.
     fn check(&self, py: Python<'_>) -> PyResult<()> {
-        match lock(&self.shared.failure).clone() {
-            Some(failure) => Err(failure.into_python(py)),
-            None => Ok(()),
-        }
+        // Python may run another thread while an exception is made: not under the lock.
+        let failure = lock(&self.shared.failure).clone();
+        failure.map_or(Ok(()), |failure| Err(failure.into_python(py)))
     }
 
     /// Ends the recording: stops the threads, writes the summary, closes the file. Harmless when it was closed.
@@ -222,9 +230,9 @@ impl Recorder {
     ///     `RecordingError`: The end could not be written; what was written before is a readable prefix.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let workers = std::mem::take(&mut *lock(&self.workers));
-        let closed = py.detach(|| {
+        let closed = gil::detached(py, || {
             for worker in workers.values() {
-                worker.stop.store(true, Ordering::Relaxed);
+                worker.stop();
             }
             workers.into_values().for_each(Worker::join);
             let Some(mut output) = lock(&self.shared.output).take() else {
@@ -236,6 +244,13 @@ impl Recorder {
             }
         });
         closed.map_err(|failure: Failure| failure.into_python(py))
+    }
+}
+
+/// One that nobody closed: its threads end, but nobody waits for them.
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        lock(&self.workers).values().for_each(Worker::stop);
     }
 }
 
@@ -310,15 +325,17 @@ fn record(
     let mut message = Vec::new();
     loop {
         // Read first: what was published before the stop is still taken.
-        let stopping = stop.load(Ordering::Relaxed);
+        let stopping = stop.load(Ordering::Acquire);
         let wait = if stopping { Duration::ZERO } else { SLICE };
         let frame = match subscriber.take(wait) {
             Ok(Some(frame)) => frame,
             Ok(None) if stopping => return Ok(()),
             Ok(None) => {
-                if let Some(output) = lock(&shared.output).as_mut() {
-                    output.flush_if_due()?;
-                }
+                let mut output = lock(&shared.output);
+                let Some(output) = output.as_mut() else {
+                    return Ok(()); // closed while this thread was started
+                };
+                output.flush_if_due()?;
                 continue;
             }
             Err(error) if error.is_interrupted() => continue,

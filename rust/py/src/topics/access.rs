@@ -7,6 +7,7 @@ use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
 use super::judge::{Answering, AppJudge};
 use crate::event_loop::LoopCore;
+use crate::settings::seconds;
 
 /// Who decides for the routes of one worker, and what answers on its loop.
 pub(super) fn guard(
@@ -20,7 +21,8 @@ pub(super) fn guard(
     if judge.is_none() {
         return Ok((Arc::new(Guard::table(access(config)?)), None));
     }
-    let (judge, answering) = AppJudge::new(py, judge.unbind(), core)?;
+    let patience = seconds(config, "topics_access_timeout")?;
+    let (judge, answering) = AppJudge::new(py, judge.unbind(), patience, core)?;
     Ok((Arc::new(Guard::Judge(Arc::new(judge))), Some(answering)))
 }
 

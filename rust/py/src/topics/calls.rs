@@ -6,16 +6,18 @@
 //! descriptor also ticks about once a second, by which a responder's death is found.
 //!
 //! # Bounds
-//! [`CALLERS_MAX`] topics are kept open; each caller has as many calls in flight as its mailbox has room for answers, and all of one
+//! [`CALLERS_MAX`] topics are kept open by each thread; each caller has as many calls in flight as its mailbox has room for answers, and all of one
 //! worker together have a bound of their own: over it, 503 before a byte of the body is read.
 
-#![expect(unsafe_code, reason = "a descriptor of the library's is watched")]
-
 use std::{
-    cell::{Cell, RefCell},
-    fmt, io,
+    cell::RefCell,
+    fmt,
     os::fd::OwnedFd,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,14 +31,14 @@ use framegate_http::{
 };
 use framegate_shm::{Call, FrameMeta, Message, RequestLoan};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::unix::AsyncFd,
     task::spawn_blocking,
     time::{Instant, timeout_at},
 };
 
 use super::convert::{arrays_of, problem, reply_head};
 use super::registry::Life;
-use crate::native::duplicate;
+use crate::native::{duplicate, watched};
 
 /// Topics that are kept open for calls; the one that was used least recently makes room.
 const CALLERS_MAX: usize = 64;
@@ -48,9 +50,12 @@ const ROUNDING: Duration = Duration::from_millis(1);
 /// The callers of one loop, most recently used first.
 pub(super) struct Callers {
     known: RefCell<Vec<(String, Rc<Asker>)>>,
-    in_flight: Rc<Cell<usize>>,
+    in_flight: InFlight,
     calls_max: usize,
 }
+
+/// Calls of one worker that are under way, on all its threads.
+pub(super) type InFlight = Arc<AtomicUsize>;
 
 /// Asks on one topic.
 struct Asker {
@@ -59,15 +64,15 @@ struct Asker {
     caller: framegate_shm::Caller,
     life: Life,
     slot_bytes: u64,
-    in_flight: Rc<Cell<usize>>,
+    in_flight: InFlight,
     calls_max: usize,
 }
 
 impl Callers {
-    pub(super) fn new(calls_max: usize) -> Rc<Self> {
+    pub(super) fn new(calls_max: usize, in_flight: InFlight) -> Rc<Self> {
         Rc::new(Self {
             known: RefCell::default(),
-            in_flight: Rc::default(),
+            in_flight,
             calls_max,
         })
     }
@@ -92,9 +97,7 @@ impl Callers {
         })
         .await;
         let (caller, life, fd, slot_bytes) = opened.map_err(|error| unavailable(&error))??;
-        // SAFETY: a descriptor of its own, which the `AsyncFd` owns: it stays open, and the same, as long as that lives.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-        let fd = fd.map_err(|error| unavailable(&io::Error::from(error)))?;
+        let fd = watched(fd).map_err(|error| unavailable(&error))?;
         let asker = Rc::new(Asker {
             fd,
             caller,
@@ -130,15 +133,14 @@ fn unavailable(cause: &dyn fmt::Display) -> Problem {
 
 impl Caller for Asker {
     fn ask(self: Rc<Self>, timeout: Duration) -> Result<Asking, Problem> {
-        if self.in_flight.get() >= self.calls_max {
+        let Some(place) = Place::take(&self.in_flight, self.calls_max) else {
             return Err(Problem::new(
                 Code::CallsExhausted,
                 "as many calls are in flight as there may be",
             )
             .retry_after(RETRY));
-        }
+        };
         let posted = Rc::new(RefCell::new(None));
-        let place = Place::take(&self.in_flight);
         Ok(Asking {
             request: Box::new(RequestOf {
                 asker: self.clone(),
@@ -156,18 +158,20 @@ impl Caller for Asker {
 }
 
 /// One call of those in flight.
-struct Place(Rc<Cell<usize>>);
+struct Place(InFlight);
 
 impl Place {
-    fn take(places: &Rc<Cell<usize>>) -> Self {
-        places.set(places.get() + 1);
-        Self(places.clone())
+    fn take(places: &InFlight, most: usize) -> Option<Self> {
+        // Relaxed: a count that guards nothing; each sees its own number.
+        let taken = places.fetch_add(1, Ordering::Relaxed);
+        let place = Self(places.clone());
+        (taken < most).then_some(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

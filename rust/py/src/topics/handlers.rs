@@ -15,9 +15,9 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    future::Future,
     hash::{BuildHasher, RandomState},
     rc::{Rc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ use framegate_http::{
     body::ResponseBody,
     sendfile::ParcelSender,
     service::Response,
-    topics::{Code, Problem, SocketLimits, TopicRoutes},
+    topics::{Code, Problem, SocketLimits, TopicRoutes, board::Event},
     websocket::session,
 };
 use http::{
@@ -34,16 +34,16 @@ use http::{
 };
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
-    intern,
     prelude::*,
     types::{PyBytes, PyDict, PyList},
 };
-use tokio::task::AbortHandle;
 
-use super::Topics;
+use super::{Topics, count};
 use crate::asgi::Application;
 use crate::error::exception;
 use crate::home::LoopBound;
+use crate::promise::promise;
+use crate::stats::Row;
 
 /// The field that says of which view a response is.
 pub(crate) const FIELD: &str = "framegate-view";
@@ -55,6 +55,8 @@ pub(crate) struct Handlers {
     config: Py<PyAny>,
     sockets: SocketLimits,
     routes: OnceCell<Rc<TopicRoutes>>,
+    /// Where what handlers do is counted, if anywhere.
+    row: OnceCell<Arc<Row>>,
     /// What the routes stand on, where no prefix of the configuration has them.
     own: RefCell<Option<Topics>>,
     pending: RefCell<Vec<(u64, Pending)>>,
@@ -82,6 +84,7 @@ impl Handlers {
             config: config.clone().unbind(),
             sockets,
             routes: OnceCell::new(),
+            row: OnceCell::new(),
             own: RefCell::default(),
             pending: RefCell::default(),
             count: Cell::new(0),
@@ -92,6 +95,19 @@ impl Handlers {
     /// Limits of a `WebSocket` that frames go through.
     pub(crate) fn sockets(&self) -> SocketLimits {
         self.sockets
+    }
+
+    /// What handlers do is counted as what frame routes do.
+    pub(crate) fn count_in(&self, row: &Arc<Row>) {
+        // The first one counts: there are no others before the worker serves.
+        let _ = self.row.set(row.clone());
+    }
+
+    /// Something happened to a frame of a handler's.
+    pub(crate) fn happened(&self, event: &Event<'_>) {
+        if let Some(row) = self.row.get() {
+            count(row, event);
+        }
     }
 
     /// Handlers share frames, pictures and limits with the frame routes.
@@ -110,8 +126,8 @@ impl Handlers {
             return Ok(routes.clone());
         }
         let config = self.config.bind(py);
-        // The counts of /metrics are those of frame routes, which there are none of.
-        let topics = super::open(String::new(), config, &application.core, self.sockets, None)?;
+        let (core, row) = (&application.core, self.row.get());
+        let topics = super::open(String::new(), config, core, self.sockets, row, None)?;
         self.share(&topics);
         let routes = topics.routes.clone();
         self.own.replace(Some(topics));
@@ -119,9 +135,9 @@ impl Handlers {
     }
 
     /// Lets go of everything, when the worker closes.
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear(&self, py: Python<'_>) {
         if let Some(topics) = self.own.take() {
-            topics.clear();
+            topics.clear(py);
         }
         let pending = self.pending.take();
         drop(pending);
@@ -132,9 +148,12 @@ impl Handlers {
         !self.pending.borrow().is_empty()
     }
 
-    /// The view of this number, for its response.
-    pub(crate) fn take(&self, number: &[u8]) -> Option<Pending> {
-        let number: u64 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    /// The view that the value of [`FIELD`] is of, for its response.
+    pub(crate) fn take_named(&self, value: &[u8]) -> Option<Pending> {
+        self.take(std::str::from_utf8(value).ok()?.parse().ok()?)
+    }
+
+    fn take(&self, number: u64) -> Option<Pending> {
         let mut pending = self.pending.borrow_mut();
         let position = pending.iter().position(|(known, _)| *known == number)?;
         Some(pending.swap_remove(position).1)
@@ -208,9 +227,7 @@ impl TopicHandle {
         promise(py, &application.clone(), async move {
             let sender = ParcelSender::later();
             let response = routes.show(&topic, &head, sender.clone()).await;
-            Ok(Made(move |py: Python<'_>| {
-                FrameView::object(py, &application, response, sender)
-            }))
+            move |py: Python<'_>| FrameView::object(py, &application, response, sender)
         })
     }
 }
@@ -232,9 +249,7 @@ struct Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         if let Some(application) = self.application.upgrade() {
-            let unused = application
-                .handlers
-                .take(self.number.to_string().as_bytes());
+            let unused = application.handlers.take(self.number);
             drop(unused);
         }
     }
@@ -293,68 +308,8 @@ fn upgraded(application: &Weak<Application>) -> PyResult<Rc<Application>> {
         .ok_or_else(|| PyRuntimeError::new_err("the worker of this request is closed"))
 }
 
-/// What becomes an object of Python when the loop has the GIL.
-pub(crate) struct Made<F>(pub(crate) F);
-
-/// An asyncio future of what `work` gives. When it is cancelled, the work is dropped.
-pub(crate) fn promise<'py, F>(
-    py: Python<'py>,
-    application: &Rc<Application>,
-    work: impl Future<Output = Result<Made<F>, Problem>> + 'static,
-) -> PyResult<Bound<'py, PyAny>>
-where
-    F: FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + 'static,
-{
-    let event_loop = application.starter.event_loop.bind(py);
-    let future = event_loop.call_method0(intern!(py, "create_future"))?;
-    let (result, core) = (future.clone().unbind(), application.core.clone());
-    let task = application.core.spawn(async move {
-        let done = work.await;
-        Python::attach(|py| {
-            let outcome = match done {
-                Ok(Made(make)) => make(py),
-                Err(problem) => Err(refusal(py, &problem)),
-            };
-            if let Err(error) = settle(result.bind(py), outcome) {
-                core.report(
-                    py,
-                    "what a handler asked of a topic could not be set",
-                    error,
-                );
-            }
-            core.after_python(py);
-        });
-    });
-    let canceller = Bound::new(py, Canceller(task.abort_handle()))?;
-    future.call_method1(intern!(py, "add_done_callback"), (canceller,))?;
-    Ok(future)
-}
-
-fn settle(future: &Bound<'_, PyAny>, outcome: PyResult<Py<PyAny>>) -> PyResult<()> {
-    let py = future.py();
-    if future.call_method0(intern!(py, "done"))?.is_truthy()? {
-        return Ok(());
-    }
-    match outcome {
-        Ok(value) => future.call_method1(intern!(py, "set_result"), (value,))?,
-        Err(error) => future.call_method1(intern!(py, "set_exception"), (error,))?,
-    };
-    Ok(())
-}
-
-/// Ends the work of a future that is done, because who waited for it was cancelled.
-#[pyclass(frozen, module = "framegate._http")]
-pub(crate) struct Canceller(pub(crate) AbortHandle);
-
-#[pymethods]
-impl Canceller {
-    fn __call__(&self, _future: &Bound<'_, PyAny>) {
-        self.0.abort();
-    }
-}
-
 /// The exception of a refusal.
-fn refusal(py: Python<'_>, problem: &Problem) -> PyErr {
+pub(crate) fn refusal(py: Python<'_>, problem: &Problem) -> PyErr {
     let class = match problem.code {
         Code::Query => return PyValueError::new_err(problem.detail.clone()),
         Code::TopicUnknown => "TopicNotFound",

@@ -3,124 +3,78 @@
 //! A hub is one subscriber. While nobody asks it holds nothing. A frame that somebody holds is given to everybody who asks
 //! for it, so that it is leased once however many send it; what is given out is the frame's own memory.
 //!
-//! # Slow viewers
-//! A subscriber may hold half of the slots. Before another frame is taken while fewer than [`FREE_LEASES_MIN`] may still be, the
-//! viewers that send from the oldest frames copy what is left of them ([`Parcel::take_over`]) and so give them back, whichever
-//! thread they are on and whatever that does.
+//! Leases are counted, and got back from slow viewers, by [`super::leases`]. Who wants all frames in order has them of
+//! [`super::line`].
 //!
 //! Who waits for a newer frame watches a number: the newest sequence that the *pump* has seen. The pump is a task that runs
-//! while somebody waits; it is the one that turns the subscriber's descriptor into that number.
-
-#![expect(unsafe_code, reason = "a descriptor of the library's is watched")]
+//! while somebody waits; it is the one that turns the subscriber's descriptor into that number. It runs on the thread of the
+//! frames; those who wait on the loop watch the number of a *relay*, a task of the loop: so the loop is woken once a frame, and
+//! not once for each who waits.
 
 use std::{
-    collections::VecDeque,
-    io,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    io, mem,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use framegate_http::{
     fanout::Parcel,
     pictures::{Cache, FrameId, PictureError, PixelFormat, Pixels, Setting, Source},
-    topics::{Code, FrameHead, Problem, board::Frame},
+    topics::{Code, Problem, board::Frame},
 };
 use framegate_shm::{Policy, Subscriber, SubscriberOptions};
-use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::watch,
-};
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    convert::{head_of, problem},
-    registry::Life,
+    convert::problem,
+    leases::{Held, Leases, Said},
+    line::{Line, Place},
+    registry::{self, Life},
 };
-use crate::native::{duplicate, monotonic_ns};
+use crate::{
+    native::{duplicate, watched},
+    stats::Row,
+};
 
 /// What inspectors show.
-const NAME: &str = "framegate-http";
-/// With fewer leases left, slow viewers copy.
-const FREE_LEASES_MIN: u32 = 2;
+pub(super) const NAME: &str = "framegate-http";
 /// Who finds all leases taken looks again then: those that are not sent from are given back within a picture's time.
 pub(super) const LEASE_RETRY: Duration = Duration::from_millis(5);
 /// The pump looks for frames for so long after the last one who waited: viewers wait again and again.
-const PUMP_LINGER: Duration = Duration::from_secs(1);
+pub(super) const PUMP_LINGER: Duration = Duration::from_secs(1);
 
 /// Frames of one topic.
 pub(super) struct Hub {
     subscriber: Subscriber,
     session: u64,
     pub(super) life: Life,
-    /// The frame that was asked for last, as long as somebody holds it.
-    last: Mutex<Weak<Held>>,
+    /// The frame that was asked for last, as long as somebody holds it, and what is known of it: viewers who come one after the
+    /// other, each done before the next, read that once.
+    last: Mutex<Option<(Said, Weak<Held>)>>,
     pump: Mutex<bool>,
     /// The newest sequence that the pump has seen; `u64::MAX` once the topic is gone.
     newest: watch::Sender<u64>,
-    leases_max: u32,
-    leases: Arc<AtomicU32>,
-    /// Who sends from which frame, oldest first.
-    lent: Mutex<VecDeque<(u64, Vec<Weak<Parcel>>)>>,
-    /// Parcels that had to be copied.
-    copied: AtomicU64,
+    /// The same number, for the loop, as long as its relay runs.
+    relay: Mutex<Weak<watch::Sender<u64>>>,
+    leases: Leases,
     pictures: Cache,
-}
-
-/// A leased frame.
-struct Held {
-    leases: Arc<AtomicU32>,
-    frame: framegate_shm::Frame,
-    head: FrameHead,
-    published_ns: u64,
-}
-
-/// Keeps a frame leased as long as its bytes are used.
-struct Payload(Arc<Held>);
-
-impl AsRef<[u8]> for Payload {
-    fn as_ref(&self) -> &[u8] {
-        &self.0.frame
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Relaxed: a count; the lease itself ends in the library.
-        self.leases.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Held {
-    fn new(frame: framegate_shm::Frame, leases: &Arc<AtomicU32>) -> Self {
-        leases.fetch_add(1, Ordering::Relaxed);
-        let head = head_of(&frame);
-        let age = monotonic_ns().saturating_sub(frame.published_ns());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_nanos();
-        Self {
-            leases: Arc::clone(leases),
-            head,
-            published_ns: u64::try_from(now).unwrap_or(u64::MAX).saturating_sub(age),
-            frame,
-        }
-    }
-
-    fn give(self: &Arc<Self>) -> Arc<Frame> {
-        Arc::new(Frame {
-            sequence: self.frame.sequence(),
-            published_ns: self.published_ns,
-            head: self.head.clone(),
-            payload: Bytes::from_owner(Payload(Arc::clone(self))),
-        })
-    }
+    topic: String,
+    slots: u32,
+    /// The frames in order, as long as somebody wants them so.
+    line: Mutex<Weak<Line>>,
+    /// Where copies are counted.
+    row: Option<Arc<Row>>,
 }
 
 impl Hub {
     /// Subscribes. Blocking: files are opened.
-    pub(super) fn open(topic: &str, pictures: Cache) -> Result<Self, Problem> {
+    pub(super) fn open(
+        topic: &str,
+        pictures: Cache,
+        row: Option<Arc<Row>>,
+    ) -> Result<Self, Problem> {
         let (subscriber, life) = Life::of(topic, || {
             let options = SubscriberOptions {
                 policy: Policy::Latest,
@@ -140,12 +94,14 @@ impl Hub {
             last: Mutex::default(),
             pump: Mutex::new(false),
             newest: watch::Sender::new(0),
+            relay: Mutex::default(),
             // What the library allows who says nothing.
-            leases_max: (info.slots / 2).max(1),
-            leases: Arc::default(),
-            lent: Mutex::default(),
-            copied: AtomicU64::new(0),
+            leases: Leases::new((info.slots / 2).max(1), row.clone()),
             pictures,
+            topic: topic.to_owned(),
+            slots: info.slots,
+            line: Mutex::default(),
+            row,
         })
     }
 
@@ -154,69 +110,69 @@ impl Hub {
     }
 
     /// The newest frame.
-    pub(super) fn newest(&self) -> Result<Option<Arc<Frame>>, Problem> {
+    pub(super) fn newest(&self) -> Result<Option<Frame>, Problem> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = last.upgrade();
-        self.relieve();
+        self.leases.relieve();
         match self.subscriber.peek() {
             Ok(None) => Ok(None),
             Ok(Some(frame)) => {
-                if let Some(known) = known
-                    && known.frame.sequence() == frame.sequence()
-                {
-                    return Ok(Some(known.give()));
+                let known = last.as_ref();
+                let known = known.filter(|(said, _)| said.sequence == frame.sequence());
+                let held = known.and_then(|(_, held)| held.upgrade());
+                if let Some(held) = held {
+                    return Ok(Some(held.give()));
                 }
-                let held = Arc::new(Held::new(frame, &self.leases));
-                *last = Arc::downgrade(&held);
+                let said = known.map_or_else(|| Said::by(&frame), |(said, _)| said.clone());
+                let held = self.leases.hold(said.clone(), frame);
+                *last = Some((said, Arc::downgrade(&held)));
                 Ok(Some(held.give()))
             }
-            Err(error) if error.is_lease_quota() => match known {
-                // Everybody is busy sending: the newest of what is held is shared.
-                Some(known) => Ok(Some(known.give())),
-                None => Err(Problem::new(
-                    Code::LeasesExhausted,
-                    "as many frames of the topic are being sent as may be held",
-                )
-                .retry_after(Duration::from_secs(1))
-                .because(&error)),
-            },
-            Err(error) => Err(problem(&error)),
-        }
-    }
-
-    /// Has slow viewers copy until enough frames may be taken.
-    fn relieve(&self) {
-        // Relaxed: who counts up does so under the lock of `last`, as we do; who counts down only makes room.
-        let is_scarce = || self.leases_max < self.leases.load(Ordering::Relaxed) + FREE_LEASES_MIN;
-        if !is_scarce() {
-            return;
-        }
-        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
-        while is_scarce()
-            && let Some((_, parcels)) = lent.pop_front()
-        {
-            for parcel in parcels.iter().filter_map(Weak::upgrade) {
-                if parcel.take_over() > 0 {
-                    self.copied.fetch_add(1, Ordering::Relaxed);
+            Err(error) if error.is_lease_quota() => {
+                match last.as_ref().and_then(|(_, held)| held.upgrade()) {
+                    // Everybody is busy sending: the newest of what is held is shared.
+                    Some(known) => Ok(Some(known.give())),
+                    None => Err(Problem::new(
+                        Code::LeasesExhausted,
+                        "as many frames of the topic are being sent as may be held",
+                    )
+                    .retry_after(Duration::from_secs(1))
+                    .because(&error)),
                 }
             }
+            Err(error) => Err(problem(&error)),
         }
     }
 
     /// A parcel sends from frame `sequence`.
     pub(super) fn lends(&self, sequence: u64, parcel: &Arc<Parcel>) {
-        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
-        let parcel = Arc::downgrade(parcel);
-        if let Some((_, parcels)) = lent.iter_mut().rev().find(|entry| entry.0 == sequence) {
-            parcels.push(parcel);
-            return;
+        self.leases.lends(sequence, parcel);
+    }
+
+    /// A queue of the frames in order, for so many; `start` is called with a line that has to run for that. All copies of a
+    /// line's frames take so many bytes. Blocking: files are opened.
+    pub(super) fn place(
+        &self,
+        frames_max: usize,
+        bytes_max: u64,
+        start: impl FnOnce(Arc<Line>),
+    ) -> Result<Arc<Place>, Problem> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = line.upgrade()
+            && let Some(place) = known.place(frames_max)
+        {
+            return Ok(place);
         }
-        // What has been sent needs no place.
-        lent.retain(|(_, parcels)| {
-            let is_lent = |parcel: &Weak<Parcel>| parcel.upgrade().is_some_and(|it| it.is_lent());
-            parcels.iter().any(is_lent)
-        });
-        lent.push_back((sequence, vec![parcel]));
+        let opened = Line::open(
+            &self.topic,
+            &self.life,
+            self.slots,
+            bytes_max,
+            self.row.clone(),
+        )?;
+        let place = opened.place(frames_max).ok_or_else(registry::gone)?;
+        *line = Arc::downgrade(&opened);
+        start(opened);
+        Ok(place)
     }
 
     /// A frame as a picture.
@@ -239,54 +195,75 @@ impl Hub {
     pub(super) fn watch(self: &Arc<Self>, start: impl FnOnce(Arc<Self>)) -> watch::Receiver<u64> {
         let mut is_pumped = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
         let watching = self.newest.subscribe();
-        if !*is_pumped {
-            *is_pumped = true;
+        let was_pumped = mem::replace(&mut *is_pumped, true);
+        drop(is_pumped);
+        if !was_pumped {
             start(Arc::clone(self));
         }
         watching
     }
 
-    /// Tells watchers of frames, until there are none.
-    pub(super) async fn pump(self: Arc<Self>) {
-        let mut running = Running {
-            hub: &self,
-            done: false,
-        };
-        let fd = self
-            .subscriber
-            .event_fd()
-            .map_err(io::Error::other)
-            .and_then(duplicate)
-            .and_then(|fd| {
-                // SAFETY: a descriptor of its own, which the `AsyncFd` owns: it stays open, and the same, as long as that lives.
-                unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-                    .map_err(Into::into)
-            });
-        if let Ok(fd) = fd {
-            loop {
-                match self.turn() {
-                    Ok(true) => {}
-                    Err(error) if error.is_lease_quota() => {
-                        tokio::time::sleep(LEASE_RETRY).await;
-                        continue;
-                    }
-                    Ok(false) | Err(_) => break,
-                }
-                let deserted = async {
-                    self.newest.closed().await;
-                    tokio::time::sleep(PUMP_LINGER).await;
-                };
-                tokio::select! {
-                    readable = fd.readable() => match readable {
-                        Ok(mut readable) => readable.clear_ready(),
-                        Err(_) => break,
-                    },
-                    () = deserted => if running.is_over() {
+    /// The same from another thread than the pump's: `watching` is what [`watch`](Self::watch) gives, `start` is called with the
+    /// relay, which has to run on the thread that asks. It is always the same one.
+    pub(super) fn watch_by_relay<F>(
+        self: &Arc<Self>,
+        watching: impl FnOnce() -> watch::Receiver<u64>,
+        start: F,
+    ) -> watch::Receiver<u64>
+    where
+        F: FnOnce(Pin<Box<dyn Future<Output = ()>>>),
+    {
+        let mut known = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(relay) = known.upgrade() {
+            return relay.subscribe();
+        }
+        let mut watching = watching();
+        let newest = *watching.borrow_and_update();
+        let (relay, relayed) = watch::channel(newest);
+        let relay = Arc::new(relay);
+        *known = Arc::downgrade(&relay);
+        start(Box::pin(Arc::clone(self).relay(watching, relay)));
+        relayed
+    }
+
+    /// Tells those who wait on one thread what the pump has seen, until there are none.
+    async fn relay(
+        self: Arc<Self>,
+        mut watching: watch::Receiver<u64>,
+        relay: Arc<watch::Sender<u64>>,
+    ) {
+        let mut seen = Instant::now();
+        loop {
+            seen = seen_by(&relay, seen);
+            tokio::select! {
+                // It does not fail: the hub is held.
+                _ = watching.changed() => {
+                    let newest = *watching.borrow_and_update();
+                    relay.send_replace(newest);
+                    if newest == u64::MAX {
                         return;
-                    },
+                    }
+                }
+                () = deserted(&relay, seen) => {
+                    // Held, so that nobody begins to watch a relay that ends.
+                    let mut known = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
+                    if relay.receiver_count() == 0 {
+                        *known = Weak::new();
+                        return;
+                    }
                 }
             }
         }
+    }
+
+    /// Tells watchers of frames, until there are none.
+    pub(super) fn pump(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        // Now, so that they are told even if the thread that it is for is gone.
+        let running = Running {
+            hub: self,
+            done: false,
+        };
+        running.pump()
     }
 
     /// Looks once; false when the topic is gone.
@@ -294,7 +271,7 @@ impl Hub {
         loop {
             self.subscriber.drain()?;
             // Those of a thread that is busy with something else.
-            self.relieve();
+            self.leases.relieve();
             if !self.life.goes_on() {
                 return Ok(false);
             }
@@ -308,13 +285,61 @@ impl Hub {
     }
 }
 
+/// When somebody was last seen to watch: now, or `before`.
+fn seen_by(watched: &watch::Sender<u64>, before: Instant) -> Instant {
+    if watched.receiver_count() > 0 {
+        Instant::now()
+    } else {
+        before
+    }
+}
+
+/// Ready when nobody watches, and nobody was `seen` to for [`PUMP_LINGER`], however many frames come meanwhile.
+async fn deserted(watched: &watch::Sender<u64>, seen: Instant) {
+    watched.closed().await;
+    tokio::time::sleep_until(seen + PUMP_LINGER).await;
+}
+
 /// The pump runs. However it ends, watchers that are left are told that nothing comes any more.
-struct Running<'a> {
-    hub: &'a Hub,
+struct Running {
+    hub: Arc<Hub>,
     done: bool,
 }
 
-impl Running<'_> {
+impl Running {
+    async fn pump(mut self) {
+        let hub = Arc::clone(&self.hub);
+        let fd = hub
+            .subscriber
+            .event_fd()
+            .map_err(io::Error::other)
+            .and_then(duplicate)
+            .and_then(watched);
+        if let Ok(fd) = fd {
+            let mut seen = Instant::now();
+            loop {
+                seen = seen_by(&hub.newest, seen);
+                match hub.turn() {
+                    Ok(true) => {}
+                    Err(error) if error.is_lease_quota() => {
+                        tokio::time::sleep(LEASE_RETRY).await;
+                        continue;
+                    }
+                    Ok(false) | Err(_) => break,
+                }
+                tokio::select! {
+                    readable = fd.readable() => match readable {
+                        Ok(mut readable) => readable.clear_ready(),
+                        Err(_) => break,
+                    },
+                    () = deserted(&hub.newest, seen) => if self.is_over() {
+                        return;
+                    },
+                }
+            }
+        }
+    }
+
     /// Whether nobody watches; then another pump may begin.
     fn is_over(&mut self) -> bool {
         let mut is_pumped = self.hub.pump.lock().unwrap_or_else(PoisonError::into_inner);
@@ -326,7 +351,7 @@ impl Running<'_> {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         if !self.done {
             *self.hub.pump.lock().unwrap_or_else(PoisonError::into_inner) = false;

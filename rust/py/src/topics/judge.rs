@@ -1,14 +1,18 @@
 //! The setting `topics_access`: the application says who may do what, and for that a question goes to Python.
 //!
 //! Topics are served on any thread, a question is answered on the loop's: it crosses by a channel to a task there, which makes a
-//! task of Python for each. What the application returns or raises is looked at in `framegate/topic_judge.py`.
+//! task of Python for each. What the application returns or raises is looked at in `framegate/topic_judge.py`. While the loop stands
+//! still nobody answers, so each question has a time (`topics_access_timeout`).
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use framegate_http::{
     edge::Client,
     service::Address,
-    topics::access::{Judge, JudgeFuture, Question},
+    topics::access::{Judge, JudgeFuture, Question, Unjudged},
 };
 use http::Version;
 use pyo3::{
@@ -20,6 +24,7 @@ use std::rc::Rc;
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
+    time::timeout,
 };
 
 use crate::event_loop::LoopCore;
@@ -27,10 +32,19 @@ use crate::event_loop::LoopCore;
 /// Questions that wait for their turn on the loop: as many requests may be at their beginning. More wait outside.
 const QUESTIONS_MAX: usize = 1024;
 
-type Reply = oneshot::Sender<Option<bool>>;
+/// A question on its way to the loop.
+struct Asked {
+    question: Question,
+    reply: oneshot::Sender<Option<bool>>,
+    /// Resolves when nobody waits for the answer any more.
+    gone: oneshot::Receiver<()>,
+}
 
 /// Asks the application.
-pub(super) struct AppJudge(mpsc::Sender<(Question, Reply)>);
+pub(super) struct AppJudge {
+    questions: mpsc::Sender<Asked>,
+    patience: Duration,
+}
 
 /// Ends the answering when dropped.
 pub(super) struct Answering(AbortHandle);
@@ -42,42 +56,60 @@ impl Drop for Answering {
 }
 
 impl AppJudge {
-    /// `decide` is called on the loop that runs now.
+    /// `decide` is called on the loop that runs now, and has so long to answer.
     pub(super) fn new(
         py: Python<'_>,
         decide: Py<PyAny>,
+        patience: Duration,
         core: &Rc<LoopCore>,
     ) -> PyResult<(Self, Answering)> {
         let event_loop = py
             .import("asyncio")?
             .call_method0("get_running_loop")?
             .unbind();
-        let (questions, mut asked) = mpsc::channel::<(Question, Reply)>(QUESTIONS_MAX);
+        let (questions, mut asked) = mpsc::channel::<Asked>(QUESTIONS_MAX);
         let here = core.clone();
         let task = core.spawn(async move {
-            while let Some((question, reply)) = asked.recv().await {
-                if reply.is_closed() {
+            while let Some(asked) = asked.recv().await {
+                if asked.reply.is_closed() {
                     continue;
                 }
                 Python::attach(|py| {
-                    if let Err(error) = ask(py, &event_loop, &decide, &question, reply) {
+                    if let Err(error) = ask(py, &here, &event_loop, &decide, asked) {
                         here.report(py, "topics_access could not be asked", error);
                     }
                     here.after_python(py);
                 });
             }
         });
-        Ok((Self(questions), Answering(task.abort_handle())))
+        let judge = Self {
+            questions,
+            patience,
+        };
+        Ok((judge, Answering(task.abort_handle())))
     }
 }
 
 impl Judge for AppJudge {
     fn judge(&self, question: Question) -> JudgeFuture {
-        let questions = self.0.clone();
+        let (questions, patience) = (self.questions.clone(), self.patience);
         Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            questions.send((question, reply)).await.ok()?;
-            answer.await.ok().flatten()
+            let asked = async {
+                let (reply, answer) = oneshot::channel();
+                let (_waits, gone) = oneshot::channel();
+                let asked = Asked {
+                    question,
+                    reply,
+                    gone,
+                };
+                questions.send(asked).await.ok()?;
+                answer.await.ok().flatten()
+            };
+            // A question whose asker has gone is passed over, and one that is being answered is cancelled.
+            let answered = timeout(patience, asked).await;
+            answered
+                .map_err(|_| Unjudged::Late)?
+                .ok_or(Unjudged::Failed)
         })
     }
 }
@@ -85,28 +117,55 @@ impl Judge for AppJudge {
 /// Starts a task that answers. A reply that is dropped is an answer as well: it could not be found out.
 fn ask(
     py: Python<'_>,
+    core: &Rc<LoopCore>,
     event_loop: &Py<PyAny>,
     decide: &Py<PyAny>,
-    question: &Question,
-    reply: Reply,
+    asked: Asked,
 ) -> PyResult<()> {
-    let coroutine = decide.bind(py).call1((scope(py, question)?,))?;
+    let Asked {
+        question,
+        reply,
+        gone,
+    } = asked;
+    let coroutine = decide.bind(py).call1((scope(py, &question)?,))?;
     let task = event_loop
         .bind(py)
         .call_method1(intern!(py, "create_task"), (coroutine,))?;
-    let told = Bound::new(py, Told(Mutex::new(Some(reply))))?;
-    task.call_method1(intern!(py, "add_done_callback"), (told,))?;
+    let (answering, here) = (task.clone().unbind(), core.clone());
+    let watch = core.spawn(async move {
+        let _gone = gone.await;
+        Python::attach(|py| {
+            if let Err(error) = answering.call_method0(py, intern!(py, "cancel")) {
+                here.report(py, "topics_access could not be cancelled", error);
+            }
+            here.after_python(py);
+        });
+    });
+    let told = Told {
+        reply: Mutex::new(Some(reply)),
+        watch: watch.abort_handle(),
+    };
+    task.call_method1(intern!(py, "add_done_callback"), (Bound::new(py, told)?,))?;
     Ok(())
 }
 
 /// Passes on what a task has found out.
 #[pyclass(frozen, module = "framegate._http")]
-struct Told(Mutex<Option<Reply>>);
+struct Told {
+    reply: Mutex<Option<oneshot::Sender<Option<bool>>>>,
+    /// Waits for the asker to go.
+    watch: AbortHandle,
+}
 
 #[pymethods]
 impl Told {
     fn __call__(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let reply = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.watch.abort();
+        let reply = self
+            .reply
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if task.call_method0("cancelled")?.is_truthy()? {
             return Ok(());
         }

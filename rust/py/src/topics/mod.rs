@@ -1,7 +1,8 @@
 //! The frame routes of a worker: the HTTP core's routes over the shared memory's topics.
 //!
 //! [`registry`] has what is open and the rules of what may be created, for all threads of the process; [`hub`] shares the frames of
-//! one topic between all requests; [`convert`] translates. This file is the board that one loop has of it, and the settings.
+//! one topic between all requests; [`convert`] translates; [`thread`] is where nothing waits for Python. This file is the board that
+//! one thread has of it, and the settings.
 
 mod access;
 mod calls;
@@ -9,10 +10,14 @@ mod convert;
 pub(crate) mod handlers;
 mod hub;
 mod judge;
+mod leases;
+mod line;
 mod registry;
+mod thread;
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,33 +25,56 @@ use std::{
 
 use bytes::Bytes;
 use framegate_http::{
+    Listener,
     fanout::Parcel,
     pictures::{Pool, Setting},
     routes::Routes,
-    service::Service,
+    service::{Entry, Service},
     topics::{
         Board, BoardFuture, CallTimes, Code, Dtype, Feed, Frame, Guard, Opened, Problem, Seats,
         Settings, SocketLimits, TopicInfo, TopicRoutes,
-        board::{Caller, Event},
+        board::{Caller, Event, InOrder, Participant},
         openapi::{About, Declared},
     },
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::{AbortHandle, spawn_blocking},
+    time::sleep,
+};
 
+use crate::diagnostics::Diagnostics;
 use crate::error::os_error;
 use crate::event_loop::LoopCore;
+use crate::gil;
+use crate::live;
 use crate::native::without_signals;
+use crate::settings::seconds;
+use crate::slow::SlowRequests;
 use crate::stats::{Counter, Row};
-use calls::Callers;
+use calls::{Callers, InFlight};
 use hub::{Hub, LEASE_RETRY};
 use judge::Answering;
+use line::Place;
 use registry::{Registry, Rule, array_bytes, opened};
+use thread::{Common, FramesThread};
+pub(crate) use thread::{Counts, Said, Says, Setup};
 
 /// Pictures that wait for a thread; with more, some are left out. A second of work at most.
 const PICTURES_WAIT_MAX: usize = 64;
+/// What the thread of the frames has to say, and has not said yet: about as many lines as a turn of the loop tells.
+const TOLD_MAX: usize = 256;
 /// Refusals are told of once in this time; all are counted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Who on the loop is told what the thread of the frames has to say.
+#[derive(Default)]
+pub(crate) struct Hearers {
+    pub(crate) slow: Option<Rc<SlowRequests>>,
+    pub(crate) diagnostics: Option<Rc<Diagnostics>>,
+}
 
 /// What the routes of one worker have open.
 pub(crate) struct Topics {
@@ -57,14 +85,139 @@ pub(crate) struct Topics {
     config: Py<PyAny>,
     /// What the application is asked runs as long.
     answering: RefCell<Option<Answering>>,
+    /// Where there are frame routes.
+    frames: RefCell<Option<FramesThread>>,
+    in_flight: InFlight,
+    settings: Settings,
+    row: Option<Arc<Row>>,
+    /// Tells Python what the thread has to say, as long as that runs.
+    telling: Cell<Option<(AbortHandle, Rc<Ears>)>>,
+}
+
+/// The loop's end of the channel from the thread of the frames.
+struct Ears {
+    hears: RefCell<mpsc::Receiver<Said>>,
+    hearers: Hearers,
+    core: Rc<LoopCore>,
+}
+
+impl Ears {
+    fn tell(&self, said: Said) {
+        match said {
+            Said::Warning(text) => {
+                self.core
+                    .warn_soon(text, "what frame routes say could not be logged");
+            }
+            Said::Slow(note, others) => {
+                if let Some(slow) = &self.hearers.slow {
+                    slow.add(|| note, others);
+                }
+            }
+            Said::Connection(line, others) => {
+                if let Some(diagnostics) = &self.hearers.diagnostics {
+                    diagnostics.add(line, others);
+                }
+            }
+        }
+    }
+
+    /// Tells what was said before the thread ended.
+    fn tell_rest(&self) {
+        let next = || self.hears.borrow_mut().try_recv().ok();
+        while let Some(said) = next() {
+            self.tell(said);
+        }
+    }
 }
 
 impl Topics {
-    /// Lets go of it, when the worker closes.
-    pub(crate) fn clear(&self) {
+    /// Lets go of it, when the worker closes. What the thread of the frames serves is cut.
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        if let Some(mut frames) = self.frames.take() {
+            gil::detached(py, || frames.stop());
+        }
+        if let Some((telling, ears)) = self.telling.take() {
+            telling.abort();
+            ears.tell_rest();
+        }
         self.registry.clear();
         self.callers.clear();
         self.answering.take();
+    }
+
+    /// Starts the thread of the frames.
+    pub(crate) fn start(
+        &self,
+        config: &Bound<'_, PyAny>,
+        core: &Rc<LoopCore>,
+        setup: Setup,
+        hearers: Hearers,
+    ) -> PyResult<()> {
+        let (told, hears) = mpsc::channel(TOLD_MAX);
+        let common = Common {
+            registry: self.registry.clone(),
+            guard: self.guard.clone(),
+            settings: self.settings.clone(),
+            calls: calls(config)?,
+            calls_max: config.getattr("topics_calls_max")?.extract()?,
+            queue_bytes: config.getattr("topics_queue_bytes")?.extract()?,
+            in_flight: self.in_flight.clone(),
+            row: self.row.clone(),
+            told,
+        };
+        if let Some(frames) = &mut *self.frames.borrow_mut() {
+            frames.start(common, setup).map_err(os_error)?;
+            let ears = Rc::new(Ears {
+                hears: RefCell::new(hears),
+                hearers,
+                core: core.clone(),
+            });
+            let here = ears.clone();
+            let telling = core.spawn(async move {
+                while let Some(said) = poll_fn(|cx| here.hears.borrow_mut().poll_recv(cx)).await {
+                    here.tell(said);
+                }
+            });
+            self.telling.set(Some((telling.abort_handle(), ears)));
+        }
+        Ok(())
+    }
+
+    /// Serves frame routes, and nothing else, where `listener` listens; false when that is over.
+    pub(crate) fn listen(&self, listener: Listener, entry: Entry, is_proxied: bool) -> bool {
+        let frames = self.frames.borrow();
+        frames
+            .as_ref()
+            .is_some_and(|frames| frames.listen(listener, entry, is_proxied))
+    }
+
+    /// Reads certificates anew.
+    pub(crate) fn reload_tls(&self) {
+        if let Some(frames) = &*self.frames.borrow() {
+            frames.reload_tls();
+        }
+    }
+
+    /// Stops accepting on the thread of the frames.
+    pub(crate) fn stop_accepting(&self) {
+        if let Some(frames) = &*self.frames.borrow() {
+            frames.stop_accepting();
+        }
+    }
+
+    /// Ends the connections of that thread's own listeners; how many were cut.
+    pub(crate) fn drain(
+        &self,
+        deadline: Duration,
+        idle: Duration,
+    ) -> Option<impl Future<Output = usize> + use<>> {
+        let frames = self.frames.borrow();
+        frames.as_ref().map(|frames| frames.drain(deadline, idle))
+    }
+
+    /// Its connections, as they were lately.
+    pub(crate) fn counts(&self) -> Option<Arc<Counts>> {
+        self.frames.borrow().as_ref().map(FramesThread::counts)
     }
 
     /// Reads the tokens anew. When they are not as they should be, the old ones stay.
@@ -86,27 +239,29 @@ pub(crate) fn in_front_of(
     let Some(prefix) = prefix else {
         return Ok((application, None));
     };
-    let topics = open(prefix.clone(), config, core, sockets, row)?;
+    let frames = FramesThread::new().map_err(os_error)?;
+    let topics = open(prefix.clone(), config, core, sockets, row, Some(frames))?;
     let routes = &topics.routes;
     let mut service = Routes::new(application);
-    let calls: Option<String> = config.getattr("topics_calls")?.extract()?;
-    if let Some(calls) = calls.filter(|calls| !calls.is_empty()) {
-        let times = CallTimes {
-            usual: seconds(config, "topics_call_timeout")?,
-            most: seconds(config, "topics_call_timeout_max")?,
-            loan_wait: seconds(config, "topics_wait")?,
-        };
+    if let Some((calls, times)) = calls(config)? {
         service = service.prefix(calls.clone(), Rc::new(routes.calls(calls, times)));
     }
     let service = service.prefix(prefix, routes.clone());
     Ok((Rc::new(service), Some(topics)))
 }
 
-/// A setting that is a duration.
-fn seconds(config: &Bound<'_, PyAny>, name: &str) -> PyResult<Duration> {
-    let value: f64 = config.getattr(name)?.extract()?;
-    Duration::try_from_secs_f64(value)
-        .map_err(|_| PyValueError::new_err(format!("{name}={value} is not a duration")))
+/// The prefix of calls and their times, if there are calls.
+fn calls(config: &Bound<'_, PyAny>) -> PyResult<Option<(String, CallTimes)>> {
+    let prefix: Option<String> = config.getattr("topics_calls")?.extract()?;
+    let Some(prefix) = prefix.filter(|prefix| !prefix.is_empty()) else {
+        return Ok(None);
+    };
+    let times = CallTimes {
+        usual: seconds(config, "topics_call_timeout")?,
+        most: seconds(config, "topics_call_timeout_max")?,
+        loan_wait: seconds(config, "topics_wait")?,
+    };
+    Ok(Some((prefix, times)))
 }
 
 /// The routes as the configuration has them, mounted nowhere.
@@ -116,6 +271,7 @@ fn open(
     core: &Rc<LoopCore>,
     sockets: SocketLimits,
     row: Option<&Arc<Row>>,
+    frames: Option<FramesThread>,
 ) -> PyResult<Topics> {
     let topics_max = config.getattr("topics_max")?.extract()?;
     let threads = config.getattr("topics_picture_threads")?.extract()?;
@@ -123,13 +279,27 @@ fn open(
     let pool = without_signals(|| Pool::start(threads, PICTURES_WAIT_MAX)).map_err(os_error)?;
     let rules = rules(config)?;
     let about = about(config, &rules)?;
-    let registry = Arc::new(Registry::new(rules, topics_max, pool, pixels_max));
-    let callers = Callers::new(config.getattr("topics_calls_max")?.extract()?);
+    let registry = Arc::new(Registry::new(
+        rules,
+        topics_max,
+        pool,
+        pixels_max,
+        row.cloned(),
+    ));
+    let in_flight = InFlight::default();
+    let calls_max = config.getattr("topics_calls_max")?.extract()?;
+    let callers = Callers::new(calls_max, in_flight.clone());
+    let pumps = match &frames {
+        Some(frames) => Pumps::Elsewhere(frames.handle(), core.clone()),
+        None => Pumps::Loop(core.clone()),
+    };
     let board = Rc::new(LoopBoard {
         registry: registry.clone(),
         callers: callers.clone(),
-        core: core.clone(),
+        pumps,
+        queue_bytes: config.getattr("topics_queue_bytes")?.extract()?,
         row: row.cloned(),
+        log: Log::Loop(core.clone()),
         told: Cell::new(None),
         untold: Cell::new(0),
     });
@@ -139,18 +309,27 @@ fn open(
         parts_max: config.getattr("topics_parts_max")?.extract()?,
         poll_wait_max: seconds(config, "topics_poll")?,
         seats: Seats::new(config.getattr("topics_viewers")?.extract()?),
+        queue_max: config.getattr("topics_queue_max")?.extract()?,
         sockets,
         about,
     };
     let (guard, answering) = access::guard(config, core)?;
-    let routes = Rc::new(TopicRoutes::new(board, guard.clone(), settings));
+    let mut routes = TopicRoutes::new(board, guard.clone(), settings.clone());
+    if let Some(frames) = &frames {
+        routes = routes.with_mover(frames.mover());
+    }
     Ok(Topics {
-        routes,
+        routes: Rc::new(routes),
         registry,
         callers,
         guard,
         config: config.clone().unbind(),
         answering: RefCell::new(answering),
+        frames: RefCell::new(frames),
+        in_flight,
+        settings,
+        row: row.cloned(),
+        telling: Cell::default(),
     })
 }
 
@@ -175,6 +354,20 @@ fn about(config: &Bound<'_, PyAny>, rules: &[Rule]) -> PyResult<About> {
 /// The setting `topic_rules`.
 fn rules(config: &Bound<'_, PyAny>) -> PyResult<Vec<Rule>> {
     let found: Vec<(String, Bound<'_, PyDict>)> = config.getattr("topic_rules")?.extract()?;
+    let demo = live::demo(config)?.map(|name| -> PyResult<Rule> {
+        let array = (Dtype::Uint8, live::DEMO_SHAPE.to_vec());
+        Ok(Rule {
+            pattern: name
+                .parse()
+                .map_err(|error| PyValueError::new_err(format!("live: {error}")))?,
+            name: name.to_owned(),
+            create: true,
+            slots: live::DEMO_SLOTS,
+            slot_bytes: array_bytes(&array).unwrap_or(0),
+            array: Some(array),
+            decode: false,
+        })
+    });
     found
         .into_iter()
         .map(|(pattern, rule)| {
@@ -204,6 +397,8 @@ fn rules(config: &Bound<'_, PyAny>) -> PyResult<Vec<Rule>> {
                 name: pattern,
             })
         })
+        // The first that fits counts: what the configuration says goes first.
+        .chain(demo)
         .collect()
 }
 
@@ -217,12 +412,53 @@ fn get<'py, T: for<'a> FromPyObject<'a, 'py>>(
     }
 }
 
-/// The topics as one loop has them.
+/// Where the pumps of hubs run, as seen from one thread.
+#[derive(Clone)]
+enum Pumps {
+    /// On the loop, which asks, for handlers where there are no frame routes.
+    Loop(Rc<LoopCore>),
+    /// On the thread of the frames, which asks.
+    Thread(Handle),
+    /// On the thread of the frames; the loop asks.
+    Elsewhere(Handle, Rc<LoopCore>),
+}
+
+impl Pumps {
+    /// Watches the newest sequence of a hub.
+    fn watch(&self, hub: &Arc<Hub>) -> watch::Receiver<u64> {
+        match self {
+            Self::Loop(core) => hub.watch(|hub| drop(core.spawn(hub.pump()))),
+            Self::Thread(runtime) => hub.watch(|hub| drop(runtime.spawn(hub.pump()))),
+            Self::Elsewhere(runtime, core) => {
+                let watching = || hub.watch(|hub| drop(runtime.spawn(hub.pump())));
+                hub.watch_by_relay(watching, |relay| drop(core.spawn(relay)))
+            }
+        }
+    }
+
+    /// The runtime of the thread of the frames, if there is one.
+    fn thread(&self) -> Option<&Handle> {
+        match self {
+            Self::Loop(_) => None,
+            Self::Thread(runtime) | Self::Elsewhere(runtime, _) => Some(runtime),
+        }
+    }
+}
+
+/// Who is told of refusals.
+enum Log {
+    Loop(Rc<LoopCore>),
+    Channel(mpsc::Sender<Said>),
+}
+
+/// The topics as one thread has them.
 struct LoopBoard {
     registry: Arc<Registry>,
     callers: Rc<Callers>,
-    core: Rc<LoopCore>,
+    pumps: Pumps,
+    queue_bytes: u64,
     row: Option<Arc<Row>>,
+    log: Log,
     told: Cell<Option<Instant>>,
     untold: Cell<u64>,
 }
@@ -247,6 +483,11 @@ impl Board for LoopBoard {
         Box::pin(blocking(move || Registry::info(&topic)))
     }
 
+    fn participants(&self, topic: &str) -> BoardFuture<Vec<Participant>> {
+        let topic = topic.to_owned();
+        Box::pin(blocking(move || Registry::participants(&topic)))
+    }
+
     fn publisher(&self, topic: &str) -> BoardFuture<Opened> {
         let (registry, topic) = (self.registry.clone(), topic.to_owned());
         Box::pin(async move {
@@ -260,13 +501,17 @@ impl Board for LoopBoard {
 
     fn feed(&self, topic: &str) -> BoardFuture<Rc<dyn Feed>> {
         let (registry, topic) = (self.registry.clone(), topic.to_owned());
-        let core = self.core.clone();
+        let (pumps, queue_bytes) = (self.pumps.clone(), self.queue_bytes);
         Box::pin(async move {
             let hub = match registry.known_hub(&topic) {
                 Some(known) => known,
                 None => blocking(move || registry.open_hub(&topic)).await?,
             };
-            let feed: Rc<dyn Feed> = Rc::new(LoopFeed { hub, core });
+            let feed: Rc<dyn Feed> = Rc::new(LoopFeed {
+                hub,
+                pumps,
+                queue_bytes,
+            });
             Ok(feed)
         })
     }
@@ -323,15 +568,22 @@ impl LoopBoard {
             "a frame route{of} refused: {}: {problem}{more}",
             problem.code.text()
         );
-        self.core
-            .warn_soon(text, "a refusal of a frame route could not be logged");
+        match &self.log {
+            Log::Loop(core) => {
+                core.warn_soon(text, "a refusal of a frame route could not be logged");
+            }
+            // With a full channel the loop stands still, and nobody could read it.
+            Log::Channel(told) => drop(told.try_send(Said::Warning(text))),
+        }
     }
 }
 
-/// The frames of a topic as one loop has them.
+/// The frames of a topic as one thread has them.
 struct LoopFeed {
     hub: Arc<Hub>,
-    core: Rc<LoopCore>,
+    pumps: Pumps,
+    /// What the copies of one topic's queues may take.
+    queue_bytes: u64,
 }
 
 impl Feed for LoopFeed {
@@ -339,23 +591,16 @@ impl Feed for LoopFeed {
         self.hub.session()
     }
 
-    fn newest(&self) -> Result<Option<Arc<Frame>>, Problem> {
+    fn newest(&self) -> Result<Option<Frame>, Problem> {
         self.hub.newest()
     }
 
-    fn newer(&self, after: u64) -> BoardFuture<Arc<Frame>> {
-        let (hub, core) = (self.hub.clone(), self.core.clone());
+    fn newer(&self, after: u64) -> BoardFuture<Frame> {
+        let (hub, mut watching) = (self.hub.clone(), self.pumps.watch(&self.hub));
         Box::pin(async move {
-            let mut watching = hub.watch(|hub| {
-                core.spawn(hub.pump());
-            });
             loop {
                 if *watching.borrow_and_update() == u64::MAX {
-                    return Err(Problem::new(
-                        Code::Unavailable,
-                        "the topic is gone or was created again",
-                    )
-                    .retry_after(REPORT_EVERY));
+                    return Err(registry::gone());
                 }
                 match hub.newest() {
                     Ok(Some(frame)) if frame.sequence > after => return Ok(frame),
@@ -379,5 +624,53 @@ impl Feed for LoopFeed {
 
     fn lends(&self, sequence: u64, parcel: &Arc<Parcel>) {
         self.hub.lends(sequence, parcel);
+    }
+
+    fn in_order(&self, frames_max: usize) -> BoardFuture<InOrder> {
+        let (hub, pumps, bytes_max) = (self.hub.clone(), self.pumps.clone(), self.queue_bytes);
+        Box::pin(async move {
+            let Some(runtime) = pumps.thread().cloned() else {
+                return Err(Problem::new(Code::Unavailable, "there are no frame routes"));
+            };
+            let opened = hub.clone();
+            let place = blocking(move || {
+                opened.place(frames_max, bytes_max, |line| {
+                    drop(runtime.spawn(line.run()));
+                })
+            })
+            .await?;
+            let in_order: InOrder =
+                Box::new(move || -> Rc<dyn Feed> { Rc::new(QueueFeed { hub, place }) });
+            Ok(in_order)
+        })
+    }
+}
+
+/// The frames of a topic for one viewer that gets all of them.
+struct QueueFeed {
+    hub: Arc<Hub>,
+    place: Arc<Place>,
+}
+
+impl Feed for QueueFeed {
+    fn session(&self) -> u64 {
+        self.hub.session()
+    }
+
+    fn newest(&self) -> Result<Option<Frame>, Problem> {
+        self.hub.newest()
+    }
+
+    fn newer(&self, _after: u64) -> BoardFuture<Frame> {
+        let place = self.place.clone();
+        Box::pin(async move { place.next().await })
+    }
+
+    fn picture(&self, frame: &Frame, setting: Setting) -> BoardFuture<Bytes> {
+        Box::pin(self.hub.picture(frame, setting))
+    }
+
+    fn lends(&self, sequence: u64, parcel: &Arc<Parcel>) {
+        self.place.lends(sequence, parcel);
     }
 }

@@ -26,7 +26,9 @@ use framegate_http::{
     ingest::{FrameSlot, IngestError, Published},
     pictures::{Cache, Decoder, Pool},
     topics::{
-        ArrayHead, Code, Dtype, FrameHead, Opened, Problem, TopicInfo, access::Pattern, board,
+        ArrayHead, Code, Dtype, FrameHead, Opened, Problem, TopicInfo,
+        access::Pattern,
+        board::{self, Participant},
     },
 };
 use framegate_shm::{
@@ -38,6 +40,8 @@ use super::{
     hub::Hub,
 };
 use crate::frames::Slot;
+use crate::native::monotonic_ns;
+use crate::stats::Row;
 
 /// What the configuration says of topics whose names fit a pattern.
 #[derive(Clone, Debug)]
@@ -55,6 +59,7 @@ pub(super) struct Rule {
 }
 
 /// Which file a topic was when it was opened.
+#[derive(PartialEq, Eq)]
 pub(super) struct Life {
     path: PathBuf,
     stamp: (u64, u64),
@@ -92,6 +97,12 @@ fn stamp(path: &Path) -> Option<(u64, u64)> {
 
 pub(super) fn unknown() -> Problem {
     Problem::new(Code::TopicUnknown, "there is no topic of this name")
+}
+
+/// Of the life that viewers have watched.
+pub(super) fn gone() -> Problem {
+    Problem::new(Code::Unavailable, "the topic is gone or was created again")
+        .retry_after(Duration::from_secs(1))
 }
 
 /// An open publisher, and what its topic holds.
@@ -191,6 +202,7 @@ pub(super) struct Registry {
     pixels_max: u64,
     publishers: Opens<OpenPublisher>,
     hubs: Opens<Hub>,
+    row: Option<Arc<Row>>,
 }
 
 fn lock<T>(opens: &Opens<T>) -> MutexGuard<'_, Vec<(String, Arc<T>)>> {
@@ -222,7 +234,13 @@ fn keep<T>(opens: &Opens<T>, topic: &str, opened: T, count_max: usize) -> Arc<T>
 }
 
 impl Registry {
-    pub(super) fn new(rules: Vec<Rule>, topics_max: usize, pool: Pool, pixels_max: u64) -> Self {
+    pub(super) fn new(
+        rules: Vec<Rule>,
+        topics_max: usize,
+        pool: Pool,
+        pixels_max: u64,
+        row: Option<Arc<Row>>,
+    ) -> Self {
         Self {
             rules,
             topics_max,
@@ -230,6 +248,7 @@ impl Registry {
             pixels_max,
             publishers: Mutex::default(),
             hubs: Mutex::default(),
+            row,
         }
     }
 
@@ -252,7 +271,7 @@ impl Registry {
     /// Opens a hub. Blocking.
     pub(super) fn open_hub(&self, topic: &str) -> Result<Arc<Hub>, Problem> {
         let pictures = Cache::new(Arc::clone(&self.pool), self.pixels_max);
-        let hub = Hub::open(topic, pictures)?;
+        let hub = Hub::open(topic, pictures, self.row.clone())?;
         Ok(keep(&self.hubs, topic, hub, self.topics_max))
     }
 
@@ -356,6 +375,7 @@ impl Registry {
         let inspector = Inspector::open(topic).map_err(|error| problem(&error))?;
         let info = inspector.info().map_err(|error| problem(&error))?;
         let stats = inspector.stats().map_err(|error| problem(&error))?;
+        let usage = inspector.usage().map_err(|error| problem(&error))?;
         Ok(TopicInfo {
             name: topic.to_owned(),
             schema: schema_of(&info.schema),
@@ -364,7 +384,35 @@ impl Registry {
             sequence: stats.head,
             publishers: stats.publishers,
             subscribers: stats.subscribers,
+            responders: usage.responders,
+            leases: usage.leases,
+            lost: usage.lost,
         })
+    }
+
+    /// Who takes part in one topic. Blocking.
+    pub(super) fn participants(topic: &str) -> Result<Vec<Participant>, Problem> {
+        let inspector = Inspector::open(topic).map_err(|error| problem(&error))?;
+        let found = inspector.participants().map_err(|error| problem(&error))?;
+        let now_ns = monotonic_ns();
+        // A publisher's clock may be a hair ahead of ours by the time we read it.
+        let since = |at_ns: u64| Duration::from_nanos(now_ns.saturating_sub(at_ns));
+        Ok(found
+            .into_iter()
+            .map(|one| Participant {
+                name: one.name,
+                pid: one.pid,
+                role: one.role,
+                policy: one.policy,
+                alive: one.alive,
+                frames: one.frames,
+                lost: one.lost,
+                lag: one.lag,
+                holds: one.holds,
+                oldest: one.oldest_ns.map(since),
+                behind: one.behind_ns.map(since),
+            })
+            .collect())
     }
 }
 

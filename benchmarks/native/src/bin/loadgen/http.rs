@@ -1,4 +1,5 @@
-//! HTTP/1.1 keep-alive load: one request under way per connection, the answer must be a 200 with a length, or chunked.
+//! HTTP/1.1 keep-alive load: one request under way per connection, the answer must have the expected status and a length, or be
+//! chunked.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
@@ -14,6 +15,18 @@ use crate::{Load, STALL};
 
 /// Bytes at the beginning of a body that carry its due time and number.
 const STAMP_BYTES: usize = 16;
+
+/// What is sent, and what is expected to come back.
+pub(crate) struct Shape {
+    pub(crate) path: String,
+    pub(crate) connections: usize,
+    /// More than 0: POSTs of so many bytes, the first of which are the stamp.
+    pub(crate) stamped_bytes: usize,
+    /// Not empty: POSTs of this body, which is JSON.
+    pub(crate) json: Vec<u8>,
+    /// Status of every answer.
+    pub(crate) status: u16,
+}
 
 struct Connection {
     stream: TcpStream,
@@ -37,6 +50,8 @@ pub(crate) struct Http {
     /// What follows the stamp; the same bytes for every request.
     body: Vec<u8>,
     has_stamp: bool,
+    /// What every answer begins with.
+    answer_start: String,
     number: u64,
     /// One moment on both clocks: bodies are stamped with wall time, which other processes can read.
     anchor: (Instant, SystemTime),
@@ -44,13 +59,13 @@ pub(crate) struct Http {
 }
 
 /// Length of the whole answer that `input` begins with; None while it cannot be told.
-fn answer_bytes(input: &[u8]) -> Result<Option<usize>, String> {
+fn answer_bytes(input: &[u8], start: &str) -> Result<Option<usize>, String> {
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
     let head = &input[..end];
-    if !head.starts_with(b"HTTP/1.1 200") {
-        return Err(format!("answer is not a 200: {}", head.escape_ascii()));
+    if !head.starts_with(start.as_bytes()) {
+        return Err(format!("answer is no {start}: {}", head.escape_ascii()));
     }
     for line in head.split(|&byte| byte == b'\n').skip(1) {
         const NAME: &[u8] = b"content-length:";
@@ -90,42 +105,48 @@ fn chunks_bytes(body: &[u8]) -> Result<Option<usize>, String> {
 }
 
 impl Http {
-    pub(crate) fn connect(
-        address: SocketAddr,
-        path: &str,
-        connections: usize,
-        body_bytes: usize,
-    ) -> Result<Self, String> {
-        let has_stamp = body_bytes > 0;
-        if has_stamp && body_bytes < STAMP_BYTES {
+    pub(crate) fn connect(address: SocketAddr, shape: Shape) -> Result<Self, String> {
+        let path = &shape.path;
+        let has_stamp = shape.stamped_bytes > 0;
+        if has_stamp && shape.stamped_bytes < STAMP_BYTES {
             return Err(format!("--size must be 0 or at least {STAMP_BYTES}"));
         }
-        let mut head = if has_stamp {
+        let post = |media_type: &str, bytes: usize| {
             format!(
-                "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/octet-stream\r\nContent-Length: {body_bytes}\r\n\r\n"
+                "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: {media_type}\r\nContent-Length: {bytes}\r\n\r\n"
             )
-        } else {
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")
+        };
+        let mut head = match (has_stamp, shape.json.is_empty()) {
+            (true, true) => post("application/octet-stream", shape.stamped_bytes),
+            (false, false) => post("application/json", shape.json.len()),
+            (false, true) => format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"),
+            (true, false) => return Err("--size and --body-file exclude each other".to_owned()),
         }
         .into_bytes();
         let head_bytes = head.len();
         if has_stamp {
             head.resize(head_bytes + STAMP_BYTES, 0);
         }
-        // Not all alike, so that nobody can profit from a page of zeros.
-        let body = (0..body_bytes.saturating_sub(STAMP_BYTES)).map(|index| (index * 31 / 7) as u8);
+        let body = if has_stamp {
+            // Not all alike, so that nobody can profit from a page of zeros.
+            let filler = 0..shape.stamped_bytes - STAMP_BYTES;
+            filler.map(|index| (index * 31 / 7) as u8).collect()
+        } else {
+            shape.json
+        };
         let mut load = Self {
             poll: Poll::new().map_err(|error| format!("epoll: {error}"))?,
             connections: Vec::new(),
-            idle: (0..connections).collect(),
+            idle: (0..shape.connections).collect(),
             head_bytes,
-            body: body.collect(),
+            body,
             has_stamp,
+            answer_start: format!("HTTP/1.1 {}", shape.status),
             number: 0,
             anchor: (Instant::now(), SystemTime::now()),
             buffer: vec![0; 64 * 1024],
         };
-        for index in 0..connections {
+        for index in 0..shape.connections {
             let stream = crate::connect(&load.poll, address, index)?;
             load.connections.push(Connection {
                 stream,
@@ -200,7 +221,7 @@ impl Http {
                 connection.input.extend_from_slice(received);
                 &connection.input[..]
             };
-            match answer_bytes(whole)? {
+            match answer_bytes(whole, &self.answer_start)? {
                 Some(length) if length == whole.len() => {
                     if connection.sent < connection.head.len() + self.body.len() {
                         return Err("answered before the body was read".to_owned());
@@ -280,24 +301,31 @@ impl Load for Http {
 mod tests {
     use super::answer_bytes;
 
+    const OK: &str = "HTTP/1.1 200";
+
     #[test]
     fn measures_answers() {
         let answer = b"HTTP/1.1 200 OK\r\nX: 1\r\nContent-LENGTH: 5\r\n\r\nhello";
-        assert_eq!(answer_bytes(answer), Ok(Some(answer.len())));
-        assert_eq!(answer_bytes(&answer[..30]), Ok(None));
-        assert!(answer_bytes(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").is_err());
-        assert!(answer_bytes(b"HTTP/1.1 200 OK\r\n\r\nuntil the end").is_err());
+        assert_eq!(answer_bytes(answer, OK), Ok(Some(answer.len())));
+        assert_eq!(answer_bytes(&answer[..30], OK), Ok(None));
+        assert!(answer_bytes(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", OK).is_err());
+        assert!(answer_bytes(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", OK).is_err());
+        let refusal = b"HTTP/1.1 422 Unprocessable Content\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(
+            answer_bytes(refusal, "HTTP/1.1 422"),
+            Ok(Some(refusal.len()))
+        );
     }
 
     #[test]
     fn measures_chunked_answers() {
         let answer =
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n";
-        assert_eq!(answer_bytes(answer), Ok(Some(answer.len())));
+        assert_eq!(answer_bytes(answer, OK), Ok(Some(answer.len())));
         for bytes in 0..answer.len() {
-            assert_eq!(answer_bytes(&answer[..bytes]), Ok(None), "{bytes}");
+            assert_eq!(answer_bytes(&answer[..bytes], OK), Ok(None), "{bytes}");
         }
         let nonsense = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n";
-        assert!(answer_bytes(nonsense).is_err());
+        assert!(answer_bytes(nonsense, OK).is_err());
     }
 }

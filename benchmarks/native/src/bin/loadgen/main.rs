@@ -24,11 +24,14 @@ use crate::pace::{Pace, Window};
 
 const USAGE: &str = "usage:
   loadgen http --port P [--path /] [--conns 64] [--size BODY_BYTES] [--rate PER_S] [--seconds 3] [--warmup 0.5]
+               [--body-file JSON] [--status 200]
   loadgen h2 --port P [--path /] [--conns 8] [--inflight 8] [--answer 13] ...
-  loadgen ws --port P [--path /ws] [--conns 32] [--inflight 16] [--size 128] [--rate MESSAGES_PER_S --burst 16] ...
+  loadgen ws --port P [--path /ws] [--conns 32] [--inflight 16] [--size 128] [--rate MESSAGES_PER_S --burst 16]
+             [--frames 1 --answer 9] ...
 Without --rate: closed loop. With --size, http sends POSTs whose first 16 bytes are the time at which they were
-due (nanoseconds since 1970) and their number, little-endian. h2: answers of --answer bytes, --inflight requests
-under way on each connection.";
+due (nanoseconds since 1970) and their number, little-endian. ws --frames 1: messages are frames for a topic, with the
+head of the frame routes' protocol before such a time, and are answered by --answer bytes, not by an echo. h2: answers of --answer bytes, --inflight requests
+under way on each connection. http --body-file: POSTs of that JSON; --status is that of every answer.";
 
 /// How often a stuck peer is looked for; a run without any progress for this long is given up.
 const STALL: Duration = Duration::from_secs(10);
@@ -81,6 +84,18 @@ fn wait_for_word() -> Result<(), String> {
     }
 }
 
+/// The body in that file; none where no file is named.
+fn read_body(file: &str) -> Result<Vec<u8>, String> {
+    if file.is_empty() {
+        return Ok(Vec::new());
+    }
+    match std::fs::read(file) {
+        Ok(body) if body.is_empty() => Err(format!("{file} is empty")),
+        Ok(body) => Ok(body),
+        Err(error) => Err(format!("{file}: {error}")),
+    }
+}
+
 /// Something that can carry out one window of load on connections that it keeps.
 trait Load {
     fn window(&mut self, pace: Pace) -> Result<Window, String>;
@@ -101,16 +116,15 @@ fn run() -> Result<(), String> {
     let mut units_per_step = 1_u32;
     let mut load: Box<dyn Load> = match command.as_str() {
         "http" => {
-            let path = arguments.take("path", "/".to_owned())?;
-            let connections = arguments.take("conns", 64)?;
-            let body_bytes = arguments.take("size", 0)?;
+            let shape = http::Shape {
+                path: arguments.take("path", "/".to_owned())?,
+                connections: arguments.take("conns", 64)?,
+                stamped_bytes: arguments.take("size", 0)?,
+                json: read_body(&arguments.take("body-file", String::new())?)?,
+                status: arguments.take("status", 200)?,
+            };
             arguments.finish()?;
-            Box::new(http::Http::connect(
-                address,
-                &path,
-                connections,
-                body_bytes,
-            )?)
+            Box::new(http::Http::connect(address, shape)?)
         }
         "h2" => {
             let path = arguments.take("path", "/".to_owned())?;
@@ -128,6 +142,8 @@ fn run() -> Result<(), String> {
             let inflight = arguments.take("inflight", 16)?;
             let size = arguments.take("size", 128)?;
             units_per_step = arguments.take("burst", inflight)?;
+            let has_head = arguments.take("frames", 0_u8)? != 0;
+            let answer_bytes = arguments.take("answer", size)?;
             arguments.finish()?;
             if !(1..=inflight).contains(&units_per_step) {
                 return Err(format!("--burst must be from 1 to --inflight ({inflight})"));
@@ -136,6 +152,8 @@ fn run() -> Result<(), String> {
                 inflight,
                 burst: units_per_step,
                 size,
+                has_head,
+                answer_bytes,
             };
             Box::new(websocket::WebSocket::connect(
                 address,

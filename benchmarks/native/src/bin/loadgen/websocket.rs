@@ -1,4 +1,4 @@
-//! WebSocket echo load: each connection keeps several messages of one size under way.
+//! WebSocket load: each connection keeps several messages of one size under way, each of which is echoed or answered.
 //!
 //! Closed loop: as many new messages as echoes came, in one write. Fixed rate: bursts, evenly spaced, each burst in one
 //! write on the next connection that has room for it.
@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use framegate_bench_native::wsframe;
 use mio::net::TcpStream;
@@ -23,9 +23,19 @@ pub(crate) struct Shape {
     pub(crate) inflight: u32,
     /// Messages of one step of a fixed rate.
     pub(crate) burst: u32,
-    /// Payload bytes of a message.
+    /// Payload bytes of a message, without its head.
     pub(crate) size: usize,
+    /// A head for frame routes and the due time come first.
+    pub(crate) has_head: bool,
+    /// Payload bytes of each answer.
+    pub(crate) answer_bytes: usize,
 }
+
+/// Bytes before the payload of a message for frame routes: version 1, the frame's own bytes, 32 of head.
+const HEAD_BYTES: usize = 32;
+/// Of the due time, in the first bytes of the payload.
+const STAMP_BYTES: usize = 8;
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 struct Connection {
     stream: TcpStream,
@@ -44,6 +54,8 @@ pub(crate) struct WebSocket {
     message: Vec<u8>,
     /// The connection that the next burst goes to.
     turn: usize,
+    /// One moment on both clocks.
+    anchor: (Instant, SystemTime),
     buffer: Vec<u8>,
 }
 
@@ -83,19 +95,23 @@ impl WebSocket {
         shape: Shape,
     ) -> Result<Self, String> {
         let mut message = Vec::new();
-        let payload = vec![b'x'; shape.size];
-        wsframe::append(
-            &mut message,
-            wsframe::BINARY,
-            &payload,
-            Some([0x37, 0xfa, 0x21, 0x3d]),
-        );
+        if shape.has_head && shape.size < STAMP_BYTES {
+            return Err(format!("--size must be at least {STAMP_BYTES} for frames"));
+        }
+        let mut payload = Vec::new();
+        if shape.has_head {
+            payload.extend([1, 0, HEAD_BYTES as u8]);
+            payload.resize(HEAD_BYTES, 0);
+        }
+        payload.resize(payload.len() + shape.size, b'x');
+        wsframe::append(&mut message, wsframe::BINARY, &payload, Some(MASK));
         let mut load = Self {
             poll: Poll::new().map_err(|error| format!("epoll: {error}"))?,
             connections: Vec::new(),
             shape,
             message,
             turn: 0,
+            anchor: (Instant::now(), SystemTime::now()),
             buffer: vec![0; 64 * 1024],
         };
         for index in 0..connections {
@@ -113,12 +129,30 @@ impl WebSocket {
     }
 
     fn send(&mut self, index: usize, count: u32, due: Instant) -> Result<(), String> {
+        if self.shape.has_head {
+            self.stamp(due)?;
+        }
         let connection = &mut self.connections[index];
         for _ in 0..count {
             connection.output.extend_from_slice(&self.message);
             connection.waiting.push_back(due);
         }
         self.write(index)
+    }
+
+    /// Puts the due time where the payload begins.
+    fn stamp(&mut self, due: Instant) -> Result<(), String> {
+        let wall = self.anchor.1 + (due - self.anchor.0);
+        let wall = wall
+            .duration_since(UNIX_EPOCH)
+            .map_err(|error| error.to_string())?;
+        let start = self.message.len() - self.shape.size;
+        // The head is a multiple of the mask's length.
+        let stamp = (wall.as_nanos() as u64).to_le_bytes();
+        for (at, byte) in stamp.iter().enumerate() {
+            self.message[start + at] = byte ^ MASK[at % MASK.len()];
+        }
+        Ok(())
     }
 
     fn write(&mut self, index: usize) -> Result<(), String> {
@@ -155,7 +189,7 @@ impl WebSocket {
                 match frame.opcode {
                     // The server checks whether we live; the window is shorter than its patience.
                     wsframe::PING => {}
-                    wsframe::BINARY if frame.end - frame.start == self.shape.size => {
+                    wsframe::BINARY if frame.end - frame.start == self.shape.answer_bytes => {
                         let due = connection.waiting.pop_front().ok_or("an echo of nothing")?;
                         latency.record(now - due);
                         echoes += 1;

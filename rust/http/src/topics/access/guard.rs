@@ -23,12 +23,21 @@ pub enum Guard {
 
 /// Decides in place of the table, for each permission and topic anew.
 pub trait Judge: Send + Sync + 'static {
-    /// Is it allowed? `None` if that cannot be found out.
+    /// Is it allowed?
     fn judge(&self, question: Question) -> JudgeFuture;
 }
 
 /// What a judge answers. Dropped when the client goes away first.
-pub type JudgeFuture = Pin<Box<dyn Future<Output = Option<bool>>>>;
+pub type JudgeFuture = Pin<Box<dyn Future<Output = Result<bool, Unjudged>>>>;
+
+/// Why there is no judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unjudged {
+    /// The judge has failed.
+    Failed,
+    /// It did not come in time.
+    Late,
+}
 
 /// What a judge is asked: the request, and what it is for.
 #[derive(Clone, Debug)]
@@ -145,9 +154,10 @@ impl Visit {
                     ..(**question).clone()
                 };
                 match judge.judge(question).await {
-                    Some(true) => Ok(()),
-                    Some(false) => Err(Denial::Judged(permission)),
-                    None => Err(Denial::NotJudged),
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(Denial::Judged(permission)),
+                    Err(Unjudged::Failed) => Err(Denial::NotJudged),
+                    Err(Unjudged::Late) => Err(Denial::JudgedLate),
                 }
             }
         }
@@ -160,7 +170,7 @@ mod tests {
 
     use http::{HeaderValue, header::HOST};
 
-    use super::{Guard, Judge, JudgeFuture, Question};
+    use super::{Guard, Judge, JudgeFuture, Question, Unjudged};
     use crate::routes::test_request;
     use crate::topics::access::{Access, Denial, Permission, Rights};
 
@@ -187,9 +197,10 @@ mod tests {
     impl Judge for Notes {
         fn judge(&self, question: Question) -> JudgeFuture {
             let answer = match question.topic.as_deref() {
-                Some("yes") => Some(true),
-                Some("no") | None => Some(false),
-                Some(_) => None,
+                Some("yes") => Ok(true),
+                Some("no") | None => Ok(false),
+                Some("late") => Err(Unjudged::Late),
+                Some(_) => Err(Unjudged::Failed),
             };
             self.0.lock().unwrap().push(question);
             Box::pin(async move { answer })
@@ -208,13 +219,14 @@ mod tests {
         assert_eq!(visit.may(read, Some("yes")).await, Ok(()));
         assert_eq!(visit.may(read, Some("no")).await, Err(Denial::Judged(read)));
         assert_eq!(visit.may(read, Some("?")).await, Err(Denial::NotJudged));
+        assert_eq!(visit.may(read, Some("late")).await, Err(Denial::JudgedLate));
         let list = Permission::List;
         assert_eq!(visit.may(list, None).await, Err(Denial::Judged(list)));
         let asked = notes.0.lock().unwrap();
-        assert_eq!(asked.len(), 4);
+        assert_eq!(asked.len(), 5);
         assert_eq!(asked[0].permission, read);
         assert_eq!(asked[0].target.path(), "/topics/yes");
         assert!(asked[0].is_local);
-        assert_eq!(asked[3].topic, None);
+        assert_eq!(asked[4].topic, None);
     }
 }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use http::request::Parts;
 
 pub use credentials::{Digest, SUBPROTOCOL, chosen_subprotocol};
-pub use guard::{Guard, Judge, JudgeFuture, Question, Visit};
+pub use guard::{Guard, Judge, JudgeFuture, Question, Unjudged, Visit};
 pub use local::Stranger;
 pub use pattern::{NotAPattern, Pattern};
 
@@ -124,15 +124,18 @@ pub enum Denial {
     Judged(Permission),
     /// The application has failed to say.
     NotJudged,
+    /// The application has not said it in time.
+    JudgedLate,
 }
 
 impl Denial {
-    /// 401, 403, or 500 when it is the server's fault.
+    /// 401, 403, or 500 and 503 when it is the server's fault.
     fn code(self) -> Code {
         match self {
             Self::BadToken | Self::NoToken(_) => Code::Unauthorized,
             Self::TokenForbids(_) | Self::Forbidden(..) | Self::Judged(_) => Code::Forbidden,
             Self::NotJudged => Code::Internal,
+            Self::JudgedLate => Code::Unavailable,
         }
     }
 
@@ -144,7 +147,7 @@ impl Denial {
             Self::TokenForbids(_) => {
                 Some("Bearer realm=\"framegate\", error=\"insufficient_scope\"")
             }
-            Self::Forbidden(..) | Self::Judged(_) | Self::NotJudged => None,
+            Self::Forbidden(..) | Self::Judged(_) | Self::NotJudged | Self::JudgedLate => None,
         }
     }
 
@@ -177,6 +180,9 @@ impl Denial {
                 )
             }
             Self::NotJudged => "the application failed to say whether this is allowed".into(),
+            Self::JudgedLate => {
+                "the application did not say in time whether this is allowed".into()
+            }
         }
     }
 }
@@ -607,6 +613,7 @@ mod tests {
             (Denial::Forbidden(permission, None), Code::Forbidden, None),
             (Denial::Judged(permission), Code::Forbidden, None),
             (Denial::NotJudged, Code::Internal, None),
+            (Denial::JudgedLate, Code::Unavailable, None),
         ] {
             let problem = Problem::from(denial);
             assert_eq!(problem.code, code);

@@ -13,8 +13,8 @@ use std::{
 };
 
 use framegate_http::{
-    ingest::FrameSlot,
-    topics::FrameHead,
+    ingest::{FrameSlot, Published},
+    topics::{Code, FrameHead, Problem, board::Event},
     websocket::{Failure, Kind, code},
 };
 use framegate_shm::Publisher;
@@ -26,10 +26,12 @@ use pyo3::{
 use tokio::io::ReadBuf;
 
 use super::{Phase, State, WebSocketExchange};
+use crate::asgi::Application;
 use crate::error;
 use crate::frames::{Failure as Refusal, Slot, Target};
 use crate::home::LoopBound;
-use crate::topics::handlers::{Made, promise};
+use crate::promise::promise;
+use crate::topics::handlers::refusal;
 
 /// Bytes of a message that finds no slot are read and forgotten so many at a time.
 const SCRATCH_BYTES: usize = 4096;
@@ -39,6 +41,7 @@ pub(super) struct Sink {
     publisher: Publisher,
     target: Target,
     content_type: Option<String>,
+    application: Rc<Application>,
     frames: Cell<u64>,
     dropped: Cell<u64>,
     error: RefCell<Option<Wrong>>,
@@ -74,8 +77,25 @@ impl Sink {
                 reason: "the topic cannot be published to",
             },
         };
-        self.error.borrow_mut().get_or_insert(wrong);
+        let code = match &wrong {
+            Wrong::Long { .. } => Code::FrameTooLarge,
+            Wrong::Short { .. } => Code::FrameLength,
+            Wrong::Shm(_) => Code::Unavailable,
+        };
+        let mut error = self.error.borrow_mut();
+        if error.is_none() {
+            // The end of the WebSocket: there is no second one.
+            *error = Some(wrong);
+            self.count_refusal(code);
+        }
         failure
+    }
+
+    fn count_refusal(&self, code: Code) {
+        self.application.handlers.happened(&Event::Refused {
+            topic: Some(&self.target.topic),
+            problem: &Problem::new(code, ""),
+        });
     }
 
     /// A place for a message of at least so many bytes.
@@ -158,6 +178,7 @@ impl Incoming {
             return Err(sink.fail(Wrong::Short { bytes, expected }));
         }
         let Filling::Slot(slot) = filling else {
+            sink.count_refusal(Code::TopicFull);
             sink.dropped.set(sink.dropped.get() + 1);
             return Ok(());
         };
@@ -166,7 +187,10 @@ impl Incoming {
             ..FrameHead::default()
         };
         match slot.publish(&head) {
-            Ok(_) => {
+            Ok(Published { bytes, .. }) => {
+                sink.application
+                    .handlers
+                    .happened(&Event::Published { bytes });
                 sink.frames.set(sink.frames.get() + 1);
                 Ok(())
             }
@@ -241,12 +265,13 @@ impl SocketHandle {
         let exchange = self.0.clone_ref(py);
         promise(py, &application.clone(), async move {
             let opened = application.publishers.open(&target, None).await;
-            Ok(Made(move |py: Python<'_>| {
+            move |py: Python<'_>| {
                 let publisher = opened.map_err(|refusal: Refusal| refusal.into_python(py))?;
                 let sink = Rc::new(Sink {
                     publisher,
                     target,
                     content_type,
+                    application,
                     frames: Cell::new(0),
                     dropped: Cell::new(0),
                     error: RefCell::default(),
@@ -263,7 +288,7 @@ impl SocketHandle {
                     exchange,
                 };
                 Ok(Bound::new(py, sink)?.into_any().unbind())
-            }))
+            }
         })
     }
 
@@ -282,8 +307,9 @@ impl SocketHandle {
         let routes = application.handlers.routes(py, &application)?;
         let (exchange, outbox) = (self.0.clone_ref(py), state.outbox.clone());
         promise(py, &application, async move {
-            let viewer = routes.deliver(&topic, &query, outbox).await?;
-            Ok(Made(move |py: Python<'_>| {
+            let viewer = routes.deliver(&topic, &query, outbox).await;
+            move |py: Python<'_>| {
+                let viewer = viewer.map_err(|problem| refusal(py, &problem))?;
                 let state = exchange.get().0.get_or_raise()?;
                 if state.viewer.borrow().is_some() {
                     return Err(PyRuntimeError::new_err(
@@ -295,7 +321,7 @@ impl SocketHandle {
                     state.outbox.wake();
                 }
                 Ok(py.None())
-            }))
+            }
         })
     }
 

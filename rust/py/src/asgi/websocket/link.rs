@@ -178,8 +178,12 @@ impl Link {
             leftover,
             draining,
             sweep,
+            ..
         } = upgraded;
         let exchange = Python::attach(|py| user.exchange.clone_ref(py));
+        if draining.is_swept() {
+            outbox.leave_to_the_sweep();
+        }
         let session = Session::new(stream, &leftover, settings, outbox, user);
         if let Some(heartbeat) = session.heartbeat() {
             sweep.watch(heartbeat);
