@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from clients.application import PIECE, Application
+from peers.aiohttp_session import session
 from server_thread import Serve
 from tls.conftest import ServeTls
 
@@ -36,10 +37,9 @@ def run(
 
     def call(test: Callable[[aiohttp.ClientSession], Awaitable[None]]) -> None:
         async def main() -> None:
-            connector = aiohttp.TCPConnector(ssl=context)
             limits = aiohttp.ClientTimeout(total=30)
-            async with aiohttp.ClientSession(base, connector=connector, timeout=limits) as session:
-                await test(session)
+            async with session(base, ssl=context, timeout=limits) as opened:
+                await test(opened)
 
         asyncio.run(main())
 

@@ -19,6 +19,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 import websockets.sync.client
 
+from peers.aiohttp_session import session
 from peers.tls_threads import for_threads
 from tls.authority import Authority
 
@@ -118,9 +119,9 @@ class WebsocketsInThreads(Client):
 
 class Aiohttp(Client):
     async def open(self, url: str, tls: ssl.SSLContext | None) -> None:
-        session = await self.stack.enter_async_context(aiohttp.ClientSession())
-        self.peer = await session.ws_connect(
-            url, ssl=tls or True, protocols=["a", "chat"], compress=15, autoping=False
+        opened = await self.stack.enter_async_context(session(ssl=tls or True))
+        self.peer = await opened.ws_connect(
+            url, protocols=["a", "chat"], compress=15, autoping=False
         )
 
     async def send(self, message: str | bytes) -> None:
