@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +21,6 @@ from server_process import Launch, ServerProcess
 
 CONNECTIONS = int(os.environ.get("FRAMEGATE_ATTACKERS", "50"))
 APP = "attacks.application:app"
-# The median of many requests: a server that starves others delays nearly every one of them, a
-# machine that is busy with something else only a few.
 SERVED_WITHIN_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 # What one connection may hold: its parser, read-ahead and write buffer, and the request's objects.
@@ -56,6 +53,12 @@ def ask(server: ServerProcess) -> float:
             received += piece
     assert received.startswith(b"HTTP/1.1 200 OK\r\n"), received
     return time.monotonic() - start
+
+
+def assert_served(waits: list[float]) -> None:
+    """Others were served in time, but for one wait in ten, which the machine may be guilty of."""
+    late = [wait for wait in waits if wait >= SERVED_WITHIN_SECONDS]
+    assert waits and len(late) <= 1 + len(waits) // 10, waits
 
 
 class Attack:
@@ -112,14 +115,15 @@ def outlast(
     """Keep the attack up until the server has cut all of it; serve others meanwhile."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     pause = threading.Event()
-    waits, most = [], 0
+    waits: list[float] = []
+    most = 0
     while attack.open:
         assert time.monotonic() < deadline, f"{len(attack.open)} attackers are still connected"
         waits.append(ask(server))
         most = max(most, resident_bytes(server) - before)
         attack.drip(data, reads)
         pause.wait(DRIP_SECONDS)
-    assert statistics.median(waits) < SERVED_WITHIN_SECONDS
+    assert_served(waits)
     assert most < BYTES_ANYWAY + CONNECTIONS * BYTES_PER_CONNECTION
 
 

@@ -6,18 +6,12 @@ Each test bounds what the server's memory grows by, and asks whether others are 
 from __future__ import annotations
 
 import functools
-import statistics
 import threading
 import zlib
 
 import pytest
 
-from attacks.test_slow_clients import (
-    BYTES_ANYWAY,
-    CONNECTIONS,
-    SERVED_WITHIN_SECONDS,
-    ask,
-)
+from attacks.test_slow_clients import BYTES_ANYWAY, CONNECTIONS, ask, assert_served
 from attacks.websocket_peers import APP, MIB, RSV1, Open, Watched
 from server_process import Launch
 from websocket.raw import (
@@ -70,7 +64,7 @@ def test_compression_bombs(launch: Launch, opened: Open, mode: str, fragments: i
         client.reset()
     # Twice the limit: a buffer that grows has an old and a new half.
     assert watched.grown < BYTES_ANYWAY + len(clients) * 2 * MIB
-    assert watched.usual_wait < SERVED_WITHIN_SECONDS
+    assert_served(watched.waits)
     assert server.stop() == 0
 
 
@@ -85,7 +79,7 @@ def test_ping_floods_whose_pongs_nobody_reads(launch: Launch, opened: Open) -> N
         watched.look()
     # 50 MB of pings; of the pongs only the latest waits.
     assert watched.grown < 8 * MIB, watched.grown
-    assert watched.usual_wait < SERVED_WITHIN_SECONDS
+    assert_served(watched.waits)
     client = clients[0]
     client.send(frame(PING, b"last"), frame(TEXT, b"alive"))
     # The echo does not wait for the pong of the last ping, which waits for those before it.
@@ -119,7 +113,7 @@ def test_messages_in_crumbs(launch: Launch, opened: Open, size: int) -> None:
     client.reset()
     # The message itself, a buffer that grew by doubling, and the bytes object of it.
     assert watched.grown < 6 * MIB, watched.grown
-    assert watched.usual_wait < SERVED_WITHIN_SECONDS
+    assert_served(watched.waits)
     assert server.stop() == 0
 
 
@@ -134,10 +128,10 @@ def test_messages_that_nobody_reads(launch: Launch, opened: Open) -> None:
         pause.wait(0.05)
     # What `send` may have waiting, and the message behind it.
     assert watched.grown < BYTES_ANYWAY + len(clients) * 256 * 1024, watched.grown
-    assert watched.usual_wait < SERVED_WITHIN_SECONDS
+    assert_served(watched.waits)
     # They are slow, not dead: who reads, gets on.
     assert clients[0].read_frame() == (BINARY, bytes(2**16))
     for client in clients:
         client.reset()
-    assert statistics.median(ask(server) for _ in range(20)) < SERVED_WITHIN_SECONDS
+    assert_served([ask(server) for _ in range(20)])
     assert server.stop() == 0

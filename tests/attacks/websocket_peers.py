@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -39,10 +38,6 @@ class Watched:
     @property
     def grown(self) -> int:
         return self.most - self.before
-
-    @property
-    def usual_wait(self) -> float:
-        return statistics.median(self.waits)
 
 
 Open = Callable[..., RawWebSocket]

@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance.process import free_port
+
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "build" / "tools" / "autobahn"
 MISSING = (
@@ -114,9 +116,7 @@ def run_client_share(
     reports = directory / "reports"
     reports.mkdir(parents=True)
     spec = directory / "spec.json"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        # It takes a number only; that somebody else takes it in between is the one risk.
-        port = free.getsockname()[1]
+    port = free_port()  # it takes a number only
     everything = {"cases": list(cases), "exclude-cases": [], "exclude-agent-cases": {}}
     place = {"url": f"ws://127.0.0.1:{port}", "outdir": str(reports)}
     spec.write_text(json.dumps(place | {"options": {"failByDrop": False}} | everything))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conformance.process import free_port
 from framegate import Server
 from framegate.errors import EXIT_STARTUP, StartupFailed, WorkerError, WorkerStartFailed
 from server_process import Launch
@@ -155,8 +156,7 @@ class TestFailure:
     @pytest.mark.parametrize("name", ["fails", "raises", "returns", "is_late"])
     def test_in_startup_means_that_nothing_is_accepted(self, name: str) -> None:
         app = Application(getattr(self, name))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         server = Server(app, port=port, access_log=False, timeout_worker_startup=0.2)
         with pytest.raises(WorkerStartFailed, match=r"framegate\.worker startup") as caught:
             server.start_in_thread()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import re
 import time
 
 import pytest
@@ -29,8 +28,10 @@ def test_slow_callbacks_are_logged(run: Run, caplog: pytest.LogCaptureFixture) -
 
 def test_waiting_is_not_logged_as_slow(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        asyncio.get_running_loop().slow_callback_duration = 0.05
-        await asyncio.sleep(0.5)
+        asyncio.get_running_loop().slow_callback_duration = (
+            0.4  # a busy machine interrupts callbacks, too
+        )
+        await asyncio.sleep(0.8)
 
     gc.collect()
     gc.disable()  # a full collection is slow, too
@@ -39,10 +40,7 @@ def test_waiting_is_not_logged_as_slow(run: Run, caplog: pytest.LogCaptureFixtur
             run(main(), debug=True)
     finally:
         gc.enable()
-    # A callback that the machine interrupts is logged rightly; one that waited took the 0.5 s.
-    for message in caplog.messages:
-        took = re.search(r" took (\d+\.\d+) s", message)
-        assert took and float(took[1]) < 0.4, message
+    assert caplog.messages == []
 
 
 def test_call_soon_from_another_thread_is_refused(run: Run) -> None:

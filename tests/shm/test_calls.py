@@ -443,7 +443,7 @@ def test_responder_killed_in_mid_call(topic: shm.Topic, peer: Callable[..., Any]
             assert server.line() == "taken hello"
             server.kill()
             with pytest.raises(ResponderDied, match="died or closed"):
-                call.result(60)  # one second on an idle machine
+                call.result(10)  # one second on an idle machine
         with pytest.raises(NoResponder):
             caller.call(b"x")
     nothing_is_held(topic)

@@ -1,6 +1,5 @@
 """Recording to MCAP and replaying, with Foxglove's own Python packages as the independent peer."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -30,7 +29,7 @@ from mcap_protobuf.writer import Writer as ProtobufWriter
 from framegate import _http, recording, shm
 from framegate.cli import main
 from framegate.errors import RecordingError, TopicExists, TopicNameInvalid, TopicNotFound
-from topics.waiting import wait_until
+from topics.waiting import threads_named, wait_until
 
 PLATFORM = [sys.executable, "-m", "framegate", "topic"]
 PATIENCE_S = 60
@@ -762,15 +761,6 @@ def test_record_for_a_while(tmp_path: Path, capsys: Any, peer: Any) -> None:
     assert f"recording ticks to {file}" in err
 
 
-def threads(name: str) -> int:
-    """How many threads of this process have the name, of which the kernel keeps 15 bytes."""
-    found = 0
-    for comm in Path("/proc/self/task").glob("*/comm"):
-        with contextlib.suppress(OSError):  # it ended just now
-            found += comm.read_text() == f"{name[:15]}\n"
-    return found
-
-
 def test_who_is_forgotten_stops(tmp_path: Path) -> None:
     file = tmp_path / "file.mcap"
     with shm.Publisher("t", slot_bytes=8) as publisher:
@@ -781,14 +771,14 @@ def test_who_is_forgotten_stops(tmp_path: Path) -> None:
         recorders[0].add("t", "{}")
         publisher.send(b"first")
         wait_until(lambda: recorders[0].stats()["t"]["frames"] == 1)
-        wait_until(lambda: threads("framegate-record") == 1)
+        wait_until(lambda: len(threads_named("framegate-record")) == 1)
         recorders.clear()
-        wait_until(lambda: threads("framegate-record") == 0)
+        wait_until(lambda: len(threads_named("framegate-record")) == 0)
     plan: dict[str, Any] = {"topics": {"t": "again"}, "rate": 1.0, "repeat": True}
     players = [_http.Player(file, **plan, slots=None, slot_bytes=None)]
     players[0].prepare()
     players[0].start()
     wait_until(lambda: players[0].stats()["rounds"] > 1)
-    wait_until(lambda: threads("framegate-replay") == 1)
+    wait_until(lambda: len(threads_named("framegate-replay")) == 1)
     players.clear()
-    wait_until(lambda: threads("framegate-replay") == 0)
+    wait_until(lambda: len(threads_named("framegate-replay")) == 0)

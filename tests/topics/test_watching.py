@@ -24,7 +24,7 @@ from websockets.sync.client import connect
 import framegate
 from server_process import Launch
 from server_thread import Serve, Server
-from topics.waiting import traced, wait_until
+from topics.waiting import threads_named, traced, wait_until
 
 SHAPE = (48, 64, 3)
 HEAD = struct.Struct("<BBHIQQd")
@@ -580,8 +580,7 @@ def test_pump_ends_although_frames_go_on(
     server = launch("topics.blocking_app:app", *words, extra=extra).wait_ready()
 
     def threads_of_frames() -> list[Path]:
-        tasks = Path(f"/proc/{server.pid}/task").iterdir()
-        return [task for task in tasks if (task / "comm").read_text().startswith("framegate-frame")]
+        return threads_named("framegate-frames", server.pid)
 
     wait_until(lambda: bool(threads_of_frames()))  # it names itself, once it runs
     (thread,) = threads_of_frames()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
     """The watchdog of the test ends what never comes."""
     while not condition():
         os.sched_yield()
+
+
+def threads_named(name: str, pid: int | str = "self") -> list[Path]:
+    """The threads of a process that have a name, of which the kernel keeps 15 bytes."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it ended just now
+            if (task / "comm").read_text() == f"{name[:15]}\n":
+                found.append(task)
+    return found
 
 
 def asleep(pid: int) -> bool:
