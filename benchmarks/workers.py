@@ -1,7 +1,8 @@
 """Do two workers on two cores do twice the work of one?
 
-Here is no third core for the load, so it is no rate that is compared but the CPU time of a request:
-two workers that need no more of it for each than one does do twice as much.
+Here is no third core for the load, so it is no rate that is compared but the CPU time of a request.
+At these rates much of it is waking, which gets rarer the more there is to do: a number above one
+says that a second worker costs nothing beyond the work, not how much faster two are.
 """
 
 from framegate_bench.__main__ import main

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from framegate_bench.own_server import free_port
+from framegate_bench.processes import free_port
 from framegate_bench.procfs import session_usage
 
 SERVERS = {

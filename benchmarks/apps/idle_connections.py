@@ -16,7 +16,8 @@ import time
 import zlib
 from pathlib import Path
 
-from framegate_bench.own_server import free_port, pss
+from framegate_bench.own_server import pss
+from framegate_bench.processes import free_port
 
 COMMANDS = {
     "framegate": (

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from framegate_bench.own_server import free_port
+from framegate_bench.processes import free_port
 from playwright.sync_api import Browser, Page, sync_playwright
 
 STARTS = 5

@@ -2,7 +2,7 @@
 
 `workers.py SERVER --bin FOLDER --tools FOLDER one|two --cores S,L --seconds T` prints one line of
 JSON. The load has no core of its own beside two workers, so each is asked for far less than it can
-do: whoever is asked for less waits less, and what a request costs stays.
+do.
 """
 
 import json

@@ -8,19 +8,25 @@ so it is the cost of exactly the requests that were counted.
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from framegate_bench.environments import HOME, LOGS
-from framegate_bench.loadgen import Times, warm_load
-from framegate_bench.processes import BenchError, last_words, read_line, running, write_line
+from framegate_bench.loadgen import Times, WarmLoad, warm_load
+from framegate_bench.processes import (
+    BenchError,
+    free_port,
+    last_words,
+    read_line,
+    running,
+    write_line,
+)
 from framegate_bench.procfs import NOTHING, core_time, session_usage
 from framegate_bench.question import Phase, Question, Server
 from framegate_bench.scratch import scratch
@@ -57,13 +63,6 @@ def choose_cores() -> Cores:
     return Cores(cores[0], cores[1])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _answers(port: int, question: Question) -> bool:
     """Whether the server is up; an answer that is no success is an error at once."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_TIMEOUT_S)
@@ -93,8 +92,9 @@ class Running:
         self.server = server
         name = server.name.replace(" ", "-")
         self.log = LOGS / f"{question.name}-{name}.log"
+        self.load_log = LOGS / f"{question.name}-{name}-load.log"
         self._consumer_log = LOGS / f"{question.name}-{name}-consumer.log"
-        self.port = _free_port()
+        self.port = free_port()
         self._stack = stack
         folder = stack.enter_context(scratch())
         self._environment = {
@@ -168,20 +168,16 @@ class Running:
         )
         return answer
 
+    def load(self, phase: Phase, times: Times) -> AbstractContextManager[WarmLoad]:
+        """A phase's load, which waits for its "go"; the consumer of that phase is running."""
+        self.consume(phase.consumer_mode)
+        program, core = self.bench.native / "loadgen", self.bench.cores.load
+        return warm_load(program, phase.load, phase.rate, self.port, times, core, self.load_log)
+
     def sample(self, phase: Phase) -> dict[str, Any]:
         """One window."""
         bench = self.bench
-        self.consume(phase.consumer_mode)
-        log = self.log.with_name(f"{self.log.stem}-load.log")
-        with warm_load(
-            bench.native / "loadgen",
-            phase.load,
-            phase.rate,
-            self.port,
-            bench.times,
-            bench.cores.load,
-            log,
-        ) as load:
+        with self.load(phase, bench.times) as load:
             self._let_consumer_finish()
             self.ask_consumer()
             core_before = core_time(bench.cores.server)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from framegate_bench.processes import running
+from framegate_bench.processes import free_port, running
 from framegate_bench.procfs import session_pids
 from framegate_bench.question import Server
 
@@ -33,12 +33,6 @@ def read_words(
     words = parser.parse_args()
     words.server_core, words.load_core = map(int, words.cores.split(","))
     return words
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def connect(port: int) -> socket.socket:

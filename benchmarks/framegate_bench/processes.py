@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,12 @@ GRACE_S = 5.0
 
 class BenchError(Exception):
     """Something could not be measured; the message says what and why."""
+
+
+def free_port() -> int:
+    """A port that was free just now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from framegate_bench.loadgen import Times, warm_load
+from framegate_bench.loadgen import Times
 from framegate_bench.measure import Bench, Running
 from framegate_bench.processes import BenchError, last_words, write_line
 from framegate_bench.question import Question
@@ -43,22 +43,15 @@ def profile(kind: str, bench: Bench, question: Question, folder: Path) -> Path:
                 _tool("py-spy"), "record", "--pid", str(up.pid), "--rate", str(SAMPLES_PER_S),
                 "--duration", str(round(seconds)), "--output", str(picture), *words,
             ]  # fmt: skip
-            up.consume(phase.consumer_mode)
             # However late py-spy begins: the load is there before it, and is ended behind it.
             patience_s = seconds + PATIENCE_S
-            log = up.log.with_name(f"{up.log.stem}-load.log")
-            load = stack.enter_context(
-                warm_load(
-                    bench.native / "loadgen", phase.load, phase.rate, up.port,
-                    Times(patience_s + 2, warmup_s), bench.cores.load, log,
-                )
-            )  # fmt: skip
+            load = stack.enter_context(up.load(phase, Times(patience_s + 2, warmup_s)))
             write_line(load.process, "go")
             code = subprocess.run(command, stdout=sys.stderr, timeout=patience_s).returncode
             if code != 0:
                 raise BenchError(f"py-spy ended with {code}; its words are above")
             if load.process.poll() is not None:
-                raise BenchError(f"the load ended before py-spy: {last_words(log)}")
+                raise BenchError(f"the load ended before py-spy: {last_words(up.load_log)}")
         return picture
     bench = replace(bench, times=Times(seconds + 2, warmup_s), rounds=1)
     raw = folder / f"{question.name}-{kind}.bin"
