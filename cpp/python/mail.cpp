@@ -40,11 +40,6 @@ constexpr MailFunctions kOfResponder = {
         return fg_responder_release(static_cast<fg_responder*>(handle), frame);
     }};
 
-std::uint32_t name_bytes(const std::string& name) {
-    return static_cast<std::uint32_t>(
-        std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
-}
-
 // Bytes of another process as text, whatever they are.
 nb::object text_of(const std::string& bytes) {
     nb::object text = nb::steal(
@@ -192,16 +187,7 @@ Caller::Caller(const Topic& opened, std::uint32_t calls_max, const std::string& 
     fg_caller_options options;
     fg_caller_options_init(&options);
     options.calls_max = calls_max;
-    options.name = name.data();
-    options.name_bytes = name_bytes(name);
-    fg_topic* opened_handle = opened.handle();
-    const KeptTopic kept(opened_handle);
-    fg_status status = FG_OK;
-    {
-        const WithoutGil released;  // it touches every page
-        status = fg_caller_open(opened_handle, &options, &handle_);
-    }
-    check(status);
+    handle_ = opened.open_participant(fg_caller_open, options, name);
     loans_.borrow(fg_caller_loans(handle_));
 }
 
@@ -289,16 +275,7 @@ Responder::Responder(const Topic& opened, std::uint32_t requests_max, const std:
     fg_responder_options options;
     fg_responder_options_init(&options);
     options.requests_max = requests_max;
-    options.name = name.data();
-    options.name_bytes = name_bytes(name);
-    fg_topic* opened_handle = opened.handle();
-    const KeptTopic kept(opened_handle);
-    fg_status status = FG_OK;
-    {
-        const WithoutGil released;  // it touches every page
-        status = fg_responder_open(opened_handle, &options, &handle_);
-    }
-    check(status);
+    handle_ = opened.open_participant(fg_responder_open, options, name);
 }
 
 void Responder::close() noexcept {
@@ -322,7 +299,10 @@ nb::object Responder::take(std::optional<double> timeout, bool& closed) {
     fg_responder* handle = this->handle();
     fg_request request{};
     fg_status status = fg_responder_take(handle, 0, &request);
-    const KeptResponder kept(handle);  // a request keeps it
+    std::optional<KeptResponder> kept;
+    if (status != FG_OK) {
+        kept.emplace(handle);  // until there is a request, which keeps it
+    }
     while (status == FG_EMPTY || status == FG_TIMEOUT || status == FG_INTERRUPTED) {
         if (PyErr_CheckSignals() != 0) {
             throw nb::python_error();

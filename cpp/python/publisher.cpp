@@ -60,18 +60,7 @@ void Publisher::attach(const Topic& opened, const std::string& name) {
     }
     fg_publisher_options options;
     fg_publisher_options_init(&options);
-    options.name = name.data();
-    options.name_bytes = static_cast<std::uint32_t>(
-        std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
-    fg_topic* opened_handle = opened.handle();
-    const KeptTopic kept(opened_handle);
-    fg_publisher* publisher = nullptr;
-    fg_status status = FG_OK;
-    {
-        const WithoutGil released;  // it touches every page
-        status = fg_publisher_open(opened_handle, &options, &publisher);
-    }
-    check(status);
+    fg_publisher* publisher = opened.open_participant(fg_publisher_open, options, name);
     if (handle_ != nullptr || closed_) {
         fg_publisher_close(publisher);
         raise_error(FG_INVALID_ARGUMENT, "this publisher was attached or closed meanwhile");

@@ -220,17 +220,7 @@ Subscriber::Subscriber(const Topic& opened, const std::string& policy_name,
     }
     options.spin_ns = static_cast<std::uint32_t>(spin * 1e9);
     options.leases_max = max_leases;
-    options.name = name.data();
-    options.name_bytes = static_cast<std::uint32_t>(
-        std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
-    fg_topic* opened_handle = opened.handle();
-    const KeptTopic kept(opened_handle);
-    fg_status status = FG_OK;
-    {
-        const WithoutGil released;  // it touches every page
-        status = fg_subscriber_open(opened_handle, &options, &handle_);
-    }
-    check(status);
+    handle_ = opened.open_participant(fg_subscriber_open, options, name);
 }
 
 void Subscriber::close() noexcept {

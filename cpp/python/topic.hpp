@@ -4,9 +4,12 @@
 
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
+#include "errors.hpp"
+#include "gil.hpp"
 #include "region.hpp"
 
 namespace framegate::py {
@@ -23,6 +26,25 @@ class Topic {
     void refresh();
     // Raises ClosedError after close().
     [[nodiscard]] fg_topic* handle() const;
+
+    // Opens a participant of that name, by `fg_..._open`.
+    template <typename Options, typename Handle>
+    [[nodiscard]] Handle* open_participant(fg_status (*open)(fg_topic*, const Options*, Handle**),
+                                           Options options, const std::string& name) const {
+        options.name = name.data();
+        options.name_bytes = static_cast<std::uint32_t>(
+            std::min<std::size_t>(name.size(), FG_PARTICIPANT_NAME_BYTES_MAX));
+        fg_topic* topic = handle();
+        const KeptTopic kept(topic);
+        Handle* opened = nullptr;
+        fg_status status = FG_OK;
+        {
+            const WithoutGil released;  // it touches every page
+            status = open(topic, &options, &opened);
+        }
+        check(status);
+        return opened;
+    }
 
     std::string name;
     SchemaPtr schema;

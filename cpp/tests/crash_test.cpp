@@ -164,8 +164,7 @@ void play_role(Step step) {
     if (is_of_resize(step)) {
         resize_for_ever(topic);
     }
-    const framegate::impl::SegmentView& view =
-        reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+    const framegate::impl::SegmentView& view = test::view_of(topic);
     switch (step) {
         case Step::kWakeBumped:  // somebody must sleep to be woken
             publish_for_ever(test::publisher(topic),
@@ -305,8 +304,7 @@ struct Survivors {
         CHECK(stats.dead == 0);
         CHECK(stats.publishers == 1);
         CHECK(stats.subscribers == 1);
-        const framegate::impl::SegmentView& view =
-            reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+        const framegate::impl::SegmentView& view = test::view_of(topic);
         CHECK_FALSE(framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter));
         CHECK_FALSE(framegate::impl::any_mark(view, framegate::impl::Mark::kSpaceWaiter));
         for (std::uint32_t i = 0; i < count; ++i) {
@@ -497,7 +495,7 @@ TEST_CASE("frame of a publisher that died before waking anybody arrives") {
         const pid_t child = test::in_child([&] {
             const test::Topic own = test::open("quiet");
             const test::Publisher publisher = test::publisher(own);
-            const auto& view = reinterpret_cast<framegate::impl::Topic*>(own.get())->view_;
+            const auto& view = test::view_of(own);
             while (!framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter)) {
                 sched_yield();  // until the subscriber is about to sleep
             }

@@ -178,7 +178,7 @@ TEST_CASE("sleepers follow: threads, event loops, loans that wait for a slot") {
     REQUIRE(ready == 0);
     std::string seen;
     std::thread thread([&] { seen = take_text(sleeper, test::kPatienceNs); });
-    const auto& view = reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+    const auto& view = test::view_of(topic);
     while (!framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter)) {
         std::this_thread::yield();
     }

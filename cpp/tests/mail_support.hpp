@@ -96,10 +96,6 @@ inline fg_status serve_one(const Responder& handle, std::int64_t timeout_ns = kP
     return status;
 }
 
-inline const framegate::impl::SegmentView& view_of(const Topic& topic) {
-    return reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
-}
-
 // Letters in all mailboxes, and slots that are not free (frames included).
 inline std::uint32_t letters_everywhere(const Topic& topic) {
     std::uint32_t letters = 0;

@@ -274,8 +274,7 @@ struct Survivors {
             unfinished += ledger->published[id].load() == 1 && ledger->finished[id].load() == 0;
         }
         CHECK(unfinished == 0);
-        const framegate::impl::SegmentView& view =
-            reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+        const framegate::impl::SegmentView& view = test::view_of(topic);
         CHECK(view.shared->groups.load() == 1);  // "work"
         for (std::uint32_t i = 0; i < kSlots; ++i) {
             CHECK(view.slots[i].marks.load() == 0);

@@ -8,10 +8,6 @@
 
 namespace {
 
-framegate::impl::SegmentView& view_of(const test::Topic& topic) {
-    return reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
-}
-
 test::Subscriber member(const test::Topic& topic, const std::string& group) {
     fg_subscriber_options options;
     fg_subscriber_options_init(&options);
@@ -40,7 +36,7 @@ TEST_CASE("sequences end just below 2^48, and until then every policy works") {
     constexpr std::uint64_t kFirst = FG_SEQUENCE_MAX - kFrames;
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("late", test::options(4, 64));
-    view_of(topic).shared->head.store(kFirst - 2);  // as after nine years
+    test::view_of(topic).shared->head.store(kFirst - 2);  // as after nine years
     const test::Publisher publisher = test::publisher(topic);
     REQUIRE(test::send(publisher, "x") == FG_OK);
     const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
@@ -112,7 +108,7 @@ TEST_CASE("64 subscribers and 16 publishers on one topic") {
                 // Latest and queue need not see the last one, so nobody waits for long.
                 fg_frame frame{};
                 const fg_status status = fg_subscriber_take(subscribers[i].get(), 20000000, &frame);
-                const bool over = framegate::impl::load_head(view_of(topic)) == kFrames;
+                const bool over = framegate::impl::load_head(test::view_of(topic)) == kFrames;
                 if (status == FG_TIMEOUT && over && (kind != 3 || worked[group] == kFrames)) {
                     return;
                 }

@@ -964,54 +964,57 @@ TEST_CASE("head that is no sequence is a status, not an endless loop") {
     const test::Topic topic = test::create("t", test::options(4, 64));
     const test::Subscriber queue = test::subscriber(topic);
     const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
-    reinterpret_cast<framegate::impl::Topic*>(topic.get())
-        ->view_.shared->head.store(~std::uint64_t{0});
+    test::view_of(topic).shared->head.store(~std::uint64_t{0});
     fg_frame frame{};
     CHECK(take(queue, &frame) == FG_SEGMENT_CORRUPT);
     CHECK(take(latest, &frame) == FG_EMPTY);
 }
 
+namespace {
+
+// A topic with one frame, and who would take it.
+struct OneFrame {
+    test::Topic topic = test::create("t", test::options(4, 64));
+    test::Publisher publisher = test::publisher(topic);
+    test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
+    framegate::impl::SegmentView& view = test::view_of(topic);
+
+    OneFrame() { REQUIRE(test::send(publisher, "x") == FG_OK); }
+};
+
+}  // namespace
+
 TEST_CASE("newest frame that is not there ends a take, however long it may wait") {
     const test::RuntimeDirectory directory;
-    const test::Topic topic = test::create("t", test::options(4, 64));
-    const test::Publisher publisher = test::publisher(topic);
-    const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
-    const framegate::impl::SegmentView& view =
-        reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
-    REQUIRE(test::send(publisher, "x") == FG_OK);
+    const OneFrame one;
     SUBCASE("its slot is another one's") {
-        for (std::uint32_t i = 0; i < view.slot_count; ++i) {
-            view.slots[i].word.store(0);
+        for (std::uint32_t i = 0; i < one.view.slot_count; ++i) {
+            one.view.slots[i].word.store(0);
         }
     }
-    SUBCASE("head was forged") { view.flow->head.store(~std::uint64_t{0}); }
+    SUBCASE("head was forged") { one.view.flow->head.store(~std::uint64_t{0}); }
     fg_frame frame{};
-    CHECK(take(latest, &frame, -1) == FG_SEGMENT_CORRUPT);
-    CHECK(take(latest, &frame, test::kPatienceNs) == FG_SEGMENT_CORRUPT);
+    CHECK(take(one.latest, &frame, -1) == FG_SEGMENT_CORRUPT);
+    CHECK(take(one.latest, &frame, test::kPatienceNs) == FG_SEGMENT_CORRUPT);
 }
 
 TEST_CASE("take ends at its deadline, also if every frame is gone before it has it") {
     const test::RuntimeDirectory directory;
-    const test::Topic topic = test::create("t", test::options(4, 64));
-    const test::Publisher publisher = test::publisher(topic);
-    const test::Subscriber latest = test::subscriber(topic, FG_POLICY_LATEST);
-    const framegate::impl::SegmentView& view =
-        reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
-    REQUIRE(test::send(publisher, "x") == FG_OK);
+    const OneFrame one;
     std::uint32_t slot = 0;
-    REQUIRE(framegate::impl::find_frame(view, 1, &slot));
+    REQUIRE(framegate::impl::find_frame(one.view, 1, &slot));
     const test::At overtaken(
         framegate::impl::Step::kTakeAnnounced,
         [&] {
-            const std::uint64_t next = view.flow->head.load() + 1;
-            view.slots[slot].word.store(
+            const std::uint64_t next = one.view.flow->head.load() + 1;
+            one.view.slots[slot].word.store(
                 framegate::impl::slot_word(next, 0, framegate::impl::SlotState::kPub));
-            view.ring[next & view.ring_mask].store(framegate::impl::ring_entry(next, slot));
-            view.flow->head.store(next);
+            one.view.ring[next & one.view.ring_mask].store(framegate::impl::ring_entry(next, slot));
+            one.view.flow->head.store(next);
         },
         true);
     fg_frame frame{};
-    CHECK(take(latest, &frame, 50'000'000) == FG_TIMEOUT);
+    CHECK(take(one.latest, &frame, 50'000'000) == FG_TIMEOUT);
 }
 
 TEST_CASE("seal without a next generation is a status, not an endless loop") {

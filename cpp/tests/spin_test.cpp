@@ -189,9 +189,7 @@ TEST_CASE("a wake without an announced frame leads back to sleep at once") {
 
 TEST_CASE("large frames are announced while they are copied, small ones are not") {
     const Pair pair;
-    const auto shared = [&] {
-        return reinterpret_cast<framegate::impl::Topic*>(pair.topic.get())->view_.shared;
-    };
+    const auto shared = [&] { return test::view_of(pair.topic).shared; };
     const std::vector<char> payload(1 << 20);
     const auto send = [&](std::uint64_t bytes) {
         const fg_publish_info info = test::bytes_info(bytes);

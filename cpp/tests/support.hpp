@@ -113,6 +113,11 @@ inline Topic open(const std::string& name) {
     return Topic(topic);
 }
 
+// What is in the shared memory.
+inline framegate::impl::SegmentView& view_of(const Topic& topic) {
+    return reinterpret_cast<framegate::impl::Topic*>(topic.get())->view_;
+}
+
 inline Publisher publisher(const Topic& topic) {
     fg_publisher* handle = nullptr;
     const fg_status status = fg_publisher_open(topic.get(), nullptr, &handle);

@@ -20,9 +20,8 @@
  * - "Hot": takes no system call unless somebody has to be woken, and allocates nothing.
  * - Threads: handles may be used from several threads at once, closing included: a call on another
  * thread either completes before the close or answers FG_CLOSED, as long as it holds a reference
- * (fg_*_retain) or a live loan or lease. A
- * topic has nothing to close but references: whoever holds one may use it. The pointer itself is freed with the last reference, loan
- * or lease.
+ * (fg_*_retain) or a live loan or lease. A topic has nothing to close but references: whoever
+ * holds one may use it. The pointer itself is freed with the last reference, loan or lease.
  * - Fork: in a child forked after opening, every inherited handle answers FG_FORKED and its memory
  * is unmapped (touching an inherited loan or lease faults). The child opens its own handles.
  */
