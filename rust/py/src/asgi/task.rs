@@ -123,9 +123,8 @@ impl TaskMode {
 /// True when the interpreter never runs without its global lock. One that was built to do so may have the lock for a while, as
 /// long as some thread imports an extension module.
 fn has_lock(py: Python<'_>) -> PyResult<bool> {
-    let built = py.import("sysconfig")?;
-    let is_free = built.call_method1("get_config_var", ("Py_GIL_DISABLED",))?;
-    Ok(!is_free.is_truthy()?)
+    let flags: String = py.import("sys")?.getattr("abiflags")?.extract()?;
+    Ok(!flags.contains('t'))
 }
 
 /// What starting needs to know of the loop and the application.

@@ -64,8 +64,6 @@ pub(super) struct Hub {
     slots: u32,
     /// The frames in order, as long as somebody wants them so.
     line: Mutex<Weak<Line>>,
-    /// Where copies are counted.
-    row: Option<Arc<Row>>,
 }
 
 impl Hub {
@@ -96,12 +94,11 @@ impl Hub {
             newest: watch::Sender::new(0),
             relay: Mutex::default(),
             // What the library allows who says nothing.
-            leases: Leases::new((info.slots / 2).max(1), row.clone()),
+            leases: Leases::new((info.slots / 2).max(1), row),
             pictures,
             topic: topic.to_owned(),
             slots: info.slots,
             line: Mutex::default(),
-            row,
         })
     }
 
@@ -162,13 +159,7 @@ impl Hub {
         {
             return Ok(place);
         }
-        let opened = Line::open(
-            &self.topic,
-            &self.life,
-            self.slots,
-            bytes_max,
-            self.row.clone(),
-        )?;
+        let opened = Line::open(&self.topic, &self.life, self.slots, bytes_max, &self.leases)?;
         let place = opened.place(frames_max).ok_or_else(registry::gone)?;
         *line = Arc::downgrade(&opened);
         start(opened);

@@ -115,6 +115,11 @@ impl Leases {
         }
     }
 
+    /// Of another subscriber, whose copies are counted at the same place.
+    pub(super) fn beside(&self, max: u32) -> Self {
+        Self::new(max, self.row.clone())
+    }
+
     /// Counts a frame that was taken.
     pub(super) fn hold(&self, said: Said, frame: framegate_shm::Frame) -> Arc<Held> {
         // Relaxed: a count, as below.

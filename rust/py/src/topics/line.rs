@@ -37,10 +37,7 @@ use super::{
     leases::{Held, Leases, Said},
     registry::{self, Life},
 };
-use crate::{
-    native::{duplicate, watched},
-    stats::Row,
-};
+use crate::native::{duplicate, watched};
 
 /// The frames of a topic in order.
 pub(super) struct Line {
@@ -191,7 +188,7 @@ impl Line {
         life: &Life,
         slots: u32,
         bytes_max: u64,
-        row: Option<Arc<Row>>,
+        of_hub: &Leases,
     ) -> Result<Arc<Self>, Problem> {
         let leases_max = (slots / 4).max(1);
         let (subscriber, opened) = Life::of(topic, || {
@@ -212,7 +209,7 @@ impl Line {
         Ok(Arc::new(Self {
             subscriber,
             life: opened,
-            leases: Leases::new(leases_max, row),
+            leases: of_hub.beside(leases_max),
             places: Mutex::default(),
             left: Notify::new(),
             leased: Mutex::default(),
