@@ -1,6 +1,7 @@
 """Flame graphs of a server under load, with the tools themselves; nothing here looks at speed."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -33,4 +34,5 @@ def test_flame_graphs_name_what_runs(
     text = picture.read_text()
     assert "bodies_app.py" in text
     if kind == "cpu":
-        assert "hyper::proto::h1" in text, "frames of Rust"
+        # Which of them are met is up to chance: on a busy machine there are few samples.
+        assert re.search(r"\b(?:hyper|tokio|pyo3|_http)::", text), "frames of Rust"
