@@ -19,7 +19,9 @@
 #include <cpuid.h>
 #elif defined(__aarch64__)
 #include <arm_acle.h>
+#ifndef __APPLE__
 #include <sys/auxv.h>
+#endif
 #endif
 
 // Vendored; see its LICENSE. Inlined here, without streaming state, so nothing of it is exported or
@@ -142,8 +144,12 @@ FG_CRC32C_TARGET inline std::uint32_t step1(std::uint32_t crc, unsigned char val
 #else
 #define FG_CRC32C_TARGET __attribute__((target("+crc")))
 bool has_instructions() {
+#ifdef __APPLE__
+    return true;  // every processor of Apple's that runs macOS
+#else
     constexpr unsigned long kCrc32 = 1UL << 7;  // HWCAP_CRC32
     return (getauxval(AT_HWCAP) & kCrc32) != 0;
+#endif
 }
 FG_CRC32C_TARGET inline std::uint64_t step8(std::uint64_t crc, std::uint64_t value) {
     return __crc32cd(static_cast<std::uint32_t>(crc), value);

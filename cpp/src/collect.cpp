@@ -19,6 +19,7 @@
 #include "fork.hpp"
 #include "liveness.hpp"
 #include "names.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "topic.hpp"
@@ -29,8 +30,9 @@ namespace {
 std::int64_t age_of(const struct stat& info) {
     timespec now{};
     clock_gettime(CLOCK_REALTIME, &now);
-    return (static_cast<std::int64_t>(now.tv_sec) - info.st_mtim.tv_sec) * 1000000000 +
-           (now.tv_nsec - info.st_mtim.tv_nsec);
+    const timespec then = os::modified(info);
+    return (static_cast<std::int64_t>(now.tv_sec) - then.tv_sec) * 1000000000 +
+           (now.tv_nsec - then.tv_nsec);
 }
 
 // Under the exclusive lock of `fd`: is this file, by this name, to go?

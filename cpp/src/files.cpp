@@ -6,9 +6,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <cerrno>
 #include <cinttypes>
@@ -18,6 +16,7 @@
 #include "fork.hpp"
 #include "generation.hpp"
 #include "liveness.hpp"
+#include "os.hpp"
 
 namespace framegate::impl {
 namespace {
@@ -124,13 +123,8 @@ bool sweep_temporary_file(int directory, const char* file, const char* stem, std
 
 bool sweep_socket(int directory, const char* file) {
     // Nobody bound to it any more: ECONNREFUSED.
-    const Fd fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    const int used =
-        snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", directory, file);
-    return fd.get() >= 0 && used > 0 && static_cast<std::size_t>(used) < sizeof address.sun_path &&
-           connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 &&
+    const Fd fd(os::open_datagram_socket());
+    return fd.get() >= 0 && os::connect_in(fd.get(), directory, file) != 0 &&
            errno == ECONNREFUSED && unlinkat(directory, file, 0) == 0;
 }
 

@@ -17,6 +17,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "os.hpp"
+
 namespace framegate::impl {
 namespace {
 
@@ -30,10 +32,10 @@ void after_fork_in_parent() { pthread_mutex_unlock(&list_mutex); }
 void after_fork_in_child() {
     for (ForkNode* node = list_head; node != nullptr; node = node->next) {
         for (int& fd : node->fds) {
-            if (fd >= 0) {
+            if (fd >= 0 && &fd != node->not_inherited) {
                 close(fd);
-                fd = -1;
             }
+            fd = -1;
         }
         node->condition.store(kForked,
                               std::memory_order_relaxed);  // relaxed: the child has one thread
@@ -111,7 +113,7 @@ void* map_unforked(std::size_t bytes, int protection, int fd) {
     if (memory == MAP_FAILED) {
         return nullptr;
     }
-    if (madvise(memory, bytes, MADV_DONTFORK) != 0) {
+    if (os::hide_from_children(memory, bytes) != 0) {
         const int error = errno;
         munmap(memory, bytes);
         errno = error;

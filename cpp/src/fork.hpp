@@ -19,6 +19,7 @@ struct ForkNode {
     ForkNode* previous = nullptr;
     ForkNode* next = nullptr;
     int fds[4] = {-1, -1, -1, -1};
+    const int* not_inherited = nullptr;  // the one of them that fork() itself leaves out
     std::atomic<std::uint32_t> condition{kAlive};
 };
 

@@ -31,12 +31,14 @@
 #include <cinttypes>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 #include <new>
 
 #include "files.hpp"
 #include "group.hpp"
 #include "liveness.hpp"
 #include "lock.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "topic.hpp"
@@ -139,7 +141,7 @@ fg_status open_later(Topic& topic, std::uint64_t id, Generation** out) {
             void* mapped = mmap(nullptr, generation->identity_.control_bytes,
                                 PROT_READ | PROT_WRITE, MAP_SHARED, control, 0);
             if (mapped == MAP_FAILED ||
-                madvise(mapped, generation->identity_.control_bytes, MADV_DONTFORK) != 0) {
+                os::hide_from_children(mapped, generation->identity_.control_bytes) != 0) {
                 status = fail_errno("topic \"%s\": cannot map a control file", topic.name_);
             }
             generation->control_ =

@@ -14,6 +14,7 @@
 #include "liveness.hpp"
 #include "metadata.hpp"
 #include "names.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "topic.hpp"
 
@@ -127,7 +128,7 @@ bool Inspector::map_generation(std::uint64_t id) const {
     auto* control = static_cast<unsigned char*>(memory);
     const SegmentView view = later_view(view_, identity, control);
     // acquire: pairs with make_ready().
-    if (madvise(memory, identity.control_bytes, MADV_DONTFORK) != 0 ||
+    if (os::hide_from_children(memory, identity.control_bytes) != 0 ||
         view.flow->first_sequence.load(std::memory_order_acquire) == 0) {
         munmap(memory, identity.control_bytes);
         return false;

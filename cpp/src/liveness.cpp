@@ -24,15 +24,10 @@
 #include "group.hpp"
 #include "lock.hpp"
 #include "mailbox.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"
-
-// A private symbol of some C libraries for 32-bit off_t only; the numbers are the kernel's.
-#ifndef F_OFD_GETLK
-#define F_OFD_GETLK 36
-#define F_OFD_SETLK 37
-#endif
 
 namespace framegate::impl {
 namespace {
@@ -55,7 +50,7 @@ bool set_lock(int fd, std::uint32_t byte, short type) {
     struct flock range = byte_range(byte, type);
     int result = 0;
     do {
-        result = fcntl(fd, F_OFD_SETLK, &range);
+        result = fcntl(fd, os::kSetLock, &range);
     } while (result != 0 && errno == EINTR);
     return result == 0;
 }
@@ -94,11 +89,9 @@ bool control_fd_is_ours(const Topic& topic) {
 
 // Our own locks look free through our own description, so ask through a fresh one of the same file.
 bool own_locks_hold(Topic& topic) {
-    char path[32];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", topic.control_fd());
-    const int fd = open(path, O_RDWR | O_CLOEXEC);
+    const int fd = os::reopen_control_file(topic.control_fd(), topic.directory_fd(), topic.stem_);
     if (fd < 0) {
-        return true;  // no /proc or no descriptor left: no evidence
+        return true;  // no /proc, no name or no descriptor left: no evidence
     }
     bool hold = true;
     struct stat info{};
@@ -281,12 +274,12 @@ bool share_byte(int fd, std::uint32_t byte) { return set_lock(fd, byte, F_RDLCK)
 
 void unlock_byte(int fd, std::uint32_t byte) {
     struct flock range = byte_range(byte, F_UNLCK);
-    fcntl(fd, F_OFD_SETLK, &range);
+    fcntl(fd, os::kSetLock, &range);
 }
 
 bool byte_is_locked(int fd, std::uint32_t byte) {
     struct flock range = byte_range(byte, F_WRLCK);
-    return fcntl(fd, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
+    return fcntl(fd, os::kGetLock, &range) != 0 || range.l_type != F_UNLCK;
 }
 
 fg_status lock_groups(Topic& topic) {

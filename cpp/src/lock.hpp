@@ -3,25 +3,19 @@
 // processes.
 #pragma once
 
-#include <linux/futex.h>
 #include <pthread.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
-#include <ctime>
 
-// glibc's own hint (2.32 and newer); weak, so that an older or another libc links and always takes
-// the atomic way.
-extern "C" char __libc_single_threaded __attribute__((weak));
+#include "os.hpp"
 
 namespace framegate::impl {
 
 class Lock {
   public:
     void lock() {
-        if (single_threaded()) {
+        if (os::single_threaded()) {
             word_.store(1, std::memory_order_relaxed);  // relaxed: nobody else is there
             return;
         }
@@ -40,17 +34,14 @@ class Lock {
         const bool wake = sleepers_.load(std::memory_order_relaxed) != 0;
         word_.store(0, std::memory_order_release);  // release: pairs with lock()
         if (wake) {
-            syscall(SYS_futex, &word_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+            os::wake_one_in_process(word_);
         }
     }
 
   private:
-    static bool single_threaded() {
-        return &__libc_single_threaded != nullptr && __libc_single_threaded != 0;
-    }
+    static constexpr std::int64_t kNapNs = 1000000;
 
     [[gnu::noinline]] void lock_slow() {
-        const timespec nap{0, 1000000};
         sleepers_.fetch_add(1, std::memory_order_relaxed);  // relaxed: see unlock()
         for (;;) {
             std::uint32_t expected = 0;
@@ -58,7 +49,7 @@ class Lock {
                                               std::memory_order_relaxed)) {
                 break;
             }
-            syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, 1, &nap, nullptr, 0);
+            os::sleep_in_process(word_, 1, kNapNs);
         }
         sleepers_.fetch_sub(1, std::memory_order_relaxed);
     }

@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "os.hpp"
 #include "status.hpp"
 
 namespace framegate::impl {
@@ -142,7 +143,7 @@ const char* explicit_directory() {
 fg_status runtime_directory_path(char* out, std::size_t out_bytes) {
     const char* path = explicit_directory();
     const int used = path != nullptr ? snprintf(out, out_bytes, "%s", path)
-                                     : snprintf(out, out_bytes, "/dev/shm/framegate-%u", geteuid());
+                                     : os::default_runtime_directory(out, out_bytes);
     if (used < 0 || static_cast<std::size_t>(used) >= out_bytes) {
         return fail(FG_INVALID_ARGUMENT,
                     "the path of the runtime directory does not fit into %zu bytes", out_bytes);

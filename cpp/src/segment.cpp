@@ -12,7 +12,6 @@
 // no size or offset is ever read from the segment.
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -31,6 +30,7 @@
 #include "liveness.hpp"
 #include "metadata.hpp"
 #include "names.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "topic.hpp"
@@ -68,8 +68,7 @@ fg_status allocate(int fd, std::uint64_t offset, std::uint64_t bytes) {
         const std::uint64_t rest = bytes - done;
         const std::uint64_t piece = rest < kAllocatedAtOnce ? rest : kAllocatedAtOnce;
         do {
-            error =
-                posix_fallocate(fd, static_cast<off_t>(offset + done), static_cast<off_t>(piece));
+            error = os::allocate_file(fd, offset + done, piece);
         } while (error == EINTR);
         done += piece;
     }
@@ -182,8 +181,8 @@ fg_status no_space(Topic& topic, std::uint64_t needed) {
     static_cast<void>(runtime_directory_path(path, sizeof path));
     return fail(FG_NO_SPACE,
                 "topic \"%s\" needs %" PRIu64 " bytes, %" PRIu64
-                " are free in %.200s; use fewer or smaller slots, or a larger /dev/shm",
-                topic.name_, needed, free_bytes, path);
+                " are free in %.200s; use fewer or smaller slots, or %s",
+                topic.name_, needed, free_bytes, path, os::kMoreSpace);
 }
 
 fg_status check_free_space(Topic& topic, std::uint64_t needed) {
@@ -200,8 +199,7 @@ fg_status check_free_space(Topic& topic, std::uint64_t needed) {
 // A new file that is locked and still has its name (a sweeper may be faster than our lock).
 fg_status make_data_file(Topic& topic, mode_t mode) {
     for (int attempt = 0; attempt < kOpenAttempts; ++attempt) {
-        if (getrandom(topic.identity_.id, sizeof topic.identity_.id, 0) !=
-            sizeof topic.identity_.id) {
+        if (!os::random_bytes(topic.identity_.id, sizeof topic.identity_.id)) {
             return fail_errno("topic \"%s\": no random numbers", topic.name_);
         }
         char file[kFileBytesMax];

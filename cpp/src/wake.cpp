@@ -22,48 +22,25 @@
 #include "wake.hpp"
 
 #include <fcntl.h>
-#include <linux/futex.h>
-#include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/timerfd.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cinttypes>
-#include <climits>
 #include <cstdio>
-#include <cstring>
-#include <ctime>
 
 #include "mailbox.hpp"
 #include "names.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 
 namespace framegate::impl {
 namespace {
 
-void futex_wake_all(HalfWord& word) {
-    syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
-}
-
 void socket_file(char (&out)[64], const Topic& topic, std::uint32_t index) {
     // Short and independent of the topic's name: a socket path has 107 bytes.
     snprintf(out, sizeof out, "%016" PRIx64 "-%u.sock", topic.identity_.id[0], index);
-}
-
-void socket_address(sockaddr_un& address, const Topic& topic, std::uint32_t index) {
-    char file[64];
-    socket_file(file, topic, index);
-    std::memset(&address, 0, sizeof address);
-    address.sun_family = AF_UNIX;
-    // Through our descriptor of the directory: the real path may be too long, or mean another place
-    // by now.
-    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/%s", topic.directory_fd(),
-             file);
 }
 
 int send_socket(Topic& topic) {
@@ -73,7 +50,7 @@ int send_socket(Topic& topic) {
         const ForkGuard guard;
         fd = topic.fds_.fds[kSendFd];
         if (fd < 0) {
-            fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+            fd = os::open_datagram_socket();
             __atomic_store_n(&topic.fds_.fds[kSendFd], fd, __ATOMIC_RELEASE);
         }
     }
@@ -86,12 +63,9 @@ bool send_wake(Topic& topic, std::uint32_t index) {
     if (fd < 0) {
         return false;
     }
-    sockaddr_un address;
-    socket_address(address, topic, index);
-    const char byte = 1;
-    const ssize_t sent = sendto(fd, &byte, 1, MSG_NOSIGNAL,
-                                reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    return sent == 1 || errno == EAGAIN;
+    char file[64];
+    socket_file(file, topic, index);
+    return os::send_in(fd, topic.directory_fd(), file) == 1 || os::queue_was_full(errno);
 }
 
 template <typename Wanted>
@@ -125,11 +99,7 @@ SleepResult futex_sleep(const HalfWord& word, std::uint32_t value, std::int64_t 
     if (timeout_ns <= 0) {
         return SleepResult::kTimeout;
     }
-    const timespec timeout{static_cast<time_t>(timeout_ns / 1000000000),
-                           static_cast<long>(timeout_ns % 1000000000)};
-    // Not FUTEX_WAIT_PRIVATE: the sleeper and the waker are different processes.
-    if (syscall(SYS_futex, &word, FUTEX_WAIT, value, &timeout, nullptr, 0) == 0 ||
-        errno == EAGAIN) {
+    if (os::sleep_shared(word, value, timeout_ns) == 0) {
         return SleepResult::kWoken;
     }
     return errno == EINTR ? SleepResult::kInterrupted : SleepResult::kTimeout;
@@ -139,7 +109,7 @@ void wake_sleepers_now(Topic& topic) {
     topic.view_.shared->wake.fetch_add(
         1, std::memory_order_seq_cst);  // a sleeper that read the old value returns
     FG_STEP(kWakeBumped);
-    futex_wake_all(topic.view_.shared->wake);
+    os::wake_all_shared(topic.view_.shared->wake);
 }
 
 void announce_now(Topic& topic, std::uint64_t sequence) {
@@ -154,7 +124,7 @@ void wake_fds_up_to(Topic& topic, std::uint64_t sequence) {
 
 void wake_space_now(Topic& topic) {
     topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);  // as above
-    futex_wake_all(topic.view_.shared->space);
+    os::wake_all_shared(topic.view_.shared->space);
 }
 
 void ring_mailbox(Topic& topic, std::uint32_t index) {
@@ -166,7 +136,7 @@ void ring_mailbox(Topic& topic, std::uint32_t index) {
     if (header.sleepers.load(std::memory_order_seq_cst) != 0) {
         header.bell.fetch_add(1, std::memory_order_seq_cst);
         FG_STEP(kMailRung);
-        futex_wake_all(header.bell);
+        os::wake_all_shared(header.bell);
     }
     std::uint64_t armed = header.armed.load(std::memory_order_seq_cst);  // as above
     if (armed != 0 && send_wake(topic, index)) {
@@ -179,9 +149,9 @@ void ring_mailbox(Topic& topic, std::uint32_t index) {
 
 void kick(Topic& topic) {
     topic.view_.shared->wake.fetch_add(1, std::memory_order_seq_cst);
-    futex_wake_all(topic.view_.shared->wake);
+    os::wake_all_shared(topic.view_.shared->wake);
     topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);
-    futex_wake_all(topic.view_.shared->space);
+    os::wake_all_shared(topic.view_.shared->space);
     wake_fds(topic, [](std::uint64_t) { return true; });
     for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
         ring_mailbox(topic, i);  // callers of the dead learn it by its closed mailbox
@@ -199,30 +169,22 @@ fg_status EventFd::open(Topic& topic, const Self& self) {
     int error = 0;
     {
         const ForkGuard guard;
-        node_.fds[kSocket] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        node_.fds[kSocket] = os::open_datagram_socket();
         error = node_.fds[kSocket] < 0 ? errno : error;
-        node_.fds[kTimer] = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        error = node_.fds[kTimer] < 0 ? errno : error;
-        node_.fds[kEpoll] = epoll_create1(EPOLL_CLOEXEC);
-        error = node_.fds[kEpoll] < 0 ? errno : error;
+        node_.not_inherited = os::kWakeSetIsInherited ? nullptr : &node_.fds[kSet];
+        error = os::open_wake_set(&node_.fds[kSet], &node_.fds[kTimer]) != 0 ? errno : error;
     }
     // The row's byte is ours, so whatever lies at our path was left by a dead owner of the row.
     remove_wake_socket(topic, self.index);
-    sockaddr_un address;
-    socket_address(address, topic, self.index);
     char file[64];
     socket_file(file, topic, self.index);
-    epoll_event event{};
-    event.events = EPOLLIN;
-    // The mode twice: before bind() so that the file never has a wider one, whatever the umask lets
+    const auto mode = static_cast<mode_t>(topic.identity_.mode);
+    // The mode twice: in bind_in() so that the file never has a wider one, whatever the umask lets
     // through, and after it because the umask may have taken the group's bits.
     if (error == 0 &&
-        (fchmod(node_.fds[kSocket], topic.identity_.mode) != 0 ||
-         bind(node_.fds[kSocket], reinterpret_cast<const sockaddr*>(&address), sizeof address) !=
-             0 ||
-         fchmodat(topic.directory_fd(), file, topic.identity_.mode, 0) != 0 ||
-         epoll_ctl(node_.fds[kEpoll], EPOLL_CTL_ADD, node_.fds[kSocket], &event) != 0 ||
-         epoll_ctl(node_.fds[kEpoll], EPOLL_CTL_ADD, node_.fds[kTimer], &event) != 0)) {
+        (os::bind_in(node_.fds[kSocket], topic.directory_fd(), file, mode) != 0 ||
+         fchmodat(topic.directory_fd(), file, mode, 0) != 0 ||
+         os::fill_wake_set(node_.fds[kSet], node_.fds[kSocket], node_.fds[kTimer]) != 0)) {
         error = errno;
     }
     if (error != 0) {
@@ -250,25 +212,13 @@ void EventFd::start_tick() {
     if (ticking_ || FG_MUTATED(kMutateNoRecheck)) {
         return;
     }
-    itimerspec every{};
-    every.it_value.tv_sec = every.it_interval.tv_sec = kSweepIntervalNs / 1000000000;
-    ticking_ = timerfd_settime(node_.fds[kTimer], 0, &every, nullptr) == 0;
+    ticking_ = os::start_timer(node_.fds[kSet], node_.fds[kTimer], kSweepIntervalNs);
 }
 
 bool EventFd::drain() {
-    char byte = 0;
-    while (recv(node_.fds[kSocket], &byte, 1, 0) >= 0) {
-    }
-    std::uint64_t ticks = 0;
-    const bool ticked =
-        read(node_.fds[kTimer], &ticks, sizeof ticks) == static_cast<ssize_t>(sizeof ticks);
-    if (ticked) {
-        // Arming again starts it again: an event loop that stopped looking is not woken every
-        // second.
-        const itimerspec never{};
-        timerfd_settime(node_.fds[kTimer], 0, &never, nullptr);
-        ticking_ = false;
-    }
+    const bool ticked = os::drain_wake_set(node_.fds[kSet], node_.fds[kSocket], node_.fds[kTimer]);
+    // Arming again starts it again: an event loop that stopped looking is not woken every second.
+    ticking_ = ticking_ && !ticked;
     return ticked;
 }
 

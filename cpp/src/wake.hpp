@@ -57,23 +57,23 @@ void remove_wake_socket(Topic& topic, std::uint32_t index);
 // After a death or a detach: everybody, whatever they wait for.
 void kick(Topic& topic);
 
-// The wake fd of one participant: an epoll fd over a datagram socket and a timer that ticks while
-// armed.
+// The wake fd of one participant: an epoll fd (a kqueue) over a datagram socket and a timer that ticks
+// while armed.
 class EventFd {
   public:
     fg_status open(Topic& topic, const Self& self);
     // `is_healthy`: the row and our descriptors are still ours. Else neither the socket's path nor
     // a number is touched.
     void close(Topic& topic, const Self& self, bool is_healthy);
-    bool is_open() const { return node_.fds[kEpoll] >= 0; }
-    int fd() const { return node_.fds[kEpoll]; }
+    bool is_open() const { return node_.fds[kSet] >= 0; }
+    int fd() const { return node_.fds[kSet]; }
     // Starts the tick unless it runs.
     void start_tick();
     // Empties the socket and the timer. True if the timer had ticked.
     bool drain();
 
   private:
-    static constexpr int kEpoll = 0;
+    static constexpr int kSet = 0;
     static constexpr int kSocket = 1;
     static constexpr int kTimer = 2;
     ForkNode node_;
