@@ -1,9 +1,11 @@
 /* shm.h is C, and the library needs no C++ runtime: this program is compiled and linked by a C
  * compiler. */
 #define _GNU_SOURCE /* mkdtemp, setenv */
+#define _DARWIN_C_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "framegate/shm.h"
 
@@ -52,7 +54,11 @@ static int round_trip(void) {
 }
 
 int main(void) {
+#ifdef __APPLE__
+    char directory[] = "/tmp/framegate-c-link-XXXXXX";
+#else
     char directory[] = "/dev/shm/framegate-c-link-XXXXXX";
+#endif
     if (mkdtemp(directory) == NULL || setenv("FRAMEGATE_RUNTIME_DIR", directory, 1) != 0) {
         return 1;
     }

@@ -95,7 +95,7 @@ TEST_CASE("hardware, software and the definition agree at every length and align
         CHECK(crc32c_in_software(bytes.data() + from, length) == expected);
     }
     // Around the lanes: three of 256 bytes, three of 8 KiB, both.
-    for (const std::size_t length : {3 * 8192 - 1, 3 * 8192, 3 * 8192 + 769, 6 * 8192 + 5}) {
+    for (const std::size_t length : {3U * 8192 - 1, 3U * 8192, 3U * 8192 + 769, 6U * 8192 + 5}) {
         const std::uint32_t expected = crc32c_by_bits(bytes.data() + 3, length);
         CHECK(crc32c(bytes.data() + 3, length) == expected);
         CHECK(crc32c_in_software(bytes.data() + 3, length) == expected);

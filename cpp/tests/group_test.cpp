@@ -275,7 +275,7 @@ TEST_CASE("frame of a member that died goes to another one, oldest first, once")
     const std::uint64_t before = load_redeliveries(segment.view(), dead.group);
     leave(segment.view(), 1);
     CHECK(load_redeliveries(segment.view(), alive.group) != before);
-    for (const std::uint64_t sequence : {1, 3}) {
+    for (const std::uint64_t sequence : {1U, 3U}) {
         const GroupTake taken = alive.take_marked();
         REQUIRE(taken.result == TakeResult::kOk);
         CHECK(taken.sequence == sequence);

@@ -71,7 +71,7 @@ class PingPong {
         if (with_fd && fg_subscriber_event_fd(subscriber.get(), &fd) != FG_OK) {
             is_lost_ = true;
         }
-        std::minstd_rand random(number + 1);
+        std::minstd_rand random(static_cast<std::uint32_t>(number + 1));
         ready_.fetch_add(1);
         for (int round = 0; round < rounds && !is_lost_; ++round) {
             fg_frame frame{};

@@ -1087,7 +1087,8 @@ TEST_CASE("calls of many threads come back whole") {
         callers.emplace_back([&, id] {
             const test::Caller& caller = id == 0 ? own : shared;
             for (int i = 0; i < kCalls;) {
-                const std::string sent(100 + i % 3000, static_cast<char>('a' + (i + id) % 26));
+                const std::string sent(static_cast<std::size_t>(100 + i % 3000),
+                                       static_cast<char>('a' + (i + id) % 26));
                 std::uint64_t number = 0;
                 const fg_status status = test::call(caller, sent, &number);
                 if (status == FG_TOPIC_FULL || status == FG_MAILBOX_FULL) {

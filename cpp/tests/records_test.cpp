@@ -72,7 +72,7 @@ TEST_CASE("a topic of records of any number") {
     const test::Topic topic = test::create("points", options);
     const test::Publisher publisher = test::publisher(topic);
     const test::Subscriber subscriber = test::subscriber(topic);
-    for (const std::uint64_t count : {std::uint64_t{0}, std::uint64_t{1}, 4096 / sizeof(Point)}) {
+    for (const std::size_t count : {std::size_t{0}, std::size_t{1}, 4096 / sizeof(Point)}) {
         Fields fields(count);
         REQUIRE(lay_out(fields) == FG_OK);
         REQUIRE_MESSAGE(publish(publisher, fields, count * sizeof(Point)) == FG_OK,

@@ -21,7 +21,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
+#ifdef __linux__
 #include <sys/prctl.h>
+#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,8 +101,12 @@ pid_t parent = 0;  // NOLINT
 pid_t group = 0;   // NOLINT: process group of all children
 // Reliable subscribers and groups hold publishers back, and that keeps publishers and subscribers off
 // the same slot: without them, and without calls, there are more collisions.
-bool with_everything = true;                           // NOLINT
+bool with_everything = true;  // NOLINT
+#ifdef __APPLE__
+char directory[] = "/tmp/framegate-storm-XXXXXX";  // NOLINT
+#else
 char directory[] = "/dev/shm/framegate-storm-XXXXXX";  // NOLINT
+#endif
 
 std::int64_t now_ns() {
     timespec now{};
@@ -712,7 +718,9 @@ Worker start(Kind kind, std::uint64_t seed, bool is_survivor) {
         return {child, kind, false};
     }
     setpgid(0, group);
+#ifdef __linux__
     prctl(PR_SET_PDEATHSIG, SIGKILL);  // an abandoned child must not stay
+#endif
     if (getppid() != parent) {
         _exit(3);
     }

@@ -53,7 +53,11 @@ inline std::set<std::string> files_in(const std::string& path) {
 class RuntimeDirectory {
   public:
     RuntimeDirectory() {
+#ifdef __APPLE__
+        char path[] = "/tmp/framegate-test-XXXXXX";
+#else
         char path[] = "/dev/shm/framegate-test-XXXXXX";
+#endif
         REQUIRE(mkdtemp(path) != nullptr);
         path_ = path;
         setenv("FRAMEGATE_RUNTIME_DIR", path, 1);
