@@ -5,9 +5,9 @@
 #include <nanobind/stl/unique_ptr.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
+#include <ctime>
 #include <vector>
 
 #include "deadline.hpp"
@@ -469,11 +469,12 @@ void bind_request(nb::module_& module) {
                 if (self.deadline_ns() == UINT64_MAX) {
                     return std::nullopt;
                 }
-                // steady_clock is CLOCK_MONOTONIC here, as in the library.
-                const auto now = std::chrono::steady_clock::now().time_since_epoch();
-                return (static_cast<double>(self.deadline_ns()) -
-                        static_cast<double>(
-                            std::chrono::duration_cast<std::chrono::nanoseconds>(now).count())) *
+                // The library's clock, which steady_clock is on Linux only.
+                timespec now{};
+                clock_gettime(CLOCK_MONOTONIC, &now);
+                const std::int64_t now_ns =
+                    static_cast<std::int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+                return (static_cast<double>(self.deadline_ns()) - static_cast<double>(now_ns)) *
                        1e-9;
             },
             "Seconds until the caller gives up, negative when it has; None if it never does.");
