@@ -127,7 +127,7 @@ constexpr std::array<Table, 4> kLongShift = shift_tables(kLongLane);
 constexpr std::array<Table, 4> kShortShift = shift_tables(kShortLane);
 
 #if defined(__x86_64__)
-#define FG_CRC32C_TARGET __attribute__((target("sse4.2")))
+#define FG_CRC32C_TARGET __attribute__((target("sse4.2,crc32")))
 bool has_instructions() {
     unsigned eax = 0;
     unsigned ebx = 0;

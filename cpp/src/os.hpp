@@ -58,7 +58,7 @@ void wake_all_shared(std::atomic<std::uint32_t>& word);
 // ---- locks that belong to an open description, for fcntl() and struct flock
 
 #if defined(__APPLE__)
-// The kernel's numbers since macOS 10.15; headers show them since later.
+// The kernel's numbers, which older headers do not show.
 inline constexpr int kSetLock = 90;
 inline constexpr int kGetLock = 92;
 #elif defined(F_OFD_SETLK)
