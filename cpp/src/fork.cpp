@@ -31,11 +31,11 @@ void after_fork_in_parent() { pthread_mutex_unlock(&list_mutex); }
 
 void after_fork_in_child() {
     for (ForkNode* node = list_head; node != nullptr; node = node->next) {
-        for (int& fd : node->fds) {
-            if (fd >= 0 && &fd != node->not_inherited) {
-                close(fd);
+        for (int i = 0; i < 4; ++i) {
+            if (node->fds[i] >= 0 && i != node->not_inherited) {
+                close(node->fds[i]);
             }
-            fd = -1;
+            node->fds[i] = -1;
         }
         node->condition.store(kForked,
                               std::memory_order_relaxed);  // relaxed: the child has one thread

@@ -19,8 +19,8 @@ struct ForkNode {
     ForkNode* previous = nullptr;
     ForkNode* next = nullptr;
     int fds[4] = {-1, -1, -1, -1};
-    const int* not_inherited = nullptr;  // the one of them that fork() itself leaves out
     std::atomic<std::uint32_t> condition{kAlive};
+    int not_inherited = -1;  // index of the one that fork() itself leaves out
 };
 
 void register_fork_node(ForkNode& node);

@@ -171,7 +171,7 @@ fg_status EventFd::open(Topic& topic, const Self& self) {
         const ForkGuard guard;
         node_.fds[kSocket] = os::open_datagram_socket();
         error = node_.fds[kSocket] < 0 ? errno : error;
-        node_.not_inherited = os::kWakeSetIsInherited ? nullptr : &node_.fds[kSet];
+        node_.not_inherited = os::kWakeSetIsInherited ? -1 : kSet;
         error = os::open_wake_set(&node_.fds[kSet], &node_.fds[kTimer]) != 0 ? errno : error;
     }
     // The row's byte is ours, so whatever lies at our path was left by a dead owner of the row.
