@@ -14,7 +14,7 @@ use std::{
     future::Future,
     io,
     net::TcpStream,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -25,12 +25,13 @@ use std::{
 
 use framegate_http::websocket::Kind;
 use rustix::{
-    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 use tokio::{runtime::Handle, task::AbortHandle, time::sleep};
 
 use crate::{
+    bell::Bell,
     connect::{Opened, connect},
     error::Error,
     ready::Watched,
@@ -92,14 +93,13 @@ impl Background {
     pub fn connect(&self, url: String, settings: Settings) -> io::Result<Waiting> {
         let answer = Arc::new(Answer {
             slot: Mutex::new(None),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            bell: Bell::new()?,
         });
         let told = Arc::clone(&answer);
         let task = self.runtime.spawn(async move {
             let opened = connect(&url, &settings).await;
             *lock(&told.slot) = Some(opened);
-            // Fails only when its number is full, and then it rings.
-            let _ = rustix::io::write(&told.bell, &1_u64.to_ne_bytes());
+            told.bell.ring();
         });
         Ok(Waiting {
             answer,
@@ -114,7 +114,7 @@ impl Background {
 
 struct Answer {
     slot: Mutex<Option<Result<Opened, Error>>>,
-    bell: OwnedFd,
+    bell: Bell,
 }
 
 /// A WebSocket that is being opened. Dropping it gives it up.

@@ -32,6 +32,7 @@
 
 mod back_off;
 mod background;
+mod bell;
 mod client;
 mod connect;
 mod error;

@@ -38,7 +38,6 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use rustix::net::sockopt::set_tcp_cork;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -50,6 +49,7 @@ use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::h2::Observed;
 use crate::half_close::{self, HalfClose};
 use crate::moved::Carried;
+use crate::os;
 use crate::record::{Meter, Recorder};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
@@ -680,7 +680,7 @@ impl Socket {
     /// under load on loopback (26 to 35 microseconds for 12 to 13; Linux 6.18, 64 connections).
     fn set_cork(&self, is_corked: bool) {
         if let Self::Tcp(io) = self {
-            let _ = set_tcp_cork(io, is_corked);
+            os::set_cork(io, is_corked);
         }
     }
 

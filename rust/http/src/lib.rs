@@ -80,6 +80,7 @@ mod listener;
 mod log_text;
 mod media_type;
 mod moved;
+mod os;
 pub mod otlp;
 mod overload;
 pub mod pictures;

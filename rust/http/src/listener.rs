@@ -12,7 +12,6 @@ use std::{
 };
 
 use hyper::server::conn::http1;
-use socket2::SockRef;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::config::Config;
@@ -26,6 +25,7 @@ use crate::edge::{
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Phase, Shared, Socket};
+use crate::os;
 use crate::protocol::Protocol;
 use crate::record::{RecordSink, Recorder};
 use crate::registry::{Connections, Registry, Sweep};
@@ -345,7 +345,7 @@ impl Server {
                 // What it accepts inherits this, closed connections keep it, and without it the kernel resends to a peer that
                 // is gone for a quarter of an hour. Failing costs only that.
                 let write = self.0.config.timeouts.write;
-                let _ = SockRef::from(&listener).set_tcp_user_timeout(Some(write));
+                os::set_unacknowledged_timeout(&listener, write);
                 let listener = TcpListener::from_std(listener)?;
                 (self.0.spawn)(Box::pin(accept(state, listener, entry, is_proxied)));
             }

@@ -38,7 +38,7 @@ use crate::{
     gil,
     metrics::ServerReport,
     native::{given, without_signals},
-    prompt::short_turns,
+    os::short_turns,
     stats::RuntimeRow,
     worker::listener,
 };

@@ -26,7 +26,7 @@ use pyo3::{
 use crate::{
     event_loop::{BeforeSleep, LoopCore},
     gil,
-    native::monotonic_ns,
+    os::monotonic_ns,
 };
 
 /// What may wait for the collector. An ordinary request is three events of about 150 bytes: a collector may stand still while some

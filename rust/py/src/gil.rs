@@ -27,6 +27,8 @@ use std::{
 
 use pyo3::{Python, ffi};
 
+use crate::os::coarse_now;
+
 /// As long as Python's own default (`sys.getswitchinterval`).
 pub(crate) const SWITCH_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -158,16 +160,4 @@ impl Fairness {
             self.offered.set(coarse_now());
         }
     }
-}
-
-/// Monotonic time, exact to a few milliseconds, in a few nanoseconds.
-#[inline]
-fn coarse_now() -> Duration {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` is a valid timespec; the clock exists on every Linux since 2.6.32.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }

@@ -9,7 +9,7 @@
 //! grows by a tenth of its heap at most. Files, shared memory and thread stacks are left alone.
 //!
 //! Nothing is done where the system says `never` (`/sys/kernel/mm/transparent_hugepage/enabled`), and nothing fails: whatever
-//! the kernel does not want stays as it is.
+//! the kernel does not want stays as it is. Systems other than Linux do not say anything: nothing is done there.
 #![expect(unsafe_code, reason = "asks the kernel to move memory that is in use")]
 
 use std::fs;
@@ -77,7 +77,7 @@ fn is_in_use(window: usize) -> bool {
         libc::mincore(
             std::ptr::without_provenance_mut(window),
             HUGE_BYTES,
-            pages.as_mut_ptr(),
+            pages.as_mut_ptr().cast(),
         )
     };
     status == 0 && pages.iter().filter(|&&page| page & 1 != 0).count() >= PAGES_USED_MIN

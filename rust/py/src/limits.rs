@@ -64,7 +64,7 @@ pub(crate) fn limits(
         memory,
         row: place,
         rows,
-        now_ns: crate::native::monotonic_ns,
+        now_ns: crate::os::monotonic_ns,
         connections_max,
         requests_max,
         waiting_max: config.getattr("limit_queue")?.extract()?,

@@ -6,11 +6,8 @@
 //! Numbers of requests are exact: they are counted as requests end. Those of `framegate_*` are published by each loop when it
 //! answers its native thread, twice a second, and are as old while it is blocked.
 
-#![expect(unsafe_code, reason = "the size of a page")]
-
 use std::{
     fmt::Display,
-    fs, io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,7 +21,7 @@ use framegate_http::{
 };
 
 use crate::{
-    native::monotonic_ns,
+    os::{monotonic_ns, resident_bytes},
     series::{self, BOUNDS, BUCKETS, Name, SERIES_COUNT, StatusLabel},
     stats::{Counter, Gauge, Phase, RowCopy, Segment, Whole},
     topic_metrics,
@@ -395,17 +392,4 @@ fn write_workers(
         #[expect(clippy::cast_precision_loss, reason = "exact up to 8 PiB")]
         resident_bytes(row.gauge(Gauge::Pid)).map(|bytes| bytes as f64)
     });
-}
-
-/// Memory of a process in RAM (`proc_pid_statm(5)`); `None` if there is no such process.
-fn resident_bytes(pid: u64) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * page_bytes().ok()?)
-}
-
-fn page_bytes() -> io::Result<u64> {
-    // SAFETY: takes a number, gives a number.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(bytes).map_err(|_| io::Error::last_os_error())
 }

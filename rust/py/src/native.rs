@@ -51,7 +51,7 @@ use crate::{
     error::os_error,
     event_loop::{BeforeSleep, LoopCore},
     log_file::LogFile,
-    prompt::short_turns,
+    os::{monotonic_ns, short_turns},
     stall::{ParentWatch, StallWatch},
     stats::{Counter, Gauge, Row},
 };
@@ -521,17 +521,6 @@ impl Drop for AccessLog {
     fn drop(&mut self) {
         self.hand_over();
     }
-}
-
-/// `CLOCK_MONOTONIC`, which all processes of the machine share.
-pub(crate) fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` is a valid timespec; the clock always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 /// Call `f` with all signals blocked; a thread made by it keeps them so.

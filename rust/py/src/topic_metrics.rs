@@ -13,7 +13,7 @@ use framegate_http::{
 use framegate_shm::{Inspector, TopicStats, TopicUse, topics};
 
 use crate::{
-    native::monotonic_ns,
+    os::monotonic_ns,
     stats::{Counter, Whole},
 };
 

@@ -10,8 +10,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, OwnedFd},
     rc::Rc,
     sync::{
         Arc,
@@ -55,6 +54,7 @@ use crate::live;
 use crate::log_file::LogFile;
 use crate::metrics::ServerReport;
 use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, duplicate, given};
+use crate::os;
 use crate::series::RequestCounts;
 use crate::settings::{seconds, seconds_or_off};
 use crate::slow::{SlowElsewhere, SlowRequests};
@@ -906,10 +906,10 @@ fn server_config(config: &Bound<'_, PyAny>, limits: Option<edge::Limits>) -> PyR
         },
         protocol: protocol(&config.getattr("http")?)?,
         date_header: config.getattr("date_header")?.is_truthy()?,
-        receive_watermark: Some(set_receive_watermark),
-        send_file: Some(send_file),
-        unacknowledged: Some(unacknowledged),
-        unsent_watermark: Some(set_unsent_watermark),
+        receive_watermark: os::RECEIVE_WATERMARK,
+        send_file: Some(os::send_file),
+        unacknowledged: Some(os::unacknowledged),
+        unsent_watermark: Some(os::set_unsent_watermark),
         edge: edge_settings(config, limits)?,
     })
 }
@@ -953,89 +953,16 @@ fn protocol(setting: &Bound<'_, PyAny>) -> PyResult<Protocol> {
     }
 }
 
-/// `SIOCOUTQ` (tcp(7), unix(7)): bytes in the send queue of a socket.
-fn unacknowledged(socket: RawFd) -> Option<u64> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the request writes one int. On a descriptor that is closed or no socket it fails.
-    let status = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) };
-    (status == 0).then(|| u64::try_from(bytes).unwrap_or(0))
-}
-
-/// `TCP_NOTSENT_LOWAT` (linux/tcp.h). On a socket of another kind it fails, and nothing changes.
-fn set_unsent_watermark(socket: RawFd, bytes: u32) {
-    let length = libc::socklen_t::try_from(size_of_val(&bytes)).expect("four bytes");
-    // SAFETY: the option is an unsigned int of that length. On a descriptor that is closed or no socket the call fails.
-    unsafe {
-        libc::setsockopt(
-            socket,
-            libc::IPPROTO_TCP,
-            libc::TCP_NOTSENT_LOWAT,
-            (&raw const bytes).cast(),
-            length,
-        );
-    }
-}
-
-/// `SO_RCVLOWAT` (socket(7)). The kernel bounds it by half of the largest receive buffer, and wakes earlier when that is full.
-fn set_receive_watermark(socket: BorrowedFd<'_>, bytes: usize) {
-    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
-    // SAFETY: the descriptor is open, as its type says, and the option is an int of that length.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            (&raw const bytes).cast(),
-            length,
-        );
-    }
-}
-
-/// `sendfile(2)` at an offset of its own, which leaves the position of the file alone.
-fn send_file(
-    socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
-    offset: u64,
-    bytes: usize,
-) -> io::Result<usize> {
-    let mut offset =
-        libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: both descriptors are open, as their types say; `offset` is where the call reads and writes it.
-    let sent =
-        unsafe { libc::sendfile(socket.as_raw_fd(), file.as_raw_fd(), &raw mut offset, bytes) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
-}
-
-fn socket_option(socket: &OwnedFd, option: libc::c_int) -> PyResult<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
-    // SAFETY: `value` and `length` describe an int; the descriptor is open.
-    let status = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut value).cast(),
-            &raw mut length,
-        )
-    };
-    if status < 0 {
-        return Err(os_error(std::io::Error::last_os_error()));
-    }
-    Ok(value)
-}
-
 pub(crate) fn listener(socket: OwnedFd) -> PyResult<Listener> {
-    if socket_option(&socket, libc::SO_TYPE)? != libc::SOCK_STREAM {
+    if os::socket_option(socket.as_fd(), libc::SO_TYPE).map_err(os_error)? != libc::SOCK_STREAM {
         return Err(PyValueError::new_err("not a stream socket"));
     }
-    if socket_option(&socket, libc::SO_ACCEPTCONN)? == 0 {
+    if !os::is_listening(&socket).map_err(os_error)? {
         return Err(PyValueError::new_err(
             "the socket does not listen: call listen() on it first",
         ));
     }
-    match socket_option(&socket, libc::SO_DOMAIN)? {
+    match os::socket_family(&socket).map_err(os_error)? {
         libc::AF_INET | libc::AF_INET6 => Ok(std::net::TcpListener::from(socket).into()),
         libc::AF_UNIX => Ok(std::os::unix::net::UnixListener::from(socket).into()),
         family => Err(PyValueError::new_err(format!(

@@ -1,8 +1,8 @@
 //! Bytes of a file on their way into a response, in one part or in several.
 //!
 //! The thread of the connections never waits for a disk. Bytes that the kernel has in memory are taken at once
-//! (`preadv2(2)`, `RWF_NOWAIT`); others are read by a thread of the pool. Where the connection can have them sent by the kernel
-//! ([`FileSender`]), only the last byte of each piece is looked for: what is missing is read into the kernel's memory by the
+//! (`preadv2(2)`, `RWF_NOWAIT`; macOS cannot say, so none are); others are read by a thread of the pool. Where the connection
+//! can have them sent by the kernel ([`FileSender`]), only the last byte of each piece is looked for: what is missing is read into the kernel's memory by the
 //! pool first. That is not certain (memory may be taken back in between), but then it costs one read and no more.
 //!
 //! The length was promised from the size that the file had when it was opened. One that grew is sent as far as promised; one
@@ -12,7 +12,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     future::Future,
-    io::{self, IoSliceMut},
+    io,
     ops::Range,
     os::unix::fs::FileExt,
     pin::Pin,
@@ -22,38 +22,15 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Report;
 use crate::body::Aborted;
+use crate::os::read_now;
 use crate::sendfile::{FileSender, PIECE_BYTES_MAX};
 
 /// Bytes of a file that are read at a time, and wait in memory for one response.
 const READ_BYTES: u64 = 64 * 1024;
-
-/// Reads what the kernel has in memory, from `offset` on; 0 at the end of the file.
-///
-/// # Errors
-/// `WouldBlock` when it is not in memory, or when that cannot be known.
-pub(super) fn read_now(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
-    preadv2(
-        file,
-        &mut [IoSliceMut::new(into)],
-        offset,
-        ReadWriteFlags::NOWAIT,
-    )
-    .map_err(|error| {
-        let error = io::Error::from(error);
-        match error.kind() {
-            // Not every file system can.
-            io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput => {
-                io::ErrorKind::WouldBlock.into()
-            }
-            _ => error,
-        }
-    })
-}
 
 /// One part of a body.
 #[derive(Debug)]

@@ -58,6 +58,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 use crate::accept_encoding::{Accepted, Coding};
 use crate::body::ResponseBody;
 use crate::media_type;
+use crate::os::read_now;
 use crate::refusal::TEXT;
 use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
 
@@ -555,7 +556,7 @@ impl Shared {
         {
             let mut data = vec![0; bytes as usize];
             // Anything else, and it goes the long way.
-            if body::read_now(&file, range.start, &mut data).is_ok_and(|read| read == data.len()) {
+            if read_now(&file, range.start, &mut data).is_ok_and(|read| read == data.len()) {
                 return Bytes::from(data).into();
             }
         }

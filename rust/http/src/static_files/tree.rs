@@ -2,8 +2,8 @@
 //!
 //! The kernel looks names up (`openat2(2)`, `RESOLVE_BENEATH`): whatever a name or a symbolic link says, nothing outside of the
 //! directory is opened, also when somebody renames directories at that moment. Links that stay inside work; absolute ones do
-//! not. Where there is no `openat2` (before Linux 5.6, or forbidden by a sandbox) names are walked segment by segment and no
-//! symbolic link is followed at all.
+//! not. Where there is no `openat2` (before Linux 5.6, forbidden by a sandbox, or on macOS) names are walked segment by
+//! segment and no symbolic link is followed at all.
 //!
 //! # Nobody waits for a disk
 //! On the thread of the connections a name is looked up with `RESOLVE_CACHED`, which fails rather than waits; then a thread of the
@@ -27,9 +27,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2},
+    fs::{CWD, Mode, OFlags, fstat, openat},
     io::Errno,
 };
+
+use crate::os::{DIRECTORY, device, open_beneath};
 
 /// How often a name is looked up again when the kernel could not be sure because of renames.
 const TRIES: usize = 4;
@@ -39,7 +41,6 @@ const READ: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// How names are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,26 +65,24 @@ impl Root {
     fn open(path: &Path) -> io::Result<Arc<Self>> {
         let directory = openat(CWD, path, DIRECTORY, Mode::empty())?;
         let status = fstat(&directory)?;
-        let probe = |flags| openat2(&directory, ".", DIRECTORY, Mode::empty(), flags);
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let lookup = match probe(beneath | ResolveFlags::CACHED) {
+        let probe = |cached| open_beneath(&directory, b".", DIRECTORY, cached);
+        let lookup = match probe(true) {
             Ok(_) | Err(Errno::AGAIN) => Lookup::Cached,
-            Err(_) if probe(beneath).is_ok() => Lookup::Beneath,
+            Err(_) if probe(false).is_ok() => Lookup::Beneath,
             Err(_) => Lookup::Walk,
         };
         Ok(Arc::new(Self {
             directory,
             lookup,
-            identity: (status.st_dev, status.st_ino),
+            identity: (device(&status), status.st_ino),
         }))
     }
 
     /// Opens what has that name. With `now`, fails with `WouldBlock` when that may take the disk.
     pub(super) fn file(&self, name: &[u8], now: bool) -> io::Result<File> {
         let name = if name.is_empty() { b"." } else { name };
-        let mut flags = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         match self.lookup {
-            Lookup::Cached if now => flags |= ResolveFlags::CACHED,
+            Lookup::Cached if now => {}
             _ if now => return Err(io::ErrorKind::WouldBlock.into()),
             Lookup::Cached | Lookup::Beneath => {}
             Lookup::Walk => return self.walk(name),
@@ -91,7 +90,7 @@ impl Root {
         let mut tries = TRIES;
         loop {
             tries -= 1;
-            match openat2(&self.directory, name, READ, Mode::empty(), flags) {
+            match open_beneath(&self.directory, name, READ, now) {
                 Ok(file) => return Ok(file.into()),
                 Err(Errno::AGAIN) if !now && tries > 0 => {}
                 Err(error) => return Err(error.into()),

@@ -40,6 +40,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::message;
 use crate::error::os_error;
 use crate::native::duplicate;
+use crate::os;
 
 /// Smaller pieces of files are read where they are sent.
 const SMALL_BYTES: u64 = 64 * 1024;
@@ -247,7 +248,7 @@ fn regular_size(file: &File) -> io::Result<u64> {
 fn is_readable(file: &File) -> bool {
     // SAFETY: asks for the flags of an open descriptor.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    flags & libc::O_ACCMODE != libc::O_WRONLY && flags & libc::O_PATH == 0
+    flags & libc::O_ACCMODE != libc::O_WRONLY && flags & os::UNREADABLE == 0
 }
 
 /// What went wrong with a file, with its name.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions},
-    io::{self, BufWriter},
+    io::BufWriter,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -17,7 +17,7 @@ use ::mcap::{Compression, McapError, WriteOptions, Writer, records::MessageHeade
 use framegate_shm::{Frame, Policy, Subscriber, SubscriberOptions};
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 
-use crate::gil;
+use crate::{gil, os::monotonic_ns};
 
 use super::{
     Failure, LIBRARY, TOPIC_KEY, lock,
@@ -398,21 +398,4 @@ fn unix_ns() -> u64 {
         .map_or(0, |since| {
             u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
         })
-}
-
-/// The clock of `Frame::published_ns`.
-#[expect(
-    unsafe_code,
-    reason = "std has no way to read CLOCK_MONOTONIC as a number"
-)]
-fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: a place for the answer; the clock exists on every Linux.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    debug_assert_eq!(status, 0, "{}", io::Error::last_os_error());
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
-        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

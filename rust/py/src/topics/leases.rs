@@ -21,7 +21,7 @@ use framegate_http::{
 
 use super::convert::head_of;
 use crate::{
-    native::monotonic_ns,
+    os::monotonic_ns,
     stats::{Counter, Row},
 };
 

@@ -9,12 +9,10 @@
 //! for reading; the least recently used ones are closed. Created are topics only where a rule says so, while the runtime
 //! directory has fewer than `topics_max`, and while all topics together take no more than half of the file system they
 //! share with others.
-#![expect(unsafe_code, reason = "statvfs(2)")]
 
 use std::{
     ffi::CString,
     fs, io,
-    mem::MaybeUninit,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     rc::Rc,
@@ -40,7 +38,7 @@ use super::{
     hub::Hub,
 };
 use crate::frames::Slot;
-use crate::native::monotonic_ns;
+use crate::os::{self, monotonic_ns};
 use crate::stats::Row;
 
 /// What the configuration says of topics whose names fit a pattern.
@@ -420,15 +418,7 @@ impl Registry {
 fn free_bytes(directory: &Path) -> io::Result<u64> {
     let existing = directory.ancestors().find(|path| path.exists());
     let path = existing.unwrap_or(Path::new("/"));
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut found = MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: a zero-terminated path and a place for the answer.
-    if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: written on success.
-    let found = unsafe { found.assume_init() };
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    os::available_bytes(&CString::new(path.as_os_str().as_bytes())?)
 }
 
 /// A publisher as the routes of one thread have it.

@@ -8,7 +8,8 @@
 //! **Python's descriptors** live in an epoll instance of their own, level-triggered as asyncio expects. That instance is
 //! itself a descriptor, registered with tokio, which is edge-triggered: it tells us once. Level-triggered descriptors
 //! that stay ready cause no new edge, so the instance is asked again at the next `select` whenever it had something to
-//! report (`more`), and `select` does not sleep until it has nothing.
+//! report (`more`), and `select` does not sleep until it has nothing. On macOS the instance is a kqueue: `epoll.rs` and
+//! `kqueue.rs` have the same functions, and what is said of epoll here holds for both.
 //!
 //! **Runtime and thread.** A loop may be made on one thread and run on another, so the runtime is made by the first
 //! `select`, on its thread, and is dropped when the loop stops running with nothing left to serve ([`Selector::rest`]).
@@ -26,7 +27,7 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     pin::Pin,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -56,6 +57,13 @@ use crate::{
     home::{self, Home, LoopBound},
     signals::{self, SignalFd},
 };
+
+#[cfg(target_os = "linux")]
+#[path = "epoll.rs"]
+mod queue;
+#[cfg(not(target_os = "linux"))]
+#[path = "kqueue.rs"]
+mod queue;
 
 /// `selectors.EVENT_READ` and `selectors.EVENT_WRITE`.
 const READ: u32 = 1;
@@ -112,7 +120,7 @@ struct Driver {
     main_thread: bool,
     /// `python_fds` had something to report when last asked, or may have.
     more: Cell<bool>,
-    events: RefCell<Vec<libc::epoll_event>>,
+    events: RefCell<queue::Events>,
 }
 
 /// A runtime that waits for nobody when it is dropped: its tasks go at once, attached to the interpreter because they
@@ -132,12 +140,7 @@ impl Selector {
     #[new]
     fn new(py: Python<'_>) -> PyResult<Self> {
         home::watch_forks();
-        // SAFETY: epoll_create1 takes no pointers; the descriptor is checked and then owned here alone.
-        let epoll = unsafe {
-            let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
-            check(fd).map_err(os_error)?;
-            OwnedFd::from_raw_fd(fd)
-        };
+        let epoll = queue::open().map_err(os_error)?;
         Ok(Self {
             keys: PyDict::new(py).unbind(),
             key_type: py.import("selectors")?.getattr("SelectorKey")?.unbind(),
@@ -166,7 +169,7 @@ impl Selector {
             return Err(PyKeyError::new_err(text));
         }
         let key = self.key_type.bind(py).call1((fileobj, fd, events, data))?;
-        self.control(libc::EPOLL_CTL_ADD, fd, events)?;
+        queue::add(&*self.epoll()?, fd, events).map_err(os_error)?;
         keys.set_item(fd, &key)?;
         Ok(key)
     }
@@ -179,9 +182,10 @@ impl Selector {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (fd, key) = self.find(fileobj)?;
         self.keys.bind(py).del_item(fd)?;
-        if self.forks == home::forks() {
-            // A descriptor that was closed has left the epoll instance by itself.
-            let _gone = self.control(libc::EPOLL_CTL_DEL, fd, 0);
+        if self.forks == home::forks()
+            && let Ok(epoll) = self.epoll()
+        {
+            queue::remove(&epoll, fd, events_of(&key)?);
         }
         Ok(key)
     }
@@ -199,8 +203,9 @@ impl Selector {
         let (fd, old) = self.find(fileobj)?;
         let keys = self.keys.bind(py);
         let key = self.key_type.bind(py).call1((fileobj, fd, events, data))?;
-        if events_of(&old)? != events
-            && let Err(error) = self.control(libc::EPOLL_CTL_MOD, fd, events)
+        let before = events_of(&old)?;
+        if before != events
+            && let Err(error) = self.modified(fd, before, events)
         {
             // As the standard library: what cannot be watched is not registered.
             keys.del_item(fd)?;
@@ -421,22 +426,8 @@ impl Selector {
         Ok(fresh.driver)
     }
 
-    fn control(&self, operation: i32, fd: RawFd, events: u32) -> PyResult<()> {
-        let mut mask = 0;
-        if events & READ != 0 {
-            mask |= libc::EPOLLIN;
-        }
-        if events & WRITE != 0 {
-            mask |= libc::EPOLLOUT;
-        }
-        let mut event = libc::epoll_event {
-            events: mask.cast_unsigned(),
-            u64: u64::from(fd.cast_unsigned()),
-        };
-        let epoll = self.epoll()?;
-        // SAFETY: `event` is valid for the call; the epoll descriptor is held open; the kernel checks `fd`.
-        check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd, &raw mut event) })
-            .map_err(os_error)
+    fn modified(&self, fd: RawFd, before: u32, events: u32) -> PyResult<()> {
+        queue::modify(&*self.epoll()?, fd, before, events).map_err(os_error)
     }
 
     /// The descriptor of a file object; that of its registration if the object has none any more (closed).
@@ -605,23 +596,8 @@ impl Driver {
 
     /// Ask the epoll instance what is ready now, for at most `limit` descriptors. Level-triggered: takes nothing away.
     fn ask(&self, limit: usize) -> io::Result<usize> {
-        let mut events = self.events.borrow_mut();
-        events.clear();
-        events.reserve(limit);
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        // SAFETY: the buffer has room for `limit` events; a zero timeout does not block.
-        let count = unsafe {
-            libc::epoll_wait(
-                self.python_fds.get_ref().as_raw_fd(),
-                events.as_mut_ptr(),
-                limit,
-                0,
-            )
-        };
-        check(count)?;
-        let count = usize::try_from(count).expect("checked");
-        // SAFETY: the kernel has written `count` events, no more than there was room for.
-        unsafe { events.set_len(count) };
+        let queue = self.python_fds.get_ref();
+        let count = self.events.borrow_mut().ask(queue, limit)?;
         self.more.set(count > 0);
         Ok(count)
     }
@@ -632,16 +608,7 @@ impl Driver {
         if !self.more.get() || self.ask(keys.len().max(1)).map_err(os_error)? == 0 {
             return Ok(ready);
         }
-        for event in &*self.events.borrow() {
-            let (fd, mask) = (event.u64, event.events.cast_signed());
-            // Errors and hang-ups wake readers and writers, as in the standard library.
-            let mut events = 0;
-            if mask & !libc::EPOLLIN != 0 {
-                events |= WRITE;
-            }
-            if mask & !libc::EPOLLOUT != 0 {
-                events |= READ;
-            }
+        for (fd, events) in self.events.borrow().ready() {
             if let Some(key) = keys.get_item(fd)? {
                 let wanted = events_of(&key)?;
                 ready.append((key, events & wanted))?;
