@@ -6,6 +6,7 @@ so an unchanged Rust tree costs no reinstallation of the module.
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -80,10 +81,15 @@ def main() -> None:
     target = os.environ.get("FRAMEGATE_ZIG_TARGET", "")
     if pgo and not target:
         command += ["--target", host()]
-    if target:  # x86_64-linux-gnu.2.17: a manylinux wheel, no container
+    if target:  # x86_64-linux-gnu.2.28: .ci/zig-wheel, which names zig for C++, too
         architecture, _, glibc = target.partition("-linux-gnu.")
         command += ["--zig", "--target", f"{architecture}-unknown-linux-gnu"]
         command[command.index("off")] = "manylinux_" + glibc.replace(".", "_")
+        for name in ("CC", "CXX"):  # maturin's own are for crates of that target only
+            found.pop(name, None)
+        if architecture != platform.machine():  # its name: what maturin knows of it
+            version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+            command[command.index(interpreter)] = version
     with tempfile.TemporaryDirectory() as scratch:
         if subprocess.run([*command, "--out", scratch], env=found).returncode != 0:
             sys.exit("framegate: the Rust module did not build; cargo's message is above")
