@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ def pytest_handlecrashitem(crashitem: str) -> None:
     """
     raise pytest.exit.Exception(f"the process that ran {crashitem} is lost", returncode=1)
 
+
+# A shell that starts the tests in the background has all of their processes ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The gate must not depend on luck: there, the same examples every time. At a desk, new ones.
 settings.register_profile("gate", derandomize=True)

@@ -1,9 +1,9 @@
 //! Bytes of a file on their way into a response, in one part or in several.
 //!
 //! The thread of the connections never waits for a disk. Bytes that the kernel has in memory are taken at once
-//! (`preadv2(2)`, `RWF_NOWAIT`; macOS cannot say, so none are); others are read by a thread of the pool. Where the connection
-//! can have them sent by the kernel ([`FileSender`]), only the last byte of each piece is looked for: what is missing is read into the kernel's memory by the
-//! pool first. That is not certain (memory may be taken back in between), but then it costs one read and no more.
+//! (`preadv2(2)`, `RWF_NOWAIT`; macOS cannot say, so none are); others are read by a thread of the pool. Where the connection can have
+//! them sent by the kernel ([`FileSender`]), only the last byte of each piece is looked for: what is missing is read into the kernel's
+//! memory by the pool first. That is not certain (memory may be taken back in between), but then it costs one read and no more.
 //!
 //! The length was promised from the size that the file had when it was opened. One that grew is sent as far as promised; one
 //! that shrank cuts the response: the connection of HTTP/1, the stream of HTTP/2.
