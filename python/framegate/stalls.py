@@ -36,7 +36,8 @@ class StallWatch:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._loop_thread = threading.get_ident()
-        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Of streams every system signals the end; not of datagrams, and macOS lacks what is both.
+        self._ours, self._theirs = socket.socketpair()
         self._signal = _register()
         threading.Thread(target=self._wait, name="framegate stall watch", daemon=True).start()
 
@@ -50,9 +51,9 @@ class StallWatch:
         self._theirs.close()
 
     def _wait(self) -> None:
-        with self._ours, contextlib.suppress(OSError):
-            while message := self._ours.recv(64):
-                kind, _, milliseconds = message.decode().partition(" ")
+        with self._ours, self._ours.makefile("rb") as lines, contextlib.suppress(OSError):
+            for line in lines:
+                kind, _, milliseconds = line.decode().partition(" ")
                 seconds = int(milliseconds) / 1000
                 if kind == "stalled":
                     logger.error(

@@ -6,7 +6,7 @@
 //! thread, too. So it says when it is done, and where it does not, a signal makes Python's `faulthandler` write all stacks
 //! from its handler, which needs nothing.
 //!
-//! | message | means |
+//! | line | means |
 //! |---|---|
 //! | `stalled MS` | no answer for so long; answered by any byte when it has been logged |
 //! | `over MS` | the loop turns again |
@@ -91,7 +91,8 @@ impl StallWatch {
     }
 
     fn tell(&self, what: &str) -> bool {
-        let text = format!("{what} {}", self.elapsed.as_millis());
+        // A few bytes: the socket takes them whole or not at all.
+        let text = format!("{what} {}\n", self.elapsed.as_millis());
         // SAFETY: the text is valid for the call; the descriptor is ours.
         let sent = unsafe {
             libc::send(
