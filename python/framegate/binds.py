@@ -28,9 +28,9 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from framegate.errors import suggestion
+from framegate.system import UNIX_PATH_BYTES_MAX
 
 __all__ = [
-    "UNIX_PATH_BYTES_MAX",
     "Bind",
     "FdBind",
     "SystemdBind",
@@ -39,9 +39,6 @@ __all__ = [
     "parse_bind",
     "unix_path",
 ]
-
-UNIX_PATH_BYTES_MAX: Final = 107
-"""sun_path has 108 bytes (unix(7)), the last one for the zero at the end."""
 
 PORT_MAX: Final = 65535
 FD_MAX: Final = 2**20

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import json
 import socket
-from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from framegate.config import Config
+from framegate.system import receive_with_fds
 
 __all__ = ["Channel", "Order", "WorkerReport", "WorkerSpec"]
 
@@ -166,7 +166,7 @@ class Channel:
         """Send an order down; return whether it left: nobody may be there, or read."""
         line = json.dumps([order.kind, len(order.fds), *order.counts]).encode() + b"\n"
         try:
-            # Some bytes to a socket pair: all of them or none.
+            # Some bytes to a socket pair: all of them or none (macOS: below its low-water mark).
             socket.send_fds(self._end, [line], order.fds)
         except OSError:
             return False
@@ -188,12 +188,8 @@ class Channel:
     def _fill(self, *, fds_max: int = 0) -> None:
         try:
             if fds_max:
-                # Not socket.recv_fds: the application's children must not inherit them.
-                space = socket.CMSG_SPACE(fds_max * array("i").itemsize)
-                chunk, ancillary, _, _ = self._end.recvmsg(65536, space, socket.MSG_CMSG_CLOEXEC)
-                for level, kind, data in ancillary:
-                    if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                        self._fds.extend(array("i", data))
+                chunk, fds = receive_with_fds(self._end, 65536, fds_max)
+                self._fds.extend(fds)
             else:
                 chunk = self._end.recv(65536)
         except ConnectionError:

@@ -16,15 +16,18 @@ group downwards, so that the path does not exist below the mount: then the mount
 
 A fraction of a core is rounded down, but for the first: a worker that does not fit waits in a
 throttled group for up to a tenth of a second again and again.
+
+macOS has neither masks nor such groups: there it is the number of cores.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+
+from framegate import system
 
 __all__ = ["quota_cores", "usable_cores"]
 
@@ -33,10 +36,7 @@ _PROC: Final = Path("/proc/self")
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use at once; at least 1."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not Linux
-        cores = os.cpu_count() or 1
+    cores = system.allowed_cores()
     quota = quota_cores()
     if quota is not None:
         cores = min(cores, int(quota))

@@ -4,6 +4,8 @@ Each check looks at one thing and says what it found; what is not as it should b
 do. Two kinds of check: reading what the system says of itself (sizes, limits, namespaces), and
 doing what framegate does, in a scratch directory on the same file system (create, lock, wake,
 publish), because some sandboxes allow less than they say.
+
+What only Linux has (namespaces, control groups, tmpfs) is not looked at elsewhere (`Words`).
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from framegate import system
 from framegate.errors import EXIT_RUNTIME, EXIT_STOPPED, FramegateError
 from framegate.tables import bytes_text
 
-__all__ = ["Finding", "examine", "run"]
+__all__ = ["Finding", "Words", "examine", "run"]
 
 State = Literal["ok", "warning", "broken"]
 
@@ -56,6 +59,58 @@ class Finding:
     fix: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What findings say on one system.
+
+    Attributes:
+        is_linux: Whether there are namespaces, control groups, /proc and tmpfs to look at.
+        more_files: How more open files are allowed.
+        longer_files: How files may be longer.
+        more_address_space: How more may be mapped.
+        lock_place: Where file locks work.
+        wake: What a sleeping subscriber is woken by: the name of its check.
+        wake_fix: What a sandbox has to let through for that.
+        loop: What wakes event loops.
+        loop_fix: What a sandbox has to let through for that.
+    """
+
+    is_linux: bool
+    more_files: str
+    longer_files: str
+    more_address_space: str
+    lock_place: str
+    wake: str
+    wake_fix: str
+    loop: str
+    loop_fix: str
+
+
+LINUX: Final = Words(
+    is_linux=True,
+    more_files="ulimit -n 65536; systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536",
+    longer_files="ulimit -f unlimited; systemd: LimitFSIZE=infinity",
+    more_address_space="ulimit -v unlimited; systemd: LimitAS=infinity",
+    lock_place="a tmpfs such as /dev/shm, not a network or FUSE one",
+    wake="futex",
+    wake_fix="let the sandbox pass futex(2) on shared memory",
+    loop="epoll, Unix datagrams",
+    loop_fix="let the sandbox pass epoll, timerfd and Unix datagram sockets",
+)
+MACOS: Final = Words(
+    is_linux=False,
+    more_files="ulimit -n 65536",
+    longer_files="ulimit -f unlimited",
+    more_address_space="ulimit -v unlimited",
+    lock_place="a disk of this machine, not a network one",
+    wake="wake-ups",
+    wake_fix="let the sandbox pass os_sync_wait_on_address() on shared memory (macOS 14.4)",
+    loop="kqueue, Unix datagrams",
+    loop_fix="let the sandbox pass kqueue and Unix datagram sockets",
+)
+HERE: Final = MACOS if sys.platform == "darwin" else LINUX
+
+
 def run(options: dict[str, Any]) -> int:
     """Run the command; exit code 1 if anything is broken."""
     findings = list(examine())
@@ -73,9 +128,10 @@ def run(options: dict[str, Any]) -> int:
     return EXIT_RUNTIME if broken else EXIT_STOPPED
 
 
-def examine() -> Iterator[Finding]:
+def examine(words: Words = HERE) -> Iterator[Finding]:
     """Every finding; a check that fails itself is a broken finding, not the end."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+    linux: tuple[Callable[[Words], Iterator[Finding]], ...] = (_container, _memory, _clock)
+    checks = (
         _python,
         _container,
         _file_system,
@@ -88,8 +144,10 @@ def examine() -> Iterator[Finding]:
         _topics,
     )
     for check in checks:
+        if check in linux and not words.is_linux:
+            continue
         try:
-            yield from check()
+            yield from check(words)
         except Exception as error:
             yield Finding(
                 check.__name__.strip("_").replace("_", " "),
@@ -103,7 +161,7 @@ def examine() -> Iterator[Finding]:
 # This installation
 
 
-def _python() -> Iterator[Finding]:
+def _python(words: Words) -> Iterator[Finding]:
     import importlib.machinery
 
     from framegate.build import build_info
@@ -150,7 +208,7 @@ def container_hint() -> str:
     return os.environ.get("container", "")
 
 
-def _container() -> Iterator[Finding]:
+def _container(words: Words) -> Iterator[Finding]:
     names = {}
     for kind in ("pid", "ipc", "net", "mnt", "user"):
         with contextlib.suppress(OSError):
@@ -227,8 +285,9 @@ def _existing_parent(path: str) -> str:
 
 
 def larger_shm(container: str) -> str:
-    """How to make /dev/shm larger."""
+    """How to make /dev/shm larger, or what stands for it in a container or on macOS."""
     return {
+        "macOS": "set FRAMEGATE_RUNTIME_DIR to a directory on a larger disk",
         "Docker": "docker run --shm-size=1g (compose: shm_size: 1gb)",
         "Podman": "podman run --shm-size=1g",
         "Kubernetes": "mount a volume emptyDir {medium: Memory, sizeLimit: 1Gi} at /dev/shm",
@@ -249,37 +308,15 @@ def space_finding(path: str, total: int, free: int, container: str) -> Finding:
     return Finding("space", "ok", text)
 
 
-def _file_system() -> Iterator[Finding]:
+def _file_system(words: Words) -> Iterator[Finding]:
     path = os.path.realpath(_existing_parent(_runtime_path()))
-    mount = None
-    with contextlib.suppress(OSError):
-        mount = mount_of(path, Path(MOUNTINFO).read_text())
-    if mount is None:
-        yield Finding("file system", "warning", f"cannot tell what {path} is mounted on")
-    elif "ro" in mount.options:
-        yield Finding(
-            "file system",
-            "broken",
-            f"{mount.path} is mounted read-only",
-            "mount a tmpfs there, or set FRAMEGATE_RUNTIME_DIR to a directory on one",
-        )
-    elif mount.kind not in {"tmpfs", "ramfs", "hugetlbfs"}:
-        yield Finding(
-            "file system",
-            "warning",
-            f"{mount.path} is {mount.kind}, not tmpfs: frames are written to a disk",
-            "set FRAMEGATE_RUNTIME_DIR to a directory on a tmpfs, such as /dev/shm",
-        )
-    else:
-        chosen = [
-            option
-            for option in mount.options
-            if option.startswith(("size=", "huge=", "nr_inodes=", "noexec", "nosuid", "mpol="))
-        ]
-        yield Finding("file system", "ok", f"{mount.kind} at {mount.path} {','.join(chosen)}")
+    yield _mounted(path) if words.is_linux else _on_disk(path, os.statvfs(path).f_flag)
     space = os.statvfs(path)
     yield space_finding(
-        path, space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize, container_hint()
+        path,
+        space.f_blocks * space.f_frsize,
+        space.f_bavail * space.f_frsize,
+        container_hint() if words.is_linux else "macOS",
     )
     if 0 < space.f_files and space.f_favail < INODES_WARNING:
         yield Finding(
@@ -290,7 +327,47 @@ def _file_system() -> Iterator[Finding]:
         )
 
 
-def _runtime_directory() -> Iterator[Finding]:
+def _on_disk(path: str, flags: int) -> Finding:
+    """What macOS has in place of a tmpfs."""
+    if flags & os.ST_RDONLY:
+        return Finding(
+            "file system",
+            "broken",
+            f"{path} is mounted read-only",
+            "set FRAMEGATE_RUNTIME_DIR to a directory of yours on a disk of this machine",
+        )
+    return Finding("file system", "ok", f"{path}: on a disk, for macOS has no tmpfs")
+
+
+def _mounted(path: str) -> Finding:
+    mount = None
+    with contextlib.suppress(OSError):
+        mount = mount_of(path, Path(MOUNTINFO).read_text())
+    if mount is None:
+        return Finding("file system", "warning", f"cannot tell what {path} is mounted on")
+    if "ro" in mount.options:
+        return Finding(
+            "file system",
+            "broken",
+            f"{mount.path} is mounted read-only",
+            "mount a tmpfs there, or set FRAMEGATE_RUNTIME_DIR to a directory on one",
+        )
+    if mount.kind not in {"tmpfs", "ramfs", "hugetlbfs"}:
+        return Finding(
+            "file system",
+            "warning",
+            f"{mount.path} is {mount.kind}, not tmpfs: frames are written to a disk",
+            "set FRAMEGATE_RUNTIME_DIR to a directory on a tmpfs, such as /dev/shm",
+        )
+    chosen = [
+        option
+        for option in mount.options
+        if option.startswith(("size=", "huge=", "nr_inodes=", "noexec", "nosuid", "mpol="))
+    ]
+    return Finding("file system", "ok", f"{mount.kind} at {mount.path} {','.join(chosen)}")
+
+
+def _runtime_directory(words: Words) -> Iterator[Finding]:
     from framegate import shm
     from framegate.errors import RuntimeDirectoryError, TopicNotFound
 
@@ -349,7 +426,7 @@ def _user_name(uid: int) -> str:
 # Limits
 
 
-def _limits() -> Iterator[Finding]:
+def _limits(words: Words) -> Iterator[Finding]:
     import resource
 
     def show(value: int, in_bytes: bool) -> str:
@@ -364,7 +441,7 @@ def _limits() -> Iterator[Finding]:
             "open files",
             "warning",
             f"{text}: each handle of a topic needs up to five",
-            "ulimit -n 65536; systemd: LimitNOFILE=65536; Docker: --ulimit nofile=65536",
+            words.more_files,
         )
     else:
         yield Finding("open files", "ok", text)
@@ -374,7 +451,7 @@ def _limits() -> Iterator[Finding]:
             "file size",
             "warning",
             f"files end at {show(soft, True)}; a larger topic cannot be created",
-            "ulimit -f unlimited; systemd: LimitFSIZE=infinity",
+            words.longer_files,
         )
     else:
         yield Finding("file size", "ok", "unlimited")
@@ -384,7 +461,7 @@ def _limits() -> Iterator[Finding]:
             "address space",
             "warning",
             f"limited to {show(soft, True)}; every open topic is mapped whole",
-            "ulimit -v unlimited; systemd: LimitAS=infinity",
+            words.more_address_space,
         )
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     yield Finding(
@@ -394,7 +471,7 @@ def _limits() -> Iterator[Finding]:
     )
 
 
-def _memory() -> Iterator[Finding]:
+def _memory(words: Words) -> Iterator[Finding]:
     """Pages of a tmpfs count for the control group that touched them first."""
     for limit_file, used_file in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -433,7 +510,7 @@ def memory_finding(limit: str, used: int) -> Finding:
 # Kernel
 
 
-def _clock() -> Iterator[Finding]:
+def _clock(words: Words) -> Iterator[Finding]:
     try:
         offsets = Path("/proc/self/timens_offsets").read_text().split()
     except OSError:
@@ -469,7 +546,7 @@ def _scratch() -> Iterator[str]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _kernel() -> Iterator[Finding]:
+def _kernel(words: Words) -> Iterator[Finding]:
     release = os.uname()
     yield Finding("kernel", "ok", f"{release.sysname} {release.release} {release.machine}")
     seccomp = ""
@@ -482,25 +559,21 @@ def _kernel() -> Iterator[Finding]:
             "seccomp", "ok", "a filter is active; what follows shows what it lets through"
         )
     with _scratch() as path:
-        yield _file_locks(path)
-        yield _allocation(path)
+        yield _file_locks(path, words)
+        yield _allocation(path, words)
 
 
-def _file_locks(path: str) -> Finding:
+def _file_locks(path: str, words: Words) -> Finding:
     """Byte locks of an open file description say who is alive (since Linux 3.15)."""
     import fcntl
-    import struct
 
-    def flock(kind: int) -> bytes:
-        return struct.pack("hhqqi4x", kind, os.SEEK_SET, 7, 1, 0)
-
-    fix = "use a file system that has them: a tmpfs such as /dev/shm, not a network or FUSE one"
+    fix = f"use a file system that has them: {words.lock_place}"
     first = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     second = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.fcntl(first, fcntl.F_OFD_SETLK, flock(fcntl.F_WRLCK))
-        answer = fcntl.fcntl(second, fcntl.F_OFD_GETLK, flock(fcntl.F_WRLCK))
-        seen = struct.unpack("hhqqi4x", answer)[0]
+        lock = system.pack_lock(fcntl.F_WRLCK, 7, 1)
+        fcntl.fcntl(first, fcntl.F_OFD_SETLK, lock)
+        seen = system.unpack_lock(fcntl.fcntl(second, fcntl.F_OFD_GETLK, lock))
     except OSError as error:
         return Finding("file locks", "broken", f"OFD locks do not work: {error}", fix)
     finally:
@@ -511,25 +584,25 @@ def _file_locks(path: str) -> Finding:
     return Finding("file locks", "ok", "OFD byte locks work: deaths are noticed")
 
 
-def _allocation(path: str) -> Finding:
+def _allocation(path: str, words: Words) -> Finding:
     """Topics are allocated whole when they are made: a full tmpfs is an error, not a crash."""
     file = os.open(os.path.join(path, "space"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(file, 0, 65536)
+        system.allocate(file, 65536)
         os.link(os.path.join(path, "space"), os.path.join(path, "name"))
     except OSError as error:
         return Finding(
             "allocation",
             "broken",
             f"cannot allocate and name 64 KiB in {path}: {error}",
-            larger_shm(container_hint()),
+            larger_shm(container_hint() if words.is_linux else "macOS"),
         )
     finally:
         os.close(file)
     return Finding("allocation", "ok", "space is reserved when a topic is made")
 
 
-def _transport() -> Iterator[Finding]:
+def _transport(words: Words) -> Iterator[Finding]:
     """What the library does all day: create, publish, wake by futex and by descriptor."""
     import threading
 
@@ -552,15 +625,15 @@ def _transport() -> Iterator[Finding]:
                 sleeper.join()
                 if not woken or woken[0] is None:
                     yield Finding(
-                        "futex",
+                        words.wake,
                         "broken",
                         "a sleeping subscriber was not woken in 10 s",
-                        "let the sandbox pass futex(2) on shared memory",
+                        words.wake_fix,
                     )
                 else:
                     woken.pop().release()  # type: ignore[union-attr]
-                    yield Finding("futex", "ok", "publish wakes a sleeping subscriber")
-                yield _descriptor(publisher, subscriber)
+                    yield Finding(words.wake, "ok", "publish wakes a sleeping subscriber")
+                yield _descriptor(publisher, subscriber, words)
         except FramegateError as error:
             yield Finding(
                 "transport",
@@ -575,7 +648,7 @@ def _transport() -> Iterator[Finding]:
                 os.environ["FRAMEGATE_RUNTIME_DIR"] = before
 
 
-def _descriptor(publisher: Any, subscriber: Any) -> Finding:
+def _descriptor(publisher: Any, subscriber: Any, words: Words) -> Finding:
     import select
 
     fd = subscriber.fileno()
@@ -590,17 +663,17 @@ def _descriptor(publisher: Any, subscriber: Any) -> Finding:
             "event loops",
             "broken",
             "the descriptor of a subscriber did not become readable in 10 s",
-            "let the sandbox pass epoll, timerfd and Unix datagram sockets",
+            words.loop_fix,
         )
     frame.release()
-    return Finding("event loops", "ok", "publish wakes event loops (epoll, Unix datagrams)")
+    return Finding("event loops", "ok", f"publish wakes event loops ({words.loop})")
 
 
 # ----------------------------------------------------------------------------------------------
 # What lies around
 
 
-def _topics() -> Iterator[Finding]:
+def _topics(words: Words) -> Iterator[Finding]:
     from framegate import observe, shm
     from framegate.errors import ShmError, TopicNotFound
 

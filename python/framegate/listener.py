@@ -7,7 +7,8 @@ to listen only when a worker is ready to serve. Every worker serves every addres
 TCP with several workers: one SO_REUSEPORT socket each. The kernel spreads connections evenly over
 them, and what waits in the queue of a worker that dies is served by its successor, because the
 queue belongs to the socket and the supervisor keeps the socket. Unix and inherited sockets cannot
-be had several times, so all workers accept from the same one.
+be had several times, so all workers accept from the same one; on macOS from that of a port, too,
+because SO_REUSEPORT gives all connections to one of the sockets there.
 
 SO_REUSEPORT would also let a second server of the same user share the port silently. A plain bind
 comes first to find that out, under a lock (`name_lock.py`), because the plain bind does not see a
@@ -30,11 +31,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
-from framegate import systemd
+from framegate import system, systemd
 from framegate.binds import Bind, FdBind, SystemdBind, TcpBind, UnixBind, parse_bind
 from framegate.config import Config
 from framegate.errors import ListenError
-from framegate.name_lock import AddressLockedError, NameLock
+from framegate.name_lock import AddressLockedError, lock_name
 from framegate.socket_holder import holder_of_port
 from framegate.unix_socket import UnixSocket
 
@@ -169,18 +170,25 @@ class Listeners:
                 one.close()
 
 
-def open_listeners(config: Config, workers: int | None = None) -> Listeners:
+def open_listeners(
+    config: Config,
+    workers: int | None = None,
+    *,
+    ports_are_balanced: bool = system.PORTS_ARE_BALANCED,
+) -> Listeners:
     """Bind everything that a configuration asks for.
 
     Args:
         config: The settings.
         workers: For how many worker processes, where that is not `config.workers`.
+        ports_are_balanced: Whether each worker gets a socket of its own for a port.
 
     Raises:
         ListenError: An address is in use, not allowed or does not exist.
     """
     count = (config.workers or 1) if workers is None else workers
-    opening = _Opening(count, may_grow=bool(config.supervised_because))
+    has_several = count > 1 or bool(config.supervised_because)
+    opening = _Opening(count, has_own_ports=has_several and ports_are_balanced)
     listeners = opening.listeners
     listeners.scheme = "https" if config.ssl_certfile else "http"
     try:
@@ -211,7 +219,7 @@ def open_admin_listeners(config: Config) -> Listeners:
     Raises:
         ListenError: An address is in use, not allowed or does not exist.
     """
-    opening = _Opening(1, may_grow=False)
+    opening = _Opening(1, has_own_ports=False)
     try:
         for text in config.admin_bind:
             opening.open(parse_bind(text), text)
@@ -243,7 +251,7 @@ def start_listening(sockets: Sequence[socket.socket], backlog: int) -> None:
         if item.family in (socket.AF_INET, socket.AF_INET6):
             # Accepted sockets inherit it, so that it costs nothing per connection.
             item.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
-        if item.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if system.is_listening(item):
             continue  # systemd's, or a worker's before us
         try:
             item.listen(backlog)
@@ -294,14 +302,14 @@ def _binds(config: Config) -> Iterator[tuple[Bind, str]]:
 class _Opening:
     """The sockets so far, while more are bound."""
 
-    def __init__(self, workers: int, *, may_grow: bool) -> None:
+    def __init__(self, workers: int, *, has_own_ports: bool) -> None:
         self.listeners = Listeners([[] for _ in range(workers)])
         self._workers = workers
         # The kernel lets a socket join only where all others said so when they were bound.
-        self._is_port_shared = workers > 1 or may_grow
+        self._is_port_shared = has_own_ports
         self._owned = self.listeners._owned
         self._taken: list[tuple[int, bytes, int, str]] = []
-        self._inodes: dict[int, str] = {}
+        self._inodes: dict[object, str] = {}
 
     def open(self, bind: Bind, label: str) -> None:
         match bind:
@@ -330,13 +338,15 @@ class _Opening:
             else:
                 break
         for bound in per_address:
-            if self._is_port_shared:
-                self.listeners._own_ports.add(len(self.listeners.of_worker[0]))
+            if not self._is_port_shared:
+                self._share(*bound)
+                continue
+            self.listeners._own_ports.add(len(self.listeners.of_worker[0]))
             for sockets, item in zip(self.listeners.of_worker, bound, strict=True):
                 sockets.append(item)
 
     def _tcp_once(self, bind: TcpBind) -> list[list[socket.socket]]:
-        """Return for each address of the host one socket per worker."""
+        """Return for each address of the host one socket per worker, or one for all."""
         addresses, may_lack = _resolve(bind.host)
         found: list[list[socket.socket]] = []
         port, skipped = bind.port, None
@@ -374,7 +384,7 @@ class _Opening:
                 if bind.port:
                     self._claim(family, rest[0], port, bind)
                 _bind_tcp(family, address, share=False).close()
-            for _ in range(self._workers):
+            for _ in range(self._workers if self._is_port_shared else 1):
                 item = _bind_tcp(family, address, share=self._is_port_shared)
                 bound.append(item)
                 address = (rest[0], item.getsockname()[1], *rest[1:])
@@ -403,7 +413,7 @@ class _Opening:
         self._taken.append((family, packed, port, str(bind)))
         if self._is_port_shared:
             try:
-                self._owned.append(NameLock(f"tcp:{host}:{port}"))
+                self._owned.append(lock_name(f"tcp:{host}:{port}"))
             except AddressLockedError as holder:
                 raise _in_use(host, port, str(holder)) from None
 
@@ -444,9 +454,11 @@ class _Opening:
             raise
         self._share(adopted)
         _check_listener(adopted, label)
-        if (other := self._inodes.get(status.st_ino)) is not None:
+        # macOS: a TCP socket has no inode, but nobody else has its address.
+        identity = status.st_ino or adopted.getsockname()
+        if (other := self._inodes.get(identity)) is not None:
             raise ListenError(f"{label} and {other} are the same socket", fix="drop one of them")
-        self._inodes[status.st_ino] = label
+        self._inodes[identity] = label
 
 
 class _NoFamilyError(Exception):
@@ -506,18 +518,17 @@ def _explain(error: OSError, family: int, host: str, port: int) -> ListenError:
         case errno.EADDRINUSE:
             return _in_use(host, port, holder_of_port(family, host, port))
         case errno.EACCES | errno.EPERM:
-            first = _first_unprivileged_port()
+            first = system.first_open_port()
             return ListenError(
                 f"port {port} on {host} may not be bound by this user",
-                cause=f"ports below {first} need a capability "
-                "(net.ipv4.ip_unprivileged_port_start)",
-                fix=f"choose a port from {first}, or grant CAP_NET_BIND_SERVICE, "
-                "or let systemd bind it",
+                cause=system.LOW_PORT_CAUSE.format(first=first),
+                fix=f"choose a port from {first}, or {system.LOW_PORT_REMEDY}",
             )
         case errno.EADDRNOTAVAIL:
             return ListenError(
                 f"{host} is no address of this machine",
-                fix="use 127.0.0.1, 0.0.0.0 for all, or one that `ip address` shows",
+                fix="use 127.0.0.1, 0.0.0.0 for all, or one that "
+                f"`{system.ADDRESSES_ARE_SHOWN_BY}` shows",
             )
         case errno.EAFNOSUPPORT:
             kind = "IPv6" if family == socket.AF_INET6 else "IPv4"
@@ -525,7 +536,8 @@ def _explain(error: OSError, family: int, host: str, port: int) -> ListenError:
         case errno.EINVAL if family == socket.AF_INET6 and host.lower().startswith("fe80"):
             return ListenError(
                 f"{host} is a link-local address and needs its interface",
-                fix=f"write [{host}%eth0]:{port}, with the name that `ip address` shows",
+                fix=f"write [{host}%{system.AN_INTERFACE}]:{port}, with the name that "
+                f"`{system.ADDRESSES_ARE_SHOWN_BY}` shows",
             )
         case _:
             return ListenError(f"cannot listen on {host} port {port}", cause=str(error))
@@ -537,13 +549,6 @@ def _in_use(host: str, port: int, holder: str) -> ListenError:
         cause=holder or "the process that holds it is not visible from here",
         fix="stop it, or choose another port (0 takes a free one)",
     )
-
-
-def _first_unprivileged_port() -> int:
-    with contextlib.suppress(OSError, ValueError):
-        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start") as file:
-            return int(file.read())
-    return 1024
 
 
 def _unusable(label: str, error: OSError) -> ListenError:

@@ -10,25 +10,42 @@ is the network namespace, which is that of the ports as well.
 Somebody else's process could take the names to keep our servers from starting, so the lock of
 another user (root excepted) counts for nothing; what the kernel itself says about the address
 still does.
+
+macOS has no abstract namespace. Ports need no lock there (`listener.py`: SO_REUSEPORT is not used).
+For a Unix socket a file in the user's own directory for temporary files is locked instead, which
+stays there, small and unlocked, until the system cleans up.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import socket
-import struct
 from typing import Final
 
-from framegate.socket_holder import holder_of_socket
+from framegate import system
+from framegate.socket_holder import holder_of_socket, process_named
 
-__all__ = ["AddressLockedError", "NameLock"]
+__all__ = ["AddressLockedError", "FileLock", "NameLock", "lock_name"]
 
 _PREFIX: Final = b"\0framegate/address/"
 
 
 class AddressLockedError(Exception):
     """Another server has the address; the text says which, if that is known."""
+
+
+def lock_name(name: str) -> NameLock | FileLock:
+    """Lock the name of an address, in the way of this system.
+
+    Raises:
+        AddressLockedError: A process of this user, or of root (Linux), has it.
+    """
+    if system.ABSTRACT_SOCKETS:
+        return NameLock(name)
+    return FileLock(name, os.path.dirname(system.default_runtime_directory()))
 
 
 class NameLock:
@@ -57,6 +74,42 @@ class NameLock:
             self._socket = None
 
 
+class FileLock:
+    """The same, by a file that is locked, where there are no abstract sockets.
+
+    Args:
+        name: Of the address.
+        directory: One that is this user's own, so that locks are between his processes.
+
+    Raises:
+        AddressLockedError: Another process of this user has it.
+    """
+
+    def __init__(self, name: str, directory: str) -> None:
+        self._fd: int | None = None
+        path = os.path.join(directory, f"framegate-{_digest(name)[:32].decode()}.lock")
+        with contextlib.suppress(OSError):  # as if there were no such lock
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._fd = fd
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid, is_ours = os.read(fd, 20), os.fstat(fd).st_uid == os.geteuid()
+                self.close()
+                if is_ours:
+                    holder = process_named(int(pid)) if pid.isdigit() else ""
+                    raise AddressLockedError(holder) from None
+                return
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d" % os.getpid(), 0)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
 def _ask(address: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.setblocking(False)
@@ -66,8 +119,7 @@ def _ask(address: bytes) -> None:
             raise AddressLockedError("") from None
         except OSError:  # it ended just now, or is about to listen
             raise AddressLockedError("") from None
-        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _, uid, _ = struct.unpack("3i", credentials)
+        _, uid = system.peer_of(peer)
         if uid in (os.geteuid(), 0):
             raise AddressLockedError(holder_of_socket(peer))
 

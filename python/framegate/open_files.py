@@ -2,27 +2,25 @@
 
 Shells and systemd start programs with a soft limit of 1024, because select(2) cannot see
 descriptors above it, and a hard limit far above for programs that know better (systemd's
-daemon(7), "file descriptor limits"). asyncio and tokio use epoll: so the processes that framegate
-owns take what they may have. Workers and what they start inherit it.
+daemon(7), "file descriptor limits"); macOS has 256. asyncio and tokio use epoll or kqueue: so the
+processes that framegate owns take what they may have. Workers and what they start inherit it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import resource
-from typing import Final
+
+from framegate import system
 
 __all__ = ["raise_open_files_limit"]
-
-OPEN_FILES_MAX: Final = 1 << 20
-"""Where the hard limit is infinite, as in some containers: programs that close every possible
-descriptor before they start another one would take minutes. A million connections fit."""
 
 
 def raise_open_files_limit() -> int:
     """Raise the soft limit to the hard one; return what it is now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    most = system.open_files_max()
+    wanted = most if hard == resource.RLIM_INFINITY else min(hard, most)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # a sandbox forbids it: then it stays
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

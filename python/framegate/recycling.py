@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Final
 
 from framegate.config import Config
 
-__all__ = ["Allotment", "Usage", "private_bytes"]
-
-_KIB: Final = 1024
+__all__ = ["Allotment", "Usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +59,3 @@ class Allotment:
             has, may = usage.memory_bytes >> 20, self.memory_bytes >> 20
             return f"it has {has} MiB of memory and may have {may}"
         return ""
-
-
-def private_bytes(pid: int) -> int:
-    """Return the resident memory that a process has for itself; 0 if it cannot be told."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            for line in file:
-                if line.startswith("RssAnon:"):
-                    return int(line.split()[1]) * _KIB
-    except (OSError, ValueError, IndexError):
-        pass
-    return 0

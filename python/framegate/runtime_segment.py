@@ -32,6 +32,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from framegate import system
 from framegate.errors import RuntimeDirectoryError
 from framegate.limits_area import ROW_BYTES, SEED_BYTES, new_seed, row_offset
 from framegate.logging import logger
@@ -81,13 +82,15 @@ _SUFFIX: Final = ".runtime"
 
 
 def runtime_directory() -> Path:
-    """Return the directory of all segments: `$FRAMEGATE_RUNTIME_DIR`, else one per user in memory.
+    """Return the directory of all segments: `$FRAMEGATE_RUNTIME_DIR`, else one per user.
+
+    It is in memory, where the system has such a place (Linux: /dev/shm).
 
     Raises:
         RuntimeDirectoryError: It cannot be made, or it is not this user's alone to write.
     """
     named = os.environ.get("FRAMEGATE_RUNTIME_DIR")
-    path = Path(named) if named else Path(f"/dev/shm/framegate-{os.getuid()}")
+    path = Path(named or system.default_runtime_directory())
     try:
         path.mkdir(mode=0o700, parents=bool(named), exist_ok=True)
         status = path.lstat()
@@ -145,7 +148,7 @@ class RuntimeSegment:
             self._fd = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             # Allocated, not only sized: a full /dev/shm is an error here, not a SIGBUS later.
-            os.posix_fallocate(self._fd, 0, size)
+            system.allocate(self._fd, size)
             self._map = mmap.mmap(self._fd, size)
             header = ("magic", "version", "row_bytes")
             for name in header:

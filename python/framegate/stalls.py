@@ -11,13 +11,13 @@ sends a signal that `faulthandler` answers from its handler.
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import sys
 import threading
 import traceback
 from typing import Final
 
+from framegate import system
 from framegate.logging import logger
 
 __all__ = ["StallWatch"]
@@ -74,13 +74,10 @@ class StallWatch:
 
 def _register() -> int:
     """Have faulthandler write all stacks at a signal that nobody else uses; return it, or 0."""
-    number = getattr(signal, "SIGRTMAX", None)
-    if number is None:
-        return 0
     import faulthandler
 
     try:
-        faulthandler.register(number - 1, all_threads=True, chain=False)
+        faulthandler.register(system.SPARE_SIGNAL, all_threads=True, chain=False)
     except (OSError, RuntimeError, ValueError, AttributeError):  # stderr is no file
         return 0
-    return int(number - 1)
+    return system.SPARE_SIGNAL

@@ -18,10 +18,12 @@ import os
 import select
 from typing import Final, TextIO
 
+from framegate import system
+
 __all__ = ["SteadyStream"]
 
-PIECE_BYTES: Final = 4096
-"""PIPE_BUF: a pipe that poll(2) calls writable takes so much at once, and whole."""
+PIECE_BYTES: Final[int] = select.PIPE_BUF
+"""4096, on macOS 512: a pipe that is called writable takes so much at once, and whole."""
 
 
 class SteadyStream(io.TextIOBase):
@@ -68,9 +70,7 @@ class SteadyStream(io.TextIOBase):
         data = text.encode(errors="backslashreplace")
         for at in range(0, len(data), PIECE_BYTES):
             try:
-                ready = select.poll()
-                ready.register(self._fd, select.POLLOUT)
-                if not any(event & select.POLLOUT for _, event in ready.poll(0)):
+                if not system.has_room(self._fd):
                     return False
                 os.write(self._fd, data[at : at + PIECE_BYTES])
             except OSError:

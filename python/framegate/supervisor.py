@@ -28,8 +28,8 @@ successor to the end of the old one: there is memory for one worker more, not fo
 
 Guarantees, and what keeps them:
 
-- No worker outlives the supervisor, even killed: SIGHUP by PR_SET_PDEATHSIG, end of file on the
-  channel (`channel.py`), and the worker's native thread, which looks for its parent. No worker
+- No worker outlives the supervisor, even killed: SIGHUP by PR_SET_PDEATHSIG (Linux), end of file on
+  the channel (`channel.py`), and the worker's native thread, which looks for its parent. No worker
   outlives its deadline: SIGKILL.
 - No connection is lost with a worker: its sockets stay open here (`listener.py`). One less means
   that another worker accepts from the sockets of the one that leaves.
@@ -70,8 +70,9 @@ from framegate.errors import EXIT_CONFIG, EXIT_RUNTIME, EXIT_STARTUP, EXIT_STOPP
 from framegate.limits_area import area_bytes
 from framegate.listener import Listeners, open_admin_listeners, open_listeners
 from framegate.logging import announce, logger
-from framegate.recycling import Allotment, Usage, private_bytes
+from framegate.recycling import Allotment, Usage
 from framegate.runtime_segment import RuntimeSegment, open_segment
+from framegate.system import private_bytes
 from framegate.systemd import Notifier
 from framegate.threading_model import name_of, stays_without_lock
 from framegate.wakeups import drain, signals_as_bytes

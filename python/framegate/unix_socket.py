@@ -13,8 +13,11 @@ What may be done to a file that is there already:
 The third row needs the lock (`name_lock.py`): between bind and listen a living socket looks like a
 dead one. It is held until the file is removed.
 
-At the end the file is removed if it is the one that we made. Device and inode say so, and a
-descriptor of the file (O_PATH) keeps its inode from being used again while we look.
+At the end the file is removed if it is the one that we made. Device and inode say so, and nobody
+gets the inode again while we look (`system.hold_inode`).
+
+A socket whose queue is full refuses connections on macOS, as if its server were dead: there the
+lock alone knows better, so a server that is not ours loses its file.
 
 Owner and mode are set between bind and listen, when nobody can connect yet.
 """
@@ -28,9 +31,10 @@ import socket
 import stat
 from typing import NoReturn
 
+from framegate import system
 from framegate.binds import UnixBind
 from framegate.errors import ListenError, suggestion
-from framegate.name_lock import AddressLockedError, NameLock
+from framegate.name_lock import AddressLockedError, FileLock, NameLock, lock_name
 from framegate.socket_holder import holder_of_socket
 
 __all__ = ["UnixSocket"]
@@ -51,8 +55,9 @@ class UnixSocket:
 
     def __init__(self, bind: UnixBind) -> None:
         self._path = "" if bind.is_abstract else os.path.abspath(bind.path)
-        self._file: int | None = None
-        self._lock: NameLock | None = None
+        self._made: os.stat_result | None = None
+        self._held: int | None = None
+        self._lock: NameLock | FileLock | None = None
         self.socket: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if bind.is_abstract:
@@ -65,20 +70,25 @@ class UnixSocket:
 
     def close(self) -> None:
         """Close the socket, and remove its file if it is still ours. May be called again."""
-        if self._file is not None:
-            made = os.fstat(self._file)
+        if self._made is not None:
             with contextlib.suppress(OSError):
-                found = os.lstat(self._path)
-                if (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+                if os.path.samestat(os.lstat(self._path), self._made):
                     os.unlink(self._path)
-            os.close(self._file)
-            self._file = None
+            self._made = None
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
         self.socket.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def _bind_name(self, bind: UnixBind) -> None:
+        if not system.ABSTRACT_SOCKETS:
+            raise ListenError(
+                f"{bind.path}: this system has no abstract sockets",
+                fix="bind a path, such as unix:/tmp/app.sock",
+            )
         try:
             self.socket.bind(b"\0" + os.fsencode(bind.path[1:]))
         except OSError as error:
@@ -104,7 +114,8 @@ class UnixSocket:
         _remove_stale(bind.path)
         try:
             self.socket.bind(bind.path)
-            self._file = os.open(self._path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            self._held = system.hold_inode(self._path)
+            self._made = os.lstat(self._path) if self._held is None else os.fstat(self._held)
         except OSError as error:
             raise _explain(error, bind.path) from None
         try:
@@ -126,7 +137,7 @@ class UnixSocket:
             where = os.stat(directory)
             name = f"unix:{where.st_dev}:{where.st_ino}:{os.path.basename(self._path)}"
             try:
-                self._lock = NameLock(name)
+                self._lock = lock_name(name)
             except AddressLockedError as holder:
                 _refuse(path, str(holder))
 

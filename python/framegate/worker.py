@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import queue
@@ -66,6 +65,7 @@ from framegate.listener import (
 )
 from framegate.logging import configure_from, dump_stacks, logger
 from framegate.stalls import StallWatch
+from framegate.system import die_with_parent
 from framegate.threading_model import name_of
 from framegate.worker_scope import WorkerPlace, WorkerScope
 from framegate.worker_threads import AllReady, Share, WorkerThreads
@@ -1070,9 +1070,7 @@ def _watch_supervisor(
     Either alone has a hole: the kernel's does not exist everywhere and is lost across some execs;
     the thread needs the GIL. Before the handler is installed SIGHUP ends the process, as it should.
     """
-    pr_set_pdeathsig = 1
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGHUP, 0, 0, 0)
+    die_with_parent(signal.SIGHUP)
     if os.getppid() != spec.supervisor_pid:  # it died before the line above
         os.kill(os.getpid(), signal.SIGHUP)
 

@@ -254,7 +254,7 @@ def test_a_container_is_told_how_to_share(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    (finding,) = doctor._container()
+    (finding,) = doctor._container(doctor.LINUX)
     assert finding.text.startswith(f"{expected} container; ")
     assert "runtime directory" in finding.text
     assert finding.fix
@@ -263,7 +263,7 @@ def test_a_container_is_told_how_to_share(
 def test_a_check_that_fails_is_a_finding(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> Any:
+    def fail(words: doctor.Words) -> Any:
         raise ZeroDivisionError("no")
         yield
 

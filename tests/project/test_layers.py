@@ -33,6 +33,9 @@ PARENT_PROCESS = {
     "static_mounts",
     "steady_stream",
     "supervisor",
+    "system",
+    "system_linux",
+    "system_macos",
     "systemd",
     "threading_model",
     "topic_access",
@@ -122,6 +125,7 @@ def test_errors_and_config_are_leaves() -> None:
         "config_kinds",
         "env_file",
         "errors",
+        "system",
         "systemd",
         "uvicorn_options",
     }
@@ -146,7 +150,16 @@ def test_errors_and_config_are_leaves() -> None:
         "topic_rules",
         "uvicorn_options",
     ):  # what config itself needs
-        assert imports_of(PACKAGE / f"{name}.py") <= {"errors", "topic_patterns"}
+        assert imports_of(PACKAGE / f"{name}.py") <= {"errors", "system", "topic_patterns"}
+
+
+def test_what_systems_differ_in_knows_nothing_else() -> None:
+    assert imports_of(PACKAGE / "system.py") == {"system_linux", "system_macos"}
+    for name in ("system_linux", "system_macos"):
+        assert imports_of(PACKAGE / f"{name}.py") == set()
+    for path in modules():
+        if path.name != "system.py":
+            assert not imports_of(path) & {"system_linux", "system_macos"}, path
 
 
 def test_no_module_is_called_platform() -> None:

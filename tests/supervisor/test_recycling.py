@@ -9,7 +9,8 @@ import random
 import pytest
 
 from framegate.config import Config
-from framegate.recycling import Allotment, Usage, private_bytes
+from framegate.recycling import Allotment, Usage
+from framegate.system import private_bytes
 from server_process import Launch
 from supervisor.load import Load
 

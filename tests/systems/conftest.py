@@ -1,0 +1,3 @@
+from server_process import launch
+
+__all__ = ["launch"]
