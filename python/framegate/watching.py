@@ -115,7 +115,8 @@ class Watch:
                 raise_interrupt=False,
                 ignore_permission_denied=True,
             ):
-                found = sorted({path for _, path in changed if self.concerns(path)})
+                paths = {self.as_named(path) for _, path in changed}
+                found = sorted(path for path in paths if self.concerns(path))
                 now = self._find_directories()
                 is_new = now != self.directories
                 if is_new:
@@ -131,6 +132,15 @@ class Watch:
                     yield found
                 if is_new:
                     break
+
+    def as_named(self, path: str) -> str:
+        """Return a path as it was asked for: macOS tells where it really is (/private/tmp)."""
+        directory, name = os.path.split(path)
+        if directory not in self.directories:
+            for item in self.directories:
+                if os.path.realpath(item) == directory:
+                    return os.path.join(item, name)
+        return path
 
     def concerns(self, path: str) -> bool:
         """Whether a change of this file is of interest."""

@@ -25,6 +25,7 @@ from framegate import doctor, system_linux, system_macos
 from framegate.config import Config
 from framegate.listener import open_listeners, start_listening
 from framegate.name_lock import AddressLockedError, FileLock
+from framegate.watching import Watch
 from privileges import needs_root
 from server_process import Launch, ServerProcess, wait_for_death
 
@@ -326,6 +327,20 @@ class TestDoctor:
     def test_little_space_has_a_way_out(self) -> None:
         finding = doctor.space_finding("/private/var", 10**9, 10**6, "macOS")
         assert "larger disk" in finding.fix
+
+
+def test_reload_sees_files_by_their_real_names(tmp_path: Path) -> None:
+    real, link = tmp_path / "private", tmp_path / "link"
+    (real / "sub").mkdir(parents=True)
+    link.symlink_to(real)
+    settings = link / "sub" / "settings"
+    watch = Watch([str(link)], ("app/*.py", "sub/*.py"), (), 0.1, [str(settings)])
+    for path in ("sub/a.py", "sub/settings"):
+        told = watch.as_named(str(real / path))
+        assert told == watch.as_named(told) == str(link / path)
+        assert watch.concerns(told)
+        assert not watch.concerns(str(real / path))
+    assert watch.as_named("/elsewhere/a.py") == "/elsewhere/a.py"
 
 
 class TestServer:
