@@ -14,8 +14,9 @@ use std::{
     path::PathBuf,
 };
 
-/// `PIPE_BUF` of Linux.
-const PIECE_BYTES: usize = 4096;
+use crate::os;
+
+const PIECE_BYTES: usize = os::PIPE_BUF;
 
 /// The end of a log.
 pub(crate) struct LogFile {

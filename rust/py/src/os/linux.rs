@@ -20,6 +20,9 @@ use super::socket_option;
 /// Flags of a descriptor that cannot be read, whatever its access mode says.
 pub(crate) const UNREADABLE: libc::c_int = libc::O_PATH;
 
+/// What a pipe takes in one piece (pipe(7)).
+pub(crate) const PIPE_BUF: usize = libc::PIPE_BUF;
+
 /// For [`framegate_http::Config::receive_watermark`].
 pub(crate) const RECEIVE_WATERMARK: Option<ReceiveWatermark> = Some(set_receive_watermark);
 

@@ -19,6 +19,9 @@ use super::socket_option;
 /// Flags of a descriptor that cannot be read, whatever its access mode says.
 pub(crate) const UNREADABLE: libc::c_int = libc::O_EXEC;
 
+/// What a pipe takes in one piece (`sys/syslimits.h`); not in the libc crate.
+pub(crate) const PIPE_BUF: usize = 512;
+
 /// For [`framegate_http::Config::receive_watermark`]. None: the kernel takes marks as large as the whole buffer and does not wake
 /// earlier, so a sender that waits for a full segment's room and a reader that waits for the mark would wait for each other.
 pub(crate) const RECEIVE_WATERMARK: Option<ReceiveWatermark> = None;
