@@ -7,7 +7,8 @@
 
 use std::{
     ffi::CStr,
-    fs, io,
+    fs::{self, File},
+    io,
     mem::{self, MaybeUninit},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     time::Duration,
@@ -97,7 +98,7 @@ fn set_receive_watermark(socket: BorrowedFd<'_>, bytes: usize) {
 /// `sendfile(2)` at an offset of its own, which leaves the position of the file alone.
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
+    file: &File,
     offset: u64,
     bytes: usize,
 ) -> io::Result<usize> {

@@ -7,6 +7,7 @@
 
 use std::{
     ffi::CStr,
+    fs::File,
     io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     time::Duration,
@@ -82,7 +83,7 @@ pub(crate) fn set_unsent_watermark(socket: RawFd, bytes: u32) {
 /// `sendfile(2)`, which has no position of its own. It fails with `EAGAIN` also when it has sent a part, and says how much.
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
+    file: &File,
     offset: u64,
     bytes: usize,
 ) -> io::Result<usize> {
