@@ -532,7 +532,7 @@ pub(crate) unsafe fn given(fd: i32) -> PyResult<OwnedSocket> {
     unsafe { os::given(fd) }.map_err(os_error)
 }
 
-/// What the library gives for event loops, watched by the runtime that runs, without owning it.
+/// A duplicate of what the library gives for event loops, watched by the runtime that runs.
 pub(crate) fn watched(fd: OwnedSocket) -> io::Result<Watched<OwnedSocket>> {
     // SAFETY: the descriptor is owned: it stays open, and the same, as long as that lives.
     unsafe { Watched::new(fd) }

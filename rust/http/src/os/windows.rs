@@ -119,6 +119,7 @@ pub(crate) use NoUnixSocket as UnixStream;
 pub(crate) use NoUnixSocket as UnixAddress;
 
 impl NoUnixSocket {
+    #[expect(clippy::needless_pass_by_value, reason = "as tokio's")]
     pub(crate) fn from_std(socket: Self) -> io::Result<Self> {
         match socket {}
     }

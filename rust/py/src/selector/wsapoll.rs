@@ -3,14 +3,15 @@
 //! Compiled for Windows and not run there. As with asyncio's own `SelectorEventLoop` of Windows only sockets can be watched, neither pipes
 //! nor files. What differs from epoll:
 //!
-//! - tokio cannot watch the list. So a thread waits in `WSAPoll` while the loop sleeps, and wakes the loop's task when there is something.
-//!   It waits only when it is told to ([`Watch::poll_readable`]): once the loop is awake, the loop asks by itself ([`Events::ask`]).
+//! - tokio cannot watch the list. So the loop looks at it by itself whenever it is about to sleep, and while it sleeps a thread waits in
+//!   `WSAPoll` and wakes it. The thread waits when it is told to ([`Watch::poll_readable`]), and tells once.
 //! - The thread is woken from its wait by a pair of sockets, when the list changes or the selector is closed.
 //! - Only flags that say what is wanted may be asked for; errors and hang-ups are told in any case, and wake readers and writers.
 //! - A socket that was closed is told as such, and leaves the list then.
 //! - Before Windows 10, version 2004, `WSAPoll` does not tell of a connection that could not be made.
 
 use std::{
+    cell::RefCell,
     io::{self, Read, Write},
     net::TcpStream,
     os::windows::io::AsRawSocket,
@@ -207,22 +208,28 @@ fn change(queue: &Queue, change: impl FnOnce(&mut Vec<WSAPOLLFD>)) {
 }
 
 /// The list, watched for something to report.
-pub(super) struct Watch(Arc<Queue>);
+pub(super) struct Watch {
+    queue: Arc<Queue>,
+    looked_at: RefCell<Vec<WSAPOLLFD>>,
+}
 
 /// Has the thread of a list tell the task that polls it.
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it may fail")]
 pub(super) fn watch(queue: Arc<Queue>) -> io::Result<Watch> {
-    Ok(Watch(queue))
+    Ok(Watch {
+        queue,
+        looked_at: RefCell::default(),
+    })
 }
 
 impl Watch {
     pub(super) fn get_ref(&self) -> &Queue {
-        &self.0
+        &self.queue
     }
 
-    /// Ready when a socket is; tells once, and begins to wait anew when it is asked again.
+    /// Ready when a socket is. Else the thread waits from now on, until it has told once.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shared = &*self.0.0;
+        let shared = &*self.queue.0;
         let mut list = shared.lock();
         if std::mem::take(&mut list.is_ready) {
             return Poll::Ready(Ok(()));
@@ -233,10 +240,17 @@ impl Watch {
         }
         if !list.is_armed {
             list.is_armed = true;
-            drop(list);
             shared.told.notify_one();
         }
-        Poll::Pending
+        let mut looked_at = self.looked_at.borrow_mut();
+        looked_at.clone_from(&list.sockets);
+        drop(list);
+        // The thread may take its time, and a `select` that does not wait has to find what is ready now. An error is found by the
+        // one that asks next.
+        match look(&mut looked_at, 0) {
+            Ok(0) => Poll::Pending,
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 
