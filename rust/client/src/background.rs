@@ -14,7 +14,6 @@ use std::{
     future::Future,
     io,
     net::TcpStream,
-    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -26,6 +25,7 @@ use std::{
 use framegate_http::websocket::Kind;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd, BorrowedFd},
     io::Errno,
 };
 use tokio::{runtime::Handle, task::AbortHandle, time::sleep};
@@ -134,11 +134,9 @@ impl Waiting {
         wait_for(self.as_fd(), PollFlags::IN, None).ok()?;
         self.take()
     }
-}
 
-impl AsFd for Waiting {
-    /// Readable when it is over.
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    /// Readable when it is over. On Windows it is a socket.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.answer.bell.as_fd()
     }
 }
@@ -365,6 +363,8 @@ fn wait_for(fd: BorrowedFd<'_>, flags: PollFlags, until: Option<Instant>) -> Res
     let timeout = Timespec::try_from(left).map_err(|_| ())?;
     match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
         Err(Errno::INTR) => Err(()),
+        // There no signal ends a wait: who waits looks for one now and then.
+        Ok(0) if cfg!(windows) && left == WAIT_MAX => Err(()),
         // Other errors cannot be: the descriptor is ours. The step that follows would find out.
         _ => Ok(()),
     }

@@ -40,6 +40,7 @@ mod handshake;
 mod keys;
 mod link;
 mod proxy;
+#[cfg_attr(windows, path = "ready_windows.rs")]
 mod ready;
 mod settings;
 mod socket;

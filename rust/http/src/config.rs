@@ -4,13 +4,10 @@
 //! what it bounds, and then, as a list, what happens beyond it (*over it*), what of that is different over HTTP/2 (*over HTTP/2*),
 //! why the default is what it is (*reason*), and which tests show both sides of it (*tests*). Its default stands in `Default`.
 
-use std::{
-    io,
-    os::fd::{BorrowedFd, RawFd},
-    time::Duration,
-};
+use std::{fs::File, io, time::Duration};
 
 use crate::edge;
+use crate::os::{BorrowedFd, RawFd};
 use crate::protocol::Protocol;
 
 /// How the server treats connections. One value serves all listeners of a worker.
@@ -46,7 +43,7 @@ pub struct Config {
 pub type ReceiveWatermark = fn(BorrowedFd<'_>, usize);
 
 /// `sendfile(2)`: socket, file, offset in the file, number of bytes. Returns how many were sent; 0 at the end of the file.
-pub type SendFile = fn(BorrowedFd<'_>, BorrowedFd<'_>, u64, usize) -> io::Result<usize>;
+pub type SendFile = fn(BorrowedFd<'_>, &File, u64, usize) -> io::Result<usize>;
 
 /// Bytes that were written to a socket and that its peer has not acknowledged, if that is known.
 pub type Unacknowledged = fn(RawFd) -> Option<u64>;

@@ -25,10 +25,10 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::VecDeque,
     fmt,
+    fs::File,
     future::Future,
     io::{self, IoSlice},
     mem,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
@@ -40,7 +40,7 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
 };
 
 use crate::config::{Config, SendFile};
@@ -49,7 +49,7 @@ use crate::framing::{BareLfInTrailers, Framing, HeadMarks};
 use crate::h2::Observed;
 use crate::half_close::{self, HalfClose};
 use crate::moved::Carried;
-use crate::os;
+use crate::os::{self, AsFd, AsRawFd, BorrowedFd, NO_SOCKET, RawFd, UnixStream};
 use crate::record::{Meter, Recorder};
 use crate::refusal::Refusal;
 use crate::sendfile::{self, FileQueue, Next};
@@ -202,7 +202,7 @@ impl Shared {
             awaits_read: Cell::new(false),
             awaits_write: Cell::new(false),
             stall: Cell::default(),
-            descriptor: Cell::new(-1),
+            descriptor: Cell::new(NO_SOCKET),
             requests_left: Cell::new(u64::MAX),
             admitted: Cell::new(true),
             refusal: Cell::default(),
@@ -229,7 +229,7 @@ impl Shared {
     /// Another thread has the socket from now on.
     pub(crate) fn has_departed(&self, carried: Arc<Carried>) {
         // The number may be another socket's soon.
-        self.descriptor.set(-1);
+        self.descriptor.set(NO_SOCKET);
         self.wide.allow(None);
         self.awaits_read.set(false);
         self.awaits_write.set(false);
@@ -649,7 +649,7 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         call: SendFile,
-        file: BorrowedFd<'_>,
+        file: &File,
         offset: u64,
         bytes: usize,
     ) -> Poll<io::Result<usize>> {

@@ -14,12 +14,13 @@
 //!
 //! A request that is not whole when the stream ends never will be: that is the end at once.
 
-use std::{cell::Cell, io, os::fd::BorrowedFd, time::Duration};
+use std::{cell::Cell, io, time::Duration};
 
 use socket2::SockRef;
 
 use crate::config::Config;
 use crate::h1_io::{Order, Phase, Shared};
+use crate::os::BorrowedFd;
 
 /// Whether the client has closed its side, and how far the patience with it has come.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hyper::server::conn::http1;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::connection::{self, Membership};
@@ -25,7 +25,7 @@ use crate::edge::{
 use crate::error::Error;
 use crate::h1;
 use crate::h1_io::{Phase, Shared, Socket};
-use crate::os;
+use crate::os::{self, StdUnixListener, UnixAddress, UnixListener, UnixStream};
 use crate::protocol::Protocol;
 use crate::record::{RecordSink, Recorder};
 use crate::registry::{Connections, Registry, Sweep};
@@ -43,8 +43,8 @@ type Report = Box<dyn Fn(&Error)>;
 pub enum Listener {
     /// IPv4 or IPv6.
     Tcp(std::net::TcpListener),
-    /// A Unix socket.
-    Unix(std::os::unix::net::UnixListener),
+    /// A Unix socket. On Windows there is none.
+    Unix(StdUnixListener),
 }
 
 impl From<std::net::TcpListener> for Listener {
@@ -53,8 +53,8 @@ impl From<std::net::TcpListener> for Listener {
     }
 }
 
-impl From<std::os::unix::net::UnixListener> for Listener {
-    fn from(listener: std::os::unix::net::UnixListener) -> Self {
+impl From<StdUnixListener> for Listener {
+    fn from(listener: StdUnixListener) -> Self {
         Self::Unix(listener)
     }
 }
@@ -400,7 +400,7 @@ impl Accept for UnixListener {
 }
 
 fn unix_info(stream: &UnixStream) -> ConnectionInfo {
-    let path = |address: io::Result<tokio::net::unix::SocketAddr>| {
+    let path = |address: io::Result<UnixAddress>| {
         Address::Unix(
             address
                 .ok()

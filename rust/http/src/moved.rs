@@ -29,20 +29,21 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
     sync::{oneshot, watch},
 };
 
 use crate::connection::{Membership, take_over};
 use crate::h1_io::{Shared, Socket, SocketIo};
 use crate::listener::Server;
+use crate::os::{StdUnixStream, UnixStream};
 use crate::service::{Draining, Takeover, Upgraded};
 use crate::tls::{DepartedTls, TlsStream};
 
 /// A socket of no runtime.
 pub(crate) enum Departed {
     Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
+    Unix(StdUnixStream),
     Tls(Box<DepartedTls>),
 }
 

@@ -23,7 +23,6 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, IoSlice},
-    os::{fd::AsFd, unix::fs::FileExt},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -34,6 +33,7 @@ use bytes::Bytes;
 use crate::config::SendFile;
 use crate::fanout::{PIECES, Parcel};
 use crate::h1_io::{Shared, Socket};
+use crate::os::FileExt;
 
 /// Longest piece: one system call. Long enough to make calls rare (4,096 for a gigabyte), short enough that a fast reader does
 /// not keep the thread from others.
@@ -261,7 +261,7 @@ impl FileQueue {
         let Some(call) = self.call.get() else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
-        let sent = match ready!(socket.poll_send_file(cx, call, file.as_fd(), offset, bytes)) {
+        let sent = match ready!(socket.poll_send_file(cx, call, &file, offset, bytes)) {
             Err(error)
                 if matches!(
                     error.kind(),

@@ -14,12 +14,12 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::RawFd,
     task::Poll,
 };
 
 use crate::config::{Unacknowledged, UnsentWatermark};
 use crate::h1_io::Phase;
+use crate::os::RawFd;
 use crate::place::Place;
 
 /// Connections of one thread that are wide at a time.
@@ -96,10 +96,11 @@ impl Wide {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, io, os::fd::RawFd, task::Poll};
+    use std::{cell::RefCell, io, task::Poll};
 
     use super::{NARROW_BYTES, REST_BYTES_MIN, WIDE_BYTES, WIDE_MAX, Wide};
     use crate::h1_io::Phase;
+    use crate::os::RawFd;
 
     const MIB: usize = 1 << 20;
 

@@ -26,12 +26,7 @@ use framegate_http::{
 };
 use http_body::Frame as BodyFrame;
 
-fn sendfile(
-    socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
-    offset: u64,
-    bytes: usize,
-) -> io::Result<usize> {
+fn sendfile(socket: BorrowedFd<'_>, file: &File, offset: u64, bytes: usize) -> io::Result<usize> {
     let mut offset = i64::try_from(offset).unwrap();
     // SAFETY: both are open, and `offset` is ours.
     let sent =
@@ -39,7 +34,7 @@ fn sendfile(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-fn cannot(_: BorrowedFd<'_>, _: BorrowedFd<'_>, _: u64, _: usize) -> io::Result<usize> {
+fn cannot(_: BorrowedFd<'_>, _: &File, _: u64, _: usize) -> io::Result<usize> {
     Err(io::Error::from_raw_os_error(libc::EINVAL))
 }
 

@@ -16,7 +16,6 @@
 use std::{
     collections::BTreeSet,
     io,
-    os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -37,8 +36,8 @@ use crate::{
     error::os_error,
     gil,
     metrics::ServerReport,
-    native::{given, without_signals},
-    os::short_turns,
+    native::given,
+    os::{OwnedSocket, short_turns, without_signals},
     stats::RuntimeRow,
     worker::listener,
 };
@@ -90,7 +89,7 @@ impl AdminServer {
             .into_iter()
             // SAFETY: the caller's to give away, as the documentation demands; each once, as this is a set.
             .map(|fd| unsafe { given(fd) })
-            .collect::<PyResult<Vec<OwnedFd>>>()?;
+            .collect::<PyResult<Vec<OwnedSocket>>>()?;
         for socket in sockets {
             listeners.push(listener(socket)?);
         }

@@ -6,7 +6,6 @@
 //! interpreter: messages become objects after they have left the socket.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, RawFd},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,7 +22,11 @@ use pyo3::{
     types::{PyBytes, PyDict, PyString},
 };
 
-use crate::{error::os_error, gil};
+use crate::{
+    error::os_error,
+    gil,
+    os::{Number, number},
+};
 
 /// From this many bytes on, sending gives up the interpreter lock: masking and writing as many takes longer than that.
 const DETACH_BYTES_MIN: usize = 32 * 1024;
@@ -105,8 +108,8 @@ impl ClientOpening {
     }
 
     /// Readable when the opening is over.
-    fn fileno(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
+    fn fileno(&self) -> Number {
+        number(&self.0.as_fd())
     }
 }
 
@@ -311,8 +314,8 @@ impl ClientSocket {
     // --- for event loops ---
 
     /// What to wait on.
-    fn fileno(&self) -> RawFd {
-        self.shared.tcp().as_raw_fd()
+    fn fileno(&self) -> Number {
+        number(&**self.shared.tcp())
     }
 
     /// A message that is there, or None.

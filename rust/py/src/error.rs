@@ -12,6 +12,8 @@ use pyo3::{
     types::{PyDict, PyType},
 };
 
+use crate::os::oserror_words;
+
 /// The `OSError` subclass for an error of the operating system, with `errno` set.
 pub(crate) fn os_error(error: io::Error) -> PyErr {
     match error.raw_os_error() {
@@ -19,7 +21,7 @@ pub(crate) fn os_error(error: io::Error) -> PyErr {
         Some(number) => {
             let text = error.to_string();
             let reason = text.split(" (os error").next().unwrap_or(&text).to_owned();
-            PyOSError::new_err((number, reason))
+            PyOSError::new_err(oserror_words(number, reason))
         }
         None => error.into(),
     }

@@ -30,7 +30,7 @@ use std::{
 
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use crate::event_loop;
+use crate::{event_loop, os};
 
 /// Identity of a thread: never 0, never used again in this process, and not inherited by a forked child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(crate) fn watch_forks() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
         // SAFETY: `in_child` is a static function that neither allocates nor locks.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        unsafe { os::at_fork(in_child) };
     });
 }
 

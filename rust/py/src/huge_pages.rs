@@ -10,16 +10,12 @@
 //!
 //! Nothing is done where the system says `never` (`/sys/kernel/mm/transparent_hugepage/enabled`), and nothing fails: whatever
 //! the kernel does not want stays as it is. Systems other than Linux do not say anything: nothing is done there.
-#![expect(unsafe_code, reason = "asks the kernel to move memory that is in use")]
 
 use std::fs;
 
 use pyo3::prelude::*;
 
-use crate::gil;
-
-/// `linux/mman.h`; not in the libc crate.
-const MADV_COLLAPSE: libc::c_int = 25;
+use crate::{gil, os};
 
 const HUGE_BYTES: usize = 2 << 20;
 const PAGE_BYTES: usize = 4096;
@@ -49,7 +45,7 @@ pub(crate) fn collapse_heap(py: Python<'_>) -> usize {
                     .filter(move |window| window + HUGE_BYTES <= end)
             });
         windows
-            .filter(|&window| is_in_use(window) && collapse(window))
+            .filter(|&window| is_in_use(window) && os::collapse(window, HUGE_BYTES))
             .count()
             * HUGE_BYTES
     })
@@ -71,28 +67,6 @@ fn private_memory(line: &str) -> Option<(usize, usize)> {
 /// True when nearly all of the 2 MiB at `window` are in memory.
 fn is_in_use(window: usize) -> bool {
     let mut pages = [0_u8; PAGES];
-    // SAFETY: the kernel writes a byte per page into `pages`, and looks at no memory of the window; an address that is not
-    // mapped any more is an error.
-    let status = unsafe {
-        libc::mincore(
-            std::ptr::without_provenance_mut(window),
-            HUGE_BYTES,
-            pages.as_mut_ptr().cast(),
-        )
-    };
-    status == 0 && pages.iter().filter(|&&page| page & 1 != 0).count() >= PAGES_USED_MIN
-}
-
-/// Asks for the 2 MiB at `window` to be one page; true if they are.
-fn collapse(window: usize) -> bool {
-    // SAFETY: moves the memory to another place behind the same addresses. What it holds, and who may use it, stays as it is,
-    // whatever other threads do meanwhile; an address that is not mapped any more is an error.
-    let status = unsafe {
-        libc::madvise(
-            std::ptr::without_provenance_mut(window),
-            HUGE_BYTES,
-            MADV_COLLAPSE,
-        )
-    };
-    status == 0
+    os::resident_pages(window, HUGE_BYTES, &mut pages)
+        && pages.iter().filter(|&&page| page & 1 != 0).count() >= PAGES_USED_MIN
 }

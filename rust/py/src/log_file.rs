@@ -5,12 +5,10 @@
 //! pieces of that size that end with a line. (A single line that is longer may be mixed with others'.)
 //!
 //! A disk that is full ends a write in the middle of a line. The next one begins with a line feed, so that only that line is torn.
-#![expect(unsafe_code, reason = "waiting for room in a descriptor")]
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -30,9 +28,9 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
-    /// A descriptor that somebody else has opened.
-    pub(crate) fn inherited(descriptor: OwnedFd) -> Self {
-        Self::new(descriptor.into(), None)
+    /// What somebody else has opened.
+    pub(crate) fn inherited(file: File) -> Self {
+        Self::new(file, None)
     }
 
     /// A file that is appended to, and made if it is missing.
@@ -95,13 +93,7 @@ impl LogFile {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut wait = libc::pollfd {
-                        fd: self.file.as_raw_fd(),
-                        events: libc::POLLOUT,
-                        revents: 0,
-                    };
-                    // SAFETY: one pollfd, valid for the call. Errors show in the next write.
-                    unsafe { libc::poll(&raw mut wait, 1, -1) };
+                    os::wait_writable(&self.file);
                 }
                 Err(_) => break,
             }

@@ -14,18 +14,12 @@
 //!
 //! All signals are blocked here, so that the kernel delivers them to the main thread.
 
-#![expect(
-    unsafe_code,
-    reason = "signal masks, and descriptors given by Python or watched"
-)]
+#![expect(unsafe_code, reason = "descriptors given by Python or watched")]
 
 use std::{
     cell::{Cell, RefCell},
-    io,
-    mem::{self, MaybeUninit},
-    os::fd::{BorrowedFd, FromRawFd, OwnedFd},
+    io, mem,
     pin::pin,
-    ptr,
     rc::Rc,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -41,7 +35,6 @@ use framegate_http::{
 };
 use pyo3::{exceptions::PyValueError, prelude::*};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     sync::{Notify, oneshot},
     task::{AbortHandle, spawn_blocking},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -51,13 +44,13 @@ use crate::{
     error::os_error,
     event_loop::{BeforeSleep, LoopCore},
     log_file::LogFile,
-    os::{monotonic_ns, short_turns},
+    os::{self, OwnedSocket, Watched, monotonic_ns, short_turns, without_signals},
     stall::{ParentWatch, StallWatch},
     stats::{Counter, Gauge, Row},
 };
 #[cfg(debug_assertions)]
 use {
-    crate::{gil, home::LoopBound, stats::RuntimeRow},
+    crate::{gil, home::LoopBound, os::duplicate_file, stats::RuntimeRow},
     framegate_http::access_log,
     pyo3::exceptions::PyRuntimeError,
 };
@@ -523,54 +516,26 @@ impl Drop for AccessLog {
     }
 }
 
-/// Call `f` with all signals blocked; a thread made by it keeps them so.
-pub(crate) fn without_signals<R>(f: impl FnOnce() -> R) -> R {
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both sets are written by the calls before they are read; the mask of this thread only is changed.
-    unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-    }
-    let result = f();
-    // SAFETY: `before` was filled above.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
-    result
-}
-
-/// A descriptor of Python's, duplicated.
-pub(crate) fn duplicate(fd: i32) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: borrowed for this call, in which the caller holds it; a number that is not open fails in the kernel.
-    unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()
-}
-
-/// A descriptor that Python gives away.
+/// A descriptor or socket that Python gives away.
 ///
 /// # Safety
 /// It belongs to nobody else, if it is open.
 ///
 /// # Errors
 /// `ValueError`, `OSError`: It is none, or not open.
-pub(crate) unsafe fn given(fd: i32) -> PyResult<OwnedFd> {
+pub(crate) unsafe fn given(fd: i32) -> PyResult<OwnedSocket> {
     if fd < 0 {
         let text = format!("{fd} is not a file descriptor");
         return Err(PyValueError::new_err(text));
     }
-    // SAFETY: looks whether the descriptor is open.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
-        return Err(os_error(io::Error::last_os_error()));
-    }
-    // SAFETY: open, and the caller's to give away.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: as the caller promises.
+    unsafe { os::given(fd) }.map_err(os_error)
 }
 
-/// A descriptor that is watched for something to read, by the runtime that runs.
-pub(crate) fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the `AsyncFd` owns the descriptor: it stays open, and the same, as long as that lives.
-    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
+/// A duplicate of what the library gives for event loops, watched by the runtime that runs.
+pub(crate) fn watched(fd: OwnedSocket) -> io::Result<Watched<OwnedSocket>> {
+    // SAFETY: the descriptor is owned: it stays open, and the same, as long as that lives.
+    unsafe { Watched::new(fd) }
 }
 
 /// For tests: a native thread whose log takes any line.
@@ -590,11 +555,15 @@ struct Test {
 impl TestThread {
     #[new]
     #[pyo3(signature = (row=None, log_fd=None))]
-    fn new(row: Option<&Bound<'_, RuntimeRow>>, log_fd: Option<i32>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        row: Option<&Bound<'_, RuntimeRow>>,
+        log_fd: Option<i32>,
+    ) -> PyResult<Self> {
         let core = LoopCore::current()
             .ok_or_else(|| PyRuntimeError::new_err("no loop runs in this thread"))?;
         let log = log_fd
-            .map(|fd| duplicate(fd).map(LogFile::inherited))
+            .map(|fd| duplicate_file(py, fd).map(LogFile::inherited))
             .transpose()
             .map_err(os_error)?;
         let thread = NativeThread::start(

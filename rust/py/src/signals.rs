@@ -12,17 +12,8 @@
 //! - `loop.add_signal_handler` replaces ours by the loop's own self-pipe, which wakes the loop as well; when asyncio then
 //!   sets -1, the loop takes the fd back (`EventLoop.remove_signal_handler`).
 
-#![expect(
-    unsafe_code,
-    reason = "reading from and writing to raw descriptors that others may own"
-)]
-
 use std::{
     io,
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::net::UnixStream,
-    },
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -35,15 +26,19 @@ use pyo3::{
     types::{IntoPyDict, PyAnyMethods, PyCFunction},
 };
 
-use crate::{error::os_error, home};
+use crate::{
+    error::os_error,
+    home,
+    os::{self, Number, SignalFd, WakeStream, number},
+};
 
-const NONE: RawFd = -1;
+const NONE: Number = -1;
 
 struct Wakeup {
-    reader: UnixStream,
-    writer: UnixStream,
+    reader: WakeStream,
+    writer: WakeStream,
     /// Who had the wake-up fd before us.
-    previous: RawFd,
+    previous: Number,
     installed: bool,
     /// A forked child must not share the pair with its parent.
     forks: u32,
@@ -56,15 +51,6 @@ fn lock() -> MutexGuard<'static, Option<Wakeup>> {
     WAKEUP.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The end to watch. Owned by this file and open as long as the process lives.
-pub(crate) struct SignalFd(RawFd);
-
-impl AsRawFd for SignalFd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
-
 /// True if the wake-up fd still has to be set, or set again after [`release`].
 pub(crate) fn wanted() -> bool {
     lock()
@@ -75,15 +61,15 @@ pub(crate) fn wanted() -> bool {
 /// Let forked children give up a wake-up fd that leads to the parent, before any other Python code runs there.
 fn watch_forks(py: Python<'_>) -> PyResult<()> {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
-    // Relaxed: only the main thread comes here.
-    if REGISTERED.swap(true, Ordering::Relaxed) {
+    // Nothing forks on Windows. Relaxed: only the main thread comes here.
+    if cfg!(windows) || REGISTERED.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     let in_child = PyCFunction::new_closure(py, None, None, |arguments, _| {
         let py = arguments.py();
         let writer = lock()
             .as_ref()
-            .map_or(NONE, |wakeup| wakeup.writer.as_raw_fd());
+            .map_or(NONE, |wakeup| number(&wakeup.writer));
         let current = set_wakeup_fd(py, NONE, true)?;
         if current != NONE && current != writer {
             set_wakeup_fd(py, current, true)?;
@@ -114,7 +100,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<SignalFd> {
             *slot = Some(Wakeup::new().map_err(os_error)?);
         }
         let wakeup = slot.as_ref().expect("just made");
-        (wakeup.reader.as_raw_fd(), wakeup.writer.as_raw_fd())
+        (number(&wakeup.reader), number(&wakeup.writer))
     };
     watch_forks(py)?;
     let previous = set_wakeup_fd(py, writer, false)?;
@@ -139,7 +125,7 @@ pub(crate) fn release(py: Python<'_>) -> PyResult<()> {
         };
         wakeup.installed = false;
         (
-            wakeup.writer.as_raw_fd(),
+            number(&wakeup.writer),
             std::mem::replace(&mut wakeup.previous, NONE),
         )
     };
@@ -160,15 +146,7 @@ pub(crate) fn take() -> bool {
     let mut numbers = [0_u8; 64];
     let mut came = false;
     loop {
-        // SAFETY: the buffer is writable for its length; the descriptor is ours and open.
-        let count = unsafe {
-            libc::read(
-                wakeup.reader.as_raw_fd(),
-                numbers.as_mut_ptr().cast(),
-                numbers.len(),
-            )
-        };
-        let Ok(count) = usize::try_from(count) else {
+        let Some(count) = os::read_wakes(&wakeup.reader, &mut numbers) else {
             return came;
         };
         if count == 0 {
@@ -176,18 +154,14 @@ pub(crate) fn take() -> bool {
         }
         came = true;
         if wakeup.previous != NONE {
-            // SAFETY: the buffer holds `count` bytes. The descriptor is somebody else's, non-blocking as set_wakeup_fd
-            // demands; if it was closed or is full, its owner loses a byte, as it would without us.
-            let _lost = unsafe { libc::write(wakeup.previous, numbers.as_ptr().cast(), count) };
+            os::pass_on(wakeup.previous, &numbers[..count]);
         }
     }
 }
 
 impl Wakeup {
     fn new() -> io::Result<Self> {
-        let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        writer.set_nonblocking(true)?;
+        let (reader, writer) = os::wake_pair()?;
         Ok(Self {
             reader,
             writer,
@@ -198,7 +172,7 @@ impl Wakeup {
     }
 }
 
-fn set_wakeup_fd(py: Python<'_>, fd: RawFd, warn: bool) -> PyResult<RawFd> {
+fn set_wakeup_fd(py: Python<'_>, fd: Number, warn: bool) -> PyResult<Number> {
     let options = [(intern!(py, "warn_on_full_buffer"), warn)].into_py_dict(py)?;
     let signal = py.import(intern!(py, "signal"))?;
     signal

@@ -13,12 +13,9 @@
 //!
 //! The time that counts is the native thread's own: a process that was stopped, or a machine that slept, is no stall.
 
-#![expect(unsafe_code, reason = "signals and sockets")]
+use std::time::Duration;
 
-use std::{
-    os::fd::{AsRawFd, OwnedFd},
-    time::Duration,
-};
+use crate::os::{self, OwnedSocket};
 
 /// What Python gets to log a stall, before all stacks are written without it.
 const LOGGED_WITHIN: Duration = Duration::from_secs(1);
@@ -26,7 +23,7 @@ const LOGGED_WITHIN: Duration = Duration::from_secs(1);
 /// Watches one loop; lives on the native thread.
 pub(crate) struct StallWatch {
     after: Duration,
-    channel: OwnedFd,
+    channel: OwnedSocket,
     /// Makes `faulthandler` write; 0 is none.
     signal: i32,
     /// The question that has no answer yet.
@@ -41,7 +38,7 @@ pub(crate) struct StallWatch {
 
 impl StallWatch {
     /// A stall begins to be one after `after`.
-    pub(crate) fn new(after: Duration, channel: OwnedFd, signal: i32) -> Self {
+    pub(crate) fn new(after: Duration, channel: OwnedSocket, signal: i32) -> Self {
         Self {
             after,
             channel,
@@ -93,31 +90,12 @@ impl StallWatch {
     fn tell(&self, what: &str) -> bool {
         // A few bytes: the socket takes them whole or not at all.
         let text = format!("{what} {}\n", self.elapsed.as_millis());
-        // SAFETY: the text is valid for the call; the descriptor is ours.
-        let sent = unsafe {
-            libc::send(
-                self.channel.as_raw_fd(),
-                text.as_ptr().cast(),
-                text.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            )
-        };
         // Nobody there, or a queue that nobody reads: there is nobody to tell that either.
-        sent > 0
+        os::send_now(&self.channel, text.as_bytes())
     }
 
     fn take_answer(&self) -> bool {
-        let mut byte = 0u8;
-        // SAFETY: one byte of room; the descriptor is ours.
-        let got = unsafe {
-            libc::recv(
-                self.channel.as_raw_fd(),
-                (&raw mut byte).cast(),
-                1,
-                libc::MSG_DONTWAIT,
-            )
-        };
-        got > 0
+        os::take_now(&self.channel)
     }
 
     fn show_all(&self) {
@@ -128,19 +106,7 @@ impl StallWatch {
             "error: the event loop has stood still for {:.1} s, and code that keeps the GIL; all stacks:\n",
             self.elapsed.as_secs_f64()
         );
-        let mut room = libc::pollfd {
-            fd: libc::STDERR_FILENO,
-            events: libc::POLLOUT,
-            revents: 0,
-        };
-        // SAFETY: plain system calls on memory of this frame. The handler of the signal is faulthandler's; whoever took it
-        // away since gets a signal that it asked for. Nothing is written where that would wait for a reader.
-        unsafe {
-            if libc::poll(&raw mut room, 1, 0) == 1 && room.revents & libc::POLLOUT != 0 {
-                libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
-                libc::kill(libc::getpid(), self.signal);
-            }
-        }
+        os::tell_and_signal(&text, self.signal);
     }
 }
 
@@ -164,14 +130,12 @@ impl ParentWatch {
 
     /// Looks once; `passed` is the time since the last look.
     pub(crate) fn look(&mut self, passed: Duration) {
-        // SAFETY: it cannot fail.
-        if unsafe { libc::getppid() } == self.pid {
+        if os::is_parent(self.pid) {
             return;
         }
         self.orphan_for += passed;
         if self.orphan_for >= self.patience {
-            // SAFETY: ends the process without running anything of it; whatever it is stuck in may hold any lock.
-            unsafe { libc::_exit(1) };
+            os::end_process();
         }
     }
 }

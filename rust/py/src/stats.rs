@@ -21,8 +21,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
-    ptr::{self, NonNull},
+    ptr::NonNull,
     slice,
     sync::{
         Arc,
@@ -40,6 +39,7 @@ use pyo3::{
 
 use crate::{
     error::os_error,
+    os,
     series::{DIRECTORY_COUNT, SERIES_COUNT, SERIES_WORDS},
 };
 
@@ -367,8 +367,8 @@ impl Segment {
     /// # Errors
     ///
     /// The file is no runtime segment of this version.
-    fn open(fd: BorrowedFd<'_>) -> Result<Self, OpenError> {
-        let map = Map::new(fd)?;
+    fn open(py: Python<'_>, fd: i32) -> Result<Self, OpenError> {
+        let map = Map::new(py, fd)?;
         let word = |at: usize| map.word(at).load(Ordering::Relaxed);
         if map.length < HEADER_BYTES || word(header::MAGIC) != MAGIC {
             return Err(OpenError::Foreign(
@@ -591,34 +591,8 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        // SAFETY: all zeros is a valid `stat`; fstat fills it or fails.
-        let (status, result) = unsafe {
-            let mut status: libc::stat = std::mem::zeroed();
-            let result = libc::fstat(fd.as_raw_fd(), &raw mut status);
-            (status, result)
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let length = usize::try_from(status.st_size).unwrap_or(0);
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours. An empty file is
-        // refused by the kernel (EINVAL).
-        let start = unsafe {
-            let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(
-                ptr::null_mut(),
-                length,
-                access,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).expect("mmap gives no null without MAP_FIXED");
+    fn new(py: Python<'_>, fd: i32) -> io::Result<Self> {
+        let (start, length) = os::map_shared(py, fd)?;
         Ok(Self { start, length })
     }
 
@@ -648,7 +622,7 @@ impl Map {
 impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: exactly the mapping made in `new`; nobody borrows from it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+        unsafe { os::unmap(self.start, self.length) };
     }
 }
 
@@ -668,15 +642,13 @@ pub(crate) struct RuntimeRow(pub(crate) Arc<Row>);
 #[pymethods]
 impl RuntimeRow {
     #[new]
-    fn new(fd: i32, index: usize) -> PyResult<Self> {
+    fn new(py: Python<'_>, fd: i32, index: usize) -> PyResult<Self> {
         if fd < 0 {
             return Err(PyValueError::new_err(format!(
                 "{fd} is not a file descriptor"
             )));
         }
-        // SAFETY: borrowed for this call only, in which the caller holds it; the kernel checks the number.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        match Segment::open(fd).and_then(|segment| Row::of(Arc::new(segment), index)) {
+        match Segment::open(py, fd).and_then(|segment| Row::of(Arc::new(segment), index)) {
             Ok(row) => Ok(Self(Arc::new(row))),
             Err(OpenError::Os(error)) => Err(os_error(error)),
             Err(OpenError::Foreign(text)) => Err(PyValueError::new_err(format!(

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::{
     event_loop::LoopCore,
-    native::without_signals,
+    os::without_signals,
     series,
     stats::{Counter, Gauge, Row},
 };

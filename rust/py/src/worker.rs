@@ -10,7 +10,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    os::fd::{AsFd, OwnedFd},
     rc::Rc,
     sync::{
         Arc,
@@ -53,8 +52,8 @@ use crate::limits;
 use crate::live;
 use crate::log_file::LogFile;
 use crate::metrics::ServerReport;
-use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, duplicate, given};
-use crate::os;
+use crate::native::{AccessLog, Excluded, LoopWatch, NativeThread, Watches, given};
+use crate::os::{self, OwnedSocket};
 use crate::series::RequestCounts;
 use crate::settings::{seconds, seconds_or_off};
 use crate::slow::{SlowElsewhere, SlowRequests};
@@ -765,7 +764,7 @@ fn watches(
     };
     let stall = match stalls {
         Some((after, fd, signal)) => {
-            let channel = duplicate(fd).map_err(os_error)?;
+            let channel = os::duplicate(fd).map_err(os_error)?;
             Some(StallWatch::new(seconds(after)?, channel, signal))
         }
         None => None,
@@ -782,7 +781,7 @@ fn log_file(config: &Bound<'_, PyAny>, log_fd: Option<i32>) -> PyResult<LogFile>
     let name: String = config.getattr("access_log_file")?.extract()?;
     let standard = STANDARD.iter().find(|(known, _)| *known == name);
     match log_fd.or(standard.map(|(_, fd)| *fd)) {
-        Some(fd) => duplicate(fd).map(LogFile::inherited),
+        Some(fd) => os::duplicate_file(config.py(), fd).map(LogFile::inherited),
         None => LogFile::open(name.into()),
     }
     .map_err(os_error)
@@ -907,9 +906,9 @@ fn server_config(config: &Bound<'_, PyAny>, limits: Option<edge::Limits>) -> PyR
         protocol: protocol(&config.getattr("http")?)?,
         date_header: config.getattr("date_header")?.is_truthy()?,
         receive_watermark: os::RECEIVE_WATERMARK,
-        send_file: Some(os::send_file),
-        unacknowledged: Some(os::unacknowledged),
-        unsent_watermark: Some(os::set_unsent_watermark),
+        send_file: os::SEND_FILE,
+        unacknowledged: os::UNACKNOWLEDGED,
+        unsent_watermark: os::UNSENT_WATERMARK,
         edge: edge_settings(config, limits)?,
     })
 }
@@ -953,8 +952,8 @@ fn protocol(setting: &Bound<'_, PyAny>) -> PyResult<Protocol> {
     }
 }
 
-pub(crate) fn listener(socket: OwnedFd) -> PyResult<Listener> {
-    if os::socket_option(socket.as_fd(), libc::SO_TYPE).map_err(os_error)? != libc::SOCK_STREAM {
+pub(crate) fn listener(socket: OwnedSocket) -> PyResult<Listener> {
+    if !os::is_stream(&socket).map_err(os_error)? {
         return Err(PyValueError::new_err("not a stream socket"));
     }
     if !os::is_listening(&socket).map_err(os_error)? {
@@ -962,11 +961,9 @@ pub(crate) fn listener(socket: OwnedFd) -> PyResult<Listener> {
             "the socket does not listen: call listen() on it first",
         ));
     }
-    match os::socket_family(&socket).map_err(os_error)? {
-        libc::AF_INET | libc::AF_INET6 => Ok(std::net::TcpListener::from(socket).into()),
-        libc::AF_UNIX => Ok(std::os::unix::net::UnixListener::from(socket).into()),
-        family => Err(PyValueError::new_err(format!(
-            "sockets of address family {family} are not served"
-        ))),
-    }
+    os::listener_of(socket)
+        .map_err(os_error)?
+        .map_err(|family| {
+            PyValueError::new_err(format!("sockets of address family {family} are not served"))
+        })
 }

@@ -1,10 +1,10 @@
 //! Calls: a request and its reply, each in a slot that is handed over.
 #![expect(unsafe_code, reason = "the whole file is calls into the library")]
 
+use std::ffi::c_int;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
-use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,7 +207,7 @@ impl Caller {
     /// # Errors
     ///
     /// `is_system` if the process has no descriptor left, `is_poisoned`, `is_forked`.
-    pub fn event_fd(&self) -> Result<RawFd, Error> {
+    pub fn event_fd(&self) -> Result<c_int, Error> {
         let mut fd = -1;
         // SAFETY: the handle is live; a place for the number.
         check(unsafe { sys::fg_caller_event_fd(self.0.raw, &raw mut fd) })?;
@@ -525,7 +525,7 @@ impl Responder {
     /// # Errors
     ///
     /// `is_system` if the process has no descriptor left, `is_poisoned`, `is_forked`.
-    pub fn event_fd(&self) -> Result<RawFd, Error> {
+    pub fn event_fd(&self) -> Result<c_int, Error> {
         let mut fd = -1;
         // SAFETY: the handle is live; a place for the number.
         check(unsafe { sys::fg_responder_event_fd(self.0.raw, &raw mut fd) })?;

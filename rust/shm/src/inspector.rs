@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "the whole file is calls into the library")]
 
 use std::ffi::{CStr, c_char};
-use std::os::unix::ffi::OsStrExt;
 use std::{io, ptr};
 
 use crate::error::{Error, check};
@@ -259,7 +258,7 @@ pub fn topics() -> io::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        names.extend(topic_of_file(entry?.file_name().as_bytes()));
+        names.extend(topic_of_file(entry?.file_name().as_encoded_bytes()));
     }
     names.sort();
     Ok(names)

@@ -317,13 +317,25 @@ pub fn check_topic_name(name: &str) -> Result<(), Error> {
 ///
 /// `is_invalid_argument` if the path has 4096 bytes or more.
 pub fn runtime_directory() -> Result<PathBuf, Error> {
-    use std::os::unix::ffi::OsStrExt;
     let mut path: [c_char; 4096] = [0; 4096];
     // SAFETY: a buffer and its length.
     check(unsafe { sys::fg_runtime_directory(path.as_mut_ptr(), path.len()) })?;
     // SAFETY: zero-terminated on success.
     let text = unsafe { CStr::from_ptr(path.as_ptr()) };
-    Ok(PathBuf::from(std::ffi::OsStr::from_bytes(text.to_bytes())))
+    Ok(path_of(text.to_bytes()))
+}
+
+/// The path that the library has written.
+#[cfg(unix)]
+fn path_of(text: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(text))
+}
+
+/// The same on Windows, where the library's texts are UTF-8.
+#[cfg(windows)]
+fn path_of(text: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(text).into_owned())
 }
 
 /// Path of the control file of a topic, which is there as long as the topic is. Another file of that name is another life of

@@ -20,14 +20,13 @@
 use std::{
     future::poll_fn,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::ffi::OsStrExt,
-    path::PathBuf,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::ReadBuf;
 
 use crate::h1_io::{Shared, Socket};
+use crate::os::path_of;
 use crate::service::{Address, ConnectionInfo};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -272,7 +271,7 @@ fn unix(field: &[u8]) -> Address {
     let end = field.iter().position(|&byte| byte == 0);
     let path = &field[..end.unwrap_or(field.len())];
     let named = !path.is_empty();
-    Address::Unix(named.then(|| PathBuf::from(std::ffi::OsStr::from_bytes(path))))
+    Address::Unix(named.then(|| path_of(path)))
 }
 
 /// Walks over the extensions; nothing when they do not fit, or the checksum is wrong.

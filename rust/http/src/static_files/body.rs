@@ -14,7 +14,6 @@ use std::{
     future::Future,
     io,
     ops::Range,
-    os::unix::fs::FileExt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -26,7 +25,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Report;
 use crate::body::Aborted;
-use crate::os::read_now;
+use crate::os::{FileExt, read_now};
 use crate::sendfile::{FileSender, PIECE_BYTES_MAX};
 
 /// Bytes of a file that are read at a time, and wait in memory for one response.

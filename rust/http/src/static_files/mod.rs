@@ -27,6 +27,7 @@ mod body;
 pub(crate) mod conditions;
 pub(crate) mod path;
 pub(crate) mod range;
+#[cfg_attr(windows, path = "tree_windows.rs")]
 mod tree;
 
 use std::{
@@ -37,7 +38,6 @@ use std::{
     hash::{BuildHasher, RandomState},
     io,
     ops::Range,
-    os::unix::fs::MetadataExt,
     path::PathBuf,
     rc::Rc,
     sync::Arc,
@@ -58,7 +58,7 @@ use tokio::{task::spawn_blocking, time::Instant};
 use crate::accept_encoding::{Accepted, Coding};
 use crate::body::ResponseBody;
 use crate::media_type;
-use crate::os::read_now;
+use crate::os::{is_missing, modified_ns, read_now};
 use crate::refusal::TEXT;
 use crate::service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service};
 
@@ -207,9 +207,8 @@ impl Search {
             return Err(not_found());
         }
         Ok(Opened {
-            size: metadata.size(),
-            modified_ns: i128::from(metadata.mtime()) * 1_000_000_000
-                + i128::from(metadata.mtime_nsec()),
+            size: metadata.len(),
+            modified_ns: modified_ns(&metadata),
             is_directory: metadata.is_dir(),
             file,
         })
@@ -651,25 +650,6 @@ pub fn select(
 }
 
 const VARY_BY_CODING: HeaderValue = HeaderValue::from_static("accept-encoding");
-
-/// Nothing is there, or nothing that is served: a way out of the directory, a link to nowhere, a socket.
-fn is_missing(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    matches!(error.kind(), io::ErrorKind::NotFound)
-        || matches!(
-            Errno::from_io_error(error),
-            Some(
-                Errno::NOENT
-                    | Errno::NOTDIR
-                    | Errno::LOOP
-                    | Errno::XDEV
-                    | Errno::NAMETOOLONG
-                    | Errno::NXIO
-                    | Errno::NODEV
-                    | Errno::INVAL
-            )
-        )
-}
 
 fn insert_text(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {

@@ -12,7 +12,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -37,6 +36,7 @@ use super::key;
 use super::names::Names;
 use super::options::{CertificateFiles, ClientCertificates, TlsOptions, Versions};
 use super::pem;
+use crate::os::FileStamp;
 
 /// A certificate or revocation list that ends within this time is warned of: long enough to act, shorter than the third of
 /// its life at which common clients (certbot: 30 days of 90) renew.
@@ -80,28 +80,12 @@ impl Loaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp(Vec<Option<FileStamp>>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FileStamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    /// Of the content, and of the inode: `touch` can set back only the first.
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Stamp {
     /// Follows symbolic links, which is how certbot and Kubernetes replace files.
     pub(super) fn of(options: &TlsOptions) -> Self {
         let stamp = |path: &PathBuf| {
             let about = fs::metadata(path).ok()?;
-            Some(FileStamp {
-                device: about.dev(),
-                inode: about.ino(),
-                bytes: about.size(),
-                modified: (about.mtime(), about.mtime_nsec()),
-                changed: (about.ctime(), about.ctime_nsec()),
-            })
+            Some(FileStamp::of(&about))
         };
         Self(options.files().map(stamp).collect())
     }

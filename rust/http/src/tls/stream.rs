@@ -15,7 +15,6 @@ use std::{
     io::{self, BufRead, IoSlice, Write},
     mem,
     ops::{Deref, DerefMut},
-    os::fd::BorrowedFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -26,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::h1_io::Socket;
 use crate::moved::Departed;
+use crate::os::BorrowedFd;
 
 /// Bytes of one read from the socket: two full records.
 const READ_BYTES_MAX: usize = 32 * 1024;

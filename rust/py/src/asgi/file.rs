@@ -11,16 +11,11 @@
 //!
 //! A file that becomes shorter while it is sent cuts the response, whose length is promised, with a line in the log; one
 //! that grows is sent up to the size that it had.
-#![expect(unsafe_code, reason = "fcntl(2)")]
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     future::Future,
     io::{self, Seek, SeekFrom},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
-    },
     path::PathBuf,
     pin::Pin,
     sync::Arc,
@@ -39,8 +34,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::message;
 use crate::error::os_error;
-use crate::native::duplicate;
-use crate::os;
+use crate::os::{self, FileExt};
 
 /// Smaller pieces of files are read where they are sent.
 const SMALL_BYTES: u64 = 64 * 1024;
@@ -153,12 +147,7 @@ pub(crate) fn of_path(message: &Bound<'_, PyDict>, promised: Option<u64>) -> PyR
         .extract()
         .map_err(|_| PyTypeError::new_err(format!("path {path:?} is not the path of a file")))?;
     let failed = |error: io::Error| failed(&error, &path);
-    // Without blocking: whoever names a pipe gets an error and not a server that stands still.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&name)
-        .map_err(failed)?;
+    let file = os::open_to_read(&name).map_err(failed)?;
     let size = regular_size(&file).map_err(failed)?;
     let bytes = promised.unwrap_or(size);
     if bytes > size {
@@ -186,8 +175,8 @@ pub(crate) fn of_file(message: &Bound<'_, PyDict>) -> PyResult<Chunk> {
             })?
             .extract()?,
     };
-    let mut file = File::from(duplicate(fd).map_err(os_error)?);
-    if !is_readable(&file) {
+    let mut file = os::duplicate_file(py, fd).map_err(os_error)?;
+    if !os::is_readable(&file) {
         return Err(PyValueError::new_err(format!(
             "file {object:?} is not open for reading"
         )));
@@ -234,7 +223,7 @@ fn number(message: &Bound<'_, PyDict>, key: &str) -> PyResult<Option<u64>> {
 fn regular_size(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     if metadata.is_dir() {
-        return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        return Err(os::is_a_directory());
     }
     if !metadata.is_file() {
         return Err(io::Error::new(
@@ -243,12 +232,6 @@ fn regular_size(file: &File) -> io::Result<u64> {
         ));
     }
     Ok(metadata.len())
-}
-
-fn is_readable(file: &File) -> bool {
-    // SAFETY: asks for the flags of an open descriptor.
-    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    flags & libc::O_ACCMODE != libc::O_WRONLY && flags & os::UNREADABLE == 0
 }
 
 /// What went wrong with a file, with its name.

@@ -7,15 +7,16 @@
 
 use std::{
     ffi::CStr,
-    fs, io,
+    fs::{self, File},
+    io,
     mem::{self, MaybeUninit},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     time::Duration,
 };
 
 use framegate_http::ReceiveWatermark;
 
-use super::socket_option;
+use super::{OwnedSocket, socket_option};
 
 /// Flags of a descriptor that cannot be read, whatever its access mode says.
 pub(crate) const UNREADABLE: libc::c_int = libc::O_PATH;
@@ -28,6 +29,9 @@ pub(crate) const RECEIVE_WATERMARK: Option<ReceiveWatermark> = Some(set_receive_
 
 /// Nanoseconds that a thread of [`short_turns`] wants at a time. The shortest that Linux takes (kernel/sched/syscalls.c, `__setscheduler_params`).
 const SLICE_NS: u64 = 100_000;
+
+/// `linux/mman.h`; not in the libc crate.
+const MADV_COLLAPSE: libc::c_int = 25;
 
 /// Policies whose threads share a core by weight.
 const ORDINARY: [u32; 2] = [
@@ -100,7 +104,7 @@ fn set_receive_watermark(socket: BorrowedFd<'_>, bytes: usize) {
 /// `sendfile(2)` at an offset of its own, which leaves the position of the file alone.
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
+    file: &File,
     offset: u64,
     bytes: usize,
 ) -> io::Result<usize> {
@@ -113,12 +117,12 @@ pub(crate) fn send_file(
 }
 
 /// The kind of address that a socket has.
-pub(crate) fn socket_family(socket: &OwnedFd) -> io::Result<libc::c_int> {
+pub(crate) fn socket_family(socket: &OwnedSocket) -> io::Result<libc::c_int> {
     socket_option(socket.as_fd(), libc::SO_DOMAIN)
 }
 
 /// Whether a socket listens.
-pub(crate) fn is_listening(socket: &OwnedFd) -> io::Result<bool> {
+pub(crate) fn is_listening(socket: &OwnedSocket) -> io::Result<bool> {
     Ok(socket_option(socket.as_fd(), libc::SO_ACCEPTCONN)? != 0)
 }
 
@@ -136,7 +140,7 @@ fn page_bytes() -> io::Result<u64> {
 }
 
 /// Bytes that anybody may still write to the file system of a path.
-pub(crate) fn available_bytes(path: &CStr) -> io::Result<u64> {
+pub(super) fn available_bytes_of(path: &CStr) -> io::Result<u64> {
     let mut found = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: a zero-terminated path and a place for the answer.
     if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
@@ -168,4 +172,18 @@ pub(crate) fn short_turns() {
     wanted.sched_runtime = SLICE_NS;
     // SAFETY: the kernel reads `size` bytes of the structure.
     let _refused = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0) };
+}
+
+/// Asks for so much memory, from an address on, to be one page; true if it is.
+pub(crate) fn collapse(start: usize, bytes: usize) -> bool {
+    // SAFETY: moves the memory to another place behind the same addresses. What it holds, and who may use it, stays as it is,
+    // whatever other threads do meanwhile; an address that is not mapped any more is an error.
+    let status = unsafe {
+        libc::madvise(
+            std::ptr::without_provenance_mut(start),
+            bytes,
+            MADV_COLLAPSE,
+        )
+    };
+    status == 0
 }

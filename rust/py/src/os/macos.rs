@@ -7,14 +7,15 @@
 
 use std::{
     ffi::CStr,
+    fs::File,
     io, mem,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     time::Duration,
 };
 
 use framegate_http::ReceiveWatermark;
 
-use super::socket_option;
+use super::{OwnedSocket, socket_option};
 
 /// Flags of a descriptor that cannot be read, whatever its access mode says.
 pub(crate) const UNREADABLE: libc::c_int = libc::O_EXEC;
@@ -85,7 +86,7 @@ pub(crate) fn set_unsent_watermark(socket: RawFd, bytes: u32) {
 /// `sendfile(2)`, which has no position of its own. It fails with `EAGAIN` also when it has sent a part, and says how much.
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
-    file: BorrowedFd<'_>,
+    file: &File,
     offset: u64,
     bytes: usize,
 ) -> io::Result<usize> {
@@ -122,7 +123,7 @@ pub(crate) fn send_file(
 }
 
 /// The kind of address that a socket has: that of its own name, for there is no `SO_DOMAIN`.
-pub(crate) fn socket_family(socket: &OwnedFd) -> io::Result<libc::c_int> {
+pub(crate) fn socket_family(socket: &OwnedSocket) -> io::Result<libc::c_int> {
     // SAFETY: all zeros is a valid address of no family.
     let mut address: libc::sockaddr_storage = unsafe { mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of_val(&address)).expect("small");
@@ -141,7 +142,7 @@ pub(crate) fn socket_family(socket: &OwnedFd) -> io::Result<libc::c_int> {
 }
 
 /// Whether a socket listens. A kernel that does not tell is believed: accepting then fails, and says so.
-pub(crate) fn is_listening(socket: &OwnedFd) -> io::Result<bool> {
+pub(crate) fn is_listening(socket: &OwnedSocket) -> io::Result<bool> {
     match socket_option(socket.as_fd(), libc::SO_ACCEPTCONN) {
         Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(true),
         told => Ok(told? != 0),
@@ -167,7 +168,7 @@ pub(crate) fn resident_bytes(pid: u64) -> Option<u64> {
 }
 
 /// Bytes that anybody may still write to the file system of a path. `statvfs` counts in 32 bits here.
-pub(crate) fn available_bytes(path: &CStr) -> io::Result<u64> {
+pub(super) fn available_bytes_of(path: &CStr) -> io::Result<u64> {
     // SAFETY: all zeros is a valid value of this structure of integers.
     let mut found: libc::statfs = unsafe { mem::zeroed() };
     // SAFETY: a zero-terminated path and a place for the answer.
@@ -182,4 +183,9 @@ pub(crate) fn available_bytes(path: &CStr) -> io::Result<u64> {
 pub(crate) fn short_turns() {
     // SAFETY: takes numbers, and concerns this thread alone.
     let _refused = unsafe { pthread_set_qos_class_self_np(QOS_CLASS_USER_INITIATED, 0) };
+}
+
+/// Memory is not moved into larger pages.
+pub(crate) fn collapse(_start: usize, _bytes: usize) -> bool {
+    false
 }

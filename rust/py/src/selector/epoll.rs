@@ -3,9 +3,14 @@
 use std::{
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
 };
 
-use super::{READ, WRITE, check};
+use super::{READ, WRITE};
+use crate::os::Watched;
+
+/// An instance.
+pub(super) use std::os::fd::OwnedFd as Queue;
 
 /// A new epoll instance.
 pub(super) fn open() -> io::Result<OwnedFd> {
@@ -46,6 +51,29 @@ fn control(queue: &OwnedFd, operation: i32, fd: RawFd, events: u32) -> io::Resul
     };
     // SAFETY: `event` is valid for the call; the epoll descriptor is held open; the kernel checks `fd`.
     check(unsafe { libc::epoll_ctl(queue.as_raw_fd(), operation, fd, &raw mut event) })
+}
+
+/// The instance, watched for something to report.
+pub(super) type Watch = Watched<Arc<Queue>>;
+
+/// Has the runtime that runs watch an instance.
+pub(super) fn watch(queue: Arc<Queue>) -> io::Result<Watch> {
+    // SAFETY: what watches shares ownership of the descriptor, and nobody else closes an OwnedFd.
+    unsafe { Watched::new(queue) }
+}
+
+/// The number of the instance.
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+pub(super) fn descriptor(queue: &Queue) -> io::Result<RawFd> {
+    Ok(queue.as_raw_fd())
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// What an instance had to report when last asked.

@@ -17,9 +17,14 @@ use std::{
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr,
+    sync::Arc,
 };
 
-use super::{READ, WRITE, check};
+use super::{READ, WRITE};
+use crate::os::Watched;
+
+/// An instance.
+pub(super) use std::os::fd::OwnedFd as Queue;
 
 const FILTERS: [(u32, i16); 2] = [(READ, libc::EVFILT_READ), (WRITE, libc::EVFILT_WRITE)];
 
@@ -103,6 +108,29 @@ fn control(queue: &OwnedFd, fd: RawFd, filter: i16, flags: u16) -> io::Result<()
         // The change is made before the call looks for signals.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
         changed => changed,
+    }
+}
+
+/// The instance, watched for something to report.
+pub(super) type Watch = Watched<Arc<Queue>>;
+
+/// Has the runtime that runs watch an instance.
+pub(super) fn watch(queue: Arc<Queue>) -> io::Result<Watch> {
+    // SAFETY: what watches shares ownership of the descriptor, and nobody else closes an OwnedFd.
+    unsafe { Watched::new(queue) }
+}
+
+/// The number of the instance.
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+pub(super) fn descriptor(queue: &Queue) -> io::Result<RawFd> {
+    Ok(queue.as_raw_fd())
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
     }
 }
 

@@ -8,8 +8,9 @@
 //! **Python's descriptors** live in an epoll instance of their own, level-triggered as asyncio expects. That instance is
 //! itself a descriptor, registered with tokio, which is edge-triggered: it tells us once. Level-triggered descriptors
 //! that stay ready cause no new edge, so the instance is asked again at the next `select` whenever it had something to
-//! report (`more`), and `select` does not sleep until it has nothing. On macOS the instance is a kqueue: `epoll.rs` and
-//! `kqueue.rs` have the same functions, and what is said of epoll here holds for both.
+//! report (`more`), and `select` does not sleep until it has nothing. On macOS the instance is a kqueue, and on Windows a list of
+//! sockets and a thread (`wsapoll.rs`): `epoll.rs`, `kqueue.rs` and `wsapoll.rs` have the same functions, and what is said of epoll here
+//! holds for all.
 //!
 //! **Runtime and thread.** A loop may be made on one thread and run on another, so the runtime is made by the first
 //! `select`, on its thread, and is dropped when the loop stops running with nothing left to serve ([`Selector::rest`]).
@@ -27,7 +28,6 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
-    os::fd::{AsRawFd, OwnedFd, RawFd},
     pin::Pin,
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -44,7 +44,6 @@ use pyo3::{
     types::{PyDict, PyInt, PyList, PyTuple},
 };
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     runtime::{Builder, Handle, LocalOptions, LocalRuntime},
     task::yield_now,
     time::{Instant, Sleep, sleep},
@@ -55,15 +54,21 @@ use crate::{
     event_loop::LoopCore,
     gil,
     home::{self, Home, LoopBound},
-    signals::{self, SignalFd},
+    os::{Number, SignalFd, Watched},
+    signals,
 };
 
 #[cfg(target_os = "linux")]
 #[path = "epoll.rs"]
 mod queue;
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "macos")]
 #[path = "kqueue.rs"]
 mod queue;
+#[cfg(windows)]
+#[path = "wsapoll.rs"]
+mod queue;
+
+use queue::Queue;
 
 /// `selectors.EVENT_READ` and `selectors.EVENT_WRITE`.
 const READ: u32 = 1;
@@ -86,7 +91,7 @@ pub(crate) struct Selector {
 
 enum State {
     Open {
-        epoll: Arc<OwnedFd>,
+        epoll: Arc<Queue>,
         running: Option<Running>,
     },
     Closed,
@@ -108,9 +113,9 @@ impl Running {
 
 /// What `select` works with, on the thread of the loop. Fields are dropped in this order.
 struct Driver {
-    python_fds: AsyncFd<Arc<OwnedFd>>,
+    python_fds: queue::Watch,
     /// Set on the main thread.
-    signals: RefCell<Option<AsyncFd<SignalFd>>>,
+    signals: RefCell<Option<Watched<SignalFd>>>,
     /// The timer that ends a `select`. It is kept over many: arming a timer of tokio's that is earlier than all others
     /// costs a system call, and the next timeout is mostly the same moment as the last one or a later one.
     alarm: RefCell<Pin<Box<Sleep>>>,
@@ -344,9 +349,9 @@ impl Selector {
         })
     }
 
-    /// The descriptor of the epoll instance that watches Python's descriptors.
-    fn fileno(&self) -> PyResult<RawFd> {
-        Ok(self.epoll()?.as_raw_fd())
+    /// The descriptor of the epoll instance that watches Python's descriptors. On Windows there is none.
+    fn fileno(&self) -> PyResult<Number> {
+        queue::descriptor(&*self.epoll()?).map_err(os_error)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -389,7 +394,7 @@ impl Selector {
         }
     }
 
-    fn epoll(&self) -> PyResult<Arc<OwnedFd>> {
+    fn epoll(&self) -> PyResult<Arc<Queue>> {
         if self.forks != home::forks() {
             return Err(PyRuntimeError::new_err(
                 "this event loop was made before a fork and belongs to the parent process; make a new one",
@@ -426,12 +431,12 @@ impl Selector {
         Ok(fresh.driver)
     }
 
-    fn modified(&self, fd: RawFd, before: u32, events: u32) -> PyResult<()> {
+    fn modified(&self, fd: Number, before: u32, events: u32) -> PyResult<()> {
         queue::modify(&*self.epoll()?, fd, before, events).map_err(os_error)
     }
 
     /// The descriptor of a file object; that of its registration if the object has none any more (closed).
-    fn lookup(&self, fileobj: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    fn lookup(&self, fileobj: &Bound<'_, PyAny>) -> PyResult<Number> {
         let py = fileobj.py();
         let error = match descriptor(fileobj) {
             Ok(fd) => return Ok(fd),
@@ -446,7 +451,7 @@ impl Selector {
         Err(error)
     }
 
-    fn find<'py>(&self, fileobj: &Bound<'py, PyAny>) -> PyResult<(RawFd, Bound<'py, PyAny>)> {
+    fn find<'py>(&self, fileobj: &Bound<'py, PyAny>) -> PyResult<(Number, Bound<'py, PyAny>)> {
         let fd = self.lookup(fileobj)?;
         match self.keys.bind(fileobj.py()).get_item(fd)? {
             Some(key) => Ok((fd, key)),
@@ -473,7 +478,7 @@ impl Runtime {
 }
 
 impl Driver {
-    fn new(py: Python<'_>, epoll: Arc<OwnedFd>) -> PyResult<Self> {
+    fn new(py: Python<'_>, epoll: Arc<Queue>) -> PyResult<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .on_thread_park(|| {
@@ -484,11 +489,7 @@ impl Driver {
             .build_local(LocalOptions::default())
             .map_err(os_error)?;
         let context = runtime.enter();
-        let python_fds = {
-            // SAFETY: the AsyncFd shares ownership of the descriptor, and nobody else closes an OwnedFd.
-            let registered = unsafe { AsyncFd::register_with_interest(epoll, Interest::READABLE) };
-            registered.map_err(|error| os_error(error.into()))?
-        };
+        let python_fds = queue::watch(epoll).map_err(os_error)?;
         let alarm = Box::pin(sleep(SLEEP_MAX));
         drop(context);
         let threading = py.import(intern!(py, "threading"))?;
@@ -517,9 +518,8 @@ impl Driver {
         if self.signals.borrow().is_none() {
             let _context = self.core.enter();
             // SAFETY: signals.rs never closes the descriptor of a SignalFd.
-            let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-            self.signals
-                .replace(Some(registered.map_err(|error| os_error(error.into()))?));
+            let registered = unsafe { Watched::new(fd) };
+            self.signals.replace(Some(registered.map_err(os_error)?));
         }
         Ok(())
     }
@@ -561,17 +561,13 @@ impl Driver {
             Python::attach(|py| self.core.after_python(py));
         }
         let mut due = self.core.poll_leave(cx.waker());
-        if let Poll::Ready(ready) = self.python_fds.poll_read_ready(cx) {
-            // An error means that the runtime is shutting down: nothing to wait for either.
-            if let Ok(mut ready) = ready {
-                ready.clear_ready();
-            }
+        // An error means that the runtime is shutting down: nothing to wait for either.
+        if self.python_fds.poll_readable(cx).is_ready() {
             self.more.set(true);
             due = true;
         }
         if let Some(fd) = &*self.signals.borrow() {
-            while let Poll::Ready(Ok(mut ready)) = fd.poll_read_ready(cx) {
-                ready.clear_ready();
+            while let Poll::Ready(Ok(())) = fd.poll_readable(cx) {
                 due |= signals::take();
             }
         }
@@ -708,9 +704,9 @@ fn events_of(key: &Bound<'_, PyAny>) -> PyResult<u32> {
 }
 
 /// `selectors._fileobj_to_fd`.
-fn descriptor(fileobj: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+fn descriptor(fileobj: &Bound<'_, PyAny>) -> PyResult<Number> {
     let py = fileobj.py();
-    let fd: RawFd = if fileobj.is_instance_of::<PyInt>() {
+    let fd: Number = if fileobj.is_instance_of::<PyInt>() {
         fileobj.extract()?
     } else {
         let asked = fileobj
@@ -735,12 +731,4 @@ fn descriptor(fileobj: &Bound<'_, PyAny>) -> PyResult<RawFd> {
         )));
     }
     Ok(fd)
-}
-
-fn check(result: i32) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }

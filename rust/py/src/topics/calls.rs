@@ -12,7 +12,6 @@
 use std::{
     cell::RefCell,
     fmt,
-    os::fd::OwnedFd,
     rc::Rc,
     sync::{
         Arc,
@@ -31,14 +30,16 @@ use framegate_http::{
 };
 use framegate_shm::{Call, FrameMeta, Message, RequestLoan};
 use tokio::{
-    io::unix::AsyncFd,
     task::spawn_blocking,
     time::{Instant, timeout_at},
 };
 
 use super::convert::{arrays_of, problem, reply_head};
 use super::registry::Life;
-use crate::native::{duplicate, watched};
+use crate::{
+    native::watched,
+    os::{OwnedSocket, Watched, duplicate},
+};
 
 /// Topics that are kept open for calls; the one that was used least recently makes room.
 const CALLERS_MAX: usize = 64;
@@ -60,7 +61,7 @@ pub(super) type InFlight = Arc<AtomicUsize>;
 /// Asks on one topic.
 struct Asker {
     /// Before the caller, whose descriptor it duplicates.
-    fd: AsyncFd<OwnedFd>,
+    fd: Watched<OwnedSocket>,
     caller: framegate_shm::Caller,
     life: Life,
     slot_bytes: u64,
@@ -192,7 +193,7 @@ impl Asker {
             }
             // Late: the next look says so.
             if let Ok(readable) = timeout_at(deadline, self.fd.readable()).await {
-                readable.map_err(|error| unavailable(&error))?.clear_ready();
+                readable.map_err(|error| unavailable(&error))?;
                 self.caller.drain().map_err(|error| problem(&error))?;
             }
         }

@@ -33,10 +33,7 @@ use super::{
     line::{Line, Place},
     registry::{self, Life},
 };
-use crate::{
-    native::{duplicate, watched},
-    stats::Row,
-};
+use crate::{native::watched, os::duplicate, stats::Row};
 
 /// What inspectors show.
 pub(super) const NAME: &str = "framegate-http";
@@ -319,9 +316,8 @@ impl Running {
                     Ok(false) | Err(_) => break,
                 }
                 tokio::select! {
-                    readable = fd.readable() => match readable {
-                        Ok(mut readable) => readable.clear_ready(),
-                        Err(_) => break,
+                    readable = fd.readable() => if readable.is_err() {
+                        break;
                     },
                     () = deserted(&hub.newest, seen) => if self.is_over() {
                         return;

@@ -37,7 +37,7 @@ use super::{
     leases::{Held, Leases, Said},
     registry::{self, Life},
 };
-use crate::native::{duplicate, watched};
+use crate::{native::watched, os::duplicate};
 
 /// The frames of a topic in order.
 pub(super) struct Line {
@@ -269,9 +269,8 @@ impl Line {
                 Ok(false) | Err(_) => return,
             }
             tokio::select! {
-                readable = fd.readable() => match readable {
-                    Ok(mut readable) => readable.clear_ready(),
-                    Err(_) => return,
+                readable = fd.readable() => if readable.is_err() {
+                    return;
                 },
                 () = self.left.notified() => if self.is_deserted() {
                     return;

@@ -50,7 +50,7 @@ use crate::error::os_error;
 use crate::event_loop::LoopCore;
 use crate::gil;
 use crate::live;
-use crate::native::without_signals;
+use crate::os::without_signals;
 use crate::settings::seconds;
 use crate::slow::SlowRequests;
 use crate::stats::{Counter, Row};

@@ -11,9 +11,7 @@
 //! share with others.
 
 use std::{
-    ffi::CString,
-    fs, io,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    io,
     path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -89,8 +87,7 @@ impl Life {
 }
 
 fn stamp(path: &Path) -> Option<(u64, u64)> {
-    let file = fs::metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
+    os::identity_of(path)
 }
 
 pub(super) fn unknown() -> Problem {
@@ -418,7 +415,7 @@ impl Registry {
 fn free_bytes(directory: &Path) -> io::Result<u64> {
     let existing = directory.ancestors().find(|path| path.exists());
     let path = existing.unwrap_or(Path::new("/"));
-    os::available_bytes(&CString::new(path.as_os_str().as_bytes())?)
+    os::available_bytes(path)
 }
 
 /// A publisher as the routes of one thread have it.

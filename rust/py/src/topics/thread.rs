@@ -46,7 +46,12 @@ use super::{
     calls::{Callers, InFlight},
     registry::Registry,
 };
-use crate::{accept_errors, native::without_signals, os::short_turns, slow, stats::Row};
+use crate::{
+    accept_errors,
+    os::{short_turns, without_signals},
+    slow,
+    stats::Row,
+};
 
 /// Orders that wait; a worker gives a handful in its life, one per socket among them.
 const ORDERS_MAX: usize = 256;
