@@ -433,7 +433,11 @@ impl State {
             && !status.is_informational()
             && let Some(ReadHead { headers, length }) = application
                 .head_memo
-                .get(fields, application.settings.fields_later)
+                .get(
+                    fields,
+                    || self.spare_headers.take(),
+                    application.settings.fields_later,
+                )
         {
             self.hold(application, status, headers, length, Trailers::None);
             return Ok(());
