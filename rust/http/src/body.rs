@@ -89,9 +89,6 @@ impl Body {
         request: u64,
         bytes_max: u64,
     ) -> Self {
-        if incoming.is_end_stream() {
-            return Self::empty();
-        }
         let ask = is_large(&incoming).then(|| Ask::new(shared.clone(), request));
         let mut body = Self::from_source(Source::Http1(incoming, ask), meter);
         if let Some(unread) = &mut body.0 {

@@ -143,8 +143,10 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
     type Future = InFlight;
 
     fn call(&self, request: http::Request<Incoming>) -> InFlight {
-        let kept = self.kept.exchange.take();
-        let exchange = kept.unwrap_or_else(|| self.start(request));
+        let exchange = match self.kept.exchange.take() {
+            Some(kept) => kept,
+            None => self.start(request),
+        };
         self.kept.in_flight.set(Some(exchange.number));
         InFlight {
             exchange: Some(exchange),
@@ -154,8 +156,9 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
 }
 
 impl ConnectionService {
+    /// Large values are made where they stay, as far as that goes: moving one is dear.
     fn start(&self, request: http::Request<Incoming>) -> Exchange {
-        let (mut head, incoming) = request.into_parts();
+        let (head, incoming) = request.into_parts();
         let shared = &self.shared;
         shared.enter(Phase::Busy);
         self.registry.count_request();
@@ -164,73 +167,83 @@ impl ConnectionService {
             .recorder
             .as_ref()
             .map(|recorder| recorder.begin(&self.info, &head, number));
+        let is_last = shared.begin_request();
+        let is_head = head.method == Method::HEAD;
+        let is_http_10 = head.version == Version::HTTP_10;
         let open = Open {
             shared: shared.clone(),
             meter: meter.clone(),
             complete: false,
         };
-        let is_http_10 = head.version == Version::HTTP_10;
-        let is_last = shared.begin_request();
-        let is_head = head.method == Method::HEAD;
-        let exchange = |answer| Exchange {
-            answer,
+        Exchange {
+            answer: self.answer(head, incoming, number, meter),
             number,
             open: Some(open),
             is_head,
             is_http_10,
             is_last,
+        }
+    }
+
+    /// Has the request answered, by its handler or, if it must not be served, at once.
+    fn answer(
+        &self,
+        head: http::request::Parts,
+        incoming: Incoming,
+        number: u64,
+        meter: Option<Rc<Meter>>,
+    ) -> ResponseFuture {
+        let shared = &self.shared;
+        let mut request = Request {
+            head,
+            body: Body::empty(),
+            hints: Hints::default(),
+            has_upgrade_field: false,
+            upgrade: None,
+            record: Record(meter),
+            arrival: None,
+            permit: Permit::default(),
         };
+        let head = &mut request.head;
         let fields = Fields::of(&head.headers);
         let marks = shared.next_head();
         let length = incoming.size_hint().exact();
         let refusal = self
-            .refuse(&head, &fields, marks)
+            .refuse(head, &fields, marks)
             .or_else(|| (length > Some(self.body_bytes_max)).then(|| BODY_TOO_LARGE.clone()));
         if let Some(refusal) = refusal {
             shared.trouble(&refusal);
             let mut response = refusal.to_response();
-            self.handler
-                .refused(&mut head, &Record(meter), &mut response);
-            return exchange(response.into());
+            self.handler.refused(head, &request.record, &mut response);
+            return response.into();
         }
         let has_forwarding = fields.forwarding;
-        let has_upgrade_field = fields.upgrade;
-        let upgrade = has_upgrade_field && wants_websocket(&head);
-        if upgrade && let Some(meter) = &meter {
-            meter.asks_for_websocket();
+        request.has_upgrade_field = fields.upgrade;
+        if request.has_upgrade_field && wants_websocket(head) {
+            if let Some(meter) = &request.record.0 {
+                meter.asks_for_websocket();
+            }
+            request.upgrade = Some(Upgrade::http1(shared.clone()));
         }
-        let exchange = exchange(ResponseFuture::Ready(None));
-        to_origin_form(&mut head);
+        to_origin_form(head);
         if has_forwarding && !self.is_trusted {
             forwarded::remove(&mut head.headers, is_forwarding);
             head.extensions.insert(ClaimsRemoved);
         }
-        let upgrade = upgrade.then(|| Upgrade::http1(shared.clone()));
-        let hints = if is_http_10 {
-            Hints::default()
-        } else {
+        if head.version != Version::HTTP_10 {
             shared.open_hints(number);
-            Hints::http1(shared.clone(), number)
-        };
+            request.hints = Hints::http1(shared.clone(), number);
+        }
         if length >= Some(DIRECT_BYTES_MIN) {
-            *self.kept.twin.borrow_mut() = twin_of(&head);
+            *self.kept.twin.borrow_mut() = twin_of(head);
         }
         if !incoming.is_end_stream() {
             let (unread_max, linger_max) = (self.unread_bytes_max, self.linger_bytes_max);
-            shared.unread.begin(number, &head, unread_max, linger_max);
+            shared.unread.begin(number, head, unread_max, linger_max);
+            let meter = request.record.0.clone();
+            request.body = Body::http1(incoming, meter, shared, number, self.body_bytes_max);
         }
-        let body = Body::http1(incoming, meter.clone(), shared, number, self.body_bytes_max);
-        let answer = self.handler.call(Request {
-            head,
-            body,
-            hints,
-            has_upgrade_field,
-            upgrade,
-            record: Record(meter),
-            arrival: None,
-            permit: Permit::default(),
-        });
-        Exchange { answer, ..exchange }
+        self.handler.call(request)
     }
 }
 
@@ -481,13 +494,17 @@ impl Future for Exchange {
     type Output = Result<http::Response<Outgoing>, Aborted>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = if let ResponseFuture::Later(_) = self.answer {
-            ready!(self.poll_handler(cx))
-        } else {
-            ready!(Pin::new(&mut self.answer).poll(cx))
+        let response = match &mut self.answer {
+            ResponseFuture::Ready(response) => response
+                .take()
+                .expect("hyper polls no further once the response is there"),
+            ResponseFuture::Later(_) => {
+                let response = ready!(self.poll_handler(cx));
+                // Frees what the handler held before its response is written.
+                self.answer = ResponseFuture::Ready(None);
+                response
+            }
         };
-        // Frees what the handler held before its response is written.
-        self.answer = ResponseFuture::Ready(None);
         let open = self
             .open
             .take()

@@ -28,7 +28,7 @@ use std::{
     fs::File,
     future::Future,
     io::{self, IoSlice},
-    mem,
+    mem::{self, MaybeUninit},
     pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
@@ -727,16 +727,14 @@ const GATHERED_BYTES_MAX: usize = 512;
 
 /// The bytes of all slices in one piece, if they are few: `send` of that is cheaper for the kernel than `writev` of the slices,
 /// by more than the copy costs.
-fn gather<'room>(
-    slices: &[IoSlice<'_>],
-    room: &'room mut [u8; GATHERED_BYTES_MAX],
-) -> Option<&'room [u8]> {
-    let mut end = 0;
-    for slice in slices {
-        room.get_mut(end..end + slice.len())?.copy_from_slice(slice);
-        end += slice.len();
+fn gather<'room>(slices: &[IoSlice<'_>], room: &'room mut ReadBuf<'_>) -> Option<&'room [u8]> {
+    if total(slices) > room.remaining() {
+        return None;
     }
-    Some(&room[..end])
+    for slice in slices {
+        room.put_slice(slice);
+    }
+    Some(room.filled())
 }
 
 fn total(slices: &[IoSlice<'_>]) -> usize {
@@ -910,7 +908,7 @@ impl SocketIo {
     ) -> Poll<io::Result<usize>> {
         let mut socket = self.socket.borrow_mut();
         let files = &self.shared.files;
-        let mut small = [0; GATHERED_BYTES_MAX];
+        let mut small = [MaybeUninit::uninit(); GATHERED_BYTES_MAX];
         let (offered, result) = match files.poll_write_parcel(cx, &mut socket, slices) {
             Some(result) => (total(slices), result),
             None => match sendfile::split(slices) {
@@ -919,7 +917,7 @@ impl SocketIo {
                     (bytes, sent)
                 }
                 Next::Memory(before) => match (
-                    gather(before, &mut small),
+                    gather(before, &mut ReadBuf::uninit(&mut small)),
                     sendfile::split(&slices[before.len()..]),
                 ) {
                     (Some(head), Next::File { place, bytes }) => {
@@ -1020,8 +1018,9 @@ impl AsyncWrite for SocketIo {
         if self.shared.files.waits() {
             return self.poll_write_files(cx, slices);
         }
-        let mut small = [0; GATHERED_BYTES_MAX];
-        let result = match gather(slices, &mut small) {
+        // Room that nobody has to clear.
+        let mut small = [MaybeUninit::uninit(); GATHERED_BYTES_MAX];
+        let result = match gather(slices, &mut ReadBuf::uninit(&mut small)) {
             Some(bytes) => self.socket.borrow_mut().poll_write(cx, bytes),
             None => self.socket.borrow_mut().poll_write_vectored(cx, slices),
         };

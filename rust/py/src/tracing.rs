@@ -83,6 +83,10 @@ impl OpenSpan {
         drop(ended);
     }
 
+    pub(crate) fn is_clear(&self) -> bool {
+        self.0.borrow().is_none()
+    }
+
     /// The response begins: by now the application has put its route into the scope, if it does that.
     pub(crate) fn responds(&self, py: Python<'_>, tracing: &Tracing) {
         let open = self

@@ -49,8 +49,14 @@ fn field<'py>(pair: &Bound<'py, PyAny>) -> Option<(Bound<'py, PyBytes>, Bound<'p
 }
 
 impl HeadMemo {
-    /// The head that these fields make, if it is known, with room for so many fields. Runs no Python code.
-    pub(crate) fn get(&self, fields: &Bound<'_, PyAny>, room: usize) -> Option<ReadHead> {
+    /// The head that these fields make, if it is known: in the map that `spare` gives, whatever is in there, with room for so many
+    /// fields more. Runs no Python code.
+    pub(crate) fn get(
+        &self,
+        fields: &Bound<'_, PyAny>,
+        spare: impl FnOnce() -> HeaderMap,
+        room: usize,
+    ) -> Option<ReadHead> {
         let known = self.known.borrow();
         let known = known.as_ref()?;
         let list = fields.cast_exact::<PyList>().ok()?;
@@ -68,8 +74,15 @@ impl HeadMemo {
             }
         }
         let ReadHead { headers, length } = &known.head;
+        // A clone would be two allocations, and has no room.
+        let mut copy = spare();
+        copy.clear();
+        copy.reserve(headers.len() + room);
+        for (name, value) in headers {
+            copy.append(name.clone(), value.clone());
+        }
         Some(ReadHead {
-            headers: with_room(headers, room),
+            headers: copy,
             length: *length,
         })
     }
@@ -118,18 +131,6 @@ impl HeadMemo {
         let old = self.known.take();
         release(py, old);
     }
-}
-
-/// A copy that takes so many more fields without growing: a clone of a map is full, and growing costs more than making it.
-fn with_room(headers: &HeaderMap, room: usize) -> HeaderMap {
-    if room == 0 {
-        return headers.clone();
-    }
-    let mut copy = HeaderMap::with_capacity(headers.len() + room);
-    for (name, value) in headers {
-        copy.append(name.clone(), value.clone());
-    }
-    copy
 }
 
 /// Plain `bytes` objects die without running any code.

@@ -286,13 +286,21 @@ impl State {
             !pumping.get() && receivers.borrow().is_empty() && senders.borrow().is_empty(),
             "an exchange is used again only when nothing waits for it"
         );
+        debug_assert!(
+            routes.borrow().is_none()
+                && given.borrow().is_none()
+                && chunk.borrow().is_none()
+                && hint.borrow().is_none()
+                && file_sender.borrow().is_none()
+                && view.borrow().is_none()
+                && span.is_clear(),
+            "an exchange comes new or from `retire`, which lets go of these"
+        );
         pump.take();
         let headers = mem::take(&mut request.head.headers);
         application_cell.replace(Some(application));
         phase.set(Phase::Start);
         method.replace(request.head.method.clone());
-        routes.take();
-        given.take();
         ended.set(false);
         permit.set(std::mem::take(&mut request.permit));
         task.take();
@@ -300,19 +308,14 @@ impl State {
         body.replace(mem::replace(&mut request.body, Body::empty()));
         incoming.set(Incoming::Open);
         begun.set(false);
-        chunk.take();
         hints.replace(mem::take(&mut request.hints));
-        hint.take();
         held.take();
         spare_headers.replace(headers);
         trailers.set(Trailers::None);
         trailer_fields.take();
         as_is.set(false);
-        file_sender.take();
-        view.take();
         length.set(None);
         sent.set(0);
-        span.clear();
         response.take();
         response_waker.take();
         queue.borrow_mut().clear();
@@ -425,15 +428,17 @@ impl State {
         if self.phase.get() != Phase::Start {
             return Err(unexpected("http.response.start", self.phase.get()));
         }
-        let status = message.status()?;
+        let status = message.status(&application.constants)?;
         let is_view = application.handlers.is_pending();
         if let Some(fields) = &message.headers
             && !is_view
             && message.trailers.is_none()
             && !status.is_informational()
-            && let Some(ReadHead { headers, length }) = application
-                .head_memo
-                .get(fields, application.settings.fields_later)
+            && let Some(ReadHead { headers, length }) = application.head_memo.get(
+                fields,
+                || self.spare_headers.take(),
+                application.settings.fields_later,
+            )
         {
             self.hold(application, status, headers, length, Trailers::None);
             return Ok(());
@@ -1141,7 +1146,7 @@ impl HttpExchange {
         let application = state.application()?;
         let dict = message::as_dict(message)?;
         let message = HttpMessage::read(&dict)?;
-        let kind = message.kind()?;
+        let kind = message.kind(&application.constants)?;
         if state.disconnected.get() {
             return Err(application.client_disconnected());
         }

@@ -16,7 +16,7 @@ use pyo3::{
     exceptions::{PyKeyError, PyTypeError, PyValueError},
     ffi, intern,
     prelude::*,
-    types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple},
+    types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple},
 };
 
 use super::object::alone;
@@ -124,14 +124,26 @@ impl<'py> HttpMessage<'py> {
     }
 
     /// What message it is.
-    pub(crate) fn kind(&self) -> PyResult<Kind> {
+    pub(crate) fn kind(&self, constants: &Constants) -> PyResult<Kind> {
         let name = self.kind.as_ref().ok_or_else(|| missing("type"))?;
+        if constants.start.is(name) {
+            return Ok(Kind::ResponseStart);
+        }
+        if constants.body.is(name) {
+            return Ok(Kind::ResponseBody);
+        }
         let name = name
             .cast::<PyString>()
             .map_err(|_| PyTypeError::new_err("the type of a message is a string"))?;
         Ok(match name.to_str()? {
-            "http.response.start" => Kind::ResponseStart,
-            "http.response.body" => Kind::ResponseBody,
+            "http.response.start" => {
+                constants.start.note_str(name);
+                Kind::ResponseStart
+            }
+            "http.response.body" => {
+                constants.body.note_str(name);
+                Kind::ResponseBody
+            }
             "http.response.early_hint" => Kind::EarlyHint,
             "http.response.trailers" => Kind::Trailers,
             "http.response.pathsend" => Kind::PathSend,
@@ -141,8 +153,16 @@ impl<'py> HttpMessage<'py> {
     }
 
     /// `status` of a response.
-    pub(crate) fn status(&self) -> PyResult<StatusCode> {
-        status_code(self.status.as_ref().ok_or_else(|| missing("status"))?)
+    pub(crate) fn status(&self, constants: &Constants) -> PyResult<StatusCode> {
+        let status = self.status.as_ref().ok_or_else(|| missing("status"))?;
+        if let Some(known) = constants.status.get(status) {
+            return Ok(known);
+        }
+        let code = status_code(status)?;
+        if let Ok(number) = status.cast_exact::<PyInt>() {
+            constants.status.note(number, code);
+        }
+        Ok(code)
     }
 
     /// `body` and `more_body`.
@@ -156,6 +176,68 @@ impl<'py> HttpMessage<'py> {
             None => false,
         };
         Ok((data, more))
+    }
+}
+
+/// Objects that messages have again and again, constants of the application's code: the last one of each is kept, so that its address
+/// says what it is.
+#[derive(Default)]
+pub(crate) struct Constants {
+    /// `"http.response.start"`.
+    start: Constant<()>,
+    /// `"http.response.body"`.
+    body: Constant<()>,
+    status: Constant<StatusCode>,
+}
+
+impl Constants {
+    /// Forgets everything, when the worker closes.
+    pub(crate) fn clear(&self, py: Python<'_>) {
+        self.start.clear(py);
+        self.body.clear(py);
+        self.status.clear(py);
+    }
+}
+
+/// One object, and what is known of it.
+struct Constant<T>(RefCell<Option<(Py<PyAny>, T)>>);
+
+impl<T> Default for Constant<T> {
+    fn default() -> Self {
+        Self(RefCell::new(None))
+    }
+}
+
+impl<T: Copy> Constant<T> {
+    fn get(&self, object: &Bound<'_, PyAny>) -> Option<T> {
+        let known = self.0.borrow();
+        known
+            .as_ref()
+            .and_then(|(known, value)| known.is(object).then_some(*value))
+    }
+
+    fn is(&self, object: &Bound<'_, PyAny>) -> bool {
+        self.get(object).is_some()
+    }
+
+    /// `object` never changes: a `str` or an `int`, whose end runs no Python code.
+    fn note(&self, object: &Bound<'_, PyAny>, value: T) {
+        let old = self.0.replace(Some((object.clone().unbind(), value)));
+        drop(old.map(|(old, _)| old.into_bound(object.py())));
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        let old = self.0.take();
+        drop(old.map(|(old, _)| old.into_bound(py)));
+    }
+}
+
+impl Constant<()> {
+    /// A string of another class may run code when it ends.
+    fn note_str(&self, name: &Bound<'_, PyString>) {
+        if name.is_exact_instance_of::<PyString>() {
+            self.note(name, ());
+        }
     }
 }
 

@@ -70,7 +70,7 @@ use crate::topics::handlers::Handlers;
 use crate::tracing::Tracing;
 use head_memo::HeadMemo;
 use http::{HttpExchange, Later};
-use message::HeaderCache;
+use message::{Constants, HeaderCache};
 use names::Names;
 use owner::Owner;
 use scope::ScopeTemplate;
@@ -224,6 +224,8 @@ pub(crate) struct Application {
     pub(crate) state: Option<Py<PyDict>>,
     /// The awaitable that a `send()` without waiting returns.
     pub(crate) ready: Py<PyAny>,
+    /// What messages have again and again.
+    pub(crate) constants: Constants,
     /// Header fields of earlier responses.
     pub(crate) header_cache: HeaderCache,
     /// The head of the last responses, if they were alike.
@@ -302,6 +304,7 @@ impl Application {
                 .getattr("FramegateError")?
                 .cast_into::<PyType>()?
                 .unbind(),
+            constants: Constants::default(),
             header_cache: HeaderCache::default(),
             head_memo: HeadMemo::default(),
             publishers: Publishers::default(),
@@ -588,6 +591,7 @@ impl Application {
 
     /// Lets go of what is kept for later requests, when the worker closes.
     pub(crate) fn clear_pool(&self, py: Python<'_>) {
+        self.constants.clear(py);
         self.header_cache.clear(py);
         self.head_memo.clear(py);
         let bundles = self.pool.take();
@@ -712,18 +716,36 @@ impl Caller {
 }
 
 impl Caller {
-    /// The same of a request whose body is on its way: it is called when the connection polls the response, and what has come of
-    /// the body is there. Its first `receive()` does not suspend then, and no task is made for it.
-    fn start_with_body(self: &Rc<Self>, mut request: Request) -> ResponseFuture {
+    /// Calls the application. A request whose body is on its way waits with that until the connection polls the response, and what
+    /// has come of the body is there: its first `receive()` does not suspend then, and no task is made for it.
+    fn call_application(self: &Rc<Self>, mut request: Request) -> ResponseFuture {
+        if !request.body.call_for() {
+            return self.attach_and_start(&mut request);
+        }
         let caller = self.clone();
         ResponseFuture::later(async move {
-            let started = Python::attach(|py| {
-                caller
-                    .start_http(py, &mut request)
-                    .unwrap_or_else(|error| caller.failed(py, &error))
-            });
+            let started = caller.attach_and_start(&mut request);
             drop(request);
             started.await
+        })
+    }
+
+    /// No closure has the request: that would be a move.
+    fn attach_and_start(&self, request: &mut Request) -> ResponseFuture {
+        Python::attach(|py| {
+            self.start_http(py, request)
+                .unwrap_or_else(|error| self.failed(py, &error))
+        })
+    }
+
+    /// The same where native routes come first.
+    fn call_routed(self: &Rc<Self>, routes: &Py<RouteTable>, request: Request) -> ResponseFuture {
+        Python::attach(|py| {
+            let routes = routes.bind(py);
+            match route::answer(py, &self.application, routes, request) {
+                Ok(answered) => answered,
+                Err(unanswered) => self.call_application(*unanswered),
+            }
         })
     }
 
@@ -738,7 +760,7 @@ impl Caller {
 }
 
 impl Handler for AsgiHandler {
-    fn call(&self, mut request: Request) -> ResponseFuture {
+    fn call(&self, request: Request) -> ResponseFuture {
         let caller = &self.0;
         if request.has_upgrade_field
             && let Some(offer) = Offer::of(&request.head)
@@ -749,20 +771,9 @@ impl Handler for AsgiHandler {
                     .unwrap_or_else(|error| caller.failed(py, &error))
             });
         }
-        Python::attach(|py| {
-            let application = &caller.application;
-            if let Some(routes) = &application.routes {
-                match route::answer(py, application, routes.bind(py), request) {
-                    Ok(answered) => return answered,
-                    Err(unanswered) => request = *unanswered,
-                }
-            }
-            if request.body.call_for() {
-                return caller.start_with_body(request);
-            }
-            caller
-                .start_http(py, &mut request)
-                .unwrap_or_else(|error| caller.failed(py, &error))
-        })
+        if let Some(routes) = &caller.application.routes {
+            return caller.call_routed(routes, request);
+        }
+        caller.call_application(request)
     }
 }

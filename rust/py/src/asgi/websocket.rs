@@ -468,7 +468,7 @@ impl State {
     fn deny(&self, message: &Bound<'_, PyDict>) -> PyResult<()> {
         self.expect_connecting("websocket.http.response.start")?;
         let message = message::HttpMessage::read(message)?;
-        let status = message.status()?;
+        let status = message.status(&self.application.constants)?;
         if status.is_informational() {
             return Err(PyValueError::new_err(format!(
                 "status {status} is informational and cannot end a handshake"
