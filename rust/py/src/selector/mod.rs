@@ -349,7 +349,7 @@ impl Selector {
         })
     }
 
-    /// The descriptor of the epoll instance that watches Python's descriptors. On Windows there is none.
+    /// The descriptor of the epoll instance that watches Python's descriptors.
     fn fileno(&self) -> PyResult<Number> {
         queue::descriptor(&*self.epoll()?).map_err(os_error)
     }
