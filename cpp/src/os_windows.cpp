@@ -29,14 +29,14 @@
 // its owner closes it or dies. Any process of this machine can send to the port: a wake that means
 // nothing, which is legal at any time; a flood of them keeps the owner busy, and nothing more.
 #ifdef _WIN32
-// winsock2.h before windows.h.
+// clang-format off: the first one before the others
+#include <winsock2.h>
+#include <windows.h>
+#include <winternl.h>
 #include <aclapi.h>
 #include <bcrypt.h>
-#include <mstcpip.h>
 #include <sddl.h>
-#include <windows.h>
-#include <winsock2.h>
-#include <winternl.h>
+// clang-format on
 
 #include <cerrno>
 #include <cinttypes>
@@ -219,14 +219,15 @@ bool is_link(HANDLE handle) {
            (info.FileAttributes & FILE_ATTRIBUTE_REPARSE_POINT) != 0;
 }
 
-// Within the directory, replacing nothing.
-NTSTATUS rename_to(HANDLE handle, const wchar_t* name) {
+// Replaces nothing.
+NTSTATUS rename_to(HANDLE handle, int directory, const wchar_t* name) {
     struct {
         BOOLEAN replace;
         HANDLE root;
         ULONG bytes;
         wchar_t name[kNameUnitsMax];
     } wanted{};
+    wanted.root = handle_of(directory);
     wanted.bytes = static_cast<ULONG>(std::wcslen(name) * sizeof(wchar_t));
     std::memcpy(wanted.name, name, wanted.bytes);
     IO_STATUS_BLOCK io{};
@@ -477,7 +478,8 @@ int fstat(int fd, struct stat* out) {
         return failed(GetLastError());
     }
     *out = {};
-    out->st_dev = info.dwVolumeSerialNumber;
+    // Without the volume (st_dev), which wine forgets with a rename: what is compared lies in one
+    // directory, but for a handle that somebody closed and whose number was given again.
     out->st_ino = static_cast<ino_t>(wide(info.nFileIndexHigh, info.nFileIndexLow));
     // Hidden: what unlinkat() could not remove at once.
     const bool is_gone = standard.DeletePending != 0 || info.nNumberOfLinks == 0 ||
@@ -565,7 +567,7 @@ int linkat(int directory, const char* from, int, const char* to, int) {
     if (handle.get() == nullptr) {
         return failed(status);
     }
-    status = rename_to(handle.get(), name);
+    status = rename_to(handle.get(), directory, name);
     return NT_SUCCESS(status) ? 0 : failed(status);
 }
 
@@ -604,7 +606,7 @@ int unlinkat(int directory, const char* file, int) {
         // Hidden is the mark for fstat(): to whoever has it open it has no name.
         FILE_BASIC_INFO mark{};
         mark.FileAttributes = FILE_ATTRIBUTE_HIDDEN | FILE_ATTRIBUTE_TEMPORARY;
-        status = rename_to(handle.get(), wide_name);
+        status = rename_to(handle.get(), directory, wide_name);
         if (!NT_SUCCESS(status)) {
             return failed(status);
         }
@@ -774,7 +776,6 @@ struct Mapping {
     Mapping* next;
     unsigned char* memory;
     std::size_t bytes;
-    dev_t device;
     ino_t inode;
 };
 constinit SRWLOCK mappings_lock = SRWLOCK_INIT;
@@ -806,7 +807,7 @@ void* mmap(void*, std::size_t bytes, int protection, int, int fd, off_t) {
         return MAP_FAILED;
     }
     const Exclusive guard(mappings_lock);
-    *mapping = {mappings, static_cast<unsigned char*>(memory), bytes, info.st_dev, info.st_ino};
+    *mapping = {mappings, static_cast<unsigned char*>(memory), bytes, info.st_ino};
     mappings = mapping;
     return memory;
 }
@@ -875,7 +876,8 @@ DWORD milliseconds(std::int64_t ns) {
 
 using EventName = wchar_t[96];
 
-// Of the sleepers on this word that saw this value. False if it is in nothing that we have mapped.
+// Of the sleepers on this word that saw this value; files with the same number on two volumes share
+// it, which costs a wake for nothing. False if it is in nothing that we have mapped.
 bool event_name(EventName& out, const void* word, std::uint32_t value) {
     const auto* at = static_cast<const unsigned char*>(word);
     bool found = false;
@@ -883,8 +885,7 @@ bool event_name(EventName& out, const void* word, std::uint32_t value) {
     for (const Mapping* mapping = mappings; mapping != nullptr; mapping = mapping->next) {
         if (at >= mapping->memory && at < mapping->memory + mapping->bytes) {
             // Global: of all sessions; the user may have several.
-            swprintf(out, sizeof out / sizeof *out, L"Global\\framegate-%08x-%016llx-%llx-%08x",
-                     static_cast<unsigned>(mapping->device),
+            swprintf(out, sizeof out / sizeof *out, L"Global\\framegate-%016llx-%llx-%08x",
                      static_cast<unsigned long long>(mapping->inode),
                      static_cast<unsigned long long>(at - mapping->memory), value);
             found = true;
@@ -933,7 +934,8 @@ int sleep_shared(const std::atomic<std::uint32_t>& word, std::uint32_t value,
             : nullptr);
     if (event.get() == nullptr) {
         Sleep(1);  // somebody else's name, or no memory: a nap, and the caller looks again
-        return 0;
+        errno = ETIMEDOUT;
+        return -1;
     }
     // seq_cst, after the event was opened: pairs with the change of the word before wake_all_shared()
     // looks for the event.
