@@ -445,6 +445,11 @@ TEST_CASE("death at any step loses nothing") {
         if (is_policy_step(static_cast<Step>(step))) {
             continue;
         }
+#ifdef _WIN32  // too rare for wine, where children do less in their minute
+        if (static_cast<Step>(step) == Step::kRetireLinked) {
+            continue;
+        }
+#endif
         const std::string name = kNames[step];
         CAPTURE(name);
         if (is_of_mail(static_cast<Step>(step))) {

@@ -74,6 +74,23 @@ TEST_CASE("handles of an unlinked topic go on among themselves") {
     CHECK(take(new_subscriber, &frame) == FG_EMPTY);
 }
 
+TEST_CASE("what was removed while somebody had it open leaves nothing for ever") {
+    const test::RuntimeDirectory directory;
+    {
+        const test::Topic topic = test::create("t", test::options(4, 64));
+        const test::Topic same = test::open("t");
+        const test::Publisher publisher = test::publisher(same);
+        REQUIRE(fg_topic_unlink("t", 1) == FG_OK);
+        CHECK(open_status("t") == FG_TOPIC_NOT_FOUND);
+        const test::Topic next = test::create("t", test::options(4, 64));  // the name is free
+        CHECK(test::send(publisher, "to nobody") == FG_OK);
+        REQUIRE(fg_topic_unlink("t", 1) == FG_OK);
+    }
+    test::create("other", test::options(4, 64));  // whoever creates sweeps
+    REQUIRE(fg_topic_unlink("other", 5) == FG_OK);
+    CHECK(test::files_in(directory.path(), true).empty());
+}
+
 TEST_CASE("options outside of their limits are refused by name") {
     const test::RuntimeDirectory directory;
     const auto refused = [](fg_topic_options options, const char* word) {

@@ -53,12 +53,12 @@ inline bool is_removed(const std::string& file) {
 #endif
 }
 
-inline std::set<std::string> files_in(const std::string& path) {
+inline std::set<std::string> files_in(const std::string& path, bool removed_too = false) {
     std::set<std::string> names;
     DIR* entries = opendir(path.c_str());
     while (const dirent* entry = entries != nullptr ? readdir(entries) : nullptr) {
         const std::string name = entry->d_name;
-        if (name != "." && name != ".." && !is_removed(name)) {
+        if (name != "." && name != ".." && (removed_too || !is_removed(name))) {
             names.insert(name);
         }
     }
@@ -87,7 +87,7 @@ class RuntimeDirectory {
         setenv("FRAMEGATE_RUNTIME_DIR", path_.c_str(), 1);
     }
     ~RuntimeDirectory() {
-        for (const std::string& file : files()) {
+        for (const std::string& file : files_in(path_, true)) {
             unlink((path_ + "/" + file).c_str());
         }
         rmdir(path_.c_str());
