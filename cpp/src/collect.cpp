@@ -7,10 +7,6 @@
 // The age is that of the control file's modification time, which every attach, detach and reap sets.
 #include "collect.hpp"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-
 #include <cerrno>
 #include <cstring>
 #include <ctime>

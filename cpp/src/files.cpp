@@ -4,10 +4,6 @@
 // leads to a generation begins in "<stem>.ctl" and goes on in SharedWords.next_generation.
 #include "files.hpp"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>

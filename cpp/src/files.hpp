@@ -2,13 +2,12 @@
 // topic names any more.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstddef>
 #include <cstdint>
 
 #include "layout.hpp"
 #include "names.hpp"
+#include "os.hpp"
 
 namespace framegate::impl {
 

@@ -8,11 +8,6 @@
 // Two copies of the library in one process have a list each, which is harmless.
 #include "fork.hpp"
 
-#include <fcntl.h>
-#include <pthread.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdlib>
 #include <new>

@@ -22,11 +22,6 @@
 // lock and reads the rows before the marks, so it sees one of them.
 #include "generation.hpp"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cinttypes>
 #include <cstdlib>

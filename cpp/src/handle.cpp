@@ -2,13 +2,12 @@
 // not have. A poisoned one stores nothing in the segment any more, but ends like any other.
 #include "handle.hpp"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <ctime>
 #include <new>
 
 #include "liveness.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "wake.hpp"

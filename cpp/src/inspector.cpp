@@ -1,8 +1,5 @@
 #include "inspector.hpp"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <new>

@@ -1,13 +1,12 @@
 // An inspector maps the control file read-only and looks. It is no participant and changes nothing.
 #pragma once
 
-#include <pthread.h>
-
 #include <cstddef>
 
 #include "fork.hpp"
 #include "framegate/shm.h"
 #include "layout.hpp"
+#include "os.hpp"
 #include "slots.hpp"
 
 namespace framegate::impl {

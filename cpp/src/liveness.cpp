@@ -13,10 +13,6 @@
 // process share its open description and its locks do not exclude each other there.
 #include "liveness.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <ctime>

@@ -3,8 +3,6 @@
 // processes.
 #pragma once
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstdint>
 

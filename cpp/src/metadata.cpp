@@ -1,13 +1,12 @@
 #include "metadata.hpp"
 
-#include <pthread.h>
-
 #include <cinttypes>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
 
 #include "liveness.hpp"
+#include "os.hpp"
 #include "status.hpp"
 #include "steps.hpp"
 #include "topic.hpp"

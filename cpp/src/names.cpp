@@ -7,10 +7,6 @@
 // explicitly and carry the setgid bit.
 #include "names.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>

@@ -1,23 +1,35 @@
-// What operating systems differ in: os_linux.cpp and os_darwin.cpp, each empty for the other one, so
-// that every build can take all files of this directory. Errors are -1 and errno unless said
-// otherwise.
+// What operating systems differ in: os_linux.cpp, os_darwin.cpp and os_windows.cpp, each empty for the
+// other ones, so that every build can take all files of this directory. Errors are -1 and errno
+// unless said otherwise. Also the headers of POSIX that the library needs, or what stands for them
+// on Windows.
 //
-// Darwin is compiled and linked here, for macOS 14.4 and newer; it was never run (docs/release.md).
+// Darwin is compiled and linked here, for macOS 14.4 and newer, and was never run. Windows is run
+// under wine only (docs/release.md).
 #pragma once
 
+#ifdef _WIN32
+#include "os_windows.hpp"
+#else
+#include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
+#include <unistd.h>
+#endif
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
 
-#ifndef __APPLE__
+#ifdef __linux__
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 
 // glibc's own hint (2.32 and newer); weak, so that an older or another libc links and always takes
 // the atomic way.
@@ -28,7 +40,7 @@ namespace framegate::impl::os {
 
 // ---- threads of this process that sleep on a word of it (lock.hpp)
 
-#ifdef __APPLE__
+#ifndef __linux__
 inline bool single_threaded() { return false; }  // no hint that costs nothing
 void sleep_in_process(const std::atomic<std::uint32_t>& word, std::uint32_t value,
                       std::int64_t timeout_ns);
@@ -53,11 +65,22 @@ inline void wake_one_in_process(std::atomic<std::uint32_t>& word) {
 // 0: somebody woke us, or the word has another value already; else -1 and ETIMEDOUT or EINTR.
 int sleep_shared(const std::atomic<std::uint32_t>& word, std::uint32_t value,
                  std::int64_t timeout_ns);
+// After the word was changed from `before`; nobody else is woken for that change.
+#ifdef _WIN32
+void wake_all_shared(std::atomic<std::uint32_t>& word, std::uint32_t before);
+#else
 void wake_all_shared(std::atomic<std::uint32_t>& word);
+inline void wake_all_shared(std::atomic<std::uint32_t>& word, std::uint32_t) {
+    wake_all_shared(word);
+}
+#endif
 
 // ---- locks that belong to an open description, for fcntl() and struct flock
 
-#if defined(__APPLE__)
+#if defined(_WIN32)
+inline constexpr int kSetLock = 2;
+inline constexpr int kGetLock = 3;  // sees exclusive locks only
+#elif defined(__APPLE__)
 // The kernel's numbers, which older headers do not show.
 inline constexpr int kSetLock = 90;
 inline constexpr int kGetLock = 92;
@@ -88,6 +111,13 @@ bool queue_was_full(int error);
 
 // ---- the wake fd: readable when a socket or a timer is
 
+// Where the timer sends to the socket, and that is the wake fd itself.
+#ifdef _WIN32
+inline constexpr bool kWakeSetIsTheSocket = true;
+#else
+inline constexpr bool kWakeSetIsTheSocket = false;
+#endif
+
 // What fork() leaves out has no descriptor in the child; its number may be another file there.
 #ifdef __APPLE__
 inline constexpr bool kWakeSetIsInherited = false;
@@ -108,7 +138,11 @@ bool random_bytes(void* out, std::size_t bytes);  // 256 at most
 // again.
 int allocate_file(int fd, std::uint64_t offset, std::uint64_t bytes);
 // A child of fork() has a hole there.
+#ifdef _WIN32
+inline int hide_from_children(void*, std::size_t) { return 0; }
+#else
 int hide_from_children(void* memory, std::size_t bytes);
+#endif
 inline timespec modified(const struct stat& info) {
 #ifdef __APPLE__
     return info.st_mtimespec;
@@ -119,7 +153,7 @@ inline timespec modified(const struct stat& info) {
 // Where topics live if nobody says otherwise; what snprintf returns.
 int default_runtime_directory(char* out, std::size_t bytes);
 // What to do about a full one.
-#ifdef __APPLE__
+#ifndef __linux__
 inline constexpr char kMoreSpace[] = "more room on that disk";
 #else
 inline constexpr char kMoreSpace[] = "a larger /dev/shm";

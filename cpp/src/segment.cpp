@@ -10,12 +10,6 @@
 // Opening. The identity is read (not mapped) into private memory and must be exactly what
 // compute_geometry() would make of the options in it, for files of exactly those sizes. After that
 // no size or offset is ever read from the segment.
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>

@@ -1,12 +1,11 @@
 #include "stamp.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+
+#include "os.hpp"
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "os.hpp"
+
 namespace framegate::impl {
 namespace {
 // Per thread and plain, so it needs neither a constructor nor a lock. It is the library's only

@@ -4,8 +4,6 @@
 // count per slot; the bit is cleared when the count gets to zero.
 #include "subscriber.hpp"
 
-#include <sched.h>
-
 #include <cinttypes>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +13,7 @@
 #include "header.hpp"
 #include "liveness.hpp"
 #include "mail.hpp"
+#include "os.hpp"
 #include "slots_hot.hpp"
 #include "status.hpp"
 #include "steps.hpp"

@@ -2,9 +2,6 @@
 // process share it.
 #pragma once
 
-#include <pthread.h>
-#include <sys/types.h>
-
 #include <atomic>
 #include <cstdint>
 
@@ -12,6 +9,7 @@
 #include "generation.hpp"
 #include "layout.hpp"
 #include "names.hpp"
+#include "os.hpp"
 #include "slots.hpp"
 
 namespace framegate::impl {

@@ -21,10 +21,6 @@
 // such a process forges is a spurious wake, which is legal at any time.
 #include "wake.hpp"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
@@ -106,10 +102,10 @@ SleepResult futex_sleep(const HalfWord& word, std::uint32_t value, std::int64_t 
 }
 
 void wake_sleepers_now(Topic& topic) {
-    topic.view_.shared->wake.fetch_add(
+    const std::uint32_t before = topic.view_.shared->wake.fetch_add(
         1, std::memory_order_seq_cst);  // a sleeper that read the old value returns
     FG_STEP(kWakeBumped);
-    os::wake_all_shared(topic.view_.shared->wake);
+    os::wake_all_shared(topic.view_.shared->wake, before);
 }
 
 void announce_now(Topic& topic, std::uint64_t sequence) {
@@ -123,8 +119,9 @@ void wake_fds_up_to(Topic& topic, std::uint64_t sequence) {
 }
 
 void wake_space_now(Topic& topic) {
-    topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);  // as above
-    os::wake_all_shared(topic.view_.shared->space);
+    const std::uint32_t before =
+        topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);  // as above
+    os::wake_all_shared(topic.view_.shared->space, before);
 }
 
 void ring_mailbox(Topic& topic, std::uint32_t index) {
@@ -134,9 +131,9 @@ void ring_mailbox(Topic& topic, std::uint32_t index) {
     MailboxHeader& header = mailbox_header(topic.view_, index);
     // seq_cst, after the READY CAS; pairs with the owner's store and its look at the cells.
     if (header.sleepers.load(std::memory_order_seq_cst) != 0) {
-        header.bell.fetch_add(1, std::memory_order_seq_cst);
+        const std::uint32_t before = header.bell.fetch_add(1, std::memory_order_seq_cst);
         FG_STEP(kMailRung);
-        os::wake_all_shared(header.bell);
+        os::wake_all_shared(header.bell, before);
     }
     std::uint64_t armed = header.armed.load(std::memory_order_seq_cst);  // as above
     if (armed != 0 && send_wake(topic, index)) {
@@ -148,10 +145,10 @@ void ring_mailbox(Topic& topic, std::uint32_t index) {
 }
 
 void kick(Topic& topic) {
-    topic.view_.shared->wake.fetch_add(1, std::memory_order_seq_cst);
-    os::wake_all_shared(topic.view_.shared->wake);
-    topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);
-    os::wake_all_shared(topic.view_.shared->space);
+    std::uint32_t before = topic.view_.shared->wake.fetch_add(1, std::memory_order_seq_cst);
+    os::wake_all_shared(topic.view_.shared->wake, before);
+    before = topic.view_.shared->space.fetch_add(1, std::memory_order_seq_cst);
+    os::wake_all_shared(topic.view_.shared->space, before);
     wake_fds(topic, [](std::uint64_t) { return true; });
     for (std::uint32_t i = 0; i < topic.view_.participants_max; ++i) {
         ring_mailbox(topic, i);  // callers of the dead learn it by its closed mailbox

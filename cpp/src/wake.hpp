@@ -5,6 +5,7 @@
 
 #include "fork.hpp"
 #include "layout.hpp"
+#include "os.hpp"
 #include "slots.hpp"
 #include "stamp.hpp"
 #include "topic.hpp"
@@ -57,8 +58,8 @@ void remove_wake_socket(Topic& topic, std::uint32_t index);
 // After a death or a detach: everybody, whatever they wait for.
 void kick(Topic& topic);
 
-// The wake fd of one participant: an epoll fd (a kqueue) over a datagram socket and a timer that ticks
-// while armed.
+// The wake fd of one participant: an epoll fd (a kqueue; on Windows the socket alone) over a datagram socket
+// and a timer that ticks while armed.
 class EventFd {
   public:
     fg_status open(Topic& topic, const Self& self);
@@ -73,8 +74,8 @@ class EventFd {
     bool drain();
 
   private:
-    static constexpr int kSet = 0;
     static constexpr int kSocket = 1;
+    static constexpr int kSet = os::kWakeSetIsTheSocket ? kSocket : 0;
     static constexpr int kTimer = 2;
     ForkNode node_;
     bool ticking_ = false;

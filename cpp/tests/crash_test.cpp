@@ -1,12 +1,10 @@
 // kill -9 at every labelled step. A child process dies exactly there, while this process publishes
 // and subscribes on the same topic. Afterwards nothing may be lost: frames whole, every slot
 // loanable, no holder bit, no row, no file.
-#include <fcntl.h>
-#include <poll.h>
-
 #include <algorithm>
 #include <ctime>
 #include <random>
+#include <thread>
 
 #include "support.hpp"
 
@@ -39,7 +37,7 @@ void publish_for_ever(
     for (std::uint64_t n = 0;; ++n) {
         fg_loan loan{};
         while (!is_time()) {
-            sched_yield();
+            std::this_thread::yield();
         }
         if (fg_publisher_loan(publisher.get(), kBytes, 1000000, &loan) != FG_OK) {
             continue;
@@ -89,23 +87,23 @@ void attach_for_ever(const test::Topic& topic) {
     }
 }
 
-// Makes a dead participant with a loan and a lease, then reaps it, again and again.
+int die_with_a_loan_and_a_lease(std::uint64_t, std::uint64_t) {
+    framegate_test_step = nullptr;
+    const test::Topic own = test::open("crash");
+    const test::Publisher publisher = test::publisher(own);
+    const test::Subscriber subscriber = test::subscriber(own, FG_POLICY_LATEST);
+    fg_loan loan{};
+    fg_frame frame{};
+    fg_publisher_loan(publisher.get(), kBytes, 0, &loan);
+    fg_subscriber_take(subscriber.get(), 0, &frame);
+    kill(getpid(), SIGKILL);
+    return 1;
+}
+
+// Makes a dead participant, then reaps it, again and again.
 void reap_for_ever(const test::Topic& topic) {
     for (;;) {
-        const pid_t victim = fork();
-        if (victim == 0) {
-            framegate_test_step = nullptr;
-            const test::Topic own = test::open("crash");
-            const test::Publisher publisher = test::publisher(own);
-            const test::Subscriber subscriber = test::subscriber(own, FG_POLICY_LATEST);
-            fg_loan loan{};
-            fg_frame frame{};
-            fg_publisher_loan(publisher.get(), kBytes, 0, &loan);
-            fg_subscriber_take(subscriber.get(), 0, &frame);
-            kill(getpid(), SIGKILL);
-        }
-        int status = 0;
-        waitpid(victim, &status, 0);
+        test::wait_for(test::start(die_with_a_loan_and_a_lease));
         fg_topic_sweep(topic.get(), nullptr);
     }
 }
@@ -211,6 +209,41 @@ void play_role(Step step) {
         default:
             publish_for_ever(test::publisher(topic));
     }
+}
+
+int die_in_role(std::uint64_t step, std::uint64_t passes) {
+    test::die_at(static_cast<Step>(step), passes);
+    play_role(static_cast<Step>(step));
+    return 1;
+}
+
+int publish_and_die_between_ring_and_head(std::uint64_t, std::uint64_t) {
+    const test::Publisher other = test::publisher(test::open("wedge"));
+    test::die_at(Step::kPublishRing, 0);
+    test::send(other, "second");
+    return 1;
+}
+
+int die_with_last_words(std::uint64_t step, std::uint64_t) {
+    const test::Topic own = test::open("quiet");
+    const test::Publisher publisher = test::publisher(own);
+    const auto& view = test::view_of(own);
+    while (!framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter)) {
+        std::this_thread::yield();  // until the subscriber is about to sleep
+    }
+    test::die_at(static_cast<Step>(step), 0);
+    test::send(publisher, "last words");
+    return 1;
+}
+
+int work_until_killed(std::uint64_t number, std::uint64_t) {
+    const test::Topic topic = test::open("crash");
+    if (number % 2 == 0) {
+        publish_for_ever(test::publisher(topic));
+    } else {
+        subscribe_for_ever(test::subscriber(topic));
+    }
+    return 1;
 }
 
 // ---- what this process does meanwhile
@@ -412,6 +445,11 @@ TEST_CASE("death at any step loses nothing") {
         if (is_policy_step(static_cast<Step>(step))) {
             continue;
         }
+#ifdef _WIN32  // too rare for wine, where children do less in their minute
+        if (static_cast<Step>(step) == Step::kRetireLinked) {
+            continue;
+        }
+#endif
         const std::string name = kNames[step];
         CAPTURE(name);
         if (is_of_mail(static_cast<Step>(step))) {
@@ -426,12 +464,8 @@ TEST_CASE("death at any step loses nothing") {
             // time is rare.
             const bool once = static_cast<Step>(step) == Step::kSpaceWaiting ||
                               static_cast<Step>(step) == Step::kRetireLinked;
-            const pid_t child = test::in_child([&] {
-                test::die_at(static_cast<Step>(step),
-                             static_cast<std::uint64_t>(once ? 0 : round * 3));
-                play_role(static_cast<Step>(step));
-                return 1;
-            });
+            const pid_t child =
+                test::start(die_in_role, step, static_cast<std::uint64_t>(once ? 0 : round * 3));
             run_until_death(child,
                             [&](int turn) { survivors.work(turn, static_cast<Step>(step)); });
             survivors.check_nothing_is_lost();
@@ -459,12 +493,7 @@ TEST_CASE("death between ring and head does not wedge two slots") {
     const test::Publisher publisher = test::publisher(topic);
     const test::Subscriber subscriber = test::subscriber(topic);
     REQUIRE(test::send(publisher, "first") == FG_OK);
-    const pid_t child = test::in_child([] {
-        const test::Publisher other = test::publisher(test::open("wedge"));
-        test::die_at(Step::kPublishRing, 0);
-        test::send(other, "second");
-        return 1;
-    });
+    const pid_t child = test::start(publish_and_die_between_ring_and_head);
     const int status = test::wait_for(child);  // a variable: macOS takes its address
     CHECK(WIFSIGNALED(status));
     CHECK(test::send(publisher, "third") == FG_OK);
@@ -491,19 +520,7 @@ TEST_CASE("frame of a publisher that died before waking anybody arrives") {
         REQUIRE(fg_subscriber_event_fd(looper.get(), &fd) == FG_OK);
         REQUIRE(fg_subscriber_arm(looper.get(), &ready) == FG_OK);
         REQUIRE(ready == 0);
-        int pipe_fds[2];
-        REQUIRE(pipe(pipe_fds) == 0);
-        const pid_t child = test::in_child([&] {
-            const test::Topic own = test::open("quiet");
-            const test::Publisher publisher = test::publisher(own);
-            const auto& view = test::view_of(own);
-            while (!framegate::impl::any_mark(view, framegate::impl::Mark::kWaiter)) {
-                sched_yield();  // until the subscriber is about to sleep
-            }
-            test::die_at(step, 0);
-            test::send(publisher, "last words");
-            return 1;
-        });
+        const pid_t child = test::start(die_with_last_words, static_cast<std::uint64_t>(step));
         fg_frame frame{};
         REQUIRE(fg_subscriber_take(sleeper.get(), test::kPatienceNs, &frame) == FG_OK);
         CHECK(test::text_of(frame) == "last words");
@@ -515,11 +532,10 @@ TEST_CASE("frame of a publisher that died before waking anybody arrives") {
         REQUIRE(fg_subscriber_take(looper.get(), 0, &frame) == FG_OK);
         CHECK(test::text_of(frame) == "last words");
         REQUIRE(fg_subscriber_release(looper.get(), &frame) == FG_OK);
-        close(pipe_fds[0]);
-        close(pipe_fds[1]);
     }
 }
 
+#ifndef _WIN32  // SIGSTOP
 TEST_CASE("loan that waits gets the slots of a dead holder") {
     const test::RuntimeDirectory directory;
     const test::Topic topic = test::create("t", test::options(2, 64));
@@ -542,6 +558,7 @@ TEST_CASE("loan that waits gets the slots of a dead holder") {
     CHECK(fg_publisher_abandon(publisher.get(), &loan) == FG_OK);
     test::wait_for(child);
 }
+#endif
 
 // Deaths at random moments, several at a time.
 TEST_CASE("storm of kills loses nothing") {
@@ -551,15 +568,7 @@ TEST_CASE("storm of kills loses nothing") {
     for (int wave = 0; wave < (FG_TEST_TSAN ? 3 : 12); ++wave) {
         std::vector<pid_t> children;
         for (int i = 0; i < 4; ++i) {
-            children.push_back(test::in_child([i] {
-                const test::Topic topic = test::open("crash");
-                if (i % 2 == 0) {
-                    publish_for_ever(test::publisher(topic));
-                } else {
-                    subscribe_for_ever(test::subscriber(topic));
-                }
-                return 1;
-            }));
+            children.push_back(test::start(work_until_killed, static_cast<std::uint64_t>(i)));
         }
         const int turns = 50 + static_cast<int>(random() % 200);
         for (int turn = 0; turn < turns; ++turn) {

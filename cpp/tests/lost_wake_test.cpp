@@ -4,8 +4,6 @@
 //
 // Each round puts somebody to sleep at about the moment at which the other side does what he waits
 // for; random delays of up to a few microseconds move that moment around.
-#include <poll.h>
-
 #include <atomic>
 #include <random>
 #include <thread>

@@ -1,5 +1,7 @@
 // The ends of the scales: sequences close to 2^48, 80 participants on a topic, 1000 topics.
+#ifndef _WIN32
 #include <sys/resource.h>
+#endif
 
 #include <atomic>
 #include <thread>
@@ -146,12 +148,18 @@ TEST_CASE("64 subscribers and 16 publishers on one topic") {
 }
 
 TEST_CASE("1000 topics in one process and one directory") {
+#ifdef _WIN32
+    constexpr int kTopics = 100;  // wine has descriptors for less than two hundred
+#else
     constexpr int kTopics = FG_TEST_TSAN ? 200 : 1000;
+#endif
+#ifndef _WIN32
     rlimit limit{};
     REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     limit.rlim_cur = limit.rlim_max;  // three descriptors each
     REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     REQUIRE(limit.rlim_cur > 4 * kTopics);
+#endif
     const test::RuntimeDirectory directory;
     fg_topic_options options = test::options(2, 64);
     options.participants_max = 4;

@@ -2,8 +2,9 @@
 #include "stamp.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
-#include <ctime>
+#include <thread>
 
 #include "support.hpp"
 
@@ -17,8 +18,7 @@ namespace {
 constexpr std::uint64_t kWrongNsMax = 1000;
 
 void sleep_us(long microseconds) {
-    const timespec pause{0, microseconds * 1000};
-    nanosleep(&pause, nullptr);
+    std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
 }
 
 void check_against_clock(Stamp& stamp, int times) {

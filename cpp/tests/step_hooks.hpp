@@ -1,7 +1,11 @@
 // What tests do at a labelled step of the library (steps.hpp): die there, or let something happen.
 #pragma once
 
+#ifdef _WIN32
+#include "windows.hpp"
+#else
 #include <unistd.h>
+#endif
 
 #include <csignal>
 #include <cstdint>

@@ -2,10 +2,15 @@
 // the heap.
 #pragma once
 
+#ifdef _WIN32
+#include "windows.hpp"
+#else
 #include <dirent.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 #include <csignal>
 #include <cstdint>
@@ -13,6 +18,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <new>
 #include <set>
 #include <string>
 #include <vector>
@@ -25,7 +31,8 @@
 #include "steps.hpp"
 #include "topic.hpp"
 
-#if defined(__SANITIZE_THREAD__)
+// Fewer rounds. Also on Windows: under wine, a call of the kernel is one of a server.
+#if defined(__SANITIZE_THREAD__) || defined(_WIN32)
 #define FG_TEST_TSAN 1
 #else
 #define FG_TEST_TSAN 0
@@ -35,12 +42,24 @@ namespace test {
 
 inline constexpr std::int64_t kPatienceNs = 60'000'000'000;  // a watchdog, never reached
 
-inline std::set<std::string> files_in(const std::string& path) {
+// What only waits for its last handle, where a file system removes no file that is open: it got this
+// name, "t.ctl.<id>.tmp", with which it is no file of a topic.
+inline bool is_removed(const std::string& file) {
+#ifdef _WIN32
+    return file.size() > 25 && file.compare(file.size() - 4, 4, ".tmp") == 0 &&
+           file.find('.') < file.size() - 21;
+#else
+    return file.empty();
+#endif
+}
+
+inline std::set<std::string> files_in(const std::string& path, bool removed_too = false) {
     std::set<std::string> names;
     DIR* entries = opendir(path.c_str());
     while (const dirent* entry = entries != nullptr ? readdir(entries) : nullptr) {
-        if (std::string(entry->d_name) != "." && std::string(entry->d_name) != "..") {
-            names.insert(entry->d_name);
+        const std::string name = entry->d_name;
+        if (name != "." && name != ".." && (removed_too || !is_removed(name))) {
+            names.insert(name);
         }
     }
     if (entries != nullptr) {
@@ -53,6 +72,10 @@ inline std::set<std::string> files_in(const std::string& path) {
 class RuntimeDirectory {
   public:
     RuntimeDirectory() {
+#ifdef _WIN32
+        path_ = windows::make_directory();
+        REQUIRE_FALSE(path_.empty());
+#else
 #ifdef __APPLE__
         char path[] = "/tmp/framegate-test-XXXXXX";
 #else
@@ -60,10 +83,11 @@ class RuntimeDirectory {
 #endif
         REQUIRE(mkdtemp(path) != nullptr);
         path_ = path;
-        setenv("FRAMEGATE_RUNTIME_DIR", path, 1);
+#endif
+        setenv("FRAMEGATE_RUNTIME_DIR", path_.c_str(), 1);
     }
     ~RuntimeDirectory() {
-        for (const std::string& file : files()) {
+        for (const std::string& file : files_in(path_, true)) {
             unlink((path_ + "/" + file).c_str());
         }
         rmdir(path_.c_str());
@@ -173,6 +197,7 @@ inline fg_topic_stats stats(const std::string& name) {
     return value;
 }
 
+#ifndef _WIN32
 // Runs `body` in a forked child; its exit status is what `body` returns.
 inline pid_t in_child(const std::function<int()>& body) {
     const pid_t child = fork();
@@ -184,10 +209,22 @@ inline pid_t in_child(const std::function<int()>& body) {
     return child;
 }
 
+#endif
+
 inline int wait_for(pid_t child) {
     int status = 0;
     REQUIRE(waitpid(child, &status, 0) == child);
     return status;
+}
+
+// A process that does only this and ends with what it returns, in a minute at the latest.
+inline pid_t start(int (*role)(std::uint64_t, std::uint64_t), std::uint64_t a = 0,
+                   std::uint64_t b = 0) {
+#ifdef _WIN32
+    return windows::start(role, a, b);
+#else
+    return in_child([=] { return role(a, b); });
+#endif
 }
 
 // The algorithm on plain memory: no files, no locks.
@@ -195,12 +232,12 @@ class HeapSegment {
   public:
     explicit HeapSegment(const fg_topic_options& value) {
         framegate::impl::compute_geometry(value, &identity_);
-        memory_ = std::aligned_alloc(framegate::impl::kPageBytes, identity_.control_bytes);
+        memory_ = ::operator new(identity_.control_bytes, kAlignment);
         std::memset(memory_, 0, identity_.control_bytes);
         view_ = framegate::impl::make_view(identity_, static_cast<unsigned char*>(memory_));
         data_.resize(identity_.slots * value.slot_bytes / 8);
     }
-    ~HeapSegment() { std::free(memory_); }
+    ~HeapSegment() { ::operator delete(memory_, kAlignment); }
     HeapSegment(const HeapSegment&) = delete;
     HeapSegment& operator=(const HeapSegment&) = delete;
 
@@ -213,6 +250,7 @@ class HeapSegment {
     }
 
   private:
+    static constexpr std::align_val_t kAlignment{framegate::impl::kPageBytes};
     framegate::impl::Identity identity_{};
     void* memory_ = nullptr;
     framegate::impl::SegmentView view_;

@@ -2,8 +2,6 @@
 // each pairing, on the payload bytes as well. (Subscribers map the data file read-only and elsewhere,
 // where it would not connect their reads with a publisher's writes, so they get the publishers'
 // mapping here.)
-#include <poll.h>
-
 #include <atomic>
 #include <thread>
 

@@ -250,9 +250,11 @@ def unfinished_block(wire: bytes, theirs: Verdict, mine: Verdict) -> bool:
     """A compressed message that ends in the middle of a block of deflate.
 
     zlib, and so wsproto, waits for the rest of the block and takes what it has for the message; we
-    refuse the message, as RFC 7692 (section 7.2.1) has compressed data end between blocks.
+    refuse the message, as RFC 7692 (section 7.2.1) has compressed data end between blocks. What
+    comes behind it may break wsproto, too.
     """
-    return not theirs.failed and (mine.code, mine.reason) == (1007, "compressed data is broken")
+    refused = (mine.code, mine.reason) == (1007, "compressed data is broken")
+    return refused and len(theirs.messages) > len(mine.messages)
 
 
 DIFFERENCES = {

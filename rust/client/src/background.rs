@@ -42,7 +42,7 @@ use crate::{
 /// How often the task of a WebSocket looks in: short against the patience of a server (20 s and more), long against the time
 /// between two visits of a program that is busy with the WebSocket.
 const LOOK: Duration = Duration::from_millis(250);
-/// A wait is as long at most: a signal that comes just before it does not end it.
+/// A wait is as long at most, and then signals are looked for: one that comes just before a wait does not end it.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A thread that opens connections and looks after them. There is one per process.
@@ -353,7 +353,7 @@ fn flags(interest: Interest) -> PollFlags {
     flags
 }
 
-/// Waits until a descriptor is ready, or a time has come; an error when a signal has.
+/// Waits until a descriptor is ready, or a time has come; an error when a signal has, or may have.
 fn wait_for(fd: BorrowedFd<'_>, flags: PollFlags, until: Option<Instant>) -> Result<(), ()> {
     let left = until.map_or(WAIT_MAX, |until| {
         until
@@ -363,8 +363,8 @@ fn wait_for(fd: BorrowedFd<'_>, flags: PollFlags, until: Option<Instant>) -> Res
     let timeout = Timespec::try_from(left).map_err(|_| ())?;
     match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
         Err(Errno::INTR) => Err(()),
-        // There no signal ends a wait: who waits looks for one now and then.
-        Ok(0) if cfg!(windows) && left == WAIT_MAX => Err(()),
+        // One may have come just before, and on Windows none ends a wait: who waits looks for one.
+        Ok(0) if left == WAIT_MAX => Err(()),
         // Other errors cannot be: the descriptor is ours. The step that follows would find out.
         _ => Ok(()),
     }
