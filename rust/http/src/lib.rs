@@ -68,7 +68,8 @@ pub mod exposition;
 pub mod fanout;
 pub mod form;
 mod framing;
-#[cfg(any(test, feature = "fuzzing"))]
+// Its connections are Unix sockets.
+#[cfg(all(unix, any(test, feature = "fuzzing")))]
 pub mod fuzz;
 mod h1;
 mod h1_io;

@@ -23,7 +23,7 @@ use framegate_http::{
 use http::{HeaderMap, HeaderValue};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UnixStream},
+    net::TcpStream,
 };
 
 const KIB: usize = 1024;
@@ -720,6 +720,7 @@ fn two_bodies_at_once_do_not_mix() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn unix_sockets_are_read_directly_too() {
     run(async {
@@ -730,7 +731,7 @@ fn unix_sockets_are_read_directly_too() {
         let path = directory.join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         server.server.listen(listener).unwrap();
-        let mut client = UnixStream::connect(&path).await.unwrap();
+        let mut client = tokio::net::UnixStream::connect(&path).await.unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
         let body = Random(7).bytes(5 * MIB);
         for _ in 0..2 {

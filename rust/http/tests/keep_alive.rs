@@ -195,6 +195,7 @@ fn fresh_connection_that_closes_is_forgotten() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn unix_sockets_are_served() {
     use framegate_http::{

@@ -26,6 +26,7 @@ mod limits;
 mod parking;
 mod pipelining;
 mod record;
+#[cfg(target_os = "linux")]
 mod sendfile;
 mod strictness;
 mod tls;

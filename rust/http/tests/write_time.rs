@@ -2,7 +2,6 @@
 use crate::common;
 
 use std::{
-    os::fd::RawFd,
     rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -108,21 +107,22 @@ static WAITING: AtomicU64 = AtomicU64::new(1_000_000);
 
 #[test]
 fn what_the_peers_kernel_takes_is_progress() {
-    fn unacknowledged(_: RawFd) -> Option<u64> {
-        WAITING
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| {
-                bytes.checked_sub(1)
-            })
-            .ok()
-    }
     run(async {
         let mut config = config();
-        config.unacknowledged = Some(unacknowledged);
+        config.unacknowledged = Some(|_| {
+            WAITING
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |bytes| {
+                    bytes.checked_sub(1)
+                })
+                .ok()
+        });
         let service = service_fn(|_| ok(Bytes::from(vec![0; LARGE])).into());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        #[cfg(target_os = "linux")]
         let same = listener.try_clone().unwrap();
         let server = TestServer::start_on(Server::new(service, Rc::new(config), spawn), listener);
         // Our own kernel knows that this peer takes nothing.
+        #[cfg(target_os = "linux")]
         socket2::SockRef::from(&same)
             .set_tcp_user_timeout(None)
             .unwrap();

@@ -1,4 +1,4 @@
-//! Windows. Compiled, and not run there.
+//! Windows. Compiled, and not run there; the crate's tests ran under Wine (docs/decisions/0003-build.md).
 
 use std::{
     fs::{File, Metadata},
