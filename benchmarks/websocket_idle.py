@@ -1,4 +1,4 @@
-"""What does an idle WebSocket hold beyond an idle connection of HTTP?
+"""What does an idle connection of HTTP hold, and an idle WebSocket beyond that?
 
 5,000 connections of each kind; each WebSocket has used deflate before it fell silent. What the
 application has of each is in it: scope, coroutine, task.
@@ -24,6 +24,13 @@ QUESTION = Comparison(
         Case("beyond", "difference", (), ("beyond",)),
     ),
     limits=(
+        Limit(
+            "bytes of an idle connection of HTTP",
+            ("framegate", "http", "http"),
+            None,
+            4096.0,
+            at_most=True,
+        ),
         Limit(
             "bytes of an idle WebSocket beyond those of HTTP",
             ("framegate", "beyond", "beyond"),

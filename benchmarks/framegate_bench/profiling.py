@@ -59,6 +59,7 @@ def profile(kind: str, bench: Bench, question: Question, folder: Path) -> Path:
     library = RUN_MEMRAY.format(path=sysconfig.get_path("purelib"))
     # `{bin}/platform` is `python -m framegate`.
     watched = (
+        "env", "FRAMEGATE_ALLOCATOR=system",  # memray sees nobody else's
         "{bin}/python", "-c", library.replace("{", "{{").replace("}", "}}"), "run", "--native",
         "--trace-python-allocators", "--output", str(raw), "-m", "framegate", *server.command[1:],
     )  # fmt: skip

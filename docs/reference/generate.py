@@ -60,6 +60,8 @@ def config_page() -> str:
         "",
         "## Environment only",
         "",
+        "- `FRAMEGATE_ALLOCATOR`: `system` has the Rust code take memory by `malloc` instead of",
+        "  from mimalloc, for tools that watch that; read when the first piece is taken;",
         "- `FRAMEGATE_RUNTIME_DIR`: directory of shared-memory topics and of the runtime segment;",
         "  default `/dev/shm/framegate-<uid>`.",
         "- `NO_COLOR`, `FORCE_COLOR`: never or always colour the level in log lines; else on a",

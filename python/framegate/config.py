@@ -82,8 +82,9 @@ CONFIG_FILE: Final = "framegate.toml"
 PROJECT_FILE: Final = "pyproject.toml"
 ENVIRONMENT_PREFIX: Final = "FRAMEGATE_"
 
-# Names under the prefix that are no settings: where things are, not how the server behaves.
-ENVIRONMENT_OTHERS: Final = frozenset({"FRAMEGATE_RUNTIME_DIR"})
+# Names under the prefix that are no settings: where things are and who has memory, before there is
+# a server.
+ENVIRONMENT_OTHERS: Final = frozenset({"FRAMEGATE_ALLOCATOR", "FRAMEGATE_RUNTIME_DIR"})
 
 
 class Source(enum.IntEnum):
@@ -1893,6 +1894,11 @@ def _from_environment(
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
             if hint := suggestion(name, known):
                 warnings.append(f"environment variable {name} is not known{hint}")
+    if (allocator := environment.get("FRAMEGATE_ALLOCATOR", "system")) not in {"", "system"}:
+        warnings.append(
+            f"environment variable FRAMEGATE_ALLOCATOR is {allocator!r}, which is not known: "
+            "leave it out, or set it to 'system'"
+        )
     return platform, ours
 
 

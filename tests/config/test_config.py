@@ -501,6 +501,15 @@ def test_misspelled_variable_is_a_warning() -> None:
     )
 
 
+def test_unknown_allocator_is_a_warning() -> None:
+    for known in ({}, {"FRAMEGATE_ALLOCATOR": ""}, {"FRAMEGATE_ALLOCATOR": "system"}):
+        assert load(environment=known).warnings == ()
+    assert load(environment={"FRAMEGATE_ALLOCATOR": "malloc"}).warnings == (
+        "environment variable FRAMEGATE_ALLOCATOR is 'malloc', which is not known: leave it out, "
+        "or set it to 'system'",
+    )
+
+
 def test_strongest_way_to_listen_is_kept() -> None:
     config = load(environment={"PORT": "80"}, command_line={"uds": "/s"})
     assert (config.uds, config.port) == ("/s", 8000)

@@ -35,6 +35,7 @@ OTHER_TOOLCHAIN_TOLERANCE = 0.3
 """Where compiler or interpreter are not those of the expected numbers."""
 ALLOCATORS = {
     "malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign",
+    "mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned",
     "_PyObject_Malloc", "_PyObject_Calloc", "_PyObject_Realloc",
 }  # fmt: skip
 TIMER = re.compile(

@@ -35,6 +35,10 @@ pub struct Config {
     /// Sets `TCP_NOTSENT_LOWAT` of a socket, for large answers to clients that keep up (`wide.rs`). The caller brings the system
     /// call, as above. Default `None`: it stays as it is.
     pub unsent_watermark: Option<UnsentWatermark>,
+    /// Gives free memory of the calling thread back to the kernel. Called by the sweep when connections have fallen silent or
+    /// were closed, many at a time: what they needed while they were busy is free then. Default `None`: the allocator does as it
+    /// likes.
+    pub give_back: Option<fn()>,
     /// What proxies may say, and what every request gets on its way in. Default: nobody is believed, and nothing else is done.
     pub edge: edge::Settings,
 }
@@ -63,6 +67,7 @@ impl Default for Config {
             send_file: None,
             unacknowledged: None,
             unsent_watermark: None,
+            give_back: None,
             edge: edge::Settings::default(),
         }
     }

@@ -14,7 +14,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -102,13 +102,13 @@ struct Detached {
 }
 
 /// Serves one accepted socket until it is closed.
-pub(crate) async fn run(
+pub(crate) fn run(
     server: Rc<ServerState>,
     socket: Socket,
     info: ConnectionInfo,
     membership: Membership,
-    protocol: Protocol,
-) {
+    mut protocol: Protocol,
+) -> impl Future<Output = ()> {
     let shared = membership.shared.clone();
     let info = Rc::new(info);
     let handler = if shared.admitted.get() {
@@ -117,73 +117,79 @@ pub(crate) async fn run(
         overload::handler()
     };
     let mut io = SocketIo::new(socket, shared.clone());
-    let mut protocol = protocol;
-    loop {
-        if !wait_for_byte(&io, &shared).await {
-            break;
-        }
-        if protocol == Protocol::Sniff {
-            match protocol::sniff(&mut io, &shared).await {
-                Some(known) => protocol = known,
-                None => break,
+    // Not an `async fn`, whose future has room for its arguments and for what is made of them: this is most of what a waiting
+    // connection holds.
+    async move {
+        loop {
+            if !wait_for_byte(&io, &shared).await {
+                break;
             }
-        }
-        if protocol == Protocol::Http2 {
-            // Boxed, so that a connection that speaks HTTP/1 is small.
-            let done = Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
-            if let Some(io) = done {
-                shared.finish_records(false);
-                linger(io, &shared, server.config.limits.linger_bytes_max).await;
-            }
-            break;
-        }
-        let service = ConnectionService {
-            handler: handler.clone(),
-            info: info.clone(),
-            shared: shared.clone(),
-            registry: server.registry.clone(),
-            target_bytes_max: server.config.limits.target_bytes_max,
-            body_bytes_max: server.config.limits.body_bytes_max.unwrap_or(u64::MAX),
-            unread_bytes_max: server.config.limits.unread_bytes_max,
-            linger_bytes_max: server.config.limits.linger_bytes_max,
-            kept: Rc::default(),
-            known_host: KnownHost::default(),
-            is_trusted: server.config.edge.keeps_fields_of(&info.peer),
-        };
-        match serve(&server, io, service, &shared).await {
-            Served::Parked(parked, leftover) => {
-                io = parked;
-                // Blank lines between requests, or the connection would not count as idle.
-                if leftover.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
-                    drop(leftover);
-                    shared.shrink();
-                } else {
-                    io.rewind(leftover);
+            if protocol == Protocol::Sniff {
+                match protocol::sniff(&mut io, &shared).await {
+                    Some(known) => protocol = known,
+                    None => break,
                 }
             }
-            Served::Switched(switched, leftover) => {
-                // There will be no further request for it.
-                drop(handler);
-                if let Some(takeover) = shared.take_takeover() {
-                    let registry = &server.registry;
-                    take_over(switched, leftover, &shared, registry, takeover, true).await;
+            if protocol == Protocol::Http2 {
+                // Boxed, so that a connection that speaks HTTP/1 is small.
+                let done = Box::pin(h2::serve(&server, io, &shared, info, handler)).await;
+                if let Some(io) = done {
+                    shared.finish_records(false);
+                    Box::pin(linger(io, &shared, server.config.limits.linger_bytes_max)).await;
                 }
                 break;
             }
-            Served::Done(io) => {
-                shared.finish_records(false);
-                linger(io, &shared, server.config.limits.linger_bytes_max).await;
-                break;
+            let service = ConnectionService {
+                handler: handler.clone(),
+                info: info.clone(),
+                shared: shared.clone(),
+                registry: server.registry.clone(),
+                target_bytes_max: server.config.limits.target_bytes_max,
+                body_bytes_max: server.config.limits.body_bytes_max.unwrap_or(u64::MAX),
+                unread_bytes_max: server.config.limits.unread_bytes_max,
+                linger_bytes_max: server.config.limits.linger_bytes_max,
+                kept: Rc::default(),
+                known_host: KnownHost::default(),
+                is_trusted: server.config.edge.keeps_fields_of(&info.peer),
+            };
+            // Boxed, as all that follows, so that a waiting connection is small.
+            match Box::pin(serve(&server, io, service, &shared)).await {
+                Served::Parked(parked, leftover) => {
+                    io = parked;
+                    handler.rest();
+                    server.registry.count_quieted();
+                    // Blank lines between requests, or the connection would not count as idle.
+                    if leftover.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+                        drop(leftover);
+                        shared.shrink();
+                    } else {
+                        io.rewind(leftover);
+                    }
+                }
+                Served::Switched(switched, leftover) => {
+                    // There will be no further request for it.
+                    drop(handler);
+                    server.registry.count_quieted();
+                    if let Some(takeover) = shared.take_takeover() {
+                        let registry = &server.registry;
+                        take_over(switched, leftover, &shared, registry, takeover, true).await;
+                    }
+                    break;
+                }
+                Served::Done(io) => {
+                    shared.finish_records(false);
+                    Box::pin(linger(io, &shared, server.config.limits.linger_bytes_max)).await;
+                    break;
+                }
+                Served::Refused(io, refusal) => {
+                    Box::pin(refuse(&server, io, refusal, &shared)).await;
+                    break;
+                }
+                Served::Closed | Served::Detached(_) => break,
             }
-            Served::Refused(io, refusal) => {
-                // Boxed, so that a waiting connection is small.
-                Box::pin(refuse(&server, io, refusal, &shared)).await;
-                break;
-            }
-            Served::Closed | Served::Detached(_) => break,
         }
+        drop(membership);
     }
-    drop(membership);
 }
 
 /// Serves with hyper, and past it, until neither has anything to do.
@@ -409,14 +415,15 @@ fn detach(http1: Http1, shared: &Shared, kept: &Kept, left: u64) -> Served {
 }
 
 /// Runs what the handler left for after the `101`. `may_depart`: its thread may part with the connection.
-pub(crate) async fn take_over(
+pub(crate) fn take_over(
     mut io: SocketIo,
     leftover: Bytes,
     shared: &Rc<Shared>,
     registry: &Rc<Registry>,
     takeover: Takeover,
     may_depart: bool,
-) {
+) -> impl Future<Output = ()> + use<> {
+    let shared = shared.clone();
     shared.enter(Phase::Upgraded);
     let leftover = io.take_rewound(leftover);
     // Weak: who parts with the socket is its only owner.
@@ -432,8 +439,9 @@ pub(crate) async fn take_over(
         sweep: Sweep::new(registry.clone()),
         departing,
     };
-    let mut session = pin!(takeover(upgraded));
-    poll_fn(|cx| {
+    let mut session = takeover(upgraded);
+    // Not an `async fn`: a silent WebSocket would hold room for all of the above.
+    poll_fn(move |cx| {
         shared.set_waker(cx.waker());
         match shared.order.take() {
             Some(Order::Reset) => {
@@ -447,7 +455,6 @@ pub(crate) async fn take_over(
         }
         session.as_mut().poll(cx)
     })
-    .await;
 }
 
 /// Reads and drops until the peer closes its side. Closing a socket with unread bytes sends a reset, and a reset destroys

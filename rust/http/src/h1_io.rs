@@ -955,7 +955,11 @@ impl AsyncRead for SocketIo {
             let bytes = buf.remaining().min(me.rewind.len());
             buf.put_slice(&me.rewind[..bytes]);
             me.rewind.advance(bytes);
-            me.shared.rewound.set(!me.rewind.is_empty());
+            if me.rewind.is_empty() {
+                // An empty one would hold what it was part of.
+                me.rewind = Bytes::new();
+                me.shared.rewound.set(false);
+            }
             return Poll::Ready(Ok(()));
         }
         if !me.shared.direct.is_off() {

@@ -29,6 +29,9 @@ use crate::half_close;
 use crate::set_back::SetBack;
 use crate::tls::{CROWDED, Handshakes};
 
+/// So many connections without a parser are worth a look at the memory that the parsers left.
+const QUIETED_MIN: usize = 32;
+
 /// Open connections, counters, and who waits for the last one to go.
 pub(crate) struct Registry {
     entries: RefCell<Vec<Rc<Shared>>>,
@@ -41,6 +44,8 @@ pub(crate) struct Registry {
     /// Bytes of connections that are closed.
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    /// Connections that were parked, upgraded or closed since memory was given back.
+    quieted: Cell<usize>,
     sweeping: Cell<bool>,
     accepting: Cell<bool>,
     retiring: Cell<bool>,
@@ -87,6 +92,7 @@ impl Registry {
             streams: Cell::new(0),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            quieted: Cell::new(0),
             sweeping: Cell::new(false),
             accepting: Cell::new(true),
             retiring: Cell::new(false),
@@ -123,6 +129,7 @@ impl Registry {
     }
 
     pub(crate) fn leave(&self, shared: &Shared) {
+        self.count_quieted();
         let (bytes_in, bytes_out) = shared.bytes();
         self.bytes_in.set(self.bytes_in.get() + bytes_in);
         self.bytes_out.set(self.bytes_out.get() + bytes_out);
@@ -141,6 +148,11 @@ impl Registry {
         if last {
             wake_all(&self.drains);
         }
+    }
+
+    /// A connection holds no parser any more.
+    pub(crate) fn count_quieted(&self) {
+        self.quieted.set(self.quieted.get() + 1);
     }
 
     /// Connections that count towards the limit.
@@ -210,6 +222,12 @@ impl Registry {
             let now = Instant::now();
             clock += (now - last).min(config.timeouts.sweep * 2);
             last = now;
+            if self.quieted.get() >= QUIETED_MIN {
+                self.quieted.set(0);
+                if let Some(give_back) = config.give_back {
+                    give_back();
+                }
+            }
             let crowded = self.handshakes.is_full();
             for shared in self.entries.borrow().iter() {
                 shared.sweep_wide(&config);

@@ -100,6 +100,12 @@ impl Handler for RoutesHandler {
         }
         self.fallback.call(request)
     }
+
+    fn rest(&self) {
+        let open = self.routes.iter().filter_map(|(_, handler)| handler.get());
+        open.chain([&self.fallback])
+            .for_each(|handler| handler.rest());
+    }
 }
 
 /// A GET as services get it, and its connection, for tests.

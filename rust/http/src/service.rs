@@ -142,6 +142,9 @@ pub trait Handler: 'static {
         _response: &mut Response,
     ) {
     }
+
+    /// The connection waits for its next request, and may do so for long: what is kept only to answer that one sooner can go.
+    fn rest(&self) {}
 }
 
 /// A service that answers every request of every connection by one function.

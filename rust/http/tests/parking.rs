@@ -1,10 +1,17 @@
 //! An idle connection gives back its parser and buffers, and works on as if nothing had been.
 use crate::common;
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use common::{Event, TestServer, collect, hello, ok, quick, run, until};
-use framegate_http::{Config, Timeouts, service::ResponseFuture};
+use framegate_http::{
+    Config, Timeouts,
+    service::{ConnectionInfo, Handler, Request, ResponseFuture, Service},
+};
 
 fn config() -> Config {
     let timeouts = Timeouts {
@@ -167,4 +174,76 @@ fn thousand_idle_connections_are_parked_and_counted() {
         drop(clients);
         server.connections_become(0).await;
     });
+}
+
+/// Counts how often its handlers were told to rest.
+#[derive(Default)]
+struct Resting(Rc<Cell<usize>>);
+
+impl Service for Resting {
+    fn open(&self, _: &Rc<ConnectionInfo>) -> Rc<dyn Handler> {
+        Rc::new(Self(self.0.clone()))
+    }
+}
+
+impl Handler for Resting {
+    fn call(&self, request: Request) -> ResponseFuture {
+        hello(request)
+    }
+
+    fn rest(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn handler_rests_when_its_connection_is_parked() {
+    run(async {
+        let rests = Rc::new(Cell::new(0));
+        let server = TestServer::with_service(config(), Rc::new(Resting(rests.clone())));
+        let mut client = server.connect().await;
+        until(|| server.connections.parked() == 1).await;
+        assert_eq!(rests.get(), 0, "it was not asked for anything yet");
+        for number in 1..=2 {
+            assert_eq!(client.get("/").await.text(), "hello");
+            until(|| server.connections.parked() == 1).await;
+            assert_eq!(rests.get(), number);
+        }
+    });
+}
+
+thread_local! {
+    static GIVEN_BACK: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Serves so many connections until they are parked, and for some sweeps longer; tells how often memory was given back.
+fn given_back(connections: usize) -> usize {
+    GIVEN_BACK.set(0);
+    run(async move {
+        let config = Config {
+            give_back: Some(|| GIVEN_BACK.set(GIVEN_BACK.get() + 1)),
+            ..config()
+        };
+        let period = config.timeouts.sweep;
+        let server = TestServer::with(config, hello);
+        let mut clients = Vec::new();
+        for _ in 0..connections {
+            clients.push(server.connect().await);
+        }
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nhost: t\r\n\r\n").await;
+        }
+        for client in &mut clients {
+            assert_eq!(client.reply().await.unwrap().text(), "hello");
+        }
+        until(|| server.connections.parked() == connections).await;
+        tokio::time::sleep(period * 5).await;
+    });
+    GIVEN_BACK.get()
+}
+
+#[test]
+fn memory_is_given_back_when_many_connections_fall_silent() {
+    assert!(given_back(32) > 0);
+    assert_eq!(given_back(31), 0, "that is not worth it");
 }

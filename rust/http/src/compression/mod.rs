@@ -130,6 +130,10 @@ impl Handler for CompressedHandler {
             }
         }
     }
+
+    fn rest(&self) {
+        self.handler.rest();
+    }
 }
 
 /// What of the request matters.

@@ -203,6 +203,10 @@ impl Handler for EdgeHandler {
             Additions::new(arrival.request_id, None).add_to(response);
         }
     }
+
+    fn rest(&self) {
+        self.inner.rest();
+    }
 }
 
 impl EdgeHandler {

@@ -87,6 +87,10 @@ impl Handler for Redirect {
         }
         response.into()
     }
+
+    fn rest(&self) {
+        self.inner.rest();
+    }
 }
 
 fn without_port(authority: &str) -> &str {

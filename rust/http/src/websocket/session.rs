@@ -172,7 +172,7 @@ pub struct Session<S, H: Handler> {
     stream: S,
     handler: H,
     outbox: Rc<Outbox>,
-    settings: Settings,
+    close_timeout: Duration,
     decoder: Decoder,
     /// Where messages may come compressed.
     inflation: Option<Inflation>,
@@ -218,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
             handler,
             heartbeat: heartbeat.map(Rc::new),
             outbox,
-            settings,
+            close_timeout: settings.close_timeout,
             decoder: Decoder::new(settings.message_bytes_max)
                 .with_deflate(settings.deflate.is_some()),
             inflation: settings
@@ -309,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler + Unpin> Session<S, H> {
     }
 
     fn restart_deadline(&mut self) {
-        let timeout = self.settings.close_timeout;
+        let timeout = self.close_timeout;
         match &mut self.deadline {
             Some(deadline) => deadline.as_mut().reset(Instant::now() + timeout),
             None => self.deadline = Some(Box::pin(tokio::time::sleep(timeout))),

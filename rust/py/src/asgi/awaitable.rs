@@ -408,10 +408,13 @@ unsafe extern "C" fn waiter_add_done_callback(
         };
         // SAFETY: the receiver is a waiter.
         let contents: &WaiterContents = unsafe { contents(this.as_ptr()) };
-        contents
-            .callbacks
-            .borrow_mut()
-            .push((callback.unbind(), context.unbind()));
+        let mut callbacks = contents.callbacks.borrow_mut();
+        if callbacks.is_empty() {
+            // A vector takes room for four.
+            callbacks.reserve_exact(1);
+        }
+        callbacks.push((callback.unbind(), context.unbind()));
+        drop(callbacks);
         if contents.state.get() != State::Pending {
             Waiter::schedule_callbacks(&this)?;
         }

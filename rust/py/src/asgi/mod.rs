@@ -47,7 +47,7 @@ use ::bytes::Bytes;
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use framegate_http::{
     body::ResponseBody,
-    service::{ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
+    service::{Address, ConnectionInfo, Handler, Request, Response, ResponseFuture, Service},
     trace::Span,
     websocket::{
         deflate,
@@ -220,6 +220,10 @@ pub(crate) struct Application {
     pub(crate) starter: Starter,
     pub(crate) settings: Settings,
     pub(crate) names: Names,
+    /// What every scope has as `asgi`.
+    pub(crate) asgi: Py<PyDict>,
+    /// What scopes of the last connection have as `server`.
+    pub(crate) server: RefCell<Option<(Address, Py<PyAny>)>>,
     /// `state` of the lifespan; each request gets a shallow copy.
     pub(crate) state: Option<Py<PyDict>>,
     /// The awaitable that a `send()` without waiting returns.
@@ -287,6 +291,8 @@ impl Application {
             },
             core,
             names: Names::new(root_path),
+            asgi: scope::versions(py)?.unbind(),
+            server: RefCell::default(),
             settings,
             state,
             ready: awaitable::ready_awaitable(py)?.unbind(),
@@ -775,5 +781,11 @@ impl Handler for AsgiHandler {
             return caller.call_routed(routes, request);
         }
         caller.call_application(request)
+    }
+
+    fn rest(&self) {
+        // Half of what a waiting connection would hold.
+        let template = self.0.template.take();
+        Python::attach(|_| drop(template));
     }
 }

@@ -50,6 +50,14 @@ struct Extensions {
     about_name: Option<Py<PyDict>>,
 }
 
+/// Which ASGI is spoken: one dictionary for all scopes, as it says nothing of any of them.
+pub(super) fn versions(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let asgi = PyDict::new(py);
+    asgi.set_item(intern!(py, "version"), intern!(py, "3.0"))?;
+    asgi.set_item(intern!(py, "spec_version"), intern!(py, "2.5"))?;
+    Ok(asgi)
+}
+
 /// What an answer in `framegate.app` has to know of a request that was decided without a scope.
 pub(super) fn of_answer<'py>(
     py: Python<'py>,
@@ -154,12 +162,9 @@ impl ScopeTemplate {
     ) -> PyResult<Self> {
         let template = PyDict::new(py);
         let empty = PyBytes::new(py, b"");
-        let asgi = PyDict::new(py);
-        asgi.set_item(intern!(py, "version"), intern!(py, "3.0"))?;
-        asgi.set_item(intern!(py, "spec_version"), intern!(py, "2.5"))?;
         // Every key is there from the start, so that a copy is never grown.
         template.set_item(intern!(py, "type"), intern!(py, "http"))?;
-        template.set_item(intern!(py, "asgi"), asgi)?;
+        template.set_item(intern!(py, "asgi"), &application.asgi)?;
         let version = if version == http::Version::HTTP_2 {
             intern!(py, "2")
         } else {
@@ -179,7 +184,10 @@ impl ScopeTemplate {
         template.set_item(intern!(py, "root_path"), &application.settings.root_path)?;
         template.set_item(intern!(py, "headers"), py.None())?;
         template.set_item(intern!(py, "client"), client(py, &connection.peer)?)?;
-        template.set_item(intern!(py, "server"), server(py, &connection.local)?)?;
+        template.set_item(
+            intern!(py, "server"),
+            server(py, application, &connection.local)?,
+        )?;
         let state = PyDict::new(py);
         if application.state.is_some() {
             template.set_item(intern!(py, "state"), &state)?;
@@ -535,14 +543,26 @@ fn client<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>
     }
 }
 
-/// `server`: address and port, or the path of the Unix socket and `None`.
-fn server<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
-    match address {
-        Address::Inet(_) => client(py, address),
-        Address::Unix(Some(path)) => {
-            Ok((path.as_os_str(), py.None()).into_pyobject(py)?.into_any())
-        }
-        // An abstract or unnamed socket.
-        Address::Unix(None) => Ok(py.None().into_bound(py)),
+/// `server`: address and port, or the path of the Unix socket and `None`. The last one is kept: most connections of a worker
+/// have the same.
+fn server<'py>(
+    py: Python<'py>,
+    application: &Application,
+    address: &Address,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Some((known, server)) = &*application.server.borrow()
+        && known == address
+    {
+        return Ok(server.bind(py).clone());
     }
+    let server = match address {
+        Address::Inet(_) => client(py, address)?,
+        Address::Unix(Some(path)) => (path.as_os_str(), py.None()).into_pyobject(py)?.into_any(),
+        // An abstract or unnamed socket.
+        Address::Unix(None) => py.None().into_bound(py),
+    };
+    let next = Some((address.clone(), server.clone().unbind()));
+    let last = application.server.replace(next);
+    drop(last);
+    Ok(server)
 }

@@ -99,10 +99,8 @@ struct State {
     phase: Cell<Phase>,
     /// The application's task, while it has one and goes on.
     task: RefCell<Option<Py<PyAny>>>,
-    offer: Offer,
-    deflate_offers: Box<[DeflateOffer]>,
-    /// Taken by `accept`.
-    upgrade: RefCell<Option<Upgrade>>,
+    /// What the client asks for. Taken by `accept`.
+    asked: RefCell<Option<Box<Asked>>>,
     /// Its span, if that is recorded.
     span: OpenSpan,
     /// Until the application's coroutine has ended.
@@ -114,7 +112,7 @@ struct State {
     connect_told: Cell<bool>,
     incoming: RefCell<VecDeque<Message>>,
     incoming_bytes: Cell<usize>,
-    ended: RefCell<Option<Closed>>,
+    ended: RefCell<Option<Box<Closed>>>,
     coroutine_ended: Cell<bool>,
     receivers: RefCell<Vec<Waiter>>,
     senders: RefCell<Vec<Waiter>>,
@@ -127,6 +125,13 @@ struct State {
 }
 
 type Viewer = Pin<Box<dyn Future<Output = Ended>>>;
+
+/// A handshake that is not answered.
+struct Asked {
+    offer: Offer,
+    deflate_offers: Box<[DeflateOffer]>,
+    upgrade: Option<Upgrade>,
+}
 
 struct Message {
     kind: Kind,
@@ -165,9 +170,11 @@ pub(crate) fn serve(
         core: Rc::clone(&core),
         application: Rc::clone(application),
         phase: Cell::new(Phase::Connecting),
-        offer,
-        deflate_offers: deflate_offers(&request.head.headers),
-        upgrade: RefCell::new(request.upgrade.take()),
+        asked: RefCell::new(Some(Box::new(Asked {
+            offer,
+            deflate_offers: deflate_offers(&request.head.headers),
+            upgrade: request.upgrade.take(),
+        }))),
         span: open_span,
         permit: RefCell::new(Some(request.permit)),
         answer: Answer::default(),
@@ -356,19 +363,31 @@ impl State {
         let mut headers = self.headers(message::HttpMessage::read(message)?.headers.as_ref())?;
         self.application.settings.complete_headers(&mut headers);
         let compressed = !compression::is_declined(&mut headers);
-        let mut response = self
-            .offer
+        let mut asked = self.asked.borrow_mut();
+        let Some(Asked {
+            offer,
+            deflate_offers,
+            upgrade,
+        }) = asked.as_deref_mut()
+        else {
+            return Err(misplaced(
+                "websocket.accept",
+                "after the handshake was answered",
+            ));
+        };
+        let mut response = offer
             .accept(subprotocol.as_deref(), headers)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let upgrade = self
-            .upgrade
+        let upgrade = upgrade
             .take()
             .ok_or_else(|| PyRuntimeError::new_err("this connection cannot be upgraded"))?;
         let user = User::new(exchange.clone().unbind());
         let (mut settings, outbox) = (self.application.settings.websocket, Rc::clone(&self.outbox));
         if compressed {
-            settings.deflate = self.agree_on_compression(response.headers_mut());
+            settings.deflate = self.agree_on_compression(deflate_offers, response.headers_mut());
         }
+        *asked = None;
+        drop(asked);
         upgrade.accept(move |upgraded| Box::pin(Link::new(upgraded, settings, outbox, user)));
         self.phase.set(Phase::Accepted);
         self.answer(response.map(|()| ResponseBody::Empty));
@@ -474,7 +493,13 @@ impl State {
                 "status {status} is informational and cannot end a handshake"
             )));
         }
-        if status.is_success() && self.offer.success_accepts() {
+        if status.is_success()
+            && self
+                .asked
+                .borrow()
+                .as_ref()
+                .is_some_and(|asked| asked.offer.success_accepts())
+        {
             return Err(PyValueError::new_err(format!(
                 "status {status} would tell a client of HTTP/2 that the WebSocket is accepted"
             )));
@@ -635,7 +660,12 @@ impl State {
     /// A message has arrived.
     fn queue(&self, kind: Kind, payload: Py<PyAny>, bytes: usize) {
         self.incoming_bytes.set(self.incoming_bytes.get() + bytes);
-        self.incoming.borrow_mut().push_back(Message {
+        let mut incoming = self.incoming.borrow_mut();
+        if incoming.capacity() == 0 {
+            // Most clients send one message at a time, and a deque takes room for four.
+            incoming.reserve_exact(1);
+        }
+        incoming.push_back(Message {
             kind,
             payload,
             bytes,
@@ -659,7 +689,7 @@ impl State {
         if self.ended.borrow().is_some() {
             return;
         }
-        self.ended.replace(Some(closed));
+        self.ended.replace(Some(Box::new(closed)));
         // Nothing more is sent or taken, and no frame is held.
         let (sink, viewer) = (self.sink.take(), self.viewer.take());
         drop((sink, viewer));
@@ -721,7 +751,12 @@ impl Exchange for WebSocketExchange {
         waiter: Waiter,
     ) -> PyResult<()> {
         let state = self.0.get_or_raise()?;
-        state.waiters(operation).borrow_mut().push(waiter);
+        let mut waiters = state.waiters(operation).borrow_mut();
+        if waiters.is_empty() {
+            // There are hardly ever more, and a vector takes room for four.
+            waiters.reserve_exact(1);
+        }
+        waiters.push(waiter);
         Ok(())
     }
 

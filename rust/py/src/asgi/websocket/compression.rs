@@ -1,7 +1,10 @@
 //! Whether the messages of a WebSocket are compressed: the server's settings, the client's offers, and the application, which
 //! can decline.
 
-use framegate_http::websocket::{deflate::Agreement, extension};
+use framegate_http::websocket::{
+    deflate::Agreement,
+    extension::{self, DeflateOffer},
+};
 use http::{HeaderMap, header::SEC_WEBSOCKET_EXTENSIONS};
 
 use super::State;
@@ -20,8 +23,12 @@ pub(super) fn is_declined(headers: &mut HeaderMap) -> bool {
 
 impl State {
     /// Accepts what the client offers, in the headers of the response and for the messages to come.
-    pub(super) fn agree_on_compression(&self, headers: &mut HeaderMap) -> Option<Agreement> {
-        let accepted = extension::accept(&self.deflate_offers, &self.application.settings.deflate)?;
+    pub(super) fn agree_on_compression(
+        &self,
+        offers: &[DeflateOffer],
+        headers: &mut HeaderMap,
+    ) -> Option<Agreement> {
+        let accepted = extension::accept(offers, &self.application.settings.deflate)?;
         headers.insert(SEC_WEBSOCKET_EXTENSIONS, accepted.header);
         self.outbox.compress_with(accepted.compressor);
         Some(accepted.agreement)
