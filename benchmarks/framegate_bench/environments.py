@@ -159,8 +159,8 @@ def _wheel(pgo: str) -> Path:
         command: list[str | Path] = ["bash", ROOT / ".ci/zig-wheel", platform.machine(), folder]
         if pgo.startswith("generate="):  # zig cannot link it
             command = [_uv(), "build", "--wheel", "--out-dir", folder, ROOT]
-        settings = {"FRAMEGATE_PGO": pgo, "UV_PYTHON": sys.executable}
-        _run(command, "building the wheel", BUILD_TIMEOUT_S, **settings)
+        python = sys.executable
+        _run(command, "building the wheel", BUILD_TIMEOUT_S, FRAMEGATE_PGO=pgo, UV_PYTHON=python)
         found = sorted(folder.glob("framegate-*.whl"))
     if len(found) != 1:
         raise BenchError(f"expected one wheel in {folder}, found {len(found)}")
