@@ -1,14 +1,15 @@
 """Everything that is measured, installed where it cannot disturb anything else.
 
 framegate: the release wheel of this tree, built once per state of the sources, in
-`.venvs/framegate`; profile-guided where `train` was run before, as `task wheel` does. A rival:
-`rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The native programs: `native/`, built into
-`.build/`.
+`.venvs/framegate`; through zig, and profile-guided where `train` was run before, as `task wheel`
+does. A rival: `rivals/NAME.txt`, pinned with hashes, in `.venvs/NAME`. The native programs:
+`native/`, built into `.build/`.
 """
 
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,7 @@ INSTALL_TIMEOUT_S = 600.0
 WHEEL_SOURCES = (
     "pyproject.toml", "Cargo.toml", "Cargo.lock", "CMakeLists.txt", "cmake/*",
     "rust/**/*", "cpp/**/*", "python/framegate/**/*", "web/src/*", "web/*.json", "web/*.mjs",
+    ".ci/zig*",
 )  # fmt: skip
 
 
@@ -154,17 +156,11 @@ def _wheel(pgo: str) -> Path:
     found = sorted(folder.glob("framegate-*.whl"))
     if not found:
         print("building the release wheel of framegate (minutes the first time)", file=sys.stderr)
-        command: list[str | Path] = [
-            _uv(),
-            "build",
-            "--wheel",
-            "--python",
-            sys.executable,
-            "--out-dir",
-            folder,
-            ROOT,
-        ]
-        _run(command, "building the wheel", BUILD_TIMEOUT_S, FRAMEGATE_PGO=pgo)
+        command: list[str | Path] = ["bash", ROOT / ".ci/zig-wheel", platform.machine(), folder]
+        if pgo.startswith("generate="):  # zig cannot link it
+            command = [_uv(), "build", "--wheel", "--out-dir", folder, ROOT]
+        python = sys.executable
+        _run(command, "building the wheel", BUILD_TIMEOUT_S, FRAMEGATE_PGO=pgo, UV_PYTHON=python)
         found = sorted(folder.glob("framegate-*.whl"))
     if len(found) != 1:
         raise BenchError(f"expected one wheel in {folder}, found {len(found)}")
