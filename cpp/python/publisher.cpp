@@ -136,7 +136,8 @@ namespace {
 struct Layout {
     SchemaPtr schema;
     std::size_t bytes = 0;
-    bool is_schema = false;  // exactly the topic's own, so a frame needs no descriptors
+    bool is_schema = false;             // exactly the topic's own, so a frame needs no descriptors
+    std::vector<fg_array> arrays = {};  // the same as `schema`, where that is null
 };
 
 Layout lay_out(std::vector<Field> fields) {
@@ -150,6 +151,18 @@ Layout lay_out(std::vector<Field> fields) {
     std::uint64_t bytes = 0;
     check(fg_arrays_lay_out(arrays.data(), arrays.size(), &bytes));
     return {schema_from_arrays(arrays.data(), arrays.size()), bytes, false};
+}
+
+// Of one array, for a frame that is filled at once: nobody looks at its schema.
+Layout lay_out_one(Field field) {
+    Schema schema;
+    schema.fields.push_back(std::move(field));
+    Layout layout;
+    layout.arrays = arrays_from_schema(schema);
+    std::uint64_t bytes = 0;
+    check(fg_arrays_lay_out(layout.arrays.data(), 1, &bytes));
+    layout.bytes = bytes;
+    return layout;
 }
 
 const SchemaPtr& raw_schema() {
@@ -264,7 +277,7 @@ void copy_announced(fg_publisher* publisher, const Source& source, std::byte* to
 
 // A loan that holds what `fill` writes.
 template <typename Fill>
-FilledLoan fill_loan(Publisher& publisher, const Layout& layout, std::optional<double> timeout,
+FilledLoan fill_loan(Publisher& publisher, Layout& layout, std::optional<double> timeout,
                      Fill&& fill) {
     FilledLoan filled{publisher.loan(layout.bytes, timeout), layout.bytes, {}};
     if (layout.bytes > kCopyWithGilBytesMax) {
@@ -274,7 +287,8 @@ FilledLoan fill_loan(Publisher& publisher, const Layout& layout, std::optional<d
         fill(filled.loan.data());
     }
     if (!layout.is_schema) {
-        filled.arrays = arrays_from_schema(*layout.schema);
+        filled.arrays = layout.schema == nullptr ? std::move(layout.arrays)
+                                                 : arrays_from_schema(*layout.schema);
     }
     return filled;
 }
@@ -306,7 +320,7 @@ FilledLoan fill_records(Publisher& publisher, nb::handle data, std::optional<dou
     const nb::object flat = nb::module_::import_("framegate.records").attr("flatten")(data);
     const nb::object bytes = flat[1];
     const Source source{bytes};
-    const Layout layout = match(publisher, schema_from_python(nb::object(flat[0]))->fields);
+    Layout layout = match(publisher, schema_from_python(nb::object(flat[0]))->fields);
     return fill_loan(publisher, layout, timeout,
                      [&](std::byte* to) noexcept { source.copy_to(to); });
 }
@@ -345,7 +359,7 @@ FilledLoan fill_one(Publisher& publisher, nb::handle data, std::optional<double>
         }
         layout = {raw_schema(), source.bytes, false};
     } else {
-        layout = lay_out({source.as_field("")});
+        layout = lay_out_one(source.as_field(""));
     }
     fg_publisher* const announcer = publisher.announcer();
     return fill_loan(publisher, layout, timeout, [&](std::byte* to) noexcept {
@@ -370,7 +384,7 @@ FilledLoan fill_mapping(Publisher& publisher, nb::handle data, std::optional<dou
         throw nb::value_error("a mapping without arrays is not a frame");
     }
     const std::vector<Field> given = fields;
-    const Layout layout = match(publisher, std::move(fields));
+    Layout layout = match(publisher, std::move(fields));
     // Where each source goes: by name, whatever the order of the mapping.
     std::vector<std::pair<const Source*, std::size_t>> places;
     for (std::size_t i = 0; i < given.size(); ++i) {

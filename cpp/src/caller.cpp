@@ -97,27 +97,46 @@ Caller::Pending* Caller::unused() {
     return nullptr;
 }
 
-// The responder with the least to do of those not tried yet.
+// The responder with the least to do of those not tried yet, from next_responder_ on.
 bool Caller::pick(const std::uint64_t* tried, MailAddress* to) {
+    const auto load_of = [this](std::uint32_t index) {
+        // relaxed: a guess.
+        return letters_in(view(), index) + view().participants[index].leases.load(kRelaxed);
+    };
+    std::uint32_t found = 0;
     std::uint32_t least = ~std::uint32_t{0};
-    for (std::uint32_t n = 0; n < view().participants_max && least != 0; ++n) {
-        const std::uint32_t i = (next_responder_ + n) % view().participants_max;
-        const std::uint64_t epoch = open_epoch(view(), i);
-        const ParticipantRow& row = view().participants[i];
-        // relaxed: the role was stored before the mailbox was opened, `accepts` after it, by the
-        // responder: both hints, post_letter() checks the epoch. The load is a guess.
-        if (epoch == 0 || (tried[i / 64] >> (i % 64) & 1) != 0 ||
-            row.role.load(kRelaxed) != FG_ROLE_RESPONDER ||
-            mailbox_header(view(), i).accepts.load(kRelaxed) == 0) {
-            continue;
-        }
-        const std::uint32_t load = letters_in(view(), i) + row.leases.load(kRelaxed);
-        if (load < least) {
-            least = load;
-            *to = {i, epoch};
+    const std::uint32_t words = view().participant_words;
+    const std::uint32_t start = next_responder_ % view().participants_max;
+    const std::uint64_t before = (std::uint64_t{1} << (start % 64)) - 1;
+    // The word in which we start comes twice: what is ahead in it, and at last what is behind.
+    for (std::uint32_t n = 0; n <= words && least != 0; ++n) {
+        const std::uint32_t at = (start / 64 + n) % words;
+        // acquire: as in has_mailbox().
+        std::uint64_t bits =
+            view().shared->mailboxes[at].load(std::memory_order_acquire) & ~tried[at];
+        bits &= n == 0 ? ~before : n == words ? before : ~std::uint64_t{0};
+        for (; bits != 0 && least != 0; bits &= bits - 1) {
+            const std::uint32_t i = at * 64 + static_cast<std::uint32_t>(__builtin_ctzll(bits));
+            const std::uint64_t epoch = open_epoch(view(), i);
+            // relaxed: the role was stored before the mailbox was opened, `accepts` after it, by the
+            // responder: both hints, post_letter() checks the epoch.
+            if (epoch == 0 || view().participants[i].role.load(kRelaxed) != FG_ROLE_RESPONDER ||
+                mailbox_header(view(), i).accepts.load(kRelaxed) == 0) {
+                continue;
+            }
+            if (++found == 1) {
+                *to = {i, epoch};  // what it has to do matters if there is another one
+                continue;
+            }
+            least = found == 2 ? load_of(to->participant) : least;
+            const std::uint32_t load = least == 0 ? 0 : load_of(i);
+            if (load < least) {
+                least = load;
+                *to = {i, epoch};
+            }
         }
     }
-    return least != ~std::uint32_t{0};
+    return found != 0;
 }
 
 fg_status Caller::post(fg_loan* loan, Pending* pending) {
@@ -181,8 +200,11 @@ fg_status Caller::call(fg_loan* loan, const fg_publish_info& info, std::int64_t 
     if (status != FG_OK) {
         return status;
     }
-    read_mail(0);
     Pending* pending = unused();
+    if (pending == nullptr) {
+        read_mail(0);  // late answers end calls that nobody waits for
+        pending = unused();
+    }
     if (pending == nullptr) {
         return fail(FG_CALLS_EXHAUSTED,
                     "topic \"%s\": %u calls are in flight, as many as this caller may have",

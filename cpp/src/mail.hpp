@@ -62,6 +62,7 @@ class Correspondent : public Publisher {
     Seat* seat_of_message(const fg_frame& frame);
 
     std::uint32_t waiters_ = 0;  // threads in wait_for_mail()
+    bool was_empty_ = false;     // the last look found nothing
     std::uint64_t armings_ = 0;
     EventFd event_fd_;
 };
@@ -74,10 +75,15 @@ fg_status Correspondent::wait_for_mail(std::int64_t timeout_ns, Look look) {
     }
     {
         const Locked guard(lock_);
-        status = closed_ ? say_closed() : look();
-        if (status != FG_EMPTY || timeout_ns == 0) {
-            return status;
+        // Who looked in vain just now and comes to wait looks again below, with `sleepers` set.
+        if (closed_ || timeout_ns == 0 || !was_empty_) {
+            status = closed_ ? say_closed() : look();
+            was_empty_ = status == FG_EMPTY;
+            if (status != FG_EMPTY || timeout_ns == 0) {
+                return status;
+            }
         }
+        was_empty_ = false;
         ++live_;  // stay attached meanwhile
         if (waiters_++ == 0) {
             // seq_cst: before the cells are looked at; pairs with ring_mailbox().

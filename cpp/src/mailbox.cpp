@@ -103,24 +103,26 @@ void free_handed(const SegmentView& view, std::uint64_t ticket, std::uint32_t in
 // at once more after the one that is chosen was seen READY, round and round; a lower ticket found
 // meanwhile is the new choice. What became READY before the choice is seen then (seq_cst).
 MailCell* find_oldest(const SegmentView& view, std::uint32_t index, std::uint64_t* oldest_word) {
-    MailCell* cells = cells_of(view, index);
+    const std::uint32_t count = view.mailbox_cells;
+    MailCell* const cells = cells_of(view, index);
+    MailCell* const end = cells + count;
     // relaxed: a hint. Usually the newest letter is the only one, then each cell is looked at once.
-    std::uint64_t at = mailbox_header(view, index).tickets.load(kRelaxed) % view.mailbox_cells;
+    MailCell* cell = cells + mailbox_header(view, index).tickets.load(kRelaxed) % count;
     MailCell* oldest = nullptr;
     // A choice gets lower each time; a bound for hostile peers who lower it for ever.
-    std::uint32_t looks = 4 * view.mailbox_cells;
-    for (std::uint32_t others = view.mailbox_cells; others != 0 && looks != 0; --looks) {
+    std::uint32_t looks = 4 * count;
+    for (std::uint32_t others = count; others != 0 && looks != 0; --looks) {
         // seq_cst: pairs with the READY CAS, also against sleepers and `armed`; acquires the letter.
-        const std::uint64_t word = cells[at].word.load(kSeqCst);
+        const std::uint64_t word = cell->word.load(kSeqCst);
         FG_STEP(kMailLooked);
         --others;
-        if (cell_state(word) == CellState::kReady &&
+        if (word != 0 && cell_state(word) == CellState::kReady &&  // most are empty
             (oldest == nullptr || word_sequence(word) < word_sequence(*oldest_word))) {
-            oldest = &cells[at];
+            oldest = cell;
             *oldest_word = word;
-            others = FG_MUTATED(kMutateNoSecondRound) ? others : view.mailbox_cells - 1;
+            others = FG_MUTATED(kMutateNoSecondRound) ? others : count - 1;
         }
-        at = at + 1 == view.mailbox_cells ? 0 : at + 1;
+        cell = cell + 1 == end ? cells : cell + 1;
     }
     return oldest;
 }

@@ -106,8 +106,16 @@ int bind_in(int socket, int directory, const char* file, mode_t mode);
 int connect_in(int socket, int directory, const char* file);
 // One byte.
 ssize_t send_in(int socket, int directory, const char* file);
-// After send_in(): the queue of the receiver is full.
+// One byte to whom connect_in() found. Fails once that socket is closed.
+ssize_t send_connected(int socket);
+// After send_in() or send_connected(): the queue of the receiver is full.
 bool queue_was_full(int error);
+// Whether a connected socket is worth it: each send_in() looks a path up.
+#ifdef __linux__
+inline constexpr bool kConnectsToWake = true;
+#else
+inline constexpr bool kConnectsToWake = false;  // connect_in() is a probe there, or was never run
+#endif
 
 // ---- the wake fd: readable when a socket or a timer is
 
@@ -128,8 +136,9 @@ inline constexpr bool kWakeSetIsInherited = true;
 int open_wake_set(int* set, int* timer);
 int fill_wake_set(int set, int socket, int timer);
 bool start_timer(int set, int timer, std::int64_t period_ns);
-// Empties the socket and the timer, and stops that. True if it had ticked.
-bool drain_wake_set(int set, int socket, int timer);
+// Empties the socket and the timer, and stops that. True if it had ticked. `is_due`: the period has
+// passed; before it the timer need not be asked.
+bool drain_wake_set(int set, int socket, int timer, bool is_due);
 
 // ---- files and memory
 

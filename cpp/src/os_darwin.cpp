@@ -152,6 +152,11 @@ ssize_t send_in(int socket, int directory, const char* file) {
     });
 }
 
+ssize_t send_connected(int socket) {
+    const char byte = 1;
+    return send(socket, &byte, 1, 0);
+}
+
 bool queue_was_full(int error) { return error == EAGAIN || error == ENOBUFS; }
 
 int open_wake_set(int* set, int* timer) {
@@ -174,7 +179,7 @@ bool start_timer(int set, int, std::int64_t period_ns) {
     return kevent(set, &change, 1, nullptr, 0, nullptr) == 0;
 }
 
-bool drain_wake_set(int set, int socket, int) {
+bool drain_wake_set(int set, int socket, int, bool) {
     char byte = 0;
     while (recv(socket, &byte, 1, 0) >= 0) {
     }

@@ -77,6 +77,11 @@ ssize_t send_in(int socket, int directory, const char* file) {
                : -1;
 }
 
+ssize_t send_connected(int socket) {
+    const char byte = 1;
+    return send(socket, &byte, 1, MSG_NOSIGNAL);
+}
+
 bool queue_was_full(int error) { return error == EAGAIN; }
 
 int open_wake_set(int* set, int* timer) {
@@ -106,9 +111,21 @@ bool start_timer(int, int timer, std::int64_t period_ns) {
     return timerfd_settime(timer, 0, &every, nullptr) == 0;
 }
 
-bool drain_wake_set(int, int socket, int timer) {
+bool drain_wake_set(int, int socket, int timer, bool is_due) {
+    // Usually there is one datagram: the call that takes it also sees that there is no other.
+    constexpr unsigned kAtOnce = 4;
     char byte = 0;
-    while (recv(socket, &byte, 1, 0) >= 0) {
+    iovec place{&byte, 1};
+    mmsghdr messages[kAtOnce] = {};
+    for (mmsghdr& one : messages) {
+        one.msg_hdr.msg_iov = &place;
+        one.msg_hdr.msg_iovlen = 1;
+    }
+    while (recvmmsg(socket, messages, kAtOnce, MSG_DONTWAIT, nullptr) ==
+           static_cast<int>(kAtOnce)) {
+    }
+    if (!is_due) {
+        return false;
     }
     std::uint64_t ticks = 0;
     const bool ticked = read(timer, &ticks, sizeof ticks) == static_cast<ssize_t>(sizeof ticks);

@@ -1094,6 +1094,11 @@ ssize_t send_in(int socket, int directory, const char* file) {
                : socket_failed();
 }
 
+ssize_t send_connected(int socket) {
+    const char byte = 1;
+    return send(static_cast<SOCKET>(socket), &byte, 1, 0) == 1 ? 1 : socket_failed();
+}
+
 bool queue_was_full(int error) { return error == EAGAIN; }
 
 int open_wake_set(int*, int* timer) {
@@ -1122,7 +1127,7 @@ bool start_timer(int socket, int, std::int64_t period_ns) {
     return true;
 }
 
-bool drain_wake_set(int, int socket, int) {
+bool drain_wake_set(int, int socket, int, bool) {
     char byte = 0;
     while (recv(static_cast<SOCKET>(socket), &byte, 1, 0) >= 0 ||
            WSAGetLastError() == WSAEMSGSIZE) {

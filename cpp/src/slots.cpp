@@ -207,7 +207,7 @@ Self begin_row(const SegmentView& view, std::uint32_t index, const RowInfo& info
     ParticipantRow& row = view.participants[index];
     // Relaxed throughout: the row is ours by its lock, readers look at `state` first.
     const std::uint32_t incarnation = row.incarnation.load(kRelaxed) + 1;
-    row.incarnation.store(incarnation, kRelaxed);
+    row.incarnation.store(incarnation, kRelease);  // release: pairs with wakened() in wake.cpp
     row.role.store(info.role, kRelaxed);
     row.policy.store(info.policy, kRelaxed);
     row.pid.store(info.pid, kRelaxed);

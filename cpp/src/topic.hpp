@@ -19,8 +19,9 @@ inline constexpr std::int64_t kSweepDueNs =
     kSweepIntervalNs * 9 / 10;  // a timer that fires early must not skip a turn
 
 struct Topic {
-    // fds_.fds: kDirectoryFd, kControlFd, kSendFd. The control fd is the one open description of
-    // this handle: mapped from it, byte locks on it, never opened a second time for either.
+    // fds_.fds: kDirectoryFd, kControlFd, kSendFd, kConnectedFd. The control fd is the one open
+    // description of this handle: mapped from it, byte locks on it, never opened a second time for
+    // either.
     ForkNode fds_;
     std::atomic<std::uint32_t> references_{1};
 
@@ -43,6 +44,17 @@ struct Topic {
 
     std::atomic<std::uint64_t> swept_ns_{0};
 
+    // Whom kConnectedFd is connected to, and whom the wake before went to, both under connecting_,
+    // which nobody waits for.
+    struct Wakened {
+        std::uint32_t index = 0;
+        std::uint64_t incarnation = 0;  // of the row, and 1; 0: nobody
+        bool operator==(const Wakened& other) const = default;
+    };
+    std::atomic<std::uint32_t> connecting_{0};
+    Wakened connected_;
+    Wakened woken_last_;
+
     dev_t device_ = 0;
     ino_t inode_ = 0;
     char name_[FG_TOPIC_NAME_BYTES_MAX + 1] = {};
@@ -55,6 +67,7 @@ struct Topic {
 inline constexpr int kDirectoryFd = 0;
 inline constexpr int kControlFd = 1;
 inline constexpr int kSendFd = 2;
+inline constexpr int kConnectedFd = 3;
 
 // FG_FORKED or FG_POISONED, with the text.
 fg_status say_unusable(const Topic& topic);

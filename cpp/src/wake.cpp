@@ -39,29 +39,68 @@ void socket_file(char (&out)[64], const Topic& topic, std::uint32_t index) {
     snprintf(out, sizeof out, "%016" PRIx64 "-%u.sock", topic.identity_.id[0], index);
 }
 
-int send_socket(Topic& topic) {
+int socket_of(Topic& topic, int which) {
     // acquire: pairs with the release below; the socket exists before its number is seen.
-    int fd = __atomic_load_n(&topic.fds_.fds[kSendFd], __ATOMIC_ACQUIRE);
+    int fd = __atomic_load_n(&topic.fds_.fds[which], __ATOMIC_ACQUIRE);
     if (fd < 0) {
         const ForkGuard guard;
-        fd = topic.fds_.fds[kSendFd];
+        fd = topic.fds_.fds[which];
         if (fd < 0) {
             fd = os::open_datagram_socket();
-            __atomic_store_n(&topic.fds_.fds[kSendFd], fd, __ATOMIC_RELEASE);
+            __atomic_store_n(&topic.fds_.fds[which], fd, __ATOMIC_RELEASE);
         }
     }
     return fd;
 }
 
+bool was_sent(ssize_t sent) { return sent == 1 || os::queue_was_full(errno); }
+
+// Whom a wake goes to; look at `armed` afterwards.
+Topic::Wakened wakened(const Topic& topic, std::uint32_t index) {
+    // acquire: pairs with the store of who takes the row. `armed` of an earlier owner is not seen
+    // after it, so who is armed is this one or a later one, and its socket is there.
+    return {index,
+            1ULL + topic.view_.participants[index].incarnation.load(std::memory_order_acquire)};
+}
+
+// To one that is woken again and again, without the look-up of its path. False: send it the other
+// way.
+bool send_again(Topic& topic, const Topic::Wakened& to) {
+    std::uint32_t free = 0;
+    // acquire: pairs with the release below. Nobody waits for it: the other way is always open.
+    if (!topic.connecting_.compare_exchange_strong(free, 1, std::memory_order_acquire,
+                                                   std::memory_order_relaxed)) {
+        return false;
+    }
+    bool sent = false;
+    if (to == topic.connected_ || to == topic.woken_last_) {
+        const int fd = socket_of(topic, kConnectedFd);
+        bool is_connected = to == topic.connected_;
+        if (fd >= 0 && !is_connected) {
+            char file[64];
+            socket_file(file, topic, to.index);
+            is_connected = os::connect_in(fd, topic.directory_fd(), file) == 0;
+        }
+        sent = fd >= 0 && is_connected && was_sent(os::send_connected(fd));
+        topic.connected_ = sent ? to : Topic::Wakened{};
+    }
+    topic.woken_last_ = to;
+    topic.connecting_.store(0, std::memory_order_release);  // release: pairs with the CAS above
+    return sent;
+}
+
 // True if the consumer has a datagram to read.
-bool send_wake(Topic& topic, std::uint32_t index) {
-    const int fd = send_socket(topic);
+bool send_wake(Topic& topic, const Topic::Wakened& to) {
+    if (os::kConnectsToWake && send_again(topic, to)) {
+        return true;
+    }
+    const int fd = socket_of(topic, kSendFd);
     if (fd < 0) {
         return false;
     }
     char file[64];
-    socket_file(file, topic, index);
-    return os::send_in(fd, topic.directory_fd(), file) == 1 || os::queue_was_full(errno);
+    socket_file(file, topic, to.index);
+    return was_sent(os::send_in(fd, topic.directory_fd(), file));
 }
 
 template <typename Wanted>
@@ -74,11 +113,12 @@ void wake_fds(Topic& topic, Wanted wanted) {
             if (index >= topic.view_.participants_max) {
                 break;
             }
+            const Topic::Wakened to = wakened(topic, index);
             Word& armed = topic.view_.participants[index].armed;
             // seq_cst: our head CAS came before; pairs with the armed store and head re-read of
             // arm().
             std::uint64_t value = armed.load(std::memory_order_seq_cst);
-            if (value == 0 || !wanted(value) || !send_wake(topic, index)) {
+            if (value == 0 || !wanted(value) || !send_wake(topic, to)) {
                 continue;
             }
             FG_STEP(kWakeSent);
@@ -135,8 +175,9 @@ void ring_mailbox(Topic& topic, std::uint32_t index) {
         FG_STEP(kMailRung);
         os::wake_all_shared(header.bell, before);
     }
+    const Topic::Wakened to = wakened(topic, index);
     std::uint64_t armed = header.armed.load(std::memory_order_seq_cst);  // as above
-    if (armed != 0 && send_wake(topic, index)) {
+    if (armed != 0 && send_wake(topic, to)) {
         FG_STEP(kMailSent);
         // Only this arming: a newer one is another value and stays.
         header.armed.compare_exchange_strong(armed, 0, std::memory_order_seq_cst,
@@ -209,11 +250,15 @@ void EventFd::start_tick() {
     if (ticking_ || FG_MUTATED(kMutateNoRecheck)) {
         return;
     }
+    tick_due_ns_ =
+        monotonic_ns() + static_cast<std::uint64_t>(kSweepIntervalNs);  // the timer's clock
     ticking_ = os::start_timer(node_.fds[kSet], node_.fds[kTimer], kSweepIntervalNs);
 }
 
 bool EventFd::drain() {
-    const bool ticked = os::drain_wake_set(node_.fds[kSet], node_.fds[kSocket], node_.fds[kTimer]);
+    const bool is_due = ticking_ && monotonic_ns() >= tick_due_ns_;
+    const bool ticked =
+        os::drain_wake_set(node_.fds[kSet], node_.fds[kSocket], node_.fds[kTimer], is_due);
     // Arming again starts it again: an event loop that stopped looking is not woken every second.
     ticking_ = ticking_ && !ticked;
     return ticked;

@@ -79,6 +79,7 @@ class EventFd {
     static constexpr int kTimer = 2;
     ForkNode node_;
     bool ticking_ = false;
+    std::uint64_t tick_due_ns_ = 0;  // not before it
 };
 
 }  // namespace framegate::impl

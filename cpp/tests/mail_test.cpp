@@ -5,6 +5,7 @@
 
 #include "mail_support.hpp"
 #include "step_hooks.hpp"
+#include "wake.hpp"
 
 using namespace framegate::impl;
 
@@ -244,9 +245,9 @@ TEST_CASE("cancelled call leaves nothing") {
     CHECK(test::reply(responder, &request, "late") == FG_OK);
     CHECK(fg_responder_release(responder.get(), &request.frame) == FG_OK);
     std::string text;
-    REQUIRE(test::call(caller, "x", &taken) == FG_OK);  // reads the mail
+    REQUIRE(test::call(caller, "x", &taken) == FG_OK);
     REQUIRE(test::serve_one(responder) == FG_OK);
-    REQUIRE(test::answer(caller, taken, &text) == FG_OK);
+    REQUIRE(test::answer(caller, taken, &text) == FG_OK);  // reads the mail
     check_empty(topic);
 }
 
@@ -676,6 +677,76 @@ TEST_CASE("event fd of both sides") {
     REQUIRE(fg_caller_drain(caller.get()) == FG_OK);
     std::string text;
     CHECK(test::answer(caller, number, &text, 0) == FG_OK);
+}
+
+// The wake of a caller that is woken again and again goes through a socket that is connected to it; in
+// its row may be another one by the next time.
+TEST_CASE("who is woken again and again is woken, whoever has its row") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(8, 64));
+    const test::Topic elsewhere = test::open("t");
+    const test::Responder responder = test::responder(elsewhere);
+    const auto& waker = *reinterpret_cast<framegate::impl::Topic*>(elsewhere.get());
+    const auto is_woken = [&](const test::Caller& caller, int fd) {
+        int ready = -1;
+        REQUIRE(fg_caller_arm(caller.get(), &ready) == FG_OK);
+        REQUIRE(ready == 0);
+        std::uint64_t number = 0;
+        REQUIRE(test::call(caller, "x", &number) == FG_OK);
+        REQUIRE(test::serve_one(responder, 0) == FG_OK);
+        pollfd entry{fd, POLLIN, 0};
+        CHECK(poll(&entry, 1, 0) == 1);
+        REQUIRE(fg_caller_drain(caller.get()) == FG_OK);
+        CHECK(poll(&entry, 1, 0) == 0);
+        std::string text;
+        CHECK(test::answer(caller, number, &text, 0) == FG_OK);
+    };
+    std::uint64_t first = 0;
+    for (int owner = 0; owner < 3; ++owner) {
+        const test::Caller caller = test::caller(topic);
+        const test::Caller other = test::caller(topic);
+        int fd = -1;
+        int other_fd = -1;
+        REQUIRE(fg_caller_event_fd(caller.get(), &fd) == FG_OK);
+        REQUIRE(fg_caller_event_fd(other.get(), &other_fd) == FG_OK);
+        for (int turn = 0; turn < 3; ++turn) {
+            is_woken(caller, fd);
+        }
+        if (os::kConnectsToWake) {
+            CHECK(waker.connected_ == waker.woken_last_);
+            CHECK(waker.connected_.incarnation > first);  // of the same row, whose owner is new
+            first = waker.connected_.incarnation;
+        }
+        for (int turn = 0; turn < 3; ++turn) {
+            is_woken(other, other_fd);
+            is_woken(caller, fd);
+            is_woken(caller, fd);
+        }
+    }
+}
+
+// Its socket is gone, its row is not: the connection is found closed, and so is the path.
+TEST_CASE("wake of one that has closed its socket is no wake") {
+    const test::RuntimeDirectory directory;
+    const test::Topic topic = test::create("t", test::options(8, 64));
+    const test::Responder responder = test::responder(topic);
+    test::Caller caller = test::caller(topic);
+    auto& waker = *reinterpret_cast<framegate::impl::Topic*>(topic.get());
+    int fd = -1;
+    int ready = -1;
+    REQUIRE(fg_caller_event_fd(caller.get(), &fd) == FG_OK);
+    MailboxHeader& header = mailbox_header(test::view_of(topic), 1);
+    for (int turn = 0; turn < 3; ++turn) {
+        REQUIRE(fg_caller_arm(caller.get(), &ready) == FG_OK);
+        REQUIRE(header.armed.load() != 0);
+        ring_mailbox(waker, 1);
+        CHECK(header.armed.load() == 0);
+    }
+    caller.reset();
+    header.armed.store(1);
+    ring_mailbox(waker, 1);
+    CHECK(header.armed.load() == 1);  // nobody has been sent anything
+    header.armed.store(0);
 }
 
 #ifndef _WIN32  // fork

@@ -288,6 +288,7 @@ impl RequestLoan {
         Ok(Call {
             caller: Arc::clone(&self.caller),
             number,
+            is_over: false,
         })
     }
 }
@@ -305,6 +306,8 @@ impl fmt::Debug for RequestLoan {
 pub struct Call {
     caller: Arc<CallerHandle>,
     number: u64,
+    /// It has its reply: nothing is left to cancel, which would look through all calls for it.
+    is_over: bool,
 }
 
 impl Call {
@@ -329,6 +332,7 @@ impl Call {
             return Ok(None);
         }
         check(status)?;
+        self.is_over = true;
         Ok(Some(Message {
             // SAFETY: written on success.
             raw: unsafe { raw.assume_init() },
@@ -339,6 +343,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         // SAFETY: the handle is live; harmless for a call that ended.
         unsafe {
             sys::fg_caller_cancel(self.caller.raw, self.number);

@@ -180,21 +180,21 @@ impl Asker {
     /// Waits for the reply. Dropped, it drops the call.
     async fn wait(&self, mut call: Call, deadline: Instant) -> Result<Reply, Problem> {
         loop {
+            // Arm, which also looks for letters: what came before has made nothing readable. Only then
+            // look for our own: right after it was posted no call is answered.
+            if !self.caller.arm().map_err(|error| problem(&error))? {
+                // Late: the look says so.
+                if let Ok(readable) = timeout_at(deadline, self.fd.readable()).await {
+                    readable.map_err(|error| unavailable(&error))?;
+                    self.caller.drain().map_err(|error| problem(&error))?;
+                }
+            }
             let found = call.wait(Duration::ZERO);
             if let Some(reply) = found.map_err(|error| problem(&error))? {
                 return Ok(Reply {
                     head: reply_head(&reply),
                     payload: Bytes::from_owner(Payload(reply)),
                 });
-            }
-            // Arm, then look once more: what came in between has made nothing readable.
-            if self.caller.arm().map_err(|error| problem(&error))? {
-                continue;
-            }
-            // Late: the next look says so.
-            if let Ok(readable) = timeout_at(deadline, self.fd.readable()).await {
-                readable.map_err(|error| unavailable(&error))?;
-                self.caller.drain().map_err(|error| problem(&error))?;
             }
         }
     }

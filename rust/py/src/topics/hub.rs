@@ -50,6 +50,8 @@ pub(super) struct Hub {
     /// The frame that was asked for last, as long as somebody holds it, and what is known of it: viewers who come one after the
     /// other, each done before the next, read that once.
     last: Mutex<Option<(Said, Weak<Held>)>>,
+    /// The frame that the relay's watchers are looking at, for one turn of the loop.
+    shown: Mutex<Option<Frame>>,
     pump: Mutex<bool>,
     /// The newest sequence that the pump has seen; `u64::MAX` once the topic is gone.
     newest: watch::Sender<u64>,
@@ -87,6 +89,7 @@ impl Hub {
             session: info.identity[1],
             life,
             last: Mutex::default(),
+            shown: Mutex::default(),
             pump: Mutex::new(false),
             newest: watch::Sender::new(0),
             relay: Mutex::default(),
@@ -134,6 +137,19 @@ impl Hub {
                 }
             }
             Err(error) => Err(problem(&error)),
+        }
+    }
+
+    /// The newest frame, for somebody who was told that there is `seen`: one that all who are told now look at is that, whatever has
+    /// come since, which they are told next.
+    pub(super) fn newest_since(&self, seen: u64) -> Result<Option<Frame>, Problem> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shown {
+            Some(frame) if frame.sequence >= seen => Ok(Some(frame.clone())),
+            _ => {
+                drop(shown);
+                self.newest()
+            }
         }
     }
 
@@ -227,10 +243,15 @@ impl Hub {
                 // It does not fail: the hub is held.
                 _ = watching.changed() => {
                     let newest = *watching.borrow_and_update();
-                    relay.send_replace(newest);
                     if newest == u64::MAX {
+                        relay.send_replace(newest);
                         return;
                     }
+                    // Each watcher lets go of the frame before the next one looks: it is leased for all of them, not by each. They
+                    // run before this task does again, because they are woken first.
+                    let _shown = Shown::new(&self);
+                    relay.send_replace(newest);
+                    tokio::task::yield_now().await;
                 }
                 () = deserted(&relay, seen) => {
                     // Held, so that nobody begins to watch a relay that ends.
@@ -270,6 +291,28 @@ impl Hub {
                 return Ok(true);
             }
         }
+    }
+}
+
+/// The newest frame is held and shown, until this is dropped.
+struct Shown<'a>(&'a Hub);
+
+impl<'a> Shown<'a> {
+    fn new(hub: &'a Hub) -> Self {
+        // What is wrong, if anything, those hear who look.
+        let frame = hub.newest().unwrap_or(None);
+        *hub.shown.lock().unwrap_or_else(PoisonError::into_inner) = frame;
+        Self(hub)
+    }
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        let mut shown = self.0.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let frame = shown.take();
+        drop(shown);
+        // Outside the lock: it may be the last one that holds the slot.
+        drop(frame);
     }
 }
 

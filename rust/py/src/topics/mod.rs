@@ -599,10 +599,11 @@ impl Feed for LoopFeed {
         let (hub, mut watching) = (self.hub.clone(), self.pumps.watch(&self.hub));
         Box::pin(async move {
             loop {
-                if *watching.borrow_and_update() == u64::MAX {
+                let seen = *watching.borrow_and_update();
+                if seen == u64::MAX {
                     return Err(registry::gone());
                 }
-                match hub.newest() {
+                match hub.newest_since(seen) {
                     Ok(Some(frame)) if frame.sequence > after => return Ok(frame),
                     Err(problem) if problem.code == Code::LeasesExhausted => {
                         sleep(LEASE_RETRY).await;
