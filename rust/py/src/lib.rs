@@ -4,6 +4,7 @@ mod accept_errors;
 #[cfg(debug_assertions)]
 mod access_line;
 mod admin;
+#[cfg(not(windows))]
 mod allocator;
 mod asgi;
 mod client;

@@ -909,7 +909,7 @@ fn server_config(config: &Bound<'_, PyAny>, limits: Option<edge::Limits>) -> PyR
         send_file: os::SEND_FILE,
         unacknowledged: os::UNACKNOWLEDGED,
         unsent_watermark: os::UNSENT_WATERMARK,
-        give_back: Some(crate::allocator::give_back),
+        give_back: os::GIVE_BACK,
         edge: edge_settings(config, limits)?,
     })
 }

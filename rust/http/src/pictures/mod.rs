@@ -47,9 +47,7 @@ impl Source {
     /// What a viewer with this setting gets without any work, if it is this source itself.
     pub fn as_is(&self, setting: &Setting) -> Option<&Bytes> {
         match self {
-            Self::Coded(coding, bytes) if *coding == setting.coding && !setting.is_sized() => {
-                Some(bytes)
-            }
+            Self::Coded(coding, bytes) if setting.takes(*coding) => Some(bytes),
             _ => None,
         }
     }

@@ -113,6 +113,11 @@ impl Setting {
         self.width != 0 || self.height != 0
     }
 
+    /// A picture of this coding is what the viewer gets, as it is.
+    pub fn takes(&self, coding: Coding) -> bool {
+        coding == self.coding && !self.is_sized()
+    }
+
     /// The size of a picture of this width and height for this viewer: as large as it may be in its own proportions.
     pub fn fit(&self, width: u32, height: u32) -> (u32, u32) {
         let bound = |wanted, there: u32| {

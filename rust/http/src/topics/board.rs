@@ -159,6 +159,11 @@ pub trait Feed: 'static {
     /// [`Code::NoPicture`](super::Code::NoPicture), [`Code::PicturesBusy`](super::Code::PicturesBusy).
     fn picture(&self, frame: &Frame, setting: Setting) -> BoardFuture<Bytes>;
 
+    /// The same, if the frame itself is that picture: most viewers of a camera get what it made.
+    fn picture_as_is(&self, _frame: &Frame, _setting: Setting) -> Option<Bytes> {
+        None
+    }
+
     /// A parcel sends from a frame of this feed, which may have it copy the rest when frames are scarce.
     fn lends(&self, sequence: u64, parcel: &Arc<Parcel>);
 

@@ -10,6 +10,7 @@
 //! A viewer gets the newest picture when the one before has left, so he is late by one picture at most.
 
 use std::{
+    cell::RefCell,
     collections::VecDeque,
     pin::Pin,
     rc::Rc,
@@ -17,7 +18,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, header::ACCEPT, request::Parts};
 use http_body::Frame as BodyFrame;
 
@@ -108,7 +109,7 @@ pub(super) async fn pictures(
         sender,
         framing,
         announced: format!("\r\n{part}\r\n").into(),
-        part,
+        part: part.into(),
         under_way: None,
         _seat: seat,
     };
@@ -123,6 +124,51 @@ pub(super) async fn check(feed: &dyn Feed, frame: &Frame, setting: Setting) -> R
     }
 }
 
+/// The head of a part that says how long it is; `part` is how it begins. All viewers of a thread who are sent the same picture get the
+/// same one: to make it costs more than to compare what it says.
+fn head_of(part: &Bytes, shot: &Shot) -> Bytes {
+    let says = (
+        shot.bytes.len(),
+        shot.frame.published_ns,
+        shot.frame.sequence,
+    );
+    LAST_HEAD.with_borrow_mut(|last| match last {
+        Some((of, said, head)) if *said == says && of == part => head.clone(),
+        _ => {
+            let head = make_head(part, says);
+            *last = Some((part.clone(), says, head.clone()));
+            head
+        }
+    })
+}
+
+fn make_head(part: &[u8], (bytes, published_ns, sequence): HeadSays) -> Bytes {
+    const NS_PER_S: u64 = 1_000_000_000;
+    let mut digits = itoa::Buffer::new();
+    let mut head = BytesMut::with_capacity(HEAD_BYTES);
+    head.extend_from_slice(part);
+    head.extend_from_slice(b"Content-Length: ");
+    head.extend_from_slice(digits.format(bytes).as_bytes());
+    head.extend_from_slice(b"\r\nX-Timestamp: ");
+    head.extend_from_slice(digits.format(published_ns / NS_PER_S).as_bytes());
+    head.extend_from_slice(b".");
+    // With a one in front, so that there are nine digits behind it.
+    let fraction = &digits.format(NS_PER_S + published_ns % NS_PER_S)[1..];
+    head.extend_from_slice(fraction.as_bytes());
+    head.extend_from_slice(b"\r\nFrame-Sequence: ");
+    head.extend_from_slice(digits.format(sequence).as_bytes());
+    head.extend_from_slice(b"\r\n\r\n");
+    head.freeze()
+}
+
+/// Length, time and sequence.
+type HeadSays = (usize, u64, u64);
+
+thread_local! {
+    /// The head that was made last, of what.
+    static LAST_HEAD: RefCell<Option<(Bytes, HeadSays, Bytes)>> = const { RefCell::new(None) };
+}
+
 /// The body. It ends when the topic does.
 struct Pictures {
     board: Rc<dyn Board>,
@@ -131,7 +177,7 @@ struct Pictures {
     sender: ParcelSender,
     framing: Framing,
     /// The beginning of each part.
-    part: String,
+    part: Bytes,
     /// What follows a picture whose length is not said: the head of the next part.
     announced: Bytes,
     /// Waits for the next picture; `None` at the end.
@@ -152,29 +198,10 @@ struct UnderWay {
 }
 
 impl Pictures {
-    /// The head of a part that says how long it is.
-    fn head(&self, shot: &Shot) -> Bytes {
-        const NS_PER_S: u64 = 1_000_000_000;
-        let (mut digits, published) = (itoa::Buffer::new(), shot.frame.published_ns);
-        let mut head = String::with_capacity(HEAD_BYTES);
-        head.push_str(&self.part);
-        head.push_str("Content-Length: ");
-        head.push_str(digits.format(shot.bytes.len()));
-        head.push_str("\r\nX-Timestamp: ");
-        head.push_str(digits.format(published / NS_PER_S));
-        head.push('.');
-        // With a one in front, so that there are nine digits behind it.
-        head.push_str(&digits.format(NS_PER_S + published % NS_PER_S)[1..]);
-        head.push_str("\r\nFrame-Sequence: ");
-        head.push_str(digits.format(shot.frame.sequence));
-        head.push_str("\r\n\r\n");
-        head.into()
-    }
-
     fn begin(&mut self, shot: &Shot, pace: Pace) {
         let (before, behind) = match self.framing {
             Framing::Announced => (Bytes::new(), self.announced.clone()),
-            Framing::Length => (self.head(shot), Bytes::from_static(b"\r\n")),
+            Framing::Length => (head_of(&self.part, shot), Bytes::from_static(b"\r\n")),
         };
         let parcel = shot.parcel(&*self.feed, before, behind);
         self.board.happened(&Event::Sent {

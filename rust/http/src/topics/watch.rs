@@ -207,6 +207,14 @@ pub(super) async fn next(
             };
             return Ok((shot, pace));
         };
+        if let Some(bytes) = feed.picture_as_is(&frame, setting) {
+            let shot = Shot {
+                frame,
+                bytes,
+                is_lent: true,
+            };
+            return Ok((shot, pace));
+        }
         let picture = feed.picture(&frame, setting);
         let slot = frame.payload.as_ptr_range();
         // The frame is not held while its picture is made, by anybody but who makes it.

@@ -34,6 +34,8 @@ pub(crate) use std::os::{
 /// For [`framegate_http::Config::send_file`].
 pub(crate) const SEND_FILE: Option<SendFile> = Some(super::send_file);
 
+/// For [`framegate_http::Config::give_back`].
+pub(crate) const GIVE_BACK: Option<fn()> = Some(crate::allocator::give_back);
 /// For [`framegate_http::Config::unacknowledged`].
 pub(crate) const UNACKNOWLEDGED: Option<Unacknowledged> = Some(super::unacknowledged);
 

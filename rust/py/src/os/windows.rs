@@ -71,6 +71,8 @@ pub(crate) const RECEIVE_WATERMARK: Option<ReceiveWatermark> = None;
 /// For [`framegate_http::Config::send_file`]. `TransmitFile` waits, or wants a completion port of its own: files are read like any data.
 pub(crate) const SEND_FILE: Option<SendFile> = None;
 
+/// For [`framegate_http::Config::give_back`]. All memory is the system's: zig, which checks this, has not what mimalloc asks for.
+pub(crate) const GIVE_BACK: Option<fn()> = None;
 /// For [`framegate_http::Config::unacknowledged`]. Nothing tells it: only writes count as progress.
 pub(crate) const UNACKNOWLEDGED: Option<Unacknowledged> = None;
 

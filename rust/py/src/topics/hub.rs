@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use framegate_http::{
     fanout::Parcel,
-    pictures::{Cache, FrameId, PictureError, PixelFormat, Pixels, Setting, Source},
+    pictures::{Cache, Coding, FrameId, PictureError, PixelFormat, Pixels, Setting, Source},
     topics::{Code, Problem, board::Frame},
 };
 use framegate_shm::{Policy, Subscriber, SubscriberOptions};
@@ -52,6 +52,8 @@ pub(super) struct Hub {
     last: Mutex<Option<(Said, Weak<Held>)>>,
     /// The frame that the relay's watchers are looking at, for one turn of the loop.
     shown: Mutex<Option<Frame>>,
+    /// What picture the frame that was asked for last is: many viewers ask.
+    coded: Mutex<Option<(u64, Option<Coding>)>>,
     pump: Mutex<bool>,
     /// The newest sequence that the pump has seen; `u64::MAX` once the topic is gone.
     newest: watch::Sender<u64>,
@@ -90,6 +92,7 @@ impl Hub {
             life,
             last: Mutex::default(),
             shown: Mutex::default(),
+            coded: Mutex::default(),
             pump: Mutex::new(false),
             newest: watch::Sender::new(0),
             relay: Mutex::default(),
@@ -193,6 +196,22 @@ impl Hub {
             self.pictures.picture(id, &source, setting)
         });
         async move { picture?.await.map_err(|error| no_picture(&error)) }
+    }
+
+    /// The frame itself, where it is the picture that is asked for.
+    pub(super) fn picture_as_is(&self, frame: &Frame, setting: Setting) -> Option<Bytes> {
+        let mut coded = self.coded.lock().unwrap_or_else(PoisonError::into_inner);
+        let coding = match *coded {
+            Some((sequence, coding)) if sequence == frame.sequence => coding,
+            _ => {
+                let coding = coding_of(frame);
+                *coded = Some((frame.sequence, coding));
+                coding
+            }
+        };
+        drop(coded);
+        let is_it = coding.is_some_and(|coding| setting.takes(coding));
+        is_it.then(|| frame.payload.clone())
     }
 
     /// Watches the newest sequence; `start` is called with what has to run for that, if it does not yet.
@@ -391,14 +410,16 @@ impl Drop for Running {
 }
 
 /// What a frame is as a picture.
+fn coding_of(frame: &Frame) -> Option<Coding> {
+    let content_type = frame.head.content_type.as_deref()?;
+    Coding::from_media_type(content_type.as_bytes())
+}
+
 fn source_of(frame: &Frame) -> Result<Source, Problem> {
-    let head = &frame.head;
-    let coding = head.content_type.as_deref().and_then(|content_type| {
-        framegate_http::pictures::Coding::from_media_type(content_type.as_bytes())
-    });
-    if let Some(coding) = coding {
+    if let Some(coding) = coding_of(frame) {
         return Ok(Source::Coded(coding, frame.payload.clone()));
     }
+    let head = &frame.head;
     let array = head.array.as_ref().and_then(|array| {
         let dtype = array.dtype().name();
         PixelFormat::of_array(dtype, array.shape(), head.encoding.as_deref())

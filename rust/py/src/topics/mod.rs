@@ -623,6 +623,10 @@ impl Feed for LoopFeed {
         Box::pin(self.hub.picture(frame, setting))
     }
 
+    fn picture_as_is(&self, frame: &Frame, setting: Setting) -> Option<Bytes> {
+        self.hub.picture_as_is(frame, setting)
+    }
+
     fn lends(&self, sequence: u64, parcel: &Arc<Parcel>) {
         self.hub.lends(sequence, parcel);
     }
@@ -669,6 +673,10 @@ impl Feed for QueueFeed {
 
     fn picture(&self, frame: &Frame, setting: Setting) -> BoardFuture<Bytes> {
         Box::pin(self.hub.picture(frame, setting))
+    }
+
+    fn picture_as_is(&self, frame: &Frame, setting: Setting) -> Option<Bytes> {
+        self.hub.picture_as_is(frame, setting)
     }
 
     fn lends(&self, sequence: u64, parcel: &Arc<Parcel>) {
