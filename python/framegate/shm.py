@@ -21,6 +21,7 @@ Handles may be used from several threads. They do not survive `fork()`: a child 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -825,10 +826,13 @@ class _EventFd:
     else's file.
     """
 
-    __slots__ = ("_fd", "_loop", "_trio_token", "_trio_waiting", "_trio_watch", "_waiters")
+    __slots__ = (
+        "_closed", "_fd", "_loop", "_trio_token", "_trio_waiting", "_trio_watch", "_waiters",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._fd = -1
+        self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: set[asyncio.Future[bool]] = set()
         self._trio_token: Any = None  # while somebody waits
@@ -838,7 +842,12 @@ class _EventFd:
     async def wait_readable(self, fileno: int, timeout: float | None) -> bool:
         """Return whether it became readable (or was closed) in time."""
         if self._fd < 0:
-            self._fd = os.dup(fileno)
+            try:
+                self._fd = os.dup(fileno)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                return True  # another thread has closed the subscriber just now
         if _in_trio():
             return await self._wait_trio(timeout)
         # Not for everybody: importing it takes as long as all that frames need.
@@ -850,12 +859,16 @@ class _EventFd:
                 "this subscriber is waited for on another event loop: open one per loop"
             )
         future: asyncio.Future[bool] = loop.create_future()
-        if not self._waiters:
-            self._loop = loop
-            loop.add_reader(self._fd, self._wake)
+        is_first = not self._waiters
+        self._loop = loop
+        # Before the look at `_closed`: who sets that looks for waiters next.
         self._waiters.add(future)
         timer = None if timeout is None else loop.call_later(timeout, _settle, future, False)
         try:
+            if self._closed:
+                return True
+            if is_first:
+                loop.add_reader(self._fd, self._wake)
             return await future
         finally:
             if timer is not None:
@@ -863,12 +876,17 @@ class _EventFd:
             self._waiters.discard(future)
             if not self._waiters and self._fd >= 0:
                 loop.remove_reader(self._fd)
+                if self._closed:
+                    self._close_fd()
 
     async def _wait_trio(self, timeout: float | None) -> bool:
         trio = sys.modules["trio"]
         self._trio_token = trio.lowlevel.current_trio_token()
         self._trio_waiting += 1
         try:
+            if self._closed:
+                self._close_fd()
+                return True
             with trio.move_on_after(float("inf") if timeout is None else timeout):
                 if self._trio_watch is not None:
                     # trio lets one task watch a descriptor. However its watch ends, the others
@@ -896,6 +914,7 @@ class _EventFd:
 
     def close(self) -> None:
         """Wake whoever waits and give the duplicate back; from any thread."""
+        self._closed = True
         if self._fd < 0:
             return
         if self._trio_token is not None:
