@@ -410,7 +410,7 @@ fn detach(http1: Http1, shared: &Shared, kept: &Kept, left: u64) -> Served {
     Served::Detached(Box::new(Detached {
         io,
         service: parts.service,
-        exchange,
+        exchange: *exchange,
     }))
 }
 

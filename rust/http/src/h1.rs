@@ -85,7 +85,8 @@ pub(crate) struct Kept {
     in_flight: Cell<Option<u64>>,
     /// The future is kept when hyper drops it.
     keeping: Cell<bool>,
-    exchange: RefCell<Option<Exchange>>,
+    /// Boxed: hardly ever there, looked for at each request.
+    exchange: Cell<Option<Box<Exchange>>>,
     twin: RefCell<Vec<u8>>,
 }
 
@@ -96,7 +97,10 @@ impl Kept {
     }
 
     /// Runs `take_apart`, which drops hyper's connection, and keeps the response that is waited for.
-    pub(crate) fn keep_exchange<T>(&self, take_apart: impl FnOnce() -> T) -> (T, Option<Exchange>) {
+    pub(crate) fn keep_exchange<T>(
+        &self,
+        take_apart: impl FnOnce() -> T,
+    ) -> (T, Option<Box<Exchange>>) {
         self.keeping.set(true);
         let parts = take_apart();
         self.keeping.set(false);
@@ -105,7 +109,7 @@ impl Kept {
 
     /// The next call of the service is for the twin, whose bytes are returned, and is answered by `exchange`.
     pub(crate) fn resume(&self, exchange: Exchange, close: bool) -> Bytes {
-        *self.exchange.borrow_mut() = Some(exchange);
+        self.exchange.set(Some(Box::new(exchange)));
         let mut twin = self.twin.take();
         if close {
             // Of several, the last one counts.
@@ -144,7 +148,7 @@ impl hyper::service::Service<http::Request<Incoming>> for ConnectionService {
 
     fn call(&self, request: http::Request<Incoming>) -> InFlight {
         let exchange = match self.kept.exchange.take() {
-            Some(kept) => kept,
+            Some(kept) => *kept,
             None => self.start(request),
         };
         self.kept.in_flight.set(Some(exchange.number));
@@ -538,10 +542,10 @@ impl Future for InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
+        if self.exchange.is_some() {
             self.kept.in_flight.set(None);
             if self.kept.keeping.get() {
-                *self.kept.exchange.borrow_mut() = Some(exchange);
+                self.kept.exchange.set(self.exchange.take().map(Box::new));
             }
         }
     }

@@ -724,10 +724,18 @@ impl Caller {
 impl Caller {
     /// Calls the application. A request whose body is on its way waits with that until the connection polls the response, and what
     /// has come of the body is there: its first `receive()` does not suspend then, and no task is made for it.
+    #[inline]
     fn call_application(self: &Rc<Self>, mut request: Request) -> ResponseFuture {
-        if !request.body.call_for() {
-            return self.attach_and_start(&mut request);
+        if request.body.call_for() {
+            self.call_later(request)
+        } else {
+            self.attach_and_start(&mut request)
         }
+    }
+
+    /// Apart from the rest, which moves no request.
+    #[inline(never)]
+    fn call_later(self: &Rc<Self>, mut request: Request) -> ResponseFuture {
         let caller = self.clone();
         ResponseFuture::later(async move {
             let started = caller.attach_and_start(&mut request);
