@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,22 @@ def test_several_topics_are_one_file_in_order(tmp_path: Path) -> None:
         assert player.wait(PATIENCE_S)
         assert player.stats()["again/b/c"].frames == 10
     assert set(shm.topics()) == {"a", "b/c", "again/b/c"}
+
+
+def test_times_of_a_topic_are_in_the_order_of_its_frames(tmp_path: Path) -> None:
+    """However close together they were published: a viewer that sorts by time shows them as sent."""
+    file, count = tmp_path / "a.mcap", 50
+    with shm.Publisher("t", slot_bytes=8, slots=count + 14) as publisher:
+        taken = Taken("t", count)
+        record(file, "t", lambda: [publisher.send(b"x") for _ in range(count)], count)
+        taken.result()
+    with file.open("rb") as stream:
+        found = [m.publish_time for _, _, m in make_reader(stream).iter_messages()]
+    gaps = [later - earlier for earlier, later in pairwise(found)]
+    assert min(gaps) >= 0
+    # As by the clock of the frames. Few may differ: the two clocks were looked at anew.
+    expected = [later - earlier for earlier, later in pairwise(taken.arrived_ns)]
+    assert sum(gap != sent for gap, sent in zip(gaps, expected, strict=True)) <= 10
 
 
 def test_timing_is_kept_and_scaled(tmp_path: Path) -> None:

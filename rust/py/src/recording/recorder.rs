@@ -61,10 +61,12 @@ impl Output {
         channel_id: u16,
         sequence: u64,
         data: &[u8],
-        age_ns: u64,
+        published_unix_ns: u64,
     ) -> Result<(), Failure> {
         // The clock of the machine may be set back; the order of the file must not.
-        self.log_time_ns = self.log_time_ns.max(unix_ns());
+        let now = unix_ns();
+        self.log_time_ns = self.log_time_ns.max(now);
+        let age_ns = now.saturating_sub(published_unix_ns);
         let header = MessageHeader {
             channel_id,
             sequence: sequence as u32, // the whole number is in the message
@@ -323,6 +325,7 @@ fn record(
 ) -> Result<(), Failure> {
     let mut channels: BTreeMap<Kind, u16> = BTreeMap::new();
     let mut message = Vec::new();
+    let mut clock = Clock::default();
     loop {
         // Read first: what was published before the stop is still taken.
         let stopping = stop.load(Ordering::Acquire);
@@ -358,10 +361,9 @@ fn record(
                 frame.len()
             )));
         }
-        let age_ns = monotonic_ns().saturating_sub(frame.published_ns());
         message.clear();
         let arrays = frame.arrays().map_err(Failure::Topic)?;
-        let published_unix_ns = unix_ns().saturating_sub(age_ns);
+        let published_unix_ns = clock.unix_ns(frame.published_ns());
         let kind = messages::encode(&frame, &arrays, bgr, published_unix_ns, &mut message);
         let (sequence, bytes, lost) = (frame.sequence(), frame.len() as u64, frame.lost());
         drop_lease(frame);
@@ -377,8 +379,7 @@ fn record(
             channels.insert(kind, channel);
             channel
         };
-        let age_ns = unix_ns().saturating_sub(published_unix_ns);
-        output.write(channel, sequence, &message, age_ns)?;
+        output.write(channel, sequence, &message, published_unix_ns)?;
         if let Some(counts) = lock(&shared.counts).get_mut(topic) {
             counts.frames += 1;
             counts.bytes += bytes;
@@ -390,6 +391,40 @@ fn record(
 /// The slot is free again before the disk is waited for.
 fn drop_lease(frame: Frame) {
     drop(frame);
+}
+
+/// Looks at the two clocks whose difference is asked for: nothing knows both at one moment, and who looks may have to wait between.
+const LOOKS: usize = 3;
+/// Differences from the known one up to this are of the looking; above, the clock of the machine was set.
+const JITTER_NS: i64 = 1_000_000;
+
+/// When frames were published, by the clock of the machine. The times of a topic are in the order of its frames, however close
+/// they are: the difference of the clocks is kept.
+#[derive(Default)]
+struct Clock {
+    /// Of the machine's clock from the monotonic one.
+    ahead_ns: Option<i64>,
+}
+
+impl Clock {
+    fn unix_ns(&mut self, monotonic: u64) -> u64 {
+        self.at(monotonic, || {
+            // The monotonic one first: a pause between makes the difference larger, never smaller.
+            let monotonic = monotonic_ns();
+            unix_ns().cast_signed() - monotonic.cast_signed()
+        })
+    }
+
+    fn at(&mut self, monotonic: u64, mut look: impl FnMut() -> i64) -> u64 {
+        let fits = |known: i64, seen: i64| (seen - known).abs() <= JITTER_NS;
+        let seen = look();
+        let ahead = match self.ahead_ns {
+            Some(known) if fits(known, seen) => known,
+            _ => (1..LOOKS).fold(seen, |least, _| least.min(look())),
+        };
+        self.ahead_ns = Some(ahead);
+        monotonic.saturating_add_signed(ahead)
+    }
 }
 
 fn unix_ns() -> u64 {
