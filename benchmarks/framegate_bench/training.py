@@ -10,9 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from framegate_bench import environments, measure, question
+from framegate_bench import comparison, environments, measure, question
+from framegate_bench.comparison import Case, Comparison, with_contestants
 from framegate_bench.environments import HOME, TRAINED
 from framegate_bench.loadgen import Times
 from framegate_bench.processes import BenchError
@@ -21,8 +23,13 @@ from framegate_bench.question import Question
 QUESTIONS = (
     "hello", "hello_h2", "fastapi_route", "websocket_small", "websocket_large", "native_hello",
     "native_echo", "native_validated", "native_invalid", "frame_ingest", "static_files",
-    "observability",
+    "observability", "topic_post",
 )  # fmt: skip
+COMPARISONS = {
+    # A rate that is no camera's: what ran seldom counts as cold, and is built small.
+    "topic_fanout": ("--viewers", "100", "--rate", "100"),
+    "topic_call": ("--bytes", "64", "--tools", "{tools}"),
+}
 TIMES = Times(1.0, warmup_s=0.4)
 
 
@@ -44,6 +51,9 @@ def train() -> Path:
             assert isinstance(one, Question), one
             ours = tuple(server for server in one.servers if server.venv == "framegate")
             measure.ask(bench, question.with_servers(one, ours), {})
+        for one in question.load(HOME, tuple(COMPARISONS)):
+            assert isinstance(one, Comparison), one
+            _train_by(one, venv, native, cores)
     finally:
         os.sched_setaffinity(0, affinity)
     raw = sorted(counts.glob("*.profraw"))
@@ -58,6 +68,23 @@ def train() -> Path:
     # cargo builds anew by the flags, not by what is in the file.
     digest = hashlib.sha256(merged.read_bytes()).hexdigest()[:16]
     return merged.rename(TRAINED / f"http-{digest}.profdata")
+
+
+def _train_by(one: Comparison, venv: Path, native: Path, cores: measure.Cores) -> None:
+    """Run our program of a comparison once, with the words for it above."""
+    case = Case("training", "training", COMPARISONS[one.name], ())
+    answer = comparison.ask(
+        replace(with_contestants(one, {"framegate"}), cases=(case,), limits=()),
+        folders={"framegate": venv},
+        missing={},
+        tools=native,
+        cores=(cores.server, cores.load),
+        seconds=TIMES.seconds,
+        rounds=1,
+    )
+    error = answer["cases"][0]["rows"]["framegate"]["error"]
+    if error is not None:
+        raise BenchError(f"{one.name}: {error}")
 
 
 def _llvm_profdata() -> str:

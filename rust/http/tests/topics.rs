@@ -5,8 +5,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fmt::Write as _,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,11 +23,11 @@ use framegate_http::{
         Board, BoardFuture, Code, Dtype, Feed, Frame, FrameHead, Opened, Problem, Publisher, Seats,
         Settings, SocketLimits, TopicInfo, TopicRoutes,
         access::{Access, Guard},
-        board::{Event, Participant, Schema},
+        board::{Event, Participant, Schema, Watching},
         openapi::About,
     },
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, futures::OwnedNotified};
 
 const SLOT: u64 = 1000;
 
@@ -60,7 +62,7 @@ struct Shared {
 struct Topic {
     schema: Schema,
     newest: Rc<RefCell<Option<Frame>>>,
-    changed: Rc<Notify>,
+    changed: Arc<Notify>,
 }
 
 struct Slot {
@@ -145,18 +147,10 @@ impl Feed for Of {
         Ok(self.1.newest.borrow().clone())
     }
 
-    fn newer(&self, after: u64) -> BoardFuture<Frame> {
-        let topic = self.1.clone();
-        Box::pin(async move {
-            loop {
-                let changed = topic.changed.notified();
-                if let Some(frame) = &*topic.newest.borrow()
-                    && frame.sequence > after
-                {
-                    return Ok(frame.clone());
-                }
-                changed.await;
-            }
+    fn watch(&self) -> Box<dyn Watching> {
+        Box::new(Waits {
+            topic: self.1.clone(),
+            changed: None,
         })
     }
 
@@ -174,6 +168,30 @@ impl Feed for Of {
     }
 
     fn lends(&self, _sequence: u64, _parcel: &Arc<Parcel>) {}
+}
+
+struct Waits {
+    topic: Topic,
+    changed: Option<Pin<Box<OwnedNotified>>>,
+}
+
+impl Watching for Waits {
+    fn poll_newer(&mut self, after: u64, cx: &mut Context<'_>) -> Poll<Result<Frame, Problem>> {
+        loop {
+            if let Some(changed) = &mut self.changed {
+                ready!(changed.as_mut().poll(cx));
+            }
+            let mut changed = Box::pin(self.topic.changed.clone().notified_owned());
+            changed.as_mut().enable();
+            self.changed = Some(changed);
+            if let Some(frame) = &*self.topic.newest.borrow()
+                && frame.sequence > after
+            {
+                self.changed = None;
+                return Poll::Ready(Ok(frame.clone()));
+            }
+        }
+    }
 }
 
 impl Memory {
@@ -471,7 +489,7 @@ fn later_frame_is_waited_for() {
 impl Topic {
     /// Those who hold it beside the table: requests that wait.
     fn waiters(&self) -> usize {
-        Rc::strong_count(&self.changed) - 1
+        Arc::strong_count(&self.changed) - 1
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -147,11 +148,8 @@ pub trait Feed: 'static {
     /// [`Code::Unavailable`](super::Code::Unavailable)
     fn newest(&self) -> Result<Option<Frame>, Problem>;
 
-    /// The newest frame, as soon as its sequence is greater than `after`. May be dropped at any point.
-    ///
-    /// # Errors
-    /// [`Code::Unavailable`](super::Code::Unavailable); the topic went away.
-    fn newer(&self, after: u64) -> BoardFuture<Frame>;
+    /// What waits for frames, for one viewer.
+    fn watch(&self) -> Box<dyn Watching>;
 
     /// A frame as a picture; made once for all who ask for the same. The frame is held until it is made.
     ///
@@ -167,8 +165,8 @@ pub trait Feed: 'static {
     /// A parcel sends from a frame of this feed, which may have it copy the rest when frames are scarce.
     fn lends(&self, sequence: u64, parcel: &Arc<Parcel>);
 
-    /// A feed whose `newer` gives each frame that is published from now on, in order, while no more than so many wait for it; beyond
-    /// that the oldest is left out. It is for one viewer.
+    /// A feed that gives each frame that is published from now on, in order, to who [watches](Self::watch) it, while no more than so
+    /// many wait for him; beyond that the oldest is left out. It is for one viewer.
     ///
     /// # Errors
     /// [`Code::Unavailable`](super::Code::Unavailable); the topic went away, or there are no frames but the newest.
@@ -178,6 +176,15 @@ pub trait Feed: 'static {
             "only the newest frames are to be had here",
         ))))
     }
+}
+
+/// Waits for the frames of a feed, one after the other.
+pub trait Watching {
+    /// The newest frame, as soon as its sequence is greater than `after`.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`](super::Code::Unavailable); the topic went away.
+    fn poll_newer(&mut self, after: u64, cx: &mut Context<'_>) -> Poll<Result<Frame, Problem>>;
 }
 
 /// A frame that is held: its bytes stay as they are until it is dropped.

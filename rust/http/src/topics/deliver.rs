@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::board::{Board, Event};
 use super::problem::Problem;
-use super::watch::{Form, Pace, Seat, next};
+use super::watch::{Form, Pace, Seat, Shots};
 use crate::fanout::Parcel;
 use crate::websocket::outbox::Outbox;
 
@@ -33,7 +33,7 @@ pub(super) async fn frames(
     seat: Seat,
 ) -> Result<Pin<Box<dyn Future<Output = Ended>>>, Problem> {
     let form = Form::of(query, None)?;
-    let mut pace = Pace::of(query)?;
+    let pace = Pace::of(query)?;
     let feed = board.feed(topic).await?;
     if let (Form::Picture(setting), Some(frame)) = (form, feed.newest()?) {
         // What is no picture is refused at once, as everywhere.
@@ -41,12 +41,11 @@ pub(super) async fn frames(
     }
     Ok(Box::pin(async move {
         let _seat = seat;
-        let mut after = 0;
+        let mut shots = Shots::new(feed.clone(), form, pace);
         loop {
-            let Ok((shot, next_pace)) = next(feed.clone(), form, pace, after).await else {
+            let Ok(shot) = poll_fn(|cx| shots.poll_next(cx)).await else {
                 return Ended::Topic;
             };
-            (pace, after) = (next_pace, shot.frame.sequence);
             let parcel = shot.parcel(&*feed, Bytes::new(), Bytes::new());
             board.happened(&Event::Sent {
                 bytes: shot.bytes.len() as u64,

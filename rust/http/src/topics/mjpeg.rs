@@ -24,7 +24,7 @@ use http_body::Frame as BodyFrame;
 
 use super::board::{Board, Event, Feed, Frame};
 use super::problem::{Code, Problem};
-use super::watch::{Form, Next, Pace, Seat, Shot, endless, next, value};
+use super::watch::{Form, Pace, Seat, Shot, Shots, endless, value};
 use crate::body::Aborted;
 use crate::fanout::Parcel;
 use crate::pictures::{Coding, Setting};
@@ -97,15 +97,10 @@ pub(super) async fn pictures(
             Framing::Announced => VecDeque::from([format!("{part}\r\n").into()]),
             Framing::Length => VecDeque::new(),
         },
-        next: Some(Box::pin(next(
-            feed.clone(),
-            Form::Picture(setting),
-            pace,
-            0,
-        ))),
+        shots: Shots::new(feed.clone(), Form::Picture(setting), pace),
+        is_over: false,
         board: board.clone(),
         feed,
-        form: Form::Picture(setting),
         sender,
         framing,
         announced: format!("\r\n{part}\r\n").into(),
@@ -173,15 +168,15 @@ thread_local! {
 struct Pictures {
     board: Rc<dyn Board>,
     feed: Rc<dyn Feed>,
-    form: Form,
+    shots: Shots,
+    /// The topic is gone.
+    is_over: bool,
     sender: ParcelSender,
     framing: Framing,
     /// The beginning of each part.
     part: Bytes,
     /// What follows a picture whose length is not said: the head of the next part.
     announced: Bytes,
-    /// Waits for the next picture; `None` at the end.
-    next: Option<Next>,
     /// What goes out first.
     ready: VecDeque<Bytes>,
     under_way: Option<UnderWay>,
@@ -193,12 +188,10 @@ struct UnderWay {
     parcel: Arc<Parcel>,
     /// Bytes that were not given to the connection yet.
     left: usize,
-    sequence: u64,
-    pace: Pace,
 }
 
 impl Pictures {
-    fn begin(&mut self, shot: &Shot, pace: Pace) {
+    fn begin(&mut self, shot: &Shot) {
         let (before, behind) = match self.framing {
             Framing::Announced => (Bytes::new(), self.announced.clone()),
             Framing::Length => (head_of(&self.part, shot), Bytes::from_static(b"\r\n")),
@@ -210,8 +203,6 @@ impl Pictures {
         self.under_way = Some(UnderWay {
             left: parcel.left(),
             parcel,
-            sequence: shot.frame.sequence,
-            pace,
         });
     }
 }
@@ -236,18 +227,15 @@ impl http_body::Body for Pictures {
                     return Poll::Ready(Some(Ok(BodyFrame::data(piece))));
                 }
                 ready!(under_way.parcel.poll_sent(cx));
-                let (after, pace) = (under_way.sequence, under_way.pace);
                 me.under_way = None;
-                me.next = Some(Box::pin(next(me.feed.clone(), me.form, pace, after)));
             }
-            let Some(next) = &mut me.next else {
+            if me.is_over {
                 return Poll::Ready(None);
-            };
-            let shot = ready!(next.as_mut().poll(cx));
-            me.next = None;
-            if let Ok((shot, pace)) = shot {
-                me.begin(&shot, pace);
+            }
+            if let Ok(shot) = ready!(me.shots.poll_next(cx)) {
+                me.begin(&shot);
             } else {
+                me.is_over = true;
                 me.ready.push_back(Bytes::from_static(END.as_bytes()));
             }
         }

@@ -28,6 +28,7 @@ pub mod head;
 mod json;
 mod mjpeg;
 pub(crate) mod multipart;
+pub mod newest;
 pub(crate) mod npy;
 pub mod openapi;
 mod parts;

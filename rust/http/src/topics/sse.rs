@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -12,10 +11,10 @@ use http::{HeaderValue, request::Parts};
 use http_body::Frame as BodyFrame;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::board::{Board, Feed, Frame};
+use super::board::{Board, Frame};
 use super::json;
 use super::problem::Problem;
-use super::watch::{Form, Next, Pace, Seat, endless, next};
+use super::watch::{Form, Pace, Seat, Shots, endless};
 use crate::body::Aborted;
 use crate::service::Response;
 
@@ -32,8 +31,7 @@ pub(super) async fn events(
     let pace = Pace::of(head.uri.query().unwrap_or_default())?;
     let feed = board.feed(topic).await?;
     let body = Events {
-        next: Box::pin(next(feed.clone(), Form::Raw, pace, 0)),
-        feed,
+        shots: Shots::new(feed, Form::Raw, pace),
         comment: Box::pin(sleep(COMMENT_EVERY)),
         ended: false,
         _seat: seat,
@@ -43,8 +41,7 @@ pub(super) async fn events(
 }
 
 struct Events {
-    feed: Rc<dyn Feed>,
-    next: Next,
+    shots: Shots,
     comment: Pin<Box<Sleep>>,
     ended: bool,
     _seat: Seat,
@@ -93,12 +90,8 @@ impl http_body::Body for Events {
         if me.ended {
             return Poll::Ready(None);
         }
-        let data = match me.next.as_mut().poll(cx) {
-            Poll::Ready(Ok((shot, pace))) => {
-                let after = shot.frame.sequence;
-                me.next = Box::pin(next(me.feed.clone(), Form::Raw, pace, after));
-                event(&shot.frame)
-            }
+        let data = match me.shots.poll_next(cx) {
+            Poll::Ready(Ok(shot)) => event(&shot.frame),
             Poll::Ready(Err(_)) => {
                 me.ended = true;
                 Bytes::from_static(b"event: end\ndata: {}\n\n")

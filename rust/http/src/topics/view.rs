@@ -10,6 +10,7 @@
 //! `?format=` says it, else `Accept`: the bytes as they are, or a file of numpy.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -138,7 +139,8 @@ async fn frame(
     // Nobody waits with a frame in hand.
     drop(newest);
     let wait = query.timeout.unwrap_or(wait_max).min(wait_max);
-    match timeout(wait, feed.newer(head)).await {
+    let mut watching = feed.watch();
+    match timeout(wait, poll_fn(|cx| watching.poll_newer(head, cx))).await {
         Ok(frame) => frame.map(Some),
         Err(_) => Ok(None),
     }

@@ -2,12 +2,14 @@
 
 use std::{
     future::Future,
+    ops::Range,
     pin::Pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,9 +19,9 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE},
     request::Parts,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::board::{Feed, Frame};
+use super::board::{BoardFuture, Feed, Frame, Watching};
 use super::problem::{Code, Problem};
 use super::query::decimal;
 use crate::body::{BodyStream, ResponseBody};
@@ -115,20 +117,13 @@ impl Pace {
         })
     }
 
-    /// Waits until the next frame may be sent, and counts it.
-    async fn wait(self) -> Self {
-        let Some(interval) = self.interval else {
-            return self;
-        };
-        if let Some(due) = self.due {
-            sleep_until(due).await;
-        }
-        // From the time that it was due on, or the rate would fall behind; but what was missed is not made up for.
-        let now = Instant::now();
-        let due = self.due.map_or(now, |due| due.max(now - interval)) + interval;
-        Self {
-            due: Some(due),
-            ..self
+    /// Counts a frame, which may be sent now. From the time that it was due on, or the rate would fall behind; but what was missed is
+    /// not made up for.
+    fn count(&mut self) {
+        if let Some(interval) = self.interval {
+            let now = Instant::now();
+            let due = self.due.map_or(now, |due| due.max(now - interval));
+            self.due = Some(due + interval);
         }
     }
 }
@@ -181,59 +176,121 @@ pub(super) fn endless(head: &Parts, content_type: HeaderValue, body: BodyStream)
     response
 }
 
-/// Waits for [`next`].
-pub(super) type Next = Pin<Box<dyn Future<Output = Result<(Shot, Pace), Problem>>>>;
-
-/// The next frame after `after`, in the form that is wanted, when it is due. When all that makes pictures is busy the frame is passed
-/// over: there is a newer one soon.
-///
-/// # Errors
-/// The topic went away, or its frames have no such form.
-pub(super) async fn next(
+/// What one viewer of a topic gets: one frame after the other, in the form that he wants and when it is due. When all that makes
+/// pictures is busy a frame is passed over: there is a newer one soon.
+pub(super) struct Shots {
     feed: Rc<dyn Feed>,
     form: Form,
     pace: Pace,
-    mut after: u64,
-) -> Result<(Shot, Pace), Problem> {
-    let pace = pace.wait().await;
-    loop {
-        let frame = feed.newer(after).await?;
-        let Form::Picture(setting) = form else {
-            let bytes = frame.payload.clone();
-            let shot = Shot {
-                frame,
-                bytes,
-                is_lent: true,
-            };
-            return Ok((shot, pace));
-        };
-        if let Some(bytes) = feed.picture_as_is(&frame, setting) {
-            let shot = Shot {
-                frame,
-                bytes,
-                is_lent: true,
-            };
-            return Ok((shot, pace));
+    /// The sequence of the frame before.
+    after: u64,
+    /// Nobody watches while it is too early for a frame.
+    watching: Option<Box<dyn Watching>>,
+    step: Step,
+}
+
+enum Step {
+    /// The frame before was asked for.
+    Before,
+    /// It is too early for the next one.
+    Early(Pin<Box<Sleep>>),
+    /// There is none yet.
+    Waits,
+    /// Its picture is made.
+    Made {
+        picture: BoardFuture<Bytes>,
+        /// Its payload is let go of: the frame is held by who makes the picture, as long as that takes.
+        frame: Frame,
+        /// Where that is.
+        slot: Range<*const u8>,
+    },
+}
+
+impl Shots {
+    pub(super) const fn new(feed: Rc<dyn Feed>, form: Form, pace: Pace) -> Self {
+        Self {
+            feed,
+            form,
+            pace,
+            after: 0,
+            watching: None,
+            step: Step::Before,
         }
-        let picture = feed.picture(&frame, setting);
-        let slot = frame.payload.as_ptr_range();
-        // The frame is not held while its picture is made, by anybody but who makes it.
-        let frame = Frame {
-            payload: Bytes::new(),
-            ..frame
-        };
-        match picture.await {
-            Ok(bytes) => {
-                let is_lent = slot.contains(&bytes.as_ptr());
-                let shot = Shot {
+    }
+
+    /// The next frame. Not to be asked again after an error.
+    ///
+    /// # Errors
+    /// The topic went away, or its frames have no such form.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Shot, Problem>> {
+        loop {
+            match &mut self.step {
+                Step::Before => match self.pace.due {
+                    Some(due) => self.step = Step::Early(Box::pin(sleep_until(due))),
+                    None => self.now(),
+                },
+                Step::Early(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    self.now();
+                }
+                Step::Waits => {
+                    let watching = self.watching.get_or_insert_with(|| self.feed.watch());
+                    let frame = ready!(watching.poll_newer(self.after, cx))?;
+                    self.after = frame.sequence;
+                    if let Some(bytes) = self.as_is(&frame) {
+                        return Poll::Ready(Ok(self.taken(frame, bytes, true)));
+                    }
+                }
+                Step::Made {
+                    picture,
                     frame,
-                    bytes,
-                    is_lent,
-                };
-                return Ok((shot, pace));
+                    slot,
+                } => match ready!(picture.as_mut().poll(cx)) {
+                    Ok(bytes) => {
+                        let is_lent = slot.contains(&bytes.as_ptr());
+                        let frame = frame.clone();
+                        return Poll::Ready(Ok(self.taken(frame, bytes, is_lent)));
+                    }
+                    Err(problem) if problem.code == Code::PicturesBusy => self.step = Step::Waits,
+                    Err(problem) => return Poll::Ready(Err(problem)),
+                },
             }
-            Err(problem) if problem.code == Code::PicturesBusy => after = frame.sequence,
-            Err(problem) => return Err(problem),
+        }
+    }
+
+    fn now(&mut self) {
+        self.pace.count();
+        self.step = Step::Waits;
+    }
+
+    /// The frame's own bytes, if those are wanted; else its picture is begun.
+    fn as_is(&mut self, frame: &Frame) -> Option<Bytes> {
+        let Form::Picture(setting) = self.form else {
+            return Some(frame.payload.clone());
+        };
+        let bytes = self.feed.picture_as_is(frame, setting);
+        if bytes.is_none() {
+            self.step = Step::Made {
+                picture: self.feed.picture(frame, setting),
+                frame: Frame {
+                    payload: Bytes::new(),
+                    ..frame.clone()
+                },
+                slot: frame.payload.as_ptr_range(),
+            };
+        }
+        bytes
+    }
+
+    fn taken(&mut self, frame: Frame, bytes: Bytes, is_lent: bool) -> Shot {
+        self.step = Step::Before;
+        if self.pace.interval.is_some() {
+            self.watching = None;
+        }
+        Shot {
+            frame,
+            bytes,
+            is_lent,
         }
     }
 }

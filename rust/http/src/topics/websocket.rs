@@ -51,7 +51,7 @@ use super::access::chosen_subprotocol;
 use super::board::{Board, Event, Feed, InOrder, Publisher};
 use super::head::{ArrayHead, Dtype, FrameHead};
 use super::problem::{Code, Problem};
-use super::watch::{Form, Next, Pace, Seat, Shot, next, value};
+use super::watch::{Form, Pace, Seat, Shot, Shots, value};
 use super::{json, sse};
 use crate::body::ResponseBody;
 use crate::fanout::Parcel;
@@ -398,7 +398,7 @@ impl Opening {
         let draining = upgraded.draining;
         let mut viewer = feed.map(|feed| Viewer {
             board,
-            next: Some(Box::pin(next(feed.clone(), asked.form, asked.pace, 0))),
+            shots: Shots::new(feed.clone(), asked.form, asked.pace),
             feed,
             link: link.clone(),
             form: asked.form,
@@ -445,7 +445,7 @@ struct Viewer {
     link: Rc<Link>,
     form: Form,
     policy: Policy,
-    next: Option<Next>,
+    shots: Shots,
     under_way: Option<UnderWay>,
     /// The sequence of the last frame.
     before: Option<u64>,
@@ -458,7 +458,6 @@ struct Viewer {
 struct UnderWay {
     parcel: Arc<Parcel>,
     sequence: u64,
-    pace: Pace,
     /// What was left when the clock was last set.
     left: usize,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -485,28 +484,20 @@ impl Viewer {
                     self.link.viewer.replace(Some(cx.waker().clone()));
                     return Turn::Waits;
                 }
-                let (after, pace) = (under_way.sequence, under_way.pace);
                 self.under_way = None;
-                self.next = Some(Box::pin(next(self.feed.clone(), self.form, pace, after)));
             }
-            let Some(next) = &mut self.next else {
-                return Turn::Over;
-            };
-            match next.as_mut().poll(cx) {
+            match self.shots.poll_next(cx) {
                 Poll::Pending => return Turn::Waits,
-                Poll::Ready(Ok((shot, pace))) => {
-                    self.next = None;
-                    self.send(&shot, pace);
-                }
+                Poll::Ready(Ok(shot)) => self.send(&shot),
                 Poll::Ready(Err(problem)) => {
                     self.link.outbox.text(&problem_text(&problem));
-                    self.next = None;
+                    return Turn::Over;
                 }
             }
         }
     }
 
-    fn send(&mut self, shot: &Shot, pace: Pace) {
+    fn send(&mut self, shot: &Shot) {
         let head = self.head(shot);
         let parcel = shot.parcel(&*self.feed, head, Bytes::new());
         self.board.happened(&Event::Sent {
@@ -517,7 +508,6 @@ impl Viewer {
             left: parcel.left(),
             parcel,
             sequence: shot.frame.sequence,
-            pace,
             stalled: None,
         });
     }

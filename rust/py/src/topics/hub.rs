@@ -12,6 +12,7 @@
 //! not once for each who waits.
 
 use std::{
+    future::poll_fn,
     io, mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -22,10 +23,14 @@ use bytes::Bytes;
 use framegate_http::{
     fanout::Parcel,
     pictures::{Cache, Coding, FrameId, PictureError, PixelFormat, Pixels, Setting, Source},
-    topics::{Code, Problem, board::Frame},
+    topics::{
+        Code, Problem,
+        board::Frame,
+        newest::{GONE, Newest, Watching},
+    },
 };
 use framegate_shm::{Policy, Subscriber, SubscriberOptions};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     convert::problem,
@@ -55,10 +60,10 @@ pub(super) struct Hub {
     /// What picture the frame that was asked for last is: many viewers ask.
     coded: Mutex<Option<(u64, Option<Coding>)>>,
     pump: Mutex<bool>,
-    /// The newest sequence that the pump has seen; `u64::MAX` once the topic is gone.
-    newest: watch::Sender<u64>,
+    /// The newest sequence that the pump has seen.
+    newest: Arc<Newest>,
     /// The same number, for the loop, as long as its relay runs.
-    relay: Mutex<Weak<watch::Sender<u64>>>,
+    relay: Mutex<Weak<Newest>>,
     leases: Leases,
     pictures: Cache,
     topic: String,
@@ -94,7 +99,7 @@ impl Hub {
             shown: Mutex::default(),
             coded: Mutex::default(),
             pump: Mutex::new(false),
-            newest: watch::Sender::new(0),
+            newest: Newest::new(0),
             relay: Mutex::default(),
             // What the library allows who says nothing.
             leases: Leases::new((info.slots / 2).max(1), row),
@@ -215,9 +220,9 @@ impl Hub {
     }
 
     /// Watches the newest sequence; `start` is called with what has to run for that, if it does not yet.
-    pub(super) fn watch(self: &Arc<Self>, start: impl FnOnce(Arc<Self>)) -> watch::Receiver<u64> {
+    pub(super) fn watch(self: &Arc<Self>, start: impl FnOnce(Arc<Self>)) -> Watching {
         let mut is_pumped = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
-        let watching = self.newest.subscribe();
+        let watching = self.newest.watch();
         let was_pumped = mem::replace(&mut *is_pumped, true);
         drop(is_pumped);
         if !was_pumped {
@@ -230,52 +235,46 @@ impl Hub {
     /// relay, which has to run on the thread that asks. It is always the same one.
     pub(super) fn watch_by_relay<F>(
         self: &Arc<Self>,
-        watching: impl FnOnce() -> watch::Receiver<u64>,
+        watching: impl FnOnce() -> Watching,
         start: F,
-    ) -> watch::Receiver<u64>
+    ) -> Watching
     where
         F: FnOnce(Pin<Box<dyn Future<Output = ()>>>),
     {
         let mut known = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(relay) = known.upgrade() {
-            return relay.subscribe();
+            return relay.watch();
         }
         let mut watching = watching();
-        let newest = *watching.borrow_and_update();
-        let (relay, relayed) = watch::channel(newest);
-        let relay = Arc::new(relay);
+        let relay = Newest::new(watching.look());
+        let relayed = relay.watch();
         *known = Arc::downgrade(&relay);
         start(Box::pin(Arc::clone(self).relay(watching, relay)));
         relayed
     }
 
     /// Tells those who wait on one thread what the pump has seen, until there are none.
-    async fn relay(
-        self: Arc<Self>,
-        mut watching: watch::Receiver<u64>,
-        relay: Arc<watch::Sender<u64>>,
-    ) {
+    async fn relay(self: Arc<Self>, mut watching: Watching, relay: Arc<Newest>) {
+        // However it ends, those who are left are told.
+        let relay = Relay(relay);
         let mut seen = Instant::now();
         loop {
-            seen = seen_by(&relay, seen);
+            seen = seen_by(&relay.0, seen);
             tokio::select! {
-                // It does not fail: the hub is held.
-                _ = watching.changed() => {
-                    let newest = *watching.borrow_and_update();
-                    if newest == u64::MAX {
-                        relay.send_replace(newest);
+                newest = poll_fn(|cx| watching.poll_changed(cx)) => {
+                    if newest == GONE {
                         return;
                     }
                     // Each watcher lets go of the frame before the next one looks: it is leased for all of them, not by each. They
                     // run before this task does again, because they are woken first.
                     let _shown = Shown::new(&self);
-                    relay.send_replace(newest);
+                    relay.0.tell(newest);
                     tokio::task::yield_now().await;
                 }
-                () = deserted(&relay, seen) => {
+                () = deserted(&relay.0, seen) => {
                     // Held, so that nobody begins to watch a relay that ends.
                     let mut known = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
-                    if relay.receiver_count() == 0 {
+                    if !relay.0.is_watched() {
                         *known = Weak::new();
                         return;
                     }
@@ -304,7 +303,7 @@ impl Hub {
                 return Ok(false);
             }
             if let Some(frame) = self.subscriber.take(Duration::ZERO)? {
-                self.newest.send_replace(frame.sequence());
+                self.newest.tell(frame.sequence());
             }
             if !self.subscriber.arm()? {
                 return Ok(true);
@@ -335,9 +334,18 @@ impl Drop for Shown<'_> {
     }
 }
 
+/// The relay runs.
+struct Relay(Arc<Newest>);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.0.tell(GONE);
+    }
+}
+
 /// When somebody was last seen to watch: now, or `before`.
-fn seen_by(watched: &watch::Sender<u64>, before: Instant) -> Instant {
-    if watched.receiver_count() > 0 {
+fn seen_by(watched: &Newest, before: Instant) -> Instant {
+    if watched.is_watched() {
         Instant::now()
     } else {
         before
@@ -345,8 +353,8 @@ fn seen_by(watched: &watch::Sender<u64>, before: Instant) -> Instant {
 }
 
 /// Ready when nobody watches, and nobody was `seen` to for [`PUMP_LINGER`], however many frames come meanwhile.
-async fn deserted(watched: &watch::Sender<u64>, seen: Instant) {
-    watched.closed().await;
+async fn deserted(watched: &Newest, seen: Instant) {
+    watched.deserted().await;
     tokio::time::sleep_until(seen + PUMP_LINGER).await;
 }
 
@@ -392,7 +400,7 @@ impl Running {
     /// Whether nobody watches; then another pump may begin.
     fn is_over(&mut self) -> bool {
         let mut is_pumped = self.hub.pump.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.hub.newest.receiver_count() == 0 {
+        if !self.hub.newest.is_watched() {
             *is_pumped = false;
             self.done = true;
         }
@@ -404,7 +412,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.done {
             *self.hub.pump.lock().unwrap_or_else(PoisonError::into_inner) = false;
-            self.hub.newest.send_replace(u64::MAX);
+            self.hub.newest.tell(GONE);
         }
     }
 }

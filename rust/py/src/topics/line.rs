@@ -13,13 +13,12 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -129,21 +128,18 @@ impl Kept {
 
 impl Place {
     /// The next frame of the queue.
-    pub(super) async fn next(&self) -> Result<Frame, Problem> {
-        poll_fn(|cx| {
-            let mut queue = locked(&self.queue);
-            while let Some(kept) = queue.frames.pop_front() {
-                if let Some(frame) = kept.give() {
-                    return Poll::Ready(Ok(frame));
-                }
+    pub(super) fn poll_next(&self, cx: &Context<'_>) -> Poll<Result<Frame, Problem>> {
+        let mut queue = locked(&self.queue);
+        while let Some(kept) = queue.frames.pop_front() {
+            if let Some(frame) = kept.give() {
+                return Poll::Ready(Ok(frame));
             }
-            if queue.is_over {
-                return Poll::Ready(Err(registry::gone()));
-            }
-            queue.waker = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
+        }
+        if queue.is_over {
+            return Poll::Ready(Err(registry::gone()));
+        }
+        queue.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// A parcel sends from frame `sequence`.

@@ -18,8 +18,10 @@ mod thread;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -33,16 +35,17 @@ use framegate_http::{
     topics::{
         Board, BoardFuture, CallTimes, Code, Dtype, Feed, Frame, Guard, Opened, Problem, Seats,
         Settings, SocketLimits, TopicInfo, TopicRoutes,
-        board::{Caller, Event, InOrder, Participant},
+        board::{Caller, Event, InOrder, Participant, Watching},
+        newest,
         openapi::{About, Declared},
     },
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{AbortHandle, spawn_blocking},
-    time::sleep,
+    time::{Sleep, sleep},
 };
 
 use crate::diagnostics::Diagnostics;
@@ -425,7 +428,7 @@ enum Pumps {
 
 impl Pumps {
     /// Watches the newest sequence of a hub.
-    fn watch(&self, hub: &Arc<Hub>) -> watch::Receiver<u64> {
+    fn watch(&self, hub: &Arc<Hub>) -> newest::Watching {
         match self {
             Self::Loop(core) => hub.watch(|hub| drop(core.spawn(hub.pump()))),
             Self::Thread(runtime) => hub.watch(|hub| drop(runtime.spawn(hub.pump()))),
@@ -595,27 +598,11 @@ impl Feed for LoopFeed {
         self.hub.newest()
     }
 
-    fn newer(&self, after: u64) -> BoardFuture<Frame> {
-        let (hub, mut watching) = (self.hub.clone(), self.pumps.watch(&self.hub));
-        Box::pin(async move {
-            loop {
-                let seen = *watching.borrow_and_update();
-                if seen == u64::MAX {
-                    return Err(registry::gone());
-                }
-                match hub.newest_since(seen) {
-                    Ok(Some(frame)) if frame.sequence > after => return Ok(frame),
-                    Err(problem) if problem.code == Code::LeasesExhausted => {
-                        sleep(LEASE_RETRY).await;
-                        continue;
-                    }
-                    Err(problem) => return Err(problem),
-                    Ok(_) => {}
-                }
-                if watching.changed().await.is_err() {
-                    return Err(registry::unknown());
-                }
-            }
+    fn watch(&self) -> Box<dyn Watching> {
+        Box::new(LoopWatching {
+            hub: self.hub.clone(),
+            number: self.pumps.watch(&self.hub),
+            retry: None,
         })
     }
 
@@ -651,6 +638,53 @@ impl Feed for LoopFeed {
     }
 }
 
+/// Somebody who waits for newer frames of a topic.
+struct LoopWatching {
+    hub: Arc<Hub>,
+    number: newest::Watching,
+    /// All leases were taken.
+    retry: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watching for LoopWatching {
+    fn poll_newer(&mut self, after: u64, cx: &mut Context<'_>) -> Poll<Result<Frame, Problem>> {
+        loop {
+            if let Some(retry) = &mut self.retry {
+                ready!(retry.as_mut().poll(cx));
+                self.retry = None;
+                self.number.forget();
+            }
+            let seen = ready!(self.number.poll_changed(cx));
+            if seen == newest::GONE {
+                return Poll::Ready(Err(registry::gone()));
+            }
+            match self.hub.newest_since(seen) {
+                Ok(Some(frame)) if frame.sequence > after => {
+                    if frame.sequence < seen {
+                        // What could be had, not what there is.
+                        self.number.forget();
+                    }
+                    return Poll::Ready(Ok(frame));
+                }
+                Err(problem) if problem.code == Code::LeasesExhausted => {
+                    self.retry = Some(Box::pin(sleep(LEASE_RETRY)));
+                }
+                Err(problem) => return Poll::Ready(Err(problem)),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Somebody who waits for the next frame of his queue.
+struct QueueWatching(Arc<Place>);
+
+impl Watching for QueueWatching {
+    fn poll_newer(&mut self, _after: u64, cx: &mut Context<'_>) -> Poll<Result<Frame, Problem>> {
+        self.0.poll_next(cx)
+    }
+}
+
 /// The frames of a topic for one viewer that gets all of them.
 struct QueueFeed {
     hub: Arc<Hub>,
@@ -666,9 +700,8 @@ impl Feed for QueueFeed {
         self.hub.newest()
     }
 
-    fn newer(&self, _after: u64) -> BoardFuture<Frame> {
-        let place = self.place.clone();
-        Box::pin(async move { place.next().await })
+    fn watch(&self) -> Box<dyn Watching> {
+        Box::new(QueueWatching(self.place.clone()))
     }
 
     fn picture(&self, frame: &Frame, setting: Setting) -> BoardFuture<Bytes> {
