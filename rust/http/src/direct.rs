@@ -74,10 +74,10 @@ enum Stage {
 
 /// A connection's part of the matter.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct Direct {
     /// How `SO_RCVLOWAT` is set, if the server can.
     pub(crate) set_watermark: Cell<Option<ReceiveWatermark>>,
-    stage: Cell<Stage>,
     /// Number of the request whose body asked last.
     request: Cell<u64>,
     /// Waits for the reader while it drains what hyper had handed on before.
@@ -85,6 +85,8 @@ pub(crate) struct Direct {
     /// The socket while a reader may read it.
     socket: RefCell<Option<Rc<RefCell<Socket>>>>,
     reader: RefCell<Option<Waker>>,
+    /// Last: what is behind it is looked at as often.
+    stage: Cell<Stage>,
 }
 
 /// What the connection hands to the reader.

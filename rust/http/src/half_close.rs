@@ -24,6 +24,7 @@ use crate::os::BorrowedFd;
 
 /// Whether the client has closed its side, and how far the patience with it has come.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct HalfClose {
     stage: Cell<Stage>,
     /// The sweep's: bytes that had left when the client last proved that it is there, and when that was.

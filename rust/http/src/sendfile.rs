@@ -76,11 +76,12 @@ struct Piece {
 
 /// The pieces of one connection; part of [`Shared`].
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct FileQueue {
-    /// How to send; `None` where the bytes of responses do not go to the socket as they are.
-    call: Cell<Option<SendFile>>,
     pieces: RefCell<VecDeque<Piece>>,
     next_start: Cell<usize>,
+    /// How to send; `None` where the bytes of responses do not go to the socket as they are.
+    call: Cell<Option<SendFile>>,
     failure: RefCell<Option<io::Error>>,
 }
 
@@ -218,6 +219,10 @@ impl FileQueue {
             piece.sent += bytes;
             if piece.sent == piece.bytes {
                 pieces.pop_front();
+                if pieces.is_empty() {
+                    // The next one goes where this one was, and not to memory that no cache has.
+                    pieces.clear();
+                }
             }
         }
     }

@@ -78,6 +78,7 @@ struct State {
 
 /// A connection's part of the matter.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct UnreadBody {
     state: Cell<State>,
     /// What the handler left.

@@ -11,8 +11,8 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     pin::Pin,
+    ptr,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -34,6 +34,7 @@ use crate::service::Response;
 /// Not quoted: some readers take the quotes for part of it.
 const TYPE: HeaderValue = HeaderValue::from_static("multipart/x-mixed-replace; boundary=frame");
 const END: &str = "\r\n--frame--\r\n";
+const CRLF: &[u8] = b"\r\n";
 /// The head of a part with its length is no longer.
 const HEAD_BYTES: usize = 192;
 
@@ -88,14 +89,11 @@ pub(super) async fn pictures(
     if let Some(frame) = feed.newest()? {
         check(&*feed, &frame, setting).await?;
     }
-    let part = format!(
-        "--frame\r\nContent-Type: {}\r\n",
-        setting.coding().media_type()
-    );
+    let words = Words::of(setting.coding());
     let body = Pictures {
         ready: match framing {
-            Framing::Announced => VecDeque::from([format!("{part}\r\n").into()]),
-            Framing::Length => VecDeque::new(),
+            Framing::Announced => Some(Bytes::from_static(&words.announced[CRLF.len()..])),
+            Framing::Length => None,
         },
         shots: Shots::new(feed.clone(), Form::Picture(setting), pace),
         is_over: false,
@@ -103,8 +101,7 @@ pub(super) async fn pictures(
         feed,
         sender,
         framing,
-        announced: format!("\r\n{part}\r\n").into(),
-        part: part.into(),
+        words,
         under_way: None,
         _seat: seat,
     };
@@ -119,19 +116,46 @@ pub(super) async fn check(feed: &dyn Feed, frame: &Frame, setting: Setting) -> R
     }
 }
 
-/// The head of a part that says how long it is; `part` is how it begins. All viewers of a thread who are sent the same picture get the
+/// What parts begin with.
+struct Words {
+    part: &'static [u8],
+    /// The head of a part that does not say its length, behind a picture.
+    announced: &'static [u8],
+}
+
+impl Words {
+    fn of(coding: Coding) -> &'static Self {
+        macro_rules! words {
+            ($media_type:literal) => {{
+                static WORDS: Words = Words {
+                    part: concat!("--frame\r\nContent-Type: ", $media_type, "\r\n").as_bytes(),
+                    announced: concat!("\r\n--frame\r\nContent-Type: ", $media_type, "\r\n\r\n")
+                        .as_bytes(),
+                };
+                &WORDS
+            }};
+        }
+        match coding {
+            Coding::Jpeg => words!("image/jpeg"),
+            Coding::Webp => words!("image/webp"),
+            Coding::Png => words!("image/png"),
+        }
+    }
+}
+
+/// The head of a part that says how long it is. All viewers of a thread who are sent the same picture get the
 /// same one: to make it costs more than to compare what it says.
-fn head_of(part: &Bytes, shot: &Shot) -> Bytes {
+fn head_of(words: &'static Words, shot: &Shot) -> Bytes {
     let says = (
         shot.bytes.len(),
         shot.frame.published_ns,
         shot.frame.sequence,
     );
     LAST_HEAD.with_borrow_mut(|last| match last {
-        Some((of, said, head)) if *said == says && of == part => head.clone(),
+        Some((of, said, head)) if *said == says && ptr::eq(*of, words) => head.clone(),
         _ => {
-            let head = make_head(part, says);
-            *last = Some((part.clone(), says, head.clone()));
+            let head = make_head(words.part, says);
+            *last = Some((words, says, head.clone()));
             head
         }
     })
@@ -161,7 +185,7 @@ type HeadSays = (usize, u64, u64);
 
 thread_local! {
     /// The head that was made last, of what.
-    static LAST_HEAD: RefCell<Option<(Bytes, HeadSays, Bytes)>> = const { RefCell::new(None) };
+    static LAST_HEAD: RefCell<Option<(&'static Words, HeadSays, Bytes)>> = const { RefCell::new(None) };
 }
 
 /// The body. It ends when the topic does.
@@ -173,12 +197,9 @@ struct Pictures {
     is_over: bool,
     sender: ParcelSender,
     framing: Framing,
-    /// The beginning of each part.
-    part: Bytes,
-    /// What follows a picture whose length is not said: the head of the next part.
-    announced: Bytes,
+    words: &'static Words,
     /// What goes out first.
-    ready: VecDeque<Bytes>,
+    ready: Option<Bytes>,
     under_way: Option<UnderWay>,
     _seat: Seat,
 }
@@ -193,8 +214,8 @@ struct UnderWay {
 impl Pictures {
     fn begin(&mut self, shot: &Shot) {
         let (before, behind) = match self.framing {
-            Framing::Announced => (Bytes::new(), self.announced.clone()),
-            Framing::Length => (head_of(&self.part, shot), Bytes::from_static(b"\r\n")),
+            Framing::Announced => (Bytes::new(), Bytes::from_static(self.words.announced)),
+            Framing::Length => (head_of(self.words, shot), Bytes::from_static(CRLF)),
         };
         let parcel = shot.parcel(&*self.feed, before, behind);
         self.board.happened(&Event::Sent {
@@ -217,7 +238,7 @@ impl http_body::Body for Pictures {
     ) -> Poll<Option<Result<BodyFrame<Bytes>, Aborted>>> {
         let me = &mut *self;
         loop {
-            if let Some(bytes) = me.ready.pop_front() {
+            if let Some(bytes) = me.ready.take() {
                 return Poll::Ready(Some(Ok(BodyFrame::data(bytes))));
             }
             if let Some(under_way) = &mut me.under_way {
@@ -236,8 +257,23 @@ impl http_body::Body for Pictures {
                 me.begin(&shot);
             } else {
                 me.is_over = true;
-                me.ready.push_back(Bytes::from_static(END.as_bytes()));
+                me.ready = Some(Bytes::from_static(END.as_bytes()));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Coding, Words};
+
+    #[test]
+    fn parts_say_what_the_coding_is() {
+        for coding in [Coding::Jpeg, Coding::Webp, Coding::Png] {
+            let words = Words::of(coding);
+            let part = format!("--frame\r\nContent-Type: {}\r\n", coding.media_type());
+            assert_eq!(words.part, part.as_bytes());
+            assert_eq!(words.announced, format!("\r\n{part}\r\n").as_bytes());
         }
     }
 }

@@ -196,14 +196,16 @@ enum Step {
     Early(Pin<Box<Sleep>>),
     /// There is none yet.
     Waits,
-    /// Its picture is made.
-    Made {
-        picture: BoardFuture<Bytes>,
-        /// Its payload is let go of: the frame is held by who makes the picture, as long as that takes.
-        frame: Frame,
-        /// Where that is.
-        slot: Range<*const u8>,
-    },
+    /// Its picture is made. Boxed: most viewers get what the camera made.
+    Made(Box<Making>),
+}
+
+struct Making {
+    picture: BoardFuture<Bytes>,
+    /// Its payload is let go of: the frame is held by who makes the picture, as long as that takes.
+    frame: Frame,
+    /// Where that is.
+    slot: Range<*const u8>,
 }
 
 impl Shots {
@@ -241,14 +243,10 @@ impl Shots {
                         return Poll::Ready(Ok(self.taken(frame, bytes, true)));
                     }
                 }
-                Step::Made {
-                    picture,
-                    frame,
-                    slot,
-                } => match ready!(picture.as_mut().poll(cx)) {
+                Step::Made(making) => match ready!(making.picture.as_mut().poll(cx)) {
                     Ok(bytes) => {
-                        let is_lent = slot.contains(&bytes.as_ptr());
-                        let frame = frame.clone();
+                        let is_lent = making.slot.contains(&bytes.as_ptr());
+                        let frame = making.frame.clone();
                         return Poll::Ready(Ok(self.taken(frame, bytes, is_lent)));
                     }
                     Err(problem) if problem.code == Code::PicturesBusy => self.step = Step::Waits,
@@ -270,14 +268,14 @@ impl Shots {
         };
         let bytes = self.feed.picture_as_is(frame, setting);
         if bytes.is_none() {
-            self.step = Step::Made {
+            self.step = Step::Made(Box::new(Making {
                 picture: self.feed.picture(frame, setting),
                 frame: Frame {
                     payload: Bytes::new(),
                     ..frame.clone()
                 },
                 slot: frame.payload.as_ptr_range(),
-            };
+            }));
         }
         bytes
     }
