@@ -24,7 +24,7 @@ from websockets.sync.client import connect
 import framegate
 from server_process import Launch
 from server_thread import Serve, Server
-from topics.waiting import threads_named, traced, wait_until
+from topics.waiting import traced, wait_until
 
 SHAPE = (48, 64, 3)
 HEAD = struct.Struct("<BBHIQQd")
@@ -537,10 +537,10 @@ def test_many_viewers_of_one_topic_see_each_frame(
                 viewer.send(ack(sequence))
 
 
-def test_viewers_on_the_loop_are_woken_once_a_frame(
+def test_viewers_on_the_loop_are_woken_by_the_frame_alone(
     launch: Launch, runtime: Path, tmp_path: Path, files: framegate.Publisher
 ) -> None:
-    """Not each by itself from the thread of the frames: each of those is a system call."""
+    """Not from the thread of the frames, and not each by itself: each of those is a system call."""
     viewers, frames, calls = 40, 20, tmp_path / "calls"
     words = ("--topics", "/topics", "--port", "0", "--no-access-log")
     server = launch(
@@ -556,57 +556,62 @@ def test_viewers_on_the_loop_are_woken_once_a_frame(
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
             connection.sendall(ask)
             streams.append(Stream(connection))
-        for value in range(frames):
+
+        def show(value: int) -> None:
             data = jpeg(value)
             files.send(data, content_type="image/jpeg")
             for stream in streams:
                 stream.until(b"\r\n\r\n")
                 assert stream.exactly(len(data) + 2) == data + b"\r\n"
+
+        # Where another thread's call came in between, `8 <unfinished ...>`: its end shows no bytes.
+        wake = re.compile(r'"\\1(\\0){7}", 8[) ]')
+
+        def wakes() -> int:
+            return sum(bool(wake.search(line)) for line in calls.read_text().splitlines())
+
+        show(0)
+        # To open the topic and to begin took some.
+        before = wakes()
+        assert before > 0
+        for value in range(1, frames + 1):
+            show(value)
+        assert wakes() - before < frames / 2
         for stream in streams:
             stream.file.close()
     server.stop()
-    # Where another thread's call came in between, `8 <unfinished ...>`: its end shows no bytes.
-    wake = re.compile(r'"\\1(\\0){7}", 8[) ]')
-    wakes = [line for line in calls.read_text().splitlines() if wake.search(line)]
-    assert frames <= len(wakes) < frames * viewers / 2
 
 
-def test_pump_ends_although_frames_go_on(
-    launch: Launch, runtime: Path, files: framegate.Publisher
+@pytest.mark.parametrize("way", ["loop", "thread of the frames"])
+def test_nobody_looks_at_frames_that_nobody_watches(
+    launch: Launch, runtime: Path, tmp_path: Path, files: framegate.Publisher, way: str
 ) -> None:
-    """Once nobody watches, no thread of the server looks at frames."""
+    """Although they go on coming, and the newest one is asked for now and then."""
+    calls = tmp_path / "calls"
     words = ("--topics", "/topics", "--port", "0", "--no-access-log")
     extra = {"FRAMEGATE_RUNTIME_DIR": str(runtime)}
-    server = launch("topics.blocking_app:app", *words, extra=extra).wait_ready()
-
-    def threads_of_frames() -> list[Path]:
-        return threads_named("framegate-frames", server.pid)
-
-    wait_until(lambda: bool(threads_of_frames()))  # it names itself, once it runs
-    (thread,) = threads_of_frames()
-
-    def switches() -> int:
-        found = re.search(
-            r"^voluntary_ctxt_switches:\s(\d+)", (thread / "status").read_text(), re.M
-        )
-        assert found is not None
-        return int(found[1])
-
+    server = launch(
+        "topics.blocking_app:app", *words, extra=extra, through=traced(calls)
+    ).wait_ready()
     with httpx.Client(base_url=f"http://127.0.0.1:{server.port}/topics") as client:
 
         def looks() -> int:
-            """How often it ran while frames came, each with time for that."""
-            before = switches()
+            """How often a wake was taken while frames came, each with time for that."""
+            before = calls.read_text().count("recvmmsg(")
             for value in range(20):
                 files.send(jpeg(value), content_type="image/jpeg")
                 assert client.get("/files?view=latest").status_code == 200
-            return switches() - before
+            return calls.read_text().count("recvmmsg(") - before
 
-        with client.stream("GET", "/files?view=mjpeg") as viewer:
-            body = viewer.iter_raw()
-            files.send(jpeg(1), content_type="image/jpeg")
-            next(body)
-            wait_until(lambda: looks() > 5)
+        files.send(jpeg(1), content_type="image/jpeg")
+        if way == "loop":
+            with client.stream("GET", "/files?view=mjpeg") as viewer:
+                next(viewer.iter_raw())
+                wait_until(lambda: looks() > 5)
+        else:
+            with connect(f"ws://127.0.0.1:{server.port}/topics/files", max_size=None) as peer:
+                peer.recv(timeout=20)
+                wait_until(lambda: looks() > 5)
         wait_until(lambda: looks() == 0)
 
 

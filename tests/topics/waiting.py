@@ -40,6 +40,6 @@ def asleep(pid: int) -> bool:
 
 def traced(path: Path) -> list[str]:
     """Put this in front of a command: its system calls, of all threads, go to `path`."""
-    names = "futex,recvfrom,sendto,write,epoll_wait"
+    names = "futex,recvfrom,recvmmsg,sendto,write,epoll_wait"
     # Not between the process and who started it.
     return ["strace", "-D", "-f", "-o", str(path), "-e", f"trace={names}", "-e", "signal=none"]

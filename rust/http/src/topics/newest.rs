@@ -65,9 +65,13 @@ impl Newest {
         !self.state().watchers.is_empty()
     }
 
-    /// Sets the number and wakes who waits, in the order in which they came.
+    /// Sets the number, unless that is greater already, and wakes who waits, in the order in which they came.
     pub fn tell(&self, sequence: u64) {
         let mut state = self.state();
+        if sequence <= state.sequence {
+            // Somebody else was faster.
+            return;
+        }
         state.sequence = sequence;
         let mut waking = mem::take(&mut state.spare);
         waking.extend(
@@ -191,6 +195,9 @@ mod tests {
         }
         a.forget();
         assert_eq!(a.poll_changed(&quiet), Poll::Ready(5));
+        waits(&mut a, "too early", &log);
+        newest.tell(4);
+        assert_eq!((log.lock().unwrap().len(), a.look()), (2, 5));
     }
 
     #[test]

@@ -6,10 +6,10 @@
 //! Leases are counted, and got back from slow viewers, by [`super::leases`]. Who wants all frames in order has them of
 //! [`super::line`].
 //!
-//! Who waits for a newer frame watches a number: the newest sequence that the *pump* has seen. The pump is a task that runs
-//! while somebody waits; it is the one that turns the subscriber's descriptor into that number. It runs on the thread of the
-//! frames; those who wait on the loop watch the number of a *relay*, a task of the loop: so the loop is woken once a frame, and
-//! not once for each who waits.
+//! Who waits for a newer frame watches a number: the newest sequence that was seen. On the thread of the frames a *pump* turns the
+//! subscriber's descriptor into that number, a task that runs while somebody there watches. Those who wait on the loop watch the
+//! number of a *relay*, a task of the loop that looks at the descriptor, too: so the loop is woken once a frame, not once for each
+//! who waits, and another thread only if somebody waits there.
 
 use std::{
     future::poll_fn,
@@ -38,7 +38,11 @@ use super::{
     line::{Line, Place},
     registry::{self, Life},
 };
-use crate::{native::watched, os::duplicate, stats::Row};
+use crate::{
+    native::watched,
+    os::{OwnedSocket, Watched, duplicate},
+    stats::Row,
+};
 
 /// What inspectors show.
 pub(super) const NAME: &str = "framegate-http";
@@ -60,9 +64,9 @@ pub(super) struct Hub {
     /// What picture the frame that was asked for last is: many viewers ask.
     coded: Mutex<Option<(u64, Option<Coding>)>>,
     pump: Mutex<bool>,
-    /// The newest sequence that the pump has seen.
+    /// The newest sequence that the pump or the relay has seen.
     newest: Arc<Newest>,
-    /// The same number, for the loop, as long as its relay runs.
+    /// The same number for the loop, as long as its relay runs.
     relay: Mutex<Weak<Newest>>,
     leases: Leases,
     pictures: Cache,
@@ -231,13 +235,8 @@ impl Hub {
         watching
     }
 
-    /// The same from another thread than the pump's: `watching` is what [`watch`](Self::watch) gives, `start` is called with the
-    /// relay, which has to run on the thread that asks. It is always the same one.
-    pub(super) fn watch_by_relay<F>(
-        self: &Arc<Self>,
-        watching: impl FnOnce() -> Watching,
-        start: F,
-    ) -> Watching
+    /// The same for those on the loop; `start` is called with the relay, which has to run there.
+    pub(super) fn watch_by_relay<F>(self: &Arc<Self>, start: F) -> Watching
     where
         F: FnOnce(Pin<Box<dyn Future<Output = ()>>>),
     {
@@ -245,7 +244,7 @@ impl Hub {
         if let Some(relay) = known.upgrade() {
             return relay.watch();
         }
-        let mut watching = watching();
+        let mut watching = self.newest.watch();
         let relay = Newest::new(watching.look());
         let relayed = relay.watch();
         *known = Arc::downgrade(&relay);
@@ -253,14 +252,32 @@ impl Hub {
         relayed
     }
 
-    /// Tells those who wait on one thread what the pump has seen, until there are none.
+    /// Tells those who wait on the loop what it sees itself, and what the pump has seen, until there are none.
     async fn relay(self: Arc<Self>, mut watching: Watching, relay: Arc<Newest>) {
         // However it ends, those who are left are told.
         let relay = Relay(relay);
+        let Ok(fd) = self.descriptor() else {
+            return;
+        };
         let mut seen = Instant::now();
+        let mut is_due = true;
         loop {
+            if is_due {
+                match self.turn() {
+                    Ok(true) => is_due = false,
+                    Err(error) if error.is_lease_quota() => {
+                        tokio::time::sleep(LEASE_RETRY).await;
+                        continue;
+                    }
+                    Ok(false) | Err(_) => {
+                        self.newest.tell(GONE);
+                        return;
+                    }
+                }
+            }
             seen = seen_by(&relay.0, seen);
             tokio::select! {
+                biased;
                 newest = poll_fn(|cx| watching.poll_changed(cx)) => {
                     if newest == GONE {
                         return;
@@ -270,6 +287,12 @@ impl Hub {
                     let _shown = Shown::new(&self);
                     relay.0.tell(newest);
                     tokio::task::yield_now().await;
+                }
+                readable = fd.readable() => {
+                    if readable.is_err() {
+                        return;
+                    }
+                    is_due = true;
                 }
                 () = deserted(&relay.0, seen) => {
                     // Held, so that nobody begins to watch a relay that ends.
@@ -293,7 +316,14 @@ impl Hub {
         running.pump()
     }
 
-    /// Looks once; false when the topic is gone.
+    /// The subscriber's, watched by the runtime that runs.
+    fn descriptor(&self) -> io::Result<Watched<OwnedSocket>> {
+        let fd = self.subscriber.event_fd().map_err(io::Error::other)?;
+        watched(duplicate(fd)?)
+    }
+
+    /// Looks once; false when the topic is gone. The pump and the relay may look at the same time: who takes a wake tells both of the
+    /// frame.
     fn turn(&self) -> Result<bool, framegate_shm::Error> {
         loop {
             self.subscriber.drain()?;
@@ -367,13 +397,7 @@ struct Running {
 impl Running {
     async fn pump(mut self) {
         let hub = Arc::clone(&self.hub);
-        let fd = hub
-            .subscriber
-            .event_fd()
-            .map_err(io::Error::other)
-            .and_then(duplicate)
-            .and_then(watched);
-        if let Ok(fd) = fd {
+        if let Ok(fd) = hub.descriptor() {
             let mut seen = Instant::now();
             loop {
                 seen = seen_by(&hub.newest, seen);

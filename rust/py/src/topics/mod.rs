@@ -293,7 +293,7 @@ fn open(
     let calls_max = config.getattr("topics_calls_max")?.extract()?;
     let callers = Callers::new(calls_max, in_flight.clone());
     let pumps = match &frames {
-        Some(frames) => Pumps::Elsewhere(frames.handle(), core.clone()),
+        Some(frames) => Pumps::Beside(frames.handle(), core.clone()),
         None => Pumps::Loop(core.clone()),
     };
     let board = Rc::new(LoopBoard {
@@ -415,26 +415,24 @@ fn get<'py, T: for<'a> FromPyObject<'a, 'py>>(
     }
 }
 
-/// Where the pumps of hubs run, as seen from one thread.
+/// Where it is looked for frames, for somebody who asks.
 #[derive(Clone)]
 enum Pumps {
-    /// On the loop, which asks, for handlers where there are no frame routes.
+    /// On the loop, for handlers where there are no frame routes.
     Loop(Rc<LoopCore>),
-    /// On the thread of the frames, which asks.
+    /// On the thread of the frames.
     Thread(Handle),
-    /// On the thread of the frames; the loop asks.
-    Elsewhere(Handle, Rc<LoopCore>),
+    /// On the loop; there is a thread of the frames beside it.
+    Beside(Handle, Rc<LoopCore>),
 }
 
 impl Pumps {
     /// Watches the newest sequence of a hub.
     fn watch(&self, hub: &Arc<Hub>) -> newest::Watching {
         match self {
-            Self::Loop(core) => hub.watch(|hub| drop(core.spawn(hub.pump()))),
             Self::Thread(runtime) => hub.watch(|hub| drop(runtime.spawn(hub.pump()))),
-            Self::Elsewhere(runtime, core) => {
-                let watching = || hub.watch(|hub| drop(runtime.spawn(hub.pump())));
-                hub.watch_by_relay(watching, |relay| drop(core.spawn(relay)))
+            Self::Loop(core) | Self::Beside(_, core) => {
+                hub.watch_by_relay(|relay| drop(core.spawn(relay)))
             }
         }
     }
@@ -443,7 +441,7 @@ impl Pumps {
     fn thread(&self) -> Option<&Handle> {
         match self {
             Self::Loop(_) => None,
-            Self::Thread(runtime) | Self::Elsewhere(runtime, _) => Some(runtime),
+            Self::Thread(runtime) | Self::Beside(runtime, _) => Some(runtime),
         }
     }
 }
