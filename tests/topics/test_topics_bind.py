@@ -98,10 +98,14 @@ class Site:
                 threads[-1].join(0.05)
         yield
         assert self.server.events("goes-on") == []
-        for pid in set(self.server.events("blocks")):
-            os.kill(pid, signal.SIGKILL)
+        # What still waited to be accepted blocks the workers that come in their place.
+        killed: set[int] = set()
         for thread in threads:
-            thread.join(PATIENCE_SECONDS)
+            while thread.is_alive():
+                for pid in set(self.server.events("blocks")) - killed:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.add(pid)
+                thread.join(0.05)
 
 
 @pytest.fixture
