@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from framegate import shm
 from framegate.bridge import wire
+from framegate.bridge.lent import lend
 from framegate.bridge.options import Publish, Subscribe
 from framegate.errors import (
     ChecksumMismatch,
@@ -144,6 +145,7 @@ class Outgoing:
         self._tail: tuple[wire.Tail, bytes] = (wire.Tail(), b"")
         self._wanted = threading.Event()
         self._closed = False
+        self._zenoh_bytes = zenoh.ZBytes
         congestion = zenoh.CongestionControl
         self._publisher = session.declare_publisher(
             key,
@@ -168,7 +170,7 @@ class Outgoing:
         elif not self._closed:
             self._wanted.clear()
 
-    def latest(self) -> tuple[bytes, bytes] | None:
+    def latest(self) -> tuple[Any, bytes] | None:
         """The newest frame as payload and attachment; None if there is none that may be sent."""
         with shm.Subscriber(self.topic, "latest", start="newest", name=PARTICIPANT) as subscriber:
             frame = subscriber.try_take()
@@ -222,7 +224,7 @@ class Outgoing:
             else:
                 counts.failed += 1
 
-    def _put(self, payload: bytes, attachment: bytes) -> bool:
+    def _put(self, payload: Any, attachment: bytes) -> bool:
         try:
             self._publisher.put(payload, attachment=attachment)
         except Exception as error:  # zenoh.ZError: the session is closed
@@ -232,10 +234,10 @@ class Outgoing:
             return False
         return True
 
-    def _bytes_of(self, frame: shm.Frame) -> bytes:
-        # Zenoh's Python takes bytes and copies them; it cannot look into a slot.
-        with memoryview(frame) as view:
-            return view.tobytes()
+    def _bytes_of(self, frame: shm.Frame) -> Any:
+        """A copy, which is Zenoh's."""
+        with memoryview(frame) as view, lend(view) as data:
+            return self._zenoh_bytes(data)
 
     def _heartbeat(self) -> bytes:
         head = wire.Head(
