@@ -352,7 +352,7 @@ def test_several_topics_are_one_file_in_order(tmp_path: Path) -> None:
 
 
 def test_times_of_a_topic_are_in_the_order_of_its_frames(tmp_path: Path) -> None:
-    """However close together they were published: a viewer that sorts by time shows them as sent."""
+    """However close together they were published: a viewer that sorts by time shows them so."""
     file, count = tmp_path / "a.mcap", 50
     with shm.Publisher("t", slot_bytes=8, slots=count + 14) as publisher:
         taken = Taken("t", count)
