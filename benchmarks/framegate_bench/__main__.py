@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import time
@@ -53,7 +54,8 @@ def _options() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="one round of 1 s windows: does it run at all?"
     )
     run.add_argument(
-        "--servers", help="only these, by comma; without framegate nothing of it is built"
+        "--servers",
+        help="only these, by comma without a space; without framegate nothing of it is built",
     )
     run.add_argument(
         "--json", action="store_true", help="print the result as JSON, the tables on stderr"
@@ -89,7 +91,7 @@ def _only(questions: Sequence[AnyQuestion], names: str | None) -> list[AnyQuesti
     """The questions with only the servers that are wanted."""
     if names is None:
         return list(questions)
-    wanted = set(names.split(","))
+    wanted = set(re.split(r",(?! )", names))  # "granian, ring" is one server
     known = {server.name for one in questions for server in _contestants(one)}
     if unknown := sorted(wanted - known):
         raise BenchError(
