@@ -73,6 +73,7 @@ QUESTION = Question(
         Bar("recv() and memcpy", "large", 0.7),
         Bar("uvicorn, ring", "large", 4.0),
         Bar("granian, ring", "large", 4.0),
+        Bar("granian, ring", "closed", 4.0),
     ),
     probe="/topics/frames",
     probe_body_bytes=FRAME_BYTES,
