@@ -67,6 +67,15 @@ def test_an_error_gives_it_back() -> None:
     assert data == b""
 
 
+def test_what_is_not_contiguous_is_not_lent() -> None:
+    with (
+        memoryview(FRAME[:, ::2]) as view,
+        pytest.raises(BufferError),
+        lent.lend(view),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("nbytes", [0, 1, lent.LEAST_BYTES - 1])
 def test_a_small_frame_is_copied(nbytes: int) -> None:
     with memoryview(bytes(nbytes)) as view, lent.lend(view) as data:

@@ -17,14 +17,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import numpy as np
-
 __all__ = ["IS_LENT", "lend"]
 
 LEAST_BYTES: Final = 65536
 """A smaller frame is copied sooner than it is lent."""
 
 SIZE, ALLOCATED, BYTES, START, EXPORTS = range(5)
+
+
+class _Buffer(ctypes.Structure):
+    """`Py_buffer`, which is of the stable ABI since 3.11."""
+
+    _fields_ = (("bytes", ctypes.c_void_p), ("others", ctypes.c_ssize_t * 9))
+
+
+_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
+_get_buffer.argtypes = (ctypes.py_object, ctypes.POINTER(_Buffer), ctypes.c_int)
+_release_buffer = ctypes.pythonapi.PyBuffer_Release
+_release_buffer.argtypes = (ctypes.POINTER(_Buffer),)
+_release_buffer.restype = None
+
+
+def _address_of(view: memoryview) -> int:
+    """Where the bytes are; ctypes itself says it of those alone that may be written."""
+    buffer = _Buffer()
+    _get_buffer(view, buffer, 0)  # PyBUF_SIMPLE: contiguous, or a BufferError
+    try:
+        return int(buffer.bytes or 0)
+    finally:
+        _release_buffer(buffer)
 
 
 def _fields(array: bytearray) -> ctypes.Array[ctypes.c_ssize_t]:
@@ -64,12 +85,13 @@ def lend(view: memoryview) -> Iterator[bytes | bytearray]:
     """The bytes of a view that is contiguous, to be copied and nothing else.
 
     Inside the block they must not be changed, which may be a fault; afterwards the bytearray is
-    empty, whoever holds it. It cannot be resized meanwhile: it counts as exported.
+    empty, whoever holds it. It cannot be resized meanwhile: it counts as exported. Raises
+    BufferError if the view is not contiguous.
     """
     if not IS_LENT or view.nbytes < LEAST_BYTES:
         yield view.tobytes()
         return
-    address: int = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
+    address = _address_of(view)
     array = bytearray()
     fields = _fields(array)
     # The size last, and first back: it says whether the others mean anything.
