@@ -31,10 +31,8 @@ fn main() {
         line.split('"').nth(1).expect("quoted version")
     );
     // cargo's own names: "debug" for the dev profile, "release" for release.
-    println!(
-        "cargo::rustc-env=FRAMEGATE_PROFILE={}",
-        std::env::var("PROFILE").expect("set by cargo")
-    );
+    let profile = std::env::var("PROFILE").expect("set by cargo");
+    println!("cargo::rustc-env=FRAMEGATE_PROFILE={profile}");
     // RUSTFLAGS by the unit separator; cmake/build_http.py says it.
     let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     println!(
@@ -49,4 +47,14 @@ fn main() {
         "cargo::rustc-env=FRAMEGATE_COMMIT={}",
         output("git", &["-C", &root, "rev-parse", "--short=12", "HEAD"])
     );
+    // A development build keeps the commit at which this crate was last compiled: none is compiled for a commit alone. What
+    // is not there would always count as changed.
+    let moves = output(
+        "git",
+        &["-C", &root, "rev-parse", "--git-path", "logs/HEAD"],
+    );
+    let moves = std::path::Path::new(&root).join(moves);
+    if profile == "release" && moves.exists() {
+        println!("cargo::rerun-if-changed={}", moves.display());
+    }
 }

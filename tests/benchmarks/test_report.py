@@ -99,6 +99,19 @@ def test_tables_hold_every_server_cheapest_first_and_the_reason_of_those_without
     assert "| framegate | 10.5 (10.0-11.0) | 1.00 |" in markdown
 
 
+def test_the_summary_keeps_those_that_compete_apart_from_limits_the_least_first() -> None:
+    rows = {
+        "hyper": row(sample(5.0)),
+        "uvicorn, ring": row(sample(30.0)),
+        "broken": row(None, error="did not start"),
+        "framegate": row(sample(10.0)),
+        "granian": row(sample(20.0)),
+    }
+    assert report.summary_table(result(rows)).rows == [
+        ("Hello; 10 requests/s", "10.0", "granian 20.0; uvicorn, ring 30.0; broken -", "hyper 5.00")
+    ]
+
+
 def test_a_closed_loop_is_sorted_by_speed() -> None:
     rows = {
         "slow": row(sample(1.0, per_s=10.0, kept_rate=None)),
