@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -112,6 +113,36 @@ class Site:
 def camera() -> Iterator[framegate.Publisher]:
     with framegate.Publisher("cam", slots=8, slot_bytes=100_000) as publisher:
         yield publisher
+
+
+@contextlib.contextmanager
+def no_more_files(pid: int) -> Iterator[None]:
+    """While it lasts, the process can open none; what is open stays so."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    lowest = next(number for number in range(len(used) + 1) if number not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_topic_that_could_not_be_watched_once_can_be_later(
+    launch: Launch, runtime: Path, camera: framegate.Publisher
+) -> None:
+    """Files ran out when somebody began to watch it: he is told, who comes later sees frames."""
+    site = Site(launch, runtime)
+    camera.send(payload(1))
+    frames = http.client.HTTPConnection("127.0.0.1", site.topics_port, timeout=PATIENCE_SECONDS)
+    with contextlib.closing(frames):
+        frames.request("GET", "/topics/cam?view=latest")
+        assert len(frames.getresponse().read()) == 80_000
+        with no_more_files(site.server.pid):
+            frames.request("GET", "/topics/cam?view=sse")
+            assert b"event: end" in frames.getresponse().read()
+    with site.socket(site.topics_port, "cam") as viewer:
+        assert frame_of(viewer.recv(timeout=PATIENCE_SECONDS))[-1] == payload(1)
 
 
 def payload(number: int) -> bytes:

@@ -65,7 +65,12 @@ impl Newest {
         !self.state().watchers.is_empty()
     }
 
-    /// Sets the number, unless that is greater already, and wakes who waits, in the order in which they came.
+    /// Whether nothing comes any more.
+    pub fn is_gone(&self) -> bool {
+        self.state().sequence == GONE
+    }
+
+    /// Sets the number, unless that is greater already, and wakes who waits. So [`GONE`] stays.
     pub fn tell(&self, sequence: u64) {
         let mut state = self.state();
         if sequence <= state.sequence {
@@ -156,7 +161,7 @@ mod tests {
         task::{Context, Poll, Wake, Waker},
     };
 
-    use super::{Newest, Watching};
+    use super::{GONE, Newest, Watching};
 
     /// Writes down that it was woken.
     struct Told(&'static str, Arc<Mutex<Vec<&'static str>>>);
@@ -174,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_seen_once_by_each_and_those_who_wait_are_woken_in_order() {
+    fn a_number_is_seen_once_by_each_and_those_who_wait_are_woken() {
         let (newest, log) = (Newest::new(3), Arc::default());
         let (mut a, mut b, mut c) = (newest.watch(), newest.watch(), newest.watch());
         let quiet = Context::from_waker(Waker::noop());
@@ -198,6 +203,10 @@ mod tests {
         waits(&mut a, "too early", &log);
         newest.tell(4);
         assert_eq!((log.lock().unwrap().len(), a.look()), (2, 5));
+        assert!(!newest.is_gone());
+        newest.tell(GONE);
+        newest.tell(6);
+        assert!(newest.is_gone() && a.look() == GONE);
     }
 
     #[test]

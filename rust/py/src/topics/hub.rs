@@ -223,6 +223,11 @@ impl Hub {
         is_it.then(|| frame.payload.clone())
     }
 
+    /// Whether frames still come by it: the topic has not been created again, and nobody failed to look for them.
+    pub(super) fn goes_on(&self) -> bool {
+        self.life.goes_on() && !self.newest.is_gone()
+    }
+
     /// Watches the newest sequence; `start` is called with what has to run for that, if it does not yet.
     pub(super) fn watch(self: &Arc<Self>, start: impl FnOnce(Arc<Self>)) -> Watching {
         let mut is_pumped = self.pump.lock().unwrap_or_else(PoisonError::into_inner);

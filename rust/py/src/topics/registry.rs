@@ -204,7 +204,7 @@ fn lock<T>(opens: &Opens<T>) -> MutexGuard<'_, Vec<(String, Arc<T>)>> {
     opens.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One that is open and of the topic's present life; one of an earlier life is closed.
+/// One that is open and of use, as one of the topic's present life is; another is closed.
 fn known<T>(opens: &Opens<T>, topic: &str, goes_on: impl Fn(&T) -> bool) -> Option<Arc<T>> {
     let mut opens = lock(opens);
     let position = opens.iter().position(|(name, _)| name == topic)?;
@@ -258,9 +258,9 @@ impl Registry {
         known(&self.publishers, topic, |open| open.life.goes_on())
     }
 
-    /// A hub that is open.
+    /// A hub that is open, and by which frames come.
     pub(super) fn known_hub(&self, topic: &str) -> Option<Arc<Hub>> {
-        known(&self.hubs, topic, |open| open.life.goes_on())
+        known(&self.hubs, topic, Hub::goes_on)
     }
 
     /// Opens a hub. Blocking.
